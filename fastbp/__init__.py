@@ -1,0 +1,42 @@
+"""fastbp: backpropagation you can read, at the speed of the machine, with a proof beside every gradient."""
+
+__version__ = "0.1.0"
+
+from . import datasets, models
+from .callbacks import Callback, Checkpoint, EarlyStopping
+from .gradcheck import GradientError, GradientReport, check_gradients
+from .layers import (
+    AvgPool2d,
+    BatchNorm1d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Identity,
+    Layer,
+    LeakyReLU,
+    Linear,
+    LogSoftmax,
+    MaxPool2d,
+    Parameter,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from .losses import HingeLoss, LogisticLoss, Loss, MeanSquaredError, MulticlassHinge, NLLLoss, SoftmaxCrossEntropy
+from .network import Sequential
+from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
+from .schedules import CosineDecay, OneCycle, Schedule, StepDecay, WarmUp
+from .training import History, Trainer, evaluate, fit, predict, predict_proba
+
+load = Sequential.load
+
+__all__ = [
+    "SGD", "Adagrad", "Adam", "AdamW", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Callback", "Checkpoint", "Conv2d",
+    "CosineDecay", "Dropout", "EarlyStopping", "Flatten", "GradientError", "GradientReport", "HingeLoss", "History",
+    "Identity", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "LogisticLoss", "Loss", "MaxPool2d", "MeanSquaredError",
+    "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp", "ReLU", "SGD", "Schedule", "Sequential",
+    "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients", "datasets",
+    "evaluate", "fit", "load", "models", "predict", "predict_proba",
+]  # fmt: skip

@@ -1,0 +1,94 @@
+"""Callbacks of `fit`: early stopping, checkpoints, and the base class of your own.
+
+A plain function works too: it is called with the run at the end of every epoch.
+"""
+
+import math
+import os
+
+FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+
+
+class Callback:
+    """Methods that `fit` calls with its `Run`: `run.network`, `.loss`, `.optimizer`, `.history`, `.epoch` (how many have
+    ended), `.epochs`, and `run.stop(reason)` to end training after this epoch."""
+
+    def on_train_begin(self, run) -> None: ...
+
+    def on_epoch_end(self, run) -> None: ...
+
+    def on_train_end(self, run) -> None:
+        """Called when training has ended by itself or by `stop`, not after an exception."""
+
+
+class EarlyStopping(Callback):
+    """Stop when a figure of the history stops improving. Give one of two rules, or both:
+
+    - `patience`: stop after so many epochs in a row without a new best of `monitor`; the best epoch's parameters and state
+      are put back when training ends, however it ends.
+    - `tolerance`: the plateau rule, stop when |previous − current| < tolerance for `monitor`.
+
+    `monitor` is "train_loss", "train_accuracy", "validation_loss" or "validation_accuracy"; a loss is better when lower,
+    an accuracy when higher.
+    """
+
+    def __init__(self, monitor: str = "validation_loss", patience: int | None = None, tolerance: float | None = None):
+        if monitor not in FIGURES:
+            raise ValueError(f"EarlyStopping: monitor must be one of {', '.join(FIGURES)}, got {monitor!r}")
+        if patience is None and tolerance is None:
+            raise ValueError("EarlyStopping: give patience=…, tolerance=… or both")
+        if patience is not None and patience < 1:
+            raise ValueError(f"EarlyStopping: patience must be at least 1, got {patience}")
+        if tolerance is not None and not tolerance > 0:
+            raise ValueError(f"EarlyStopping: tolerance must be positive, got {tolerance}")
+        self.monitor, self.patience, self.tolerance = monitor, patience, tolerance
+
+    def on_train_begin(self, run):
+        run.history.require(self.monitor, "EarlyStopping", run)
+        self.best, self.best_epoch, self.best_state, self.previous = -math.inf, run.epoch, None, math.inf
+
+    def on_epoch_end(self, run):
+        figure = getattr(run.history, self.monitor)[-1]
+        if self.tolerance is not None and abs(self.previous - figure) < self.tolerance:
+            run.stop(f"{self.monitor} moved by less than {self.tolerance:g}")
+        self.previous = figure
+        if self.patience is None:
+            return
+        score = figure if self.monitor.endswith("accuracy") else -figure
+        if score > self.best:
+            self.best, self.best_epoch, self.best_state = score, run.epoch, run.network.state_dict()
+        elif run.epoch - self.best_epoch >= self.patience:
+            run.stop(f"{self.monitor} has not improved for {self.patience} epochs")
+
+    def on_train_end(self, run):
+        if self.best_state is not None:
+            run.network.load_state_dict(self.best_state)
+            self.best_state = None
+
+
+class Checkpoint(Callback):
+    """Save the network to `path` at the end of every epoch, or only at a new best of `monitor` where that is given.
+
+    The file is replaced whole: an interruption at any moment leaves the last complete one. `saved_epoch` is its epoch, or None.
+    """
+
+    def __init__(self, path: str | os.PathLike, monitor: str | None = None):
+        if monitor is not None and monitor not in FIGURES:
+            raise ValueError(f"Checkpoint: monitor must be one of {', '.join(FIGURES)}, got {monitor!r}")
+        self.path, self.monitor = os.fspath(path), monitor
+        self.saved_epoch: int | None = None
+
+    def on_train_begin(self, run):
+        self.best, self.saved_epoch = -math.inf, None
+        if self.monitor:
+            run.history.require(self.monitor, "Checkpoint", run)
+
+    def on_epoch_end(self, run):
+        if self.monitor:
+            figure = getattr(run.history, self.monitor)[-1]
+            score = figure if self.monitor.endswith("accuracy") else -figure
+            if not score > self.best:
+                return
+            self.best = score
+        run.network.save(self.path)
+        self.saved_epoch = run.epoch

@@ -1,0 +1,320 @@
+"""The command `fastbp`: train, predict, check and summary. It parses, calls the library, and prints."""
+
+import argparse
+import math
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from . import __version__, datasets, models
+from .callbacks import Checkpoint
+from .gradcheck import check_gradients
+from .losses import SoftmaxCrossEntropy
+from .network import Sequential
+from .optimizers import SGD, Adagrad, Adam, AdamW, RMSProp
+from .training import evaluate, fit, predict, predict_proba
+
+INPUT_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "notmnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+EPOCHS = {"digits": 30, "mnist": 5, "notmnist": 10, "cifar10": 10}
+CLASSES = 10
+MODELS = {
+    "softmax": lambda shape, **options: models.softmax_classifier(shape, CLASSES, **options),
+    "mlp": lambda shape, **options: models.mlp([math.prod(shape), 100, CLASSES], **options),
+    "lenet5": lambda shape, **options: models.lenet5(shape, CLASSES, **options),
+    "cnn": lambda shape, **options: models.cnn(shape, CLASSES, **options),
+}
+OPTIMIZERS = {  # name: (class, options, default learning rate)
+    "sgd": (SGD, {"momentum": 0.9}, 0.05),
+    "adam": (Adam, {}, 0.001),
+    "adamw": (AdamW, {}, 0.001),
+    "rmsprop": (RMSProp, {}, 0.001),
+    "adagrad": (Adagrad, {}, 0.01),
+}
+
+
+class Failure(Exception):
+    """What went wrong, in one line for the user; `code` is the exit status."""
+
+    def __init__(self, message: str, code: int = 1):
+        super().__init__(message)
+        self.code = code
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line, without the usage, exit status 2."""
+
+    def error(self, message):
+        raise Failure(f"{message} (see {self.prog} --help)", code=2)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0, 1 for a failure, 2 for wrong arguments, 130 after Ctrl-C."""
+    try:
+        options = _parser().parse_args(arguments)
+        return options.run(options)
+    except Failure as failure:
+        return _fail(str(failure), failure.code)
+    except datasets.DataError as error:
+        return _fail(str(error), 1)
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"fastbp: {message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="fastbp", description="Train, use and gradient-check small networks.")
+    parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
+
+    what = argparse.ArgumentParser(add_help=False)
+    what.add_argument("--data", choices=INPUT_SHAPES, default="digits", help="data set (default: the embedded digits)")
+    what.add_argument("--model", choices=MODELS, default="cnn", help="network (default: cnn, one convolution and two linear layers)")
+    what.add_argument("--seed", type=_whole(0), default=0, help="of initial values, splits and shuffling (default: 0)")
+    what.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--data-dir", metavar="DIR", help="where the data files are (default: $FASTBP_DATA, then a per-user cache)")
+
+    train = commands.add_parser("train", parents=[what, where], help="train a network on a data set")
+    train.add_argument("--epochs", type=_whole(1), metavar="N", help="default: " + ", ".join(f"{k} {v}" for k, v in EPOCHS.items()))
+    train.add_argument("--batch-size", type=_whole(1), default=64, metavar="N", help="default: 64")
+    train.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="default: sgd, with momentum 0.9")
+    rates = ", ".join(f"{lr:g} for {name}" for name, (_, _, lr) in OPTIMIZERS.items())
+    train.add_argument("--lr", type=_positive, metavar="X", help=f"learning rate (default: {rates})")
+    train.add_argument("--weight-decay", type=_not_negative, default=0.0, metavar="X", help="L2 penalty (default: 0)")
+    train.add_argument("--output", type=Path, metavar="DIR", help="folder for the results (default: a new fastbp-DATA-MODEL)")
+    train.set_defaults(run=_train)
+
+    use = commands.add_parser("predict", parents=[where], help="classify images, or the test set, with a trained network")
+    use.add_argument("network", type=Path, help="network.npz as train wrote it")
+    use.add_argument("images", nargs="*", type=Path, help="image files (default: the test set of the training data)")
+    use.add_argument("--invert", action="store_true", help="swap dark and light, for dark strokes on light paper")
+    use.set_defaults(run=_predict)
+
+    check = commands.add_parser("check", parents=[what], help="compare a network's gradients with finite differences")
+    check.add_argument("--samples", type=_whole(1), default=50, metavar="N", help="elements checked of each tensor (default: 50)")
+    check.set_defaults(run=_check)
+
+    summary = commands.add_parser("summary", parents=[what], help="show layers, shapes and parameters")
+    summary.add_argument("network", nargs="?", type=Path, help="a trained network.npz instead of a new --model")
+    summary.set_defaults(run=_summary)
+    return parser
+
+
+def _whole(least: int):
+    def whole(text: str) -> int:
+        if not text.strip().isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return whole
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+    return number
+
+
+def _positive(text: str) -> float:
+    if not (number := _number(text)) > 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return number
+
+
+def _not_negative(text: str) -> float:
+    if not (number := _number(text)) >= 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+    return number
+
+
+def _network(options) -> Sequential:
+    return MODELS[options.model](INPUT_SHAPES[options.data], dtype=np.dtype(options.dtype), seed=options.seed)
+
+
+def _load_data(name: str, data_dir: str | None, dtype: np.dtype) -> datasets.Dataset:
+    if name == "digits":
+        return datasets.digits(dtype=dtype)
+    return getattr(datasets, name)(data_dir, dtype=dtype)
+
+
+def _load_network(path: Path) -> Sequential:
+    try:
+        return Sequential.load(path)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+
+
+# -- train -----------------------------------------------------------------------------------------------------------
+
+
+def _train(options) -> int:
+    data = _load_data(options.data, options.data_dir, np.dtype(options.dtype))
+    network, loss = _network(options), SoftmaxCrossEntropy()
+    kind, settings, default_lr = OPTIMIZERS[options.optimizer]
+    optimizer = kind(lr=options.lr or default_lr, weight_decay=options.weight_decay, **settings)
+    train, validation = datasets.split(data.train, (0.9, 0.1), seed=options.seed)
+    folder = _output_folder(options)
+    network.metadata = {"data": data.name, "classes": list(data.classes), "input_shape": list(data.input_shape)}
+
+    print(f"{data.name}: {len(train.y)} images to train on, {len(validation.y)} for validation, {len(data.test.y)} for the test")
+    print(network.summary(data.input_shape))
+    print(f"{optimizer}, batch size {options.batch_size}, results go to {folder}{os.sep}", flush=True)
+
+    checkpoint, started = Checkpoint(folder / "network.npz"), time.perf_counter()
+    try:
+        history = fit(
+            network,
+            loss,
+            optimizer,
+            train,
+            validation,
+            epochs=options.epochs or EPOCHS[options.data],
+            batch_size=options.batch_size,
+            callbacks=[checkpoint, lambda run: run.history.to_json(folder / "history.json")],
+            seed=options.seed,
+        )
+    except KeyboardInterrupt:
+        if checkpoint.saved_epoch is None:
+            raise Failure(f"interrupted before the first epoch had ended: nothing is saved in {folder}", 130) from None
+        raise Failure(f"interrupted; {checkpoint.path} holds the network after epoch {checkpoint.saved_epoch}", 130) from None
+    seconds = time.perf_counter() - started
+
+    predicted = predict(network, data.test.x)
+    accuracy = evaluate(network, loss, data.test).accuracy
+    print(_class_table(predicted, data.test.y, data.classes))
+    print(f"test accuracy {accuracy:.2%} after {len(history)} epochs in {seconds:.1f} s")
+    title = f"{options.model} on {data.name}: test accuracy {accuracy:.2%}"
+    figure = _draw(folder, history, data, predicted, title)
+    print(f"wrote {checkpoint.path}, {folder / 'history.json'} and {figure}")
+    return 0
+
+
+def _output_folder(options) -> Path:
+    """The folder asked for, or the first new fastbp-DATA-MODEL, -2, -3, …: nothing that is there is overwritten."""
+    if options.output is not None:
+        if (options.output / "network.npz").exists():
+            raise Failure(f"{options.output} already holds a network.npz; choose another folder", code=2)
+        options.output.mkdir(parents=True, exist_ok=True)
+        return options.output
+    number = 1
+    while True:
+        folder = Path(f"fastbp-{options.data}-{options.model}" + (f"-{number}" if number > 1 else ""))
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def _class_table(predicted: np.ndarray, labels: np.ndarray, classes) -> str:
+    """Images, right ones and the commonest mistake of each class."""
+    width = max(len("class"), *map(len, classes))
+    lines = [f"{'class':<{width}}  images  right  accuracy  most often taken for"]
+    for label, name in enumerate(classes):
+        of_class = predicted[labels == label]
+        right = int((of_class == label).sum())
+        mistakes = np.bincount(of_class[of_class != label], minlength=len(classes))
+        worst = f"{classes[mistakes.argmax()]} ({mistakes.max()})" if mistakes.any() else ""
+        share = f"{right / len(of_class):.2%}" if len(of_class) else "-"
+        lines.append(f"{name:<{width}}  {len(of_class):>6}  {right:>5}  {share:>8}  {worst}".rstrip())
+    return "\n".join(lines)
+
+
+def _draw(folder: Path, history, data: datasets.Dataset, predicted: np.ndarray, title: str) -> Path:
+    """Curves and 30 predictions: up to 10 wrong ones among right ones, each part in the test set's order."""
+    wrong = np.flatnonzero(predicted != data.test.y)[:10]
+    right = np.flatnonzero(predicted == data.test.y)[: 30 - len(wrong)]
+    shown = np.concatenate([wrong, right])
+    path = folder / "training.png"
+    # matplotlib wants a folder of its own; where it can make none, it gets one for the time of the drawing
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".matplotlib.") as scratch:
+        if not _writable_home():
+            os.environ.setdefault("MPLCONFIGDIR", scratch)
+        from . import plotting
+        from .files import written_atomically
+
+        sheet = plotting.training_sheet(history, data.test.x[shown], predicted[shown], data.test.y[shown], data.classes, title)
+        with written_atomically(path) as file:
+            sheet.savefig(file, format="png", dpi=110)
+    return path
+
+
+def _writable_home() -> bool:
+    home = os.path.expanduser("~")
+    return os.path.isabs(home) and os.access(home, os.W_OK)
+
+
+# -- predict, check, summary ---------------------------------------------------------------------------------------------
+
+
+def _predict(options) -> int:
+    network = _load_network(options.network)
+    try:
+        name, classes, shape = (network.metadata[key] for key in ("data", "classes", "input_shape"))
+    except KeyError:
+        raise Failure(f"{options.network} was not written by fastbp train: it does not say what data it is for") from None
+    if options.images:
+        for path in options.images:
+            x = _read_image(path, tuple(shape), options.invert, network.dtype)
+            chances = predict_proba(network, x)[0]
+            best = np.argsort(chances)[::-1][:3]
+            print(f"{path}: {classes[best[0]]}  (" + ", ".join(f"{classes[c]} {chances[c]:.1%}" for c in best) + ")")
+        return 0
+    data = _load_data(name, options.data_dir, network.dtype)
+    predicted = predict(network, data.test.x)
+    print(_class_table(predicted, data.test.y, data.classes))
+    print(f"test accuracy {np.mean(predicted == data.test.y):.2%}")
+    return 0
+
+
+def _read_image(path: Path, shape: tuple[int, int, int], invert: bool, dtype: np.dtype) -> np.ndarray:
+    """The image as (1, C, H, W) in [0, 1], resized to the network's input."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            image = file.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
+    except (UnidentifiedImageError, SyntaxError, ValueError):
+        raise Failure(f"{path} is not an image that can be read") from None
+    pixels = np.asarray(ImageOps.invert(image) if invert else image, dtype) / 255
+    return pixels[None, None] if shape[0] == 1 else pixels.transpose(2, 0, 1)[None]
+
+
+def _check(options) -> int:
+    network = _network(options)
+    rng = np.random.default_rng(options.seed)
+    x = rng.normal(size=(4, *INPUT_SHAPES[options.data])).astype(network.dtype)
+    labels = rng.integers(0, CLASSES, 4)
+    report = check_gradients(network, x, labels, loss=SoftmaxCrossEntropy(), samples=options.samples, seed=options.seed)
+    print(report)
+    return 0 if report.passed else 1
+
+
+def _summary(options) -> int:
+    if options.network is None:
+        print(_network(options).summary(INPUT_SHAPES[options.data]))
+        return 0
+    network = _load_network(options.network)
+    shape = network.metadata.get("input_shape")
+    if shape is None:
+        raise Failure(f"{options.network} was not written by fastbp train: it does not say what shape its input has")
+    print(network.summary(tuple(shape)))
+    return 0

@@ -1,0 +1,25 @@
+"""Real image-classification data: four sets, their file formats, and cutting them up."""
+
+from .dataset import Dataset, Split
+from .errors import DataError, DataNotFoundError
+from .formats import read_cifar_batch, read_idx, read_image_folder
+from .scaling import normalize
+from .sets import cifar10, digits, mnist, notmnist
+from .splits import batches, split
+
+__all__ = [
+    "DataError",
+    "DataNotFoundError",
+    "Dataset",
+    "Split",
+    "batches",
+    "cifar10",
+    "digits",
+    "mnist",
+    "normalize",
+    "notmnist",
+    "read_cifar_batch",
+    "read_idx",
+    "read_image_folder",
+    "split",
+]

@@ -1,0 +1,157 @@
+"""Fetching published files: verified by checksum, atomic under their final name."""
+
+import hashlib
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from .errors import DataError
+
+TIMEOUT = 20.0  # seconds, for each network operation
+BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A published file: its name, the addresses that serve it, and its checksum."""
+
+    name: str
+    urls: tuple[str, ...]
+    algorithm: str
+    digest: str
+
+
+def open_url(url: str) -> IO[bytes]:
+    """Open an address for reading, with bounded waiting."""
+    from urllib.request import urlopen
+
+    return urlopen(url, timeout=TIMEOUT)
+
+
+def download(remote: Remote, folder: Path) -> Path:
+    """Fetch a file into a folder, made if need be, and return its path.
+
+    A file already there is kept if its checksum is right, and replaced otherwise. Mirrors are
+    tried in turn. Progress goes to standard error if that is a terminal.
+
+    Raises DataError if the folder cannot be written or no address gives the right bytes.
+    """
+    target = folder / remote.name
+    if os.path.isfile(target) and _digest(target, remote.algorithm) == remote.digest:
+        return target
+    make_folder(folder)
+    failures = []
+    for url in remote.urls:
+        try:
+            with replacing(target) as file:
+                _fetch(url, remote, file)
+            return target
+        except (DataError, OSError) as error:
+            failures.append(str(error))
+    raise DataError("; ".join(dict.fromkeys(failures)))
+
+
+def extract(archive: Path, members: dict[str, str], folder: Path) -> None:
+    """Copy the regular files named in ``members`` out of a tar.gz archive into a folder.
+
+    members: archive name to plain file name. The archive's own paths, links, modes and
+    owners are never applied; members not listed are ignored, listed ones not found too.
+
+    Raises DataError if the archive is damaged or the folder cannot be written.
+    """
+    import tarfile
+    import zlib
+
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                source = tar.extractfile(member) if member.isreg() else None
+                if source is not None and member.name in members:
+                    with source, replacing(folder / members[member.name]) as file:
+                        _copy(source, [file.write])
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"{archive}: cannot be unpacked ({error})") from error
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder} ({error})") from error
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """Write a file under a temporary name beside ``target``; rename it if all went well.
+
+    Whatever ends the block otherwise, Ctrl-C included, removes the temporary file.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(8)}.part")
+    try:
+        file = open(temporary, "xb")  # noqa: SIM115 -- closed by the with block below
+    except OSError as error:
+        raise DataError(
+            f"cannot write into the folder {target.parent} ({error.strerror})"
+        ) from error
+    try:
+        with file:
+            yield file
+        try:
+            os.replace(temporary, target)
+        except PermissionError:
+            # Windows, when another process has just put the same file there and reads it.
+            if not os.path.isfile(target):
+                raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fetch(url: str, remote: Remote, file: BinaryIO) -> None:
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+
+    digest = hashlib.new(remote.algorithm, usedforsecurity=False)
+    try:
+        with open_url(url) as source, _progress(remote.name, source) as bar:
+            sinks = [file.write, digest.update]
+            if bar is not None:
+                sinks.append(lambda block: bar.update(len(block)))
+            _copy(source, sinks)
+        file.flush()
+    except (OSError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()
+        raise DataError(f"{url}: {error or type(error).__name__}") from error
+    if digest.hexdigest() != remote.digest:
+        raise DataError(
+            f"{url}: expected {remote.algorithm} {remote.digest}, found {digest.hexdigest()}"
+        )
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(
+            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        ).hexdigest()
+
+
+def _copy(source: IO[bytes], sinks: Sequence[Callable[[bytes], Any]]) -> None:
+    while block := source.read(BLOCK):
+        for sink in sinks:
+            sink(block)
+
+
+def _progress(name: str, source: Any) -> Any:
+    """A context manager giving a progress bar on a terminal, and None elsewhere."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return nullcontext()
+    from tqdm import tqdm
+
+    length = source.headers.get("Content-Length") if hasattr(source, "headers") else None
+    total = int(length) if length and length.isdigit() else None
+    return tqdm(desc=name, total=total, unit="B", unit_scale=True, file=sys.stderr)

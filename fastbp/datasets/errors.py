@@ -1,0 +1,9 @@
+"""Errors raised by the data room."""
+
+
+class DataError(Exception):
+    """A data file is damaged, has the wrong shape, or could not be fetched."""
+
+
+class DataNotFoundError(DataError, FileNotFoundError):
+    """The files of a data set are in none of the places searched and could not be fetched."""

@@ -1,0 +1,81 @@
+"""Where data sets are looked for, and what happens if they are not there."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from .errors import DataError, DataNotFoundError
+
+VARIABLE = "FASTBP_DATA"
+T = TypeVar("T")
+
+
+def user_cache() -> Path | None:
+    """The per-user data folder, by the platform's convention; None if there is no home."""
+    from platformdirs import user_cache_dir
+
+    try:
+        path = Path(user_cache_dir("fastbp"), "data")
+    except (KeyError, OSError, RuntimeError):
+        return None
+    # Without a home the "~" stays as it is, and would become a folder of that name here.
+    return path if path.is_absolute() else None
+
+
+def find(
+    name: str,
+    data_dir: str | os.PathLike[str] | None,
+    match: Callable[[Path], T],
+    fetch: Callable[[Path], None],
+    files: Sequence[str],
+) -> T:
+    """Find a data set, or fetch it.
+
+    Searched are ``data_dir`` alone if given, else $FASTBP_DATA, then the user cache.
+
+    match: takes a root folder; gives what it found or raises DataNotFoundError.
+    fetch: takes the folder to download into; raises DataError.
+    files: the names to ask for if nothing helps.
+    """
+    if data_dir is not None:
+        return match(_expand(data_dir))
+    cache = user_cache()
+    roots = [_expand(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else []
+    roots += [cache] if cache is not None else []
+    for root in roots:
+        try:
+            return match(root)
+        except DataNotFoundError:
+            continue
+    try:
+        if cache is None:
+            raise DataError("there is no home directory, so no cache folder to download into")
+        fetch(cache / name)
+    except (DataError, OSError) as error:
+        if cache is not None:
+            try:
+                return match(cache)  # another process may have finished meanwhile
+            except DataNotFoundError:
+                pass
+        raise DataNotFoundError(_advice(name, files, roots, cache, error)) from error
+    return match(cache)
+
+
+def _expand(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.expanduser(path))
+
+
+def _advice(
+    name: str, files: Sequence[str], roots: Sequence[Path], cache: Path | None, error: Exception
+) -> str:
+    looked = ", ".join(map(str, roots)) or f"nowhere ({VARIABLE} is not set)"
+    here = f"into {cache / name}, or " if cache is not None else ""
+    return (
+        f"{name}: not found, and it could not be downloaded.\n"
+        f"Looked in: {looked}\n"
+        f"Download: {error}\n"
+        f"To supply it yourself, put {', '.join(files)} {here}into a folder {name}/ inside any "
+        f"data folder and set the environment variable {VARIABLE} to that data folder "
+        f"(or pass it as data_dir)."
+    )

@@ -1,0 +1,82 @@
+"""Cutting data into pieces and walking over it in batches."""
+
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .dataset import Split
+
+
+def split(
+    data: Split | tuple[ArrayLike, ArrayLike],
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+) -> tuple[Split, ...]:
+    """Cut data at random into disjoint pieces, one for each fraction.
+
+    data: a Split or a pair (x, y) of equal length N; dtypes are kept, values copied.
+    fractions: positive, of sum at most 1; piece boundaries are the running sums times N,
+    rounded. What is over is in no piece; with a sum of 1 nothing is.
+
+    Raises ValueError if x and y differ in length, the fractions are not as above, or a piece
+    would be empty.
+    """
+    x, y = _pair(data)
+    shares = [float(fraction) for fraction in fractions]
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise ValueError(f"fractions must be positive and at most 1, not {tuple(shares)}")
+    if math.fsum(shares) > 1 + 1e-9:
+        raise ValueError(f"fractions must sum to at most 1, not {math.fsum(shares)}")
+    count = len(x)
+    ends = [min(count, round(math.fsum(shares[: k + 1]) * count)) for k in range(len(shares))]
+    starts = [0, *ends[:-1]]
+    for start, end, share in zip(starts, ends, shares, strict=True):
+        if start >= end:
+            raise ValueError(f"fraction {share} of {count} elements gives an empty piece")
+    order = np.random.default_rng(seed).permutation(count)
+    parts = [order[start:end] for start, end in zip(starts, ends, strict=True)]
+    return tuple(Split(x[part], y[part]) for part in parts)
+
+
+def batches(
+    x: ArrayLike, y: ArrayLike, batch_size: int, rng: np.random.Generator | None = None
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Walk once over (x, y) in batches of batch_size; the last one may be smaller.
+
+    Without rng the order is kept and the batches are views. With a NumPy Generator the order
+    is a fresh permutation drawn from it at the call, and the batches are copies.
+
+    Raises, at the call, ValueError if batch_size < 1 or the lengths differ; TypeError if
+    batch_size is not an integer or rng not a Generator.
+    """
+    x, y = _pair((x, y))
+    size = operator.index(batch_size)
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {size}")
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a numpy.random.Generator or None, not {type(rng).__name__}")
+    return _walk(x, y, size, None if rng is None else rng.permutation(len(x)))
+
+
+def _walk(
+    x: NDArray[Any], y: NDArray[Any], size: int, order: NDArray[np.int64] | None
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    for start in range(0, len(x), size):
+        part = slice(start, start + size)
+        if order is None:
+            yield x[part], y[part]
+        else:
+            yield x[order[part]], y[order[part]]
+
+
+def _pair(data: Split | tuple[ArrayLike, ArrayLike]) -> tuple[NDArray[Any], NDArray[Any]]:
+    x, y = (np.asarray(part) for part in data)
+    if not x.ndim or not y.ndim or len(x) != len(y):
+        raise ValueError(
+            f"x and y must have equal first dimensions, not shapes {x.shape} and {y.shape}"
+        )
+    return x, y

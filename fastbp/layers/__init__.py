@@ -1,0 +1,15 @@
+"""Layers: one family a file, each class a formula with its shapes, forward above backward. The contract is in `Layer`."""
+
+from .activations import LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from .base import Layer, Parameter
+from .conv import Conv2d
+from .dropout import Dropout
+from .linear import Linear
+from .norm import BatchNorm1d, BatchNorm2d
+from .pool import AvgPool2d, MaxPool2d
+from .shape import Flatten, Identity
+
+__all__ = [
+    "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Dropout", "Flatten", "Identity", "Layer", "LeakyReLU", "Linear",
+    "LogSoftmax", "MaxPool2d", "Parameter", "ReLU", "Sigmoid", "Softmax", "Tanh",
+]  # fmt: skip

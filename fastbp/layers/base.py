@@ -1,0 +1,229 @@
+"""What every layer has: parameters, state, checks at the door, and a cache between forward and backward."""
+
+import inspect
+import math
+import weakref
+from collections.abc import Callable
+
+import numpy as np
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def float_dtype(dtype) -> np.dtype:
+    """`dtype` as float32 or float64; anything else is a TypeError."""
+    dtype = np.dtype(dtype)
+    if dtype not in FLOATS:
+        raise TypeError(f"dtype must be float32 or float64, got {dtype}")
+    return dtype
+
+
+class Parameter:
+    """A learned array and its gradient: `value`, `grad` (both `shape`, one dtype) and `name`.
+
+    The values are drawn when they are first needed: with its network's seed where the layer has been put
+    into a network, with seed 0 where it stands alone. Assigning to `value` or `grad` copies into the
+    existing array, so a network's flat vectors stay in step.
+    """
+
+    def __init__(self, name: str, shape: tuple[int, ...], draw: Callable[[np.random.Generator], np.ndarray]):
+        self.name, self.shape, self.dtype = name, shape, np.dtype(np.float32)
+        self._draw, self._value, self._grad = draw, None, None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def value(self) -> np.ndarray:
+        if self._value is None:
+            self.place(np.empty(self.size, self.dtype), np.zeros(self.size, self.dtype), np.random.default_rng(0))
+        return self._value
+
+    @value.setter
+    def value(self, array) -> None:
+        self._assign(self.value, array)
+
+    @property
+    def grad(self) -> np.ndarray:
+        self.value  # noqa: B018 -- draws the values and makes both arrays
+        return self._grad
+
+    @grad.setter
+    def grad(self, array) -> None:
+        self._assign(self.grad, array)
+
+    def _assign(self, destination: np.ndarray, array) -> None:
+        array = np.asarray(array)
+        if array.shape != self.shape:
+            raise ValueError(f"{self.name}: expected an array of shape {self.shape}, got {array.shape}")
+        destination[...] = array
+
+    def place(self, values: np.ndarray, grads: np.ndarray, rng: np.random.Generator) -> None:
+        """Move to the flat arrays `values` and `grads` (both (size,)), drawing with `rng` what has no values yet."""
+        values[:] = np.ravel(self._draw(rng) if self._value is None else self._value)
+        grads[:] = 0 if self._grad is None else self._grad.ravel()
+        self.dtype = values.dtype
+        self._value, self._grad = values.reshape(self.shape), grads.reshape(self.shape)
+
+    def astype(self, dtype) -> None:
+        """Change the dtype; values that are not drawn yet stay so."""
+        self.dtype = float_dtype(dtype)
+        if self._value is not None:
+            self._value, self._grad = self._value.astype(dtype), self._grad.astype(dtype)
+
+    def __getstate__(self) -> dict:
+        """For copies and pickles: with values drawn, without the function that draws them."""
+        self.value  # noqa: B018
+        return {**self.__dict__, "_draw": None}
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
+
+
+class Layer:
+    """A differentiable function with parameters. Subclasses define `forward`, `backward` and `output_shape`.
+
+    - `y = forward(x, training=False, out=None)`; x is not modified. What backward needs is kept in `cache`, by
+      reference: don't write to x (or to y, where the docstring says that the output is kept) in between.
+    - `dx = backward(dout, need_dx=True, out=None)` for dout of y's shape fills each parameter's `grad` (overwriting, not
+      accumulating) and returns the gradient with respect to x, or None with `need_dx=False`. It modifies
+      neither dout nor the cache, so calling it twice gives the same. RuntimeError before any forward.
+    - `out`, if given, receives the result: C-contiguous, of the result's shape and dtype, not overlapping the input.
+    - Arrays are float32 or float64, of the layer's own dtype where it has parameters. Input of another kind, shape or
+      dtype is a TypeError or ValueError that says what was expected; non-contiguous and read-only input is copied.
+    - A batch of no samples is allowed: the result is empty and the parameters' gradients are zero (batch
+      norm in training mode is the exception: an empty batch has no mean).
+    - `state` holds the arrays that are not learned but belong to a checkpoint (running statistics, a generator's step).
+    - Constructor arguments are kept as attributes of the same names: that is how a network is saved and shown.
+    """
+
+    dtype: np.dtype | None = None  # None: float32 and float64 are both accepted
+    types: dict[str, type["Layer"]] = {}  # every subclass by name, for loading a saved network
+
+    def __init_subclass__(cls):
+        Layer.types[cls.__name__] = cls
+
+    def __init__(self):
+        self.parameters: list[Parameter] = []
+        self.state: dict[str, np.ndarray] = {}
+        self._cache = None
+        self._network = None  # weak reference to the network that owns this layer
+
+    # -- for subclasses ------------------------------------------------------------------------------------------
+
+    def parameter(self, name: str, shape: tuple[int, ...], draw: Callable[[np.random.Generator], np.ndarray]) -> Parameter:
+        """Add a parameter; `draw(rng)` gives its first values."""
+        self.dtype = self.dtype or np.dtype(np.float32)
+        self.parameters.append(Parameter(name, shape, draw))
+        return self.parameters[-1]
+
+    @property
+    def cache(self) -> tuple:
+        """What the last forward left for backward."""
+        if self._cache is None:
+            raise RuntimeError(f"{type(self).__name__}.backward called before forward")
+        return self._cache
+
+    @cache.setter
+    def cache(self, value: tuple | None) -> None:
+        self._cache = value
+
+    def expect(self, x: np.ndarray, *shape: str | int, what: str = "input") -> np.ndarray:
+        """`x` as a kernel wants it, after a check of kind, dtype and shape; a letter in `shape` is any size, ... any sizes."""
+        name = type(self).__name__
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"{name}: expected {what} to be a NumPy array, got {type(x).__name__}")
+        if x.dtype not in FLOATS or (self.dtype is not None and x.dtype != self.dtype):
+            wanted = self.dtype or "float32 or float64"
+            raise TypeError(f"{name}: expected {what} of dtype {wanted}, got {x.dtype}")
+        fits = ... in shape or len(x.shape) == len(shape)
+        if not fits or any(isinstance(d, int) and d != size for d, size in zip(shape, x.shape, strict=False)):
+            wanted = "(" + ", ".join("..." if d is ... else str(d) for d in shape) + ("," if len(shape) == 1 else "") + ")"
+            raise ValueError(f"{name}: expected {what} {wanted}, got {x.shape}")
+        return x if x.flags.carray else np.require(x, requirements="CAW")
+
+    def buffer(self, out: np.ndarray | None, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
+        """`out` after a check, or a new array of `shape` and the dtype of `like`, the input that it must not overlap."""
+        if out is None:
+            return np.empty(shape, like.dtype)
+        name = type(self).__name__
+        if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != like.dtype or not out.flags.carray:
+            got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise ValueError(f"{name}: expected out to be a C-contiguous, writable {like.dtype} array {shape}, got {got}")
+        if np.may_share_memory(out, like):
+            raise ValueError(f"{name}: out overlaps the input")
+        return out
+
+    # -- for users -----------------------------------------------------------------------------------------------
+
+    def forward(self, x: np.ndarray, training: bool = False, out: np.ndarray | None = None) -> np.ndarray:
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+    def backward(self, dout: np.ndarray, need_dx: bool = True, out: np.ndarray | None = None) -> np.ndarray | None:
+        raise TypeError(f"{type(self).__name__} does not define backward")
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one sample's output, given one sample's input shape (both without the batch)."""
+        raise TypeError(f"{type(self).__name__} does not define output_shape")
+
+    def astype(self, dtype) -> "Layer":
+        """Convert parameters and floating state to float32 or float64, in place, and return the layer."""
+        if self.network is not None:
+            raise ValueError(f"{type(self).__name__} belongs to a network: call the network's astype instead")
+        dtype = float_dtype(dtype)
+        for parameter in self.parameters:
+            parameter.astype(dtype)
+        self.set_dtype(dtype)
+        return self
+
+    def set_dtype(self, dtype: np.dtype) -> None:
+        """Expect arrays of `dtype` from now on, and convert the state to it; the parameters have been converted."""
+        for name, array in self.state.items():
+            if array.dtype in FLOATS:
+                self.state[name] = array.astype(dtype)
+        self.dtype = dtype if self.dtype is not None else None
+        self.cache = None
+
+    @property
+    def network(self):
+        """The network that this layer belongs to, or None."""
+        network = self._network and self._network()
+        return network if network is not None and any(layer is self for layer in network.layers) else None
+
+    def join(self, network) -> None:
+        """Called by the network that takes this layer; a layer belongs to one network at most."""
+        if self.network is not None and self.network is not network:
+            raise ValueError(f"{self!r} belongs to another network; use copy.deepcopy(layer) for a copy with its values")
+        self._network = weakref.ref(network)
+
+    def config(self) -> dict:
+        """The constructor's arguments as they can be written to JSON (an initialiser object is left out)."""
+        config = {}
+        for name in inspect.signature(type(self).__init__).parameters:
+            if name == "self":
+                continue
+            value = getattr(self, name)
+            value = True if isinstance(value, Parameter) else value  # bias=True became the bias itself
+            value = list(value) if isinstance(value, tuple) else value
+            if value is None or isinstance(value, (bool, int, float, str, list)):
+                config[name] = value
+        return config
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_network": None, "_cache": None}
+
+    def __repr__(self) -> str:
+        """The call that makes this layer, arguments at their defaults left out: Conv2d(3, 8, (3, 5), stride=2)."""
+        config, shown = self.config(), []
+        for name, argument in inspect.signature(type(self).__init__).parameters.items():
+            if name not in config or config[name] == argument.default:
+                continue
+            value = config[name]
+            if isinstance(value, list):
+                value = value[0] if len(set(value)) == 1 else tuple(value)
+            if argument.default is argument.empty:
+                shown.append(repr(value))
+            elif value != argument.default and value is not None:
+                shown.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"

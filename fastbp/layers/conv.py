@@ -1,0 +1,122 @@
+"""Two-dimensional convolution."""
+
+import numpy as np
+
+from .. import initializers
+from ..kernels import conv2d
+from .base import Layer
+from .checks import pair, whole
+
+
+def pad(size: int, kernel: int, stride: int, padding: int | str) -> tuple[int, int]:
+    """(before, total): the zeros put before one axis of an image, and before and after it together.
+
+    "valid" puts none; "full" kernel − 1 on both sides; "same" as many as make the output ceil(size / stride) long,
+    the odd one after the image.
+    """
+    if padding == "valid":
+        return 0, 0
+    if padding == "full":
+        return kernel - 1, 2 * (kernel - 1)
+    if padding == "same":
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        return total // 2, total
+    return padding, 2 * padding
+
+
+class Conv2d(Layer):
+    """Two-dimensional convolution of deep learning: the cross-correlation of the input with each filter.
+
+    x (N, C, H, W) input · w (F, C, KH, KW) weight · b (F,) bias · y (N, F, OH, OW) output,
+    with C = in_channels and F = out_channels
+
+        y[n, f, i, j] = b[f] + Σ_{c,p,q} w[f, c, p, q] · x[n, c, i·sh + p − top, j·sw + q − left]
+
+    where x is 0 outside the image, and OH = (H + rows of padding − KH) // sh + 1, OW likewise.
+
+    Backward, for dout = ∂L/∂y of shape (N, F, OH, OW):
+        dx[n, c, h, w] = Σ w[f, c, p, q] · dout[n, f, i, j] over the taps that read (h, w)
+        dw[f, c, p, q] = Σ_{n,i,j} dout[n, f, i, j] · x[n, c, i·sh + p − top, j·sw + q − left]
+        db[f]          = Σ_{n,i,j} dout[n, f, i, j]
+    For stride 1 and padding "valid", dx is the "full" convolution of dout with the filters turned by 180°.
+
+    `kernel_size` and `stride` are an int or a (vertical, horizontal) pair. `padding` is an int, such a pair, or
+    "valid" (0), "same" (OH = ceil(H / sh), an odd row or column of padding goes below or right) or "full" (KH − 1 on each side).
+    `init` is as in Linear, with fan_in = C·KH·KW and fan_out = F·KH·KW.
+
+    >>> Conv2d(1, 32, 7).output_shape((1, 28, 28))
+    (32, 22, 22)
+    >>> Conv2d(3, 8, (3, 5), stride=2, padding="same").output_shape((3, 32, 31))
+    (8, 16, 16)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        bias: bool = True,
+        init: str | initializers.Initializer = "he_normal",
+    ):
+        super().__init__()
+        C = self.in_channels = whole("Conv2d: in_channels", in_channels)
+        F = self.out_channels = whole("Conv2d: out_channels", out_channels)
+        KH, KW = self.kernel_size = pair("Conv2d: kernel_size", kernel_size)
+        self.stride = pair("Conv2d: stride", stride)
+        if isinstance(padding, str):
+            if padding not in ("valid", "same", "full"):
+                raise ValueError(f"Conv2d: padding must be an int, a pair, 'valid', 'same' or 'full', got {padding!r}")
+            self.padding = padding
+        else:
+            self.padding = pair("Conv2d: padding", padding, least=0)
+        self.init = init
+        draw, fan_in, fan_out = initializers.get(init), C * KH * KW, F * KH * KW
+        self.weight = self.parameter("weight", (F, C, KH, KW), lambda rng: draw.weight(rng, (F, C, KH, KW), fan_in, fan_out))
+        self.bias = self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), fan_in)) if bias else None
+
+    def _geometry(self, image: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """((top, left), (OH, OW)) for an image (H, W)."""
+        before, output = [], []
+        for axis, size in enumerate(image):
+            padding = self.padding if isinstance(self.padding, str) else self.padding[axis]
+            kernel, stride = self.kernel_size[axis], self.stride[axis]
+            first, total = pad(size, kernel, stride, padding)
+            if size < 1 or size + total < kernel:
+                raise ValueError(f"Conv2d: kernel {self.kernel_size} does not fit an image {image} with padding {self.padding}")
+            before.append(first)
+            output.append((size + total - kernel) // stride + 1)
+        return tuple(before), tuple(output)
+
+    def forward(self, x, training=False, out=None):
+        x = self.expect(x, "N", self.in_channels, "H", "W")
+        before, output = self._geometry(x.shape[2:])
+        y = self.buffer(out, (len(x), self.out_channels, *output), x)
+        patches = self._patches(output, x.dtype)
+        conv2d.conv2d_forward(x, self.weight.value, self.bias and self.bias.value, y, patches, self.stride, before)
+        self.cache = (x, before, output)
+        return y
+
+    def backward(self, dout, need_dx=True, out=None):
+        x, before, output = self.cache
+        dout = self.expect(dout, len(x), self.out_channels, *output, what="dout")
+        patches = self._patches(output, x.dtype)
+        conv2d.conv2d_backward_weight(dout, x, self.weight.grad, patches, self.stride, before)
+        if self.bias:
+            conv2d.conv2d_backward_bias(dout, self.bias.grad)
+        if not need_dx:
+            return None
+        dx = self.buffer(out, x.shape, dout)
+        conv2d.conv2d_backward_input(dout, self.weight.value, dx, patches, self.stride, before)
+        return dx
+
+    def _patches(self, output: tuple[int, int], dtype) -> np.ndarray:
+        """Scratch for the kernels: one unfolded image."""
+        KH, KW = self.kernel_size
+        return np.empty((self.in_channels * KH * KW, output[0] * output[1]), dtype)
+
+    def output_shape(self, input_shape):
+        if len(input_shape) != 3 or input_shape[0] != self.in_channels:
+            raise ValueError(f"Conv2d: expected input (N, {self.in_channels}, H, W), got {('N', *input_shape)}")
+        return (self.out_channels, *self._geometry(tuple(input_shape[1:]))[1])

@@ -1,0 +1,59 @@
+"""The fully connected layer."""
+
+from .. import initializers
+from ..kernels import linear
+from .base import Layer
+from .checks import whole
+
+
+class Linear(Layer):
+    """Fully connected layer, y = x Wᵀ + b.
+
+    x (N, D) input · W (F, D) weight · b (F,) bias · y (N, F) output, with D = in_features and F = out_features
+
+    Backward, for dout = ∂L/∂y of shape (N, F):
+        dx = dout W      (N, D)
+        dW = doutᵀ x     (F, D)
+        db = Σₙ dout     (F,)
+
+    `init` names how W starts (fastbp.initializers: "he_normal", "glorot_uniform", "pytorch", …); b starts at 0, except
+    with "pytorch".
+
+    >>> import numpy as np
+    >>> layer = Linear(784, 100)
+    >>> layer.forward(np.zeros((32, 784), np.float32)).shape
+    (32, 100)
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, init: str | initializers.Initializer = "he_normal"):
+        super().__init__()
+        D = self.in_features = whole("Linear: in_features", in_features)
+        F = self.out_features = whole("Linear: out_features", out_features)
+        self.init = init
+        draw = initializers.get(init)
+        self.weight = self.parameter("weight", (F, D), lambda rng: draw.weight(rng, (F, D), D, F))
+        self.bias = self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), D)) if bias else None
+
+    def forward(self, x, training=False, out=None):
+        x = self.expect(x, "N", self.in_features)
+        y = self.buffer(out, (len(x), self.out_features), x)
+        linear.linear_forward(x, self.weight.value, self.bias and self.bias.value, y)
+        self.cache = (x,)
+        return y
+
+    def backward(self, dout, need_dx=True, out=None):
+        (x,) = self.cache
+        dout = self.expect(dout, len(x), self.out_features, what="dout")
+        linear.linear_backward_weight(dout, x, self.weight.grad)
+        if self.bias:
+            linear.linear_backward_bias(dout, self.bias.grad)
+        if not need_dx:
+            return None
+        dx = self.buffer(out, x.shape, dout)
+        linear.linear_backward_input(dout, self.weight.value, dx)
+        return dx
+
+    def output_shape(self, input_shape):
+        if tuple(input_shape) != (self.in_features,):
+            raise ValueError(f"Linear: expected input (N, {self.in_features}), got (N, {', '.join(map(str, input_shape))})")
+        return (self.out_features,)

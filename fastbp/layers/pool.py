@@ -1,0 +1,95 @@
+"""Max and average pooling."""
+
+import numpy as np
+
+from ..kernels import pool2d
+from .base import Layer
+from .checks import pair
+
+
+class Pool2d(Layer):
+    """Geometry shared by the two: windows, strides, padding; OH = (H + 2·ph − KH) // sh + 1, OW likewise."""
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+    ):
+        super().__init__()
+        name = type(self).__name__
+        self.kernel_size = pair(f"{name}: kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else pair(f"{name}: stride", stride)
+        self.padding = pair(f"{name}: padding", padding, least=0)
+        if self.padding[0] >= self.kernel_size[0] or self.padding[1] >= self.kernel_size[1]:
+            raise ValueError(f"{name}: padding {self.padding} must be smaller than the kernel {self.kernel_size}")
+
+    def output_shape(self, input_shape):
+        name = type(self).__name__
+        if len(input_shape) != 3:
+            raise ValueError(f"{name}: expected input (N, C, H, W), got {('N', *input_shape)}")
+        C, *image = input_shape
+        output = []
+        for size, kernel, stride, padding in zip(image, self.kernel_size, self.stride, self.padding, strict=True):
+            if size < 1 or size + 2 * padding < kernel:
+                raise ValueError(f"{name}: window {self.kernel_size} does not fit an image {(*image,)} with padding {self.padding}")
+            output.append((size + 2 * padding - kernel) // stride + 1)
+        return (C, *output)
+
+
+class MaxPool2d(Pool2d):
+    """y = the maximum of each window of x (N, C, H, W); y (N, C, OH, OW).
+
+    dx is dout at the first maximum of each window in row-major order, summed where windows overlap, 0 elsewhere.
+
+    `kernel_size`, `stride` (default: the kernel size) and `padding` are an int or a (vertical, horizontal) pair. Padding
+    never wins. Windows that would stick out are left out: rows and columns they alone hold have gradient 0.
+
+    >>> MaxPool2d(2).output_shape((6, 5, 5))
+    (6, 2, 2)
+    """
+
+    def forward(self, x, training=False, out=None):
+        x = self.expect(x, "N", "C", "H", "W")
+        y = self.buffer(out, (len(x), *self.output_shape(x.shape[1:])), x)
+        argmax = np.empty(y.shape, np.int32)
+        pool2d.max_pool2d_forward(x, y, argmax, self.kernel_size, self.stride, self.padding)
+        self.cache = (x.shape, argmax)
+        return y
+
+    def backward(self, dout, need_dx=True, out=None):
+        shape, argmax = self.cache
+        dout = self.expect(dout, *argmax.shape, what="dout")
+        if not need_dx:
+            return None
+        dx = self.buffer(out, shape, dout)
+        pool2d.max_pool2d_backward(dout, argmax, dx)
+        return dx
+
+
+class AvgPool2d(Pool2d):
+    """y = the sum of each window of x (N, C, H, W) divided by KH·KW; y (N, C, OH, OW).
+
+    dx is the sum of dout / (KH·KW) over the windows that hold the pixel.
+
+    Arguments and windows as in MaxPool2d; padding counts as zeros, and the divisor is KH·KW at the border too.
+
+    >>> AvgPool2d(3, stride=2, padding=1).output_shape((6, 8, 8))
+    (6, 4, 4)
+    """
+
+    def forward(self, x, training=False, out=None):
+        x = self.expect(x, "N", "C", "H", "W")
+        y = self.buffer(out, (len(x), *self.output_shape(x.shape[1:])), x)
+        pool2d.avg_pool2d_forward(x, y, self.kernel_size, self.stride, self.padding)
+        self.cache = (x.shape, y.shape)
+        return y
+
+    def backward(self, dout, need_dx=True, out=None):
+        shape, y_shape = self.cache
+        dout = self.expect(dout, *y_shape, what="dout")
+        if not need_dx:
+            return None
+        dx = self.buffer(out, shape, dout)
+        pool2d.avg_pool2d_backward(dout, dx, self.kernel_size, self.stride, self.padding)
+        return dx

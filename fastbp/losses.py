@@ -1,0 +1,282 @@
+"""Losses: a number to minimise from scores and targets, and its gradient with respect to the scores.
+
+    value = loss.forward(scores, targets)
+    dscores = loss.backward()
+
+The value is the mean over the batch and `dscores` the gradient of exactly that value. An empty batch has no mean: ValueError.
+Targets are checked before any kernel runs: shape, kind, range, NaN. Scores are float32 or float64, (N, C) for C classes.
+"""
+
+import numpy as np
+
+from .kernels import losses
+from .kernels.activations import sigmoid_forward
+from .kernels.softmax import softmax_forward
+from .layers.base import FLOATS
+
+
+class Loss:
+    """Base class. Subclasses define `_check`, which returns what the kernels need, `_forward` and `_backward`.
+
+    `predict(scores)` and `probabilities(scores)` say what the scores mean as decisions and as probabilities,
+    `correct(scores, targets)` counts the right ones; all three are None or a TypeError where the loss has no such meaning.
+    """
+
+    def __init__(self):
+        self._cache = None
+
+    def forward(self, scores: np.ndarray, targets: np.ndarray) -> float:
+        """The loss of the batch; keeps what `backward` needs by reference."""
+        scores = self._check_scores(scores)
+        targets = self._check_targets(scores, targets)
+        self._cache = (scores, targets)
+        values = np.empty(self._count(scores), scores.dtype)
+        self._forward(scores, targets, values)
+        return float(values.mean(dtype=np.float64))
+
+    def backward(self, out: np.ndarray | None = None) -> np.ndarray:
+        """The gradient of the last `forward`'s value with respect to its scores, in their shape and dtype."""
+        if self._cache is None:
+            raise RuntimeError(f"{type(self).__name__}.backward called before forward")
+        scores, targets = self._cache
+        dscores = np.empty_like(scores) if out is None else out
+        if dscores.shape != scores.shape or dscores.dtype != scores.dtype or not dscores.flags.carray:
+            raise ValueError(f"{type(self).__name__}: expected out to be a C-contiguous {scores.dtype} array {scores.shape}")
+        self._backward(scores, targets, dscores)
+        return dscores
+
+    def predict(self, scores: np.ndarray) -> np.ndarray:
+        """The decided labels (N,)."""
+        raise TypeError(f"{type(self).__name__} has no classes to predict")
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """The probability of each class, or of the positive one."""
+        raise TypeError(f"{type(self).__name__} does not give probabilities")
+
+    def correct(self, scores: np.ndarray, targets: np.ndarray) -> int | None:
+        """How many samples are classified rightly; None where the loss is not a classifier's."""
+        return None
+
+    def _count(self, scores: np.ndarray) -> int:
+        """How many values the mean is over."""
+        return len(scores)
+
+    def _fail(self, kind: type[Exception], message: str):
+        raise kind(f"{type(self).__name__}: {message}")
+
+    def _check_scores(self, scores) -> np.ndarray:
+        if not isinstance(scores, np.ndarray):
+            self._fail(TypeError, f"expected scores to be a NumPy array, got {type(scores).__name__}")
+        if scores.dtype not in FLOATS:
+            self._fail(TypeError, f"expected scores of dtype float32 or float64, got {scores.dtype}")
+        self._check_shape(scores)
+        if scores.size == 0:
+            self._fail(ValueError, f"the mean of an empty batch {scores.shape} is not defined")
+        return scores if scores.flags.carray else np.require(scores, requirements="CAW")
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self.__dict__.items() if not k.startswith("_"))
+        return f"{type(self).__name__}({arguments})"
+
+
+class ClassLoss(Loss):
+    """Losses of scores (N, C) and integer labels (N,) in [0, C)."""
+
+    def _check_shape(self, scores):
+        if scores.ndim != 2:
+            self._fail(ValueError, f"expected scores (N, C), got {scores.shape}")
+
+    def _check_targets(self, scores, labels):
+        labels = np.asarray(labels)
+        if labels.shape != scores.shape[:1]:
+            hint = "; for one-hot rows pass targets.argmax(axis=1)" if labels.shape == scores.shape else ""
+            self._fail(ValueError, f"expected labels {scores.shape[:1]} for scores {scores.shape}, got {labels.shape}{hint}")
+        if labels.dtype.kind not in "iu":
+            nan = " with NaN" if labels.dtype.kind == "f" and np.isnan(labels).any() else ""
+            self._fail(TypeError, f"expected integer labels, got {labels.dtype}{nan}")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= scores.shape[1]:
+            self._fail(ValueError, f"labels must be in [0, {scores.shape[1]}), got {low if low < 0 else high}")
+        return np.ascontiguousarray(labels, np.int64)
+
+    def predict(self, scores):
+        return scores.argmax(axis=1)
+
+    def correct(self, scores, targets):
+        return int((self.predict(scores) == np.asarray(targets)).sum())
+
+
+class SoftmaxCrossEntropy(ClassLoss):
+    """Cross-entropy of softmax(scores) with the labels, mean over the batch.
+
+    scores s (N, C) · labels y (N,) integers
+
+        L = 1/N Σₙ Σ_c q[n, c] · (log Σ_k exp s[n, k] − s[n, c])
+        dscores[n, c] = (softmax(s[n])[c] − q[n, c]) / N
+
+    with q = onehot(y), or (1 − ε) · onehot(y) + ε / C for label_smoothing ε in [0, 1]. Each row is shifted by its maximum:
+    scores of ±10⁴ are as exact as any.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__()
+        self.label_smoothing = float(label_smoothing)
+        if not 0 <= self.label_smoothing <= 1:
+            self._fail(ValueError, f"label_smoothing must be in [0, 1], got {label_smoothing}")
+
+    def _forward(self, scores, labels, values):
+        losses.softmax_cross_entropy_forward(scores, labels, self.label_smoothing, values)
+
+    def _backward(self, scores, labels, dscores):
+        losses.softmax_cross_entropy_backward(scores, labels, self.label_smoothing, 1 / len(scores), dscores)
+
+    def probabilities(self, scores):
+        scores = self._check_scores(scores)
+        out = np.empty_like(scores)
+        softmax_forward(scores, out)
+        return out
+
+
+class NLLLoss(ClassLoss):
+    """Negative log-likelihood of the labels, mean over the batch, for log-probabilities as LogSoftmax gives them.
+
+    log_probs (N, C) · labels y (N,) integers
+
+        L = −1/N Σₙ log_probs[n, y[n]]        dlog_probs[n, c] = −1/N where c = y[n], else 0
+    """
+
+    def _forward(self, log_probs, labels, values):
+        losses.nll_forward(log_probs, labels, values)
+
+    def _backward(self, log_probs, labels, dlog_probs):
+        losses.nll_backward(labels, 1 / len(log_probs), dlog_probs)
+
+    def probabilities(self, scores):
+        return np.exp(scores)
+
+
+class MulticlassHinge(ClassLoss):
+    """Multi-class hinge loss (Weston and Watkins): the sum over the wrong classes, mean over the batch.
+
+    scores s (N, C) · labels y (N,) integers
+
+        L = 1/N Σₙ Σ_{c ≠ y} max(0, s[n, c] − s[n, y] + margin)
+        dscores[n, c] = 1/N where c ≠ y violates the margin; dscores[n, y] = −(number of violations)/N
+
+    The subgradient at the kink is 0.
+    """
+
+    def __init__(self, margin: float = 1.0):
+        super().__init__()
+        self.margin = float(margin)
+
+    def _forward(self, scores, labels, values):
+        losses.multiclass_hinge_forward(scores, labels, self.margin, values)
+
+    def _backward(self, scores, labels, dscores):
+        losses.multiclass_hinge_backward(scores, labels, self.margin, 1 / len(scores), dscores)
+
+
+class BinaryLoss(Loss):
+    """Losses of one score a sample, (N,) or (N, 1), and labels (N,) or (N, 1), all in {0, 1} or all in {−1, +1}.
+
+    t = +1 for label 1 and −1 for label 0 or −1. A positive score decides for 1.
+    """
+
+    def _check_shape(self, scores):
+        if scores.ndim not in (1, 2) or scores.shape[1:] not in ((), (1,)):
+            self._fail(ValueError, f"expected scores (N,) or (N, 1), got {scores.shape}")
+
+    def _check_targets(self, scores, labels):
+        labels = np.asarray(labels)
+        if labels.shape not in (scores.shape[:1], (len(scores), 1)):
+            self._fail(ValueError, f"expected labels {scores.shape[:1]} for scores {scores.shape}, got {labels.shape}")
+        if labels.dtype.kind not in "biuf":
+            self._fail(TypeError, f"expected labels 0/1 or -1/+1, got {labels.dtype}")
+        one = labels == 1
+        if not ((one | (labels == 0)).all() or (one | (labels == -1)).all()):
+            self._fail(ValueError, f"expected labels all 0/1 or all -1/+1, got {np.unique(labels)[:5]}")
+        return np.where(one.reshape(-1), scores.dtype.type(1), scores.dtype.type(-1))
+
+    def predict(self, scores):
+        return (scores.reshape(-1) > 0).astype(np.int64)
+
+    def correct(self, scores, targets):
+        return int((self.predict(scores) == (np.asarray(targets).reshape(-1) == 1)).sum())
+
+
+class LogisticLoss(BinaryLoss):
+    """Logistic loss of binary labels, mean over the batch: the negative log-likelihood of σ(s).
+
+    scores s (N,) or (N, 1) · labels (N,) 0/1 or −1/+1, brought to t = ±1
+
+        L = 1/N Σₙ log(1 + exp(−t s))        dscores = −t σ(−t s) / N
+
+    Computed as max(−t s, 0) + log(1 + exp(−|s|)): no score overflows.
+    """
+
+    def _forward(self, scores, signs, values):
+        losses.logistic_forward(scores.reshape(-1), signs, values)
+
+    def _backward(self, scores, signs, dscores):
+        losses.logistic_backward(scores.reshape(-1), signs, 1 / len(scores), dscores.reshape(-1))
+
+    def probabilities(self, scores):
+        scores = self._check_scores(scores)
+        out = np.empty(len(scores), scores.dtype)
+        sigmoid_forward(scores.reshape(-1), out)
+        return out
+
+
+class HingeLoss(BinaryLoss):
+    """Hinge loss of binary labels, mean over the batch: the linear support vector machine's.
+
+    scores s (N,) or (N, 1) · labels (N,) 0/1 or −1/+1, brought to t = ±1
+
+        L = 1/N Σₙ max(0, margin − t s)        dscores = −t / N where margin − t s > 0, else 0
+
+    The subgradient at the kink is 0.
+    """
+
+    def __init__(self, margin: float = 1.0):
+        super().__init__()
+        self.margin = float(margin)
+
+    def _forward(self, scores, signs, values):
+        losses.hinge_forward(scores.reshape(-1), signs, self.margin, values)
+
+    def _backward(self, scores, signs, dscores):
+        losses.hinge_backward(scores.reshape(-1), signs, self.margin, 1 / len(scores), dscores.reshape(-1))
+
+
+class MeanSquaredError(Loss):
+    """Squared error, mean over all elements (so over the outputs as well as over the batch, as in PyTorch).
+
+    prediction p and target t of one shape, K elements:   L = 1/K Σ (p − t)²        dp = 2 (p − t) / K
+
+    Shapes must agree exactly: (N, 1) against (N,) is an error, not a broadcast to (N, N).
+    """
+
+    def _check_shape(self, prediction):
+        if prediction.ndim == 0:
+            self._fail(ValueError, "expected predictions (N, …), got a single number")
+
+    def _count(self, prediction):
+        return prediction.size
+
+    def _check_targets(self, prediction, target):
+        target = np.asarray(target)
+        if target.shape != prediction.shape:
+            self._fail(ValueError, f"expected targets {prediction.shape}, got {target.shape}")
+        if target.dtype.kind not in "biuf":
+            self._fail(TypeError, f"expected real targets, got {target.dtype}")
+        target = np.require(target, prediction.dtype, "CAW")
+        if np.isnan(target).any():
+            self._fail(ValueError, "targets hold NaN")
+        return target
+
+    def _forward(self, prediction, target, values):
+        losses.squared_error_forward(prediction.reshape(-1), target.reshape(-1), values)
+
+    def _backward(self, prediction, target, dprediction):
+        losses.squared_error_backward(prediction.reshape(-1), target.reshape(-1), 1 / target.size, dprediction.reshape(-1))

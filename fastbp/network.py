@@ -1,0 +1,225 @@
+"""Sequential: layers in a row, with all parameters in one vector and all gradients in another."""
+
+import json
+import operator
+import os
+import zipfile
+import zlib
+
+import numpy as np
+
+from .files import written_atomically
+from .layers.base import Layer, Parameter, float_dtype
+
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, AttributeError, NotImplementedError)
+# -- what NumPy and zipfile raise for a file that is no .npz, or part of one
+FORMAT = 1  # of saved networks; raised when an older fastbp could not read a newer file
+
+
+class Sequential:
+    """Layers applied one after the other.
+
+    `layers` the layers in order · `dtype` float32 or float64, of every array inside · `seed` a non-negative int
+
+    `parameter_vector` and `gradient_vector` (P,) hold all parameters and all gradients, in the order of the layers; each
+    layer's `weight.value`, `weight.grad`, … are views of them. So one optimiser step, one snapshot or one
+    norm is one operation on one vector: write into the vectors, don't replace them.
+
+    The seed determines the first values of all parameters and every dropout mask. Parameters that have been given values before
+    (a layer that was used or assigned to) keep them.
+
+    >>> from fastbp import Linear, ReLU
+    >>> network = Sequential(Linear(4, 3), ReLU(), Linear(3, 2), seed=1)
+    >>> network.parameter_vector.shape
+    (23,)
+    >>> network.forward(np.zeros((5, 4), np.float32)).shape
+    (5, 2)
+    """
+
+    def __init__(self, *layers: Layer, dtype=np.float32, seed: int = 0):
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                hint = ": unpack it with *" if isinstance(layer, (list, tuple, Sequential)) else ""
+                raise TypeError(f"Sequential: expected layers, got {type(layer).__name__}{hint}")
+        if not layers:
+            raise ValueError("Sequential: expected at least one layer")
+        if len({id(layer) for layer in layers}) < len(layers):
+            raise ValueError("Sequential: the same layer stands twice; use copy.deepcopy(layer) for a second one")
+        self.seed = operator.index(seed)
+        if self.seed < 0:
+            raise ValueError(f"Sequential: seed must not be negative, got {seed}")
+        self.layers = tuple(layers)
+        self.metadata: dict = {}
+        for index, layer in enumerate(self.layers):
+            layer.join(self)
+            if "key" in layer.state:
+                layer.state["key"][...] = np.random.SeedSequence([self.seed, index, 1]).generate_state(1, np.uint64)[0]
+        self._lay_out(float_dtype(dtype))
+
+    def _lay_out(self, dtype: np.dtype) -> None:
+        """Put all parameters into two new vectors of `dtype`."""
+        self.dtype = dtype
+        size = sum(parameter.size for parameter in self.parameters)
+        self.parameter_vector, self.gradient_vector = aligned(size, dtype), aligned(size, dtype)
+        start = 0
+        for index, layer in enumerate(self.layers):
+            rng = np.random.default_rng([self.seed, index])
+            for parameter in layer.parameters:
+                part = slice(start, start + parameter.size)
+                parameter.place(self.parameter_vector[part], self.gradient_vector[part], rng)
+                start = part.stop
+            layer.set_dtype(dtype)
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        return [parameter for layer in self.layers for parameter in layer.parameters]
+
+    @property
+    def named_parameters(self) -> dict[str, Parameter]:
+        """The parameters as "<index of the layer>.<name>"."""
+        return {f"{i}.{parameter.name}": parameter for i, layer in enumerate(self.layers) for parameter in layer.parameters}
+
+    def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+        """The last layer's output for a batch x (N, …) of the network's dtype. `training` is for dropout and batch norm."""
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"Sequential: expected input to be a NumPy array, got {type(x).__name__}")
+        if x.dtype != self.dtype:
+            raise TypeError(
+                f"Sequential: expected input of dtype {self.dtype}, got {x.dtype}; convert it with x.astype(numpy.{self.dtype})"
+            )
+        for layer in self.layers:
+            x = layer.forward(x, training=training)
+        return x
+
+    def backward(self, dout: np.ndarray, need_dx: bool = True) -> np.ndarray | None:
+        """Fill `gradient_vector` from the last forward pass, for dout of its output's shape; return the gradient
+        with respect to its input.
+
+        With `need_dx=False` that gradient, which training doesn't need, is not computed and None is returned.
+        """
+        first = next((i for i, layer in enumerate(self.layers) if layer.parameters), len(self.layers))
+        for i in range(len(self.layers) - 1, -1, -1):
+            if not need_dx and i <= first:
+                self.layers[i].backward(dout, need_dx=False)
+                return None
+            dout = self.layers[i].backward(dout)
+        return dout
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one sample's output, given one sample's input shape."""
+        for layer in self.layers:
+            input_shape = layer.output_shape(tuple(input_shape))
+        return input_shape
+
+    def astype(self, dtype) -> "Sequential":
+        """Convert all parameters and state to float32 or float64, into new vectors, and return the network."""
+        dtype = float_dtype(dtype)
+        if dtype != self.dtype:
+            self._lay_out(dtype)
+        return self
+
+    def summary(self, input_shape: tuple[int, ...]) -> str:
+        """A table of layers, output shapes and numbers of parameters for input (N, *input_shape)."""
+        rows, shape = [], tuple(input_shape)
+        for i, layer in enumerate(self.layers):
+            shape = layer.output_shape(shape)
+            count = sum(parameter.size for parameter in layer.parameters)
+            rows.append((str(i), repr(layer), str(("N", *shape)).replace("'", ""), f"{count:,}"))
+        head = ("", "layer", "output", "parameters")
+        widths = [max(len(row[c]) for row in [head, *rows]) for c in range(4)]
+        lines = [
+            f"{i:>{widths[0]}}  {layer:<{widths[1]}}  {output:<{widths[2]}}  {count:>{widths[3]}}"
+            for i, layer, output, count in [head, *rows]
+        ]
+        total = f"{self.parameter_vector.size:,} parameters, {self.dtype}"
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "-" * len(lines[0]), f"{total:>{len(lines[0])}}"])
+
+    # -- copies and files ------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters and all state (running statistics, dropout's generators) by "<layer>.<name>"."""
+        return {name: array.copy() for name, array in self._arrays().items()}
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {name: parameter.value for name, parameter in self.named_parameters.items()}
+        for i, layer in enumerate(self.layers):
+            arrays.update({f"{i}.{name}": array for name, array in layer.state.items()})
+        return arrays
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Set all parameters and state from a `state_dict`. ValueError, and nothing changed, if names or shapes differ."""
+        arrays = self._arrays()
+        if arrays.keys() != state.keys():
+            differing = ", ".join(sorted(arrays.keys() ^ state.keys()))
+            raise ValueError(f"the state does not belong to this network: {differing} on one side only")
+        for name, array in arrays.items():
+            if np.shape(state[name]) != array.shape:
+                raise ValueError(f"{name}: expected an array of shape {array.shape}, got {np.shape(state[name])}")
+        for name, array in arrays.items():
+            array[...] = state[name]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the network to one .npz file: layers, parameters, state and `metadata` (anything that JSON can hold).
+
+        The file is written under another name first, so a file of that name is replaced whole or not at all.
+        """
+        header = {
+            "format": FORMAT,
+            "dtype": str(self.dtype),
+            "seed": self.seed,
+            "layers": [{"type": type(layer).__name__, **layer.config()} for layer in self.layers],
+            "metadata": self.metadata,
+        }
+        with written_atomically(path) as file:
+            np.savez(file, fastbp=np.array(json.dumps(header)), **self._arrays())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Sequential":
+        """The network that `save` wrote. ValueError for any other, damaged or truncated file; nothing in it is executed.
+
+        Layers of your own are found by class name: define or import them first.
+        """
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            header = json.loads(str(arrays.pop("fastbp")))
+        except (FileNotFoundError, IsADirectoryError, PermissionError):
+            raise
+        except DAMAGE as error:
+            raise ValueError(f"{path} is not a network saved by fastbp, or it is damaged ({error})") from None
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            found = header.get("format") if isinstance(header, dict) else None
+            raise ValueError(f"{path}: this fastbp reads networks of format {FORMAT}, the file has {found}; upgrade fastbp")
+        try:
+            layers = []
+            for config in header["layers"]:
+                kind = config.pop("type")
+                if kind not in Layer.types:
+                    raise ValueError(f"layer {kind} is unknown; import the module that defines it first")
+                layers.append(Layer.types[kind](**config))
+            network = cls(*layers, dtype=header["dtype"], seed=header["seed"])
+            network.load_state_dict(arrays)
+            network.metadata = dict(header["metadata"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} can't be rebuilt: {error}") from None
+        return network
+
+    def __getstate__(self) -> dict:
+        return {k: v for k, v in self.__dict__.items() if k not in ("parameter_vector", "gradient_vector")}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        for layer in self.layers:
+            layer.join(self)
+        self._lay_out(self.dtype)
+
+    def __repr__(self) -> str:
+        inner = "".join(f"    {layer!r},\n" for layer in self.layers)
+        return f"Sequential(\n{inner}    dtype={self.dtype}, seed={self.seed},\n)"
+
+
+def aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros (size,) that start on a 64-byte boundary, a cache line and the widest vector register."""
+    raw = np.zeros(size * dtype.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size * dtype.itemsize].view(dtype)

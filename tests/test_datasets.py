@@ -1,0 +1,1194 @@
+"""The data room: readers, lookup, downloads, the four sets, and cutting them up."""
+
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tarfile
+import threading
+import warnings
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import fastbp.datasets as datasets
+from fastbp.datasets import DataError, DataNotFoundError, Dataset, Split, lookup, sets
+from fastbp.datasets import download as download_module
+from fastbp.datasets.download import Remote, download, extract
+
+REAL = os.environ.get("FASTBP_DATA")
+MNIST_NAMES = [remote.name for remote in sets.MNIST_FILES]
+quick = settings(deadline=None, max_examples=60)
+
+
+def real(folder):
+    there = bool(REAL) and Path(REAL, folder).is_dir()
+    return pytest.mark.skipif(not there, reason=f"needs FASTBP_DATA with a folder {folder}")
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """No data, no network, an empty user cache; its path is the value."""
+    monkeypatch.delenv("FASTBP_DATA", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache" / name))
+    monkeypatch.setattr(download_module, "open_url", offline)
+    return tmp_path / "cache" / "fastbp" / "data"
+
+
+def offline(url):
+    raise OSError("no network here")
+
+
+def leftovers(folder):
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+# Making files
+
+
+def idx(array):
+    array = np.asarray(array, np.uint8)
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + (array.tobytes())
+    )
+
+
+def digit_images(count, seed=0, shape=(28, 28)):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, *shape), np.uint8), (np.arange(count) % 10).astype(np.uint8)
+
+
+def idx_files(train=30, test=20, pack=lambda data: gzip.compress(data, 1)):
+    """The four files as {stem: content}, and the arrays they hold."""
+    arrays = (*digit_images(train, 1), *digit_images(test, 2))
+    names = (*sets.TRAIN, *sets.TEST)
+    return {name: pack(idx(array)) for name, array in zip(names, arrays, strict=True)}, arrays
+
+
+def put(folder, contents, suffix=""):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in contents.items():
+        (folder / (name + suffix)).write_bytes(data)
+    return folder
+
+
+def cifar_file(count, seed=0):
+    rng = np.random.default_rng(seed)
+    records = rng.integers(0, 256, (count, 3073), np.uint8)
+    records[:, 0] = np.arange(count) % 10
+    return records.tobytes()
+
+
+def cifar_files(count=10):
+    return {name: cifar_file(count, seed) for seed, name in enumerate(sets.CIFAR_BATCHES)}
+
+
+def image_folder(folder, names="AB", count=3, size=(28, 28), mode="L", suffix=".png"):
+    rng = np.random.default_rng(0)
+    arrays = []
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for k in range(count):
+            shape = size if mode == "L" else (*size, 3)
+            arrays.append(rng.integers(0, 256, shape, np.uint8))
+            Image.fromarray(arrays[-1]).save(folder / name / f"{k}{suffix}")
+    return np.stack(arrays)
+
+
+# The module
+
+
+def test_import_is_cheap_and_independent():
+    folder = Path(datasets.__file__).parent
+    code = (
+        "import sys, types\n"
+        "package = sys.modules['fastbp'] = types.ModuleType('fastbp')\n"
+        f"package.__path__ = [{str(folder.parent)!r}]\n"
+        "import fastbp.datasets\n"
+        "fastbp.datasets.digits()\n"
+        "heavy = {'PIL', 'tqdm', 'urllib.request', 'tarfile', 'platformdirs', 'http', 'numba'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+        "print(sorted({m.split('.')[1] for m in sys.modules if m.startswith('fastbp.')}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split("\n")[:2] == ["[]", "['datasets']"]
+
+
+def test_public_names_exist():
+    assert all(hasattr(datasets, name) for name in datasets.__all__)
+    assert issubclass(DataNotFoundError, DataError)
+    assert issubclass(DataNotFoundError, FileNotFoundError)
+
+
+# digits
+
+
+def test_digits_counts_and_range():
+    data = datasets.digits()
+    assert isinstance(data, Dataset) and isinstance(data.train, Split)
+    assert data.name == "digits" and data.classes == tuple("0123456789")
+    assert len(data.train.y) + len(data.test.y) == 1797
+    assert data.input_shape == (1, 8, 8)
+    for x, y in (data.train, data.test):
+        assert x.shape == (len(y), 1, 8, 8) and x.dtype == np.float32 and x.flags.c_contiguous
+        assert y.dtype == np.int64
+        assert x.min() == 0 and x.max() == 1
+
+
+def test_digits_equal_the_source():
+    load_digits = pytest.importorskip("sklearn.datasets").load_digits
+    source = load_digits()
+    data = datasets.digits(np.float64)
+    x, y = np.concatenate([data.train.x, data.test.x]), np.concatenate([data.train.y, data.test.y])
+    ours = {(*row.ravel(), label) for row, label in zip(x * 16, y, strict=True)}
+    theirs = {(*row, label) for row, label in zip(source.data, source.target, strict=True)}
+    assert ours == theirs
+    np.testing.assert_array_equal(np.bincount(y), np.bincount(source.target))
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+def test_digits_are_stratified(fraction):
+    data = datasets.digits(test_fraction=fraction, seed=3)
+    train, test = np.bincount(data.train.y), np.bincount(data.test.y)
+    assert train.sum() + test.sum() == 1797
+    np.testing.assert_allclose(test, fraction * (train + test), atol=0.51)
+
+
+def test_digits_seed():
+    first, again, other = datasets.digits(seed=1), datasets.digits(seed=1), datasets.digits(seed=2)
+    np.testing.assert_array_equal(first.test.x, again.test.x)
+    assert not np.array_equal(first.test.x, other.test.x)
+    assert datasets.digits(np.float64).train.x.dtype == np.float64
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 0.001, 0.999, float("nan")])
+def test_digits_fraction_checked(fraction):
+    with pytest.raises(ValueError, match="test_fraction"):
+        datasets.digits(test_fraction=fraction)
+
+
+@pytest.mark.parametrize("load", [datasets.digits, datasets.mnist, datasets.cifar10])
+def test_dtype_must_be_floating(load):
+    with pytest.raises(TypeError, match="floating"):
+        load(dtype=np.int32)
+
+
+def test_digits_licence_is_shipped():
+    text = Path(datasets.__file__).with_name("digits.LICENSE.txt").read_text("utf-8")
+    for part in ("Alpaydin", "Kaynak", "10.24432/C50P49", "licenses/by/4.0", "scikit-learn"):
+        assert part in text
+
+
+def test_repr_is_short_and_dataset_frozen():
+    data = datasets.digits()
+    assert repr(data) == (
+        f"Dataset('digits', train={len(data.train.y)}, test={len(data.test.y)}, "
+        "input_shape=(1, 8, 8), classes=10, dtype=float32)"
+    )
+    assert "float32" in repr(data.train) and len(repr(data.train)) < 100
+    assert data == data and data != datasets.digits()
+    with pytest.raises(AttributeError):
+        data.name = "other"
+
+
+# idx
+
+
+@settings(deadline=None, max_examples=40)
+@given(shape=st.lists(st.integers(0, 4), max_size=5), packed=st.booleans())
+def test_idx_round_trip(tmp_path_factory, shape, packed):
+    array = np.arange(np.prod(shape, dtype=int)).astype(np.uint8).reshape(shape)
+    path = tmp_path_factory.mktemp("idx") / "a"
+    path.write_bytes(gzip.compress(idx(array)) if packed else idx(array))
+    found = datasets.read_idx(path)
+    assert found.dtype == np.uint8 and found.shape == tuple(shape)
+    np.testing.assert_array_equal(found, array)
+
+
+def test_idx_by_content_not_name_and_writable(tmp_path):
+    plain, packed = tmp_path / "plain.gz", tmp_path / "packed"
+    plain.write_bytes(idx([[1, 2], [3, 4]]))
+    packed.write_bytes(gzip.compress(idx([[1, 2], [3, 4]])))
+    for path in (plain, str(packed)):
+        array = datasets.read_idx(path)
+        assert array.tolist() == [[1, 2], [3, 4]]
+        array[0, 0] = 9
+
+
+GOOD = idx(np.arange(12).reshape(3, 4))
+BAD_IDX = {
+    "empty": (b"", "4-byte idx header"),
+    "short magic": (GOOD[:3], "4-byte idx header"),
+    "magic": (b"\1" + GOOD[1:], "starting with bytes 00 00"),
+    "text": (b"<html>not found</html>", "starting with bytes 00 00"),
+    "type code": (GOOD[:2] + b"\x0d" + GOOD[3:], "type code 0x08.*found 0x0d"),
+    "cut header": (GOOD[:9], "header of 12 bytes"),
+    "truncated": (GOOD[:-1], "expected 24 bytes .*found 23"),
+    "trailing": (GOOD + b"x", "expected 24 bytes .*found 25"),
+    "huge": (b"\0\0\x08\x03" + b"\xff" * 12 + b"abc", "found 19 bytes"),
+    "huge, none": (b"\0\0\x08\x04" + b"\xff" * 12 + b"\0" * 4, "usable idx shape"),
+    "rank": (b"\0\0\x08\xff" + b"\0\0\0\1" * 255 + b"x", "rank of at most"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IDX)
+@pytest.mark.parametrize("packed", [False, True])
+def test_bad_idx(tmp_path, case, packed):
+    data, message = BAD_IDX[case]
+    path = tmp_path / "some-file"
+    path.write_bytes(gzip.compress(data) if packed else data)
+    with pytest.raises(DataError, match=message) as error:
+        datasets.read_idx(path)
+    assert str(path) in str(error.value)
+
+
+def damaged(data):
+    middle = len(data) // 2
+    return {
+        "truncated": data[:-3],
+        "cut early": data[:9],
+        "trailing": data + b"junk",
+        "flipped": data[:middle] + bytes([data[middle] ^ 0x55]) + data[middle + 1 :],
+        "bad checksum": data[:-8] + bytes([data[-8] ^ 1]) + data[-7:],
+    }
+
+
+@pytest.mark.parametrize("how", damaged(bytes(20)))
+def test_damaged_gzip(tmp_path, how):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 50))
+    path = tmp_path / "a.gz"
+    path.write_bytes(damaged(gzip.compress(idx(noise)))[how])
+    with pytest.raises(DataError, match="a.gz"):
+        datasets.read_idx(path)
+
+
+def test_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        datasets.read_idx(tmp_path / "none")
+
+
+# CIFAR batches
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
+def test_cifar_batch(tmp_path, pack):
+    raw = cifar_file(7)
+    path = tmp_path / "batch"
+    path.write_bytes(pack(raw))
+    images, labels = datasets.read_cifar_batch(path)
+    assert images.shape == (7, 3, 32, 32) and images.dtype == labels.dtype == np.uint8
+    assert images.flags.c_contiguous and labels.tolist() == list(range(7))
+    assert images[2, 1, 3, 4] == raw[2 * 3073 + 1 + 1024 + 3 * 32 + 4]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+def test_joined_and_padded_streams(tmp_path, pack):
+    path = tmp_path / "batch"
+    path.write_bytes(pack(cifar_file(2)) + bytes(8) + pack(cifar_file(3)) + bytes(4))
+    assert len(datasets.read_cifar_batch(path)[1]) == 5
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
+@pytest.mark.parametrize(
+    "raw, message",
+    [
+        (b"", "whole number of 3073-byte.*found 0 bytes"),
+        (cifar_file(2)[:-1], "found 6145 bytes"),
+        (cifar_file(2) + b"x", "found 6147 bytes"),
+        (b"\x0a" + cifar_file(2)[1:], "labels 0..9, found 10"),
+    ],
+)
+def test_bad_cifar_batch(tmp_path, pack, raw, message):
+    path = tmp_path / "batch.bin"
+    path.write_bytes(pack(raw))
+    with pytest.raises(DataError, match=message) as error:
+        datasets.read_cifar_batch(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+@pytest.mark.parametrize("how", damaged(bytes(20)))
+def test_damaged_cifar_batch(tmp_path, pack, how):
+    path = tmp_path / "batch.bin"
+    path.write_bytes(damaged(pack(cifar_file(3)))[how])
+    with pytest.raises(DataError, match="batch.bin"):
+        datasets.read_cifar_batch(path)
+
+
+# Image folders
+
+
+@pytest.mark.parametrize("mode, channels", [("L", 1), ("RGB", 3)])
+def test_image_folder(tmp_path, mode, channels):
+    arrays = image_folder(tmp_path / "set", names="BA", size=(5, 7), mode=mode)
+    images, labels, classes = datasets.read_image_folder(tmp_path / "set")
+    assert images.dtype == np.uint8 and images.shape == (6, channels, 5, 7)
+    assert classes == ("A", "B") and labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert labels.dtype == np.int64
+    expected = arrays.reshape(6, 5, 7, channels).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(images, np.concatenate([expected[3:], expected[:3]]))
+
+
+def test_image_folder_ignores_the_rest(tmp_path):
+    image_folder(tmp_path / "set")
+    (tmp_path / "set" / ".hidden").mkdir()
+    (tmp_path / "set" / "readme.txt").write_text("x")
+    (tmp_path / "set" / "A" / "Thumbs.db").write_text("x")
+    (tmp_path / "set" / "A" / "._0.png").write_text("x")
+    assert len(datasets.read_image_folder(tmp_path / "set")[0]) == 6
+
+
+def test_image_folder_formats_and_modes(tmp_path):
+    folder = tmp_path / "set" / "a"
+    folder.mkdir(parents=True)
+    grey = Image.fromarray(np.full((4, 4), 200, np.uint8))
+    grey.save(folder / "0.JPG", quality=100)
+    grey.convert("1").save(folder / "1.png")
+    grey.convert("LA").save(folder / "2.png")
+    images, _, _ = datasets.read_image_folder(tmp_path / "set")
+    assert images.shape == (3, 1, 4, 4) and abs(int(images[0, 0, 0, 0]) - 200) < 3
+    red = Image.new("RGBA", (4, 4), (255, 0, 0, 7))
+    red.save(folder / "3.png")
+    palette = red.convert("RGB").quantize(4)
+    palette.save(folder / "4.png", transparency=b"\x01\x80")
+    images, _, _ = datasets.read_image_folder(tmp_path / "set")
+    assert images.shape == (5, 3, 4, 4)
+    assert images[2, :, 0, 0].tolist() == [200] * 3
+    assert images[3, :, 0, 0].tolist() == images[4, :, 0, 0].tolist() == [255, 0, 0]
+
+
+def spoil(folder):
+    whole = (folder / "A" / "0.png").read_bytes()
+    (folder / "A" / "1.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "A" / "2.png").write_bytes(b"")
+    (folder / "B" / "0.png").write_bytes(b"nonsense")
+
+
+def test_unreadable_images(tmp_path):
+    image_folder(tmp_path / "set")
+    spoil(tmp_path / "set")
+    with pytest.raises(DataError, match=r"A.1\.png: expected a readable image"):
+        datasets.read_image_folder(tmp_path / "set")
+    with pytest.warns(UserWarning, match="skipped 3 unreadable") as caught:
+        images, labels, _ = datasets.read_image_folder(tmp_path / "set", skip_unreadable=True)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert labels.tolist() == [0, 1, 1] and len(images) == 3
+
+
+def test_bad_image_folders(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        datasets.read_image_folder(tmp_path / "none")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match="one sub-folder for each class"):
+        datasets.read_image_folder(empty)
+    (empty / "A").mkdir()
+    with pytest.raises(DataError, match="expected image files, found none"):
+        datasets.read_image_folder(empty)
+    (empty / "A" / "0.png").write_bytes(b"x")
+    with pytest.raises(DataError, match="expected readable images, found none"):
+        datasets.read_image_folder(empty, skip_unreadable=True)
+    image_folder(tmp_path / "set")
+    odd = tmp_path / "set" / "B" / "1.png"
+    Image.new("L", (28, 27)).save(odd)
+    with pytest.raises(DataError, match=r"B.1\.png.*28x28.*found 27x28"):
+        datasets.read_image_folder(tmp_path / "set")
+    Image.fromarray(np.zeros((28, 28), np.uint16)).save(odd)
+    with pytest.raises(DataError, match="8-bit"):
+        datasets.read_image_folder(tmp_path / "set", skip_unreadable=True)
+
+
+# mnist: places, names, order
+
+
+@pytest.mark.parametrize("place", ["mnist", "."])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_mnist(tmp_path, place, suffix):
+    contents, arrays = idx_files(pack=gzip.compress if suffix else bytes)
+    put(tmp_path / "root" / place, contents, suffix)
+    data = datasets.mnist(tmp_path / "root")
+    assert data.name == "mnist" and data.input_shape == (1, 28, 28)
+    assert data.train.x.dtype == np.float32 and data.train.y.dtype == np.int64
+    np.testing.assert_array_equal(data.train.x[:, 0], arrays[0].astype(np.float32) / 255)
+    np.testing.assert_array_equal(data.test.y, arrays[3])
+    assert data.train.x.max() == 1 and data.train.x.flags.c_contiguous
+    assert datasets.mnist(str(tmp_path / "root"), np.float64).test.x.dtype == np.float64
+
+
+def test_mnist_dotted_names(tmp_path):
+    contents, _ = idx_files(pack=bytes)
+    dotted = {name.replace("-idx", ".idx"): data for name, data in contents.items()}
+    assert len(datasets.mnist(put(tmp_path / "root", dotted)).test.y) == 20
+
+
+def test_explicit_folder_never_falls_through(tmp_path, monkeypatch, cache):
+    contents, _ = idx_files()
+    put(cache / "mnist", contents, ".gz")
+    monkeypatch.setenv("FASTBP_DATA", str(cache))
+    partial = put(tmp_path / "root" / "mnist", contents, ".gz")
+    (partial / MNIST_NAMES[1]).unlink()
+    with pytest.raises(DataNotFoundError) as error:
+        datasets.mnist(tmp_path / "root")
+    text = str(error.value)
+    assert "train-labels-idx1-ubyte" in text and str(partial) in text
+    assert "t10k" not in text  # only what is missing
+    for load, name in (
+        (datasets.mnist, "train-images-idx3-ubyte"),
+        (datasets.notmnist, "t10k-labels-idx1-ubyte"),
+        (datasets.cifar10, "test_batch.bin"),
+    ):
+        with pytest.raises(DataNotFoundError, match=name):
+            load(tmp_path / "nowhere")
+
+
+def test_lookup_order(tmp_path, monkeypatch, cache):
+    for count, folder in ((11, tmp_path / "given"), (12, tmp_path / "env"), (13, cache)):
+        put(folder / "mnist", idx_files(test=count)[0], ".gz")
+    assert len(datasets.mnist().test.y) == 13
+    monkeypatch.setenv("FASTBP_DATA", str(tmp_path / "env"))
+    assert len(datasets.mnist().test.y) == 12
+    assert len(datasets.mnist(tmp_path / "given").test.y) == 11
+    monkeypatch.setenv("FASTBP_DATA", str(tmp_path / "nothing-here"))
+    assert len(datasets.mnist().test.y) == 13
+    monkeypatch.setenv("FASTBP_DATA", "")
+    assert len(datasets.mnist().test.y) == 13
+
+
+def test_tilde_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    put(tmp_path / "d", idx_files()[0], ".gz")
+    assert len(datasets.mnist("~/d").test.y) == 20
+
+
+MISMATCHED = {
+    "count": (0, idx(digit_images(29)[0]), r"labels of shape \(29,\)", 1),
+    "size": (0, idx(digit_images(30, shape=(27, 28))[0]), r"\(N, 28, 28\), found", 0),
+    "rank": (0, idx(np.zeros(30)), r"\(N, 28, 28\), found \(30,\)", 0),
+    "none": (0, idx(np.zeros((0, 28, 28))), r"\(N, 28, 28\), found", 0),
+    "label": (1, idx([10] * 30), "labels 0..9, found 10", 1),
+    "label rank": (1, idx(np.zeros((30, 1))), r"labels of shape \(30,\)", 1),
+    "damaged": (1, b"\x1f\x8bxxxxxxxxxxx", "gzip", 1),
+}
+
+
+@pytest.mark.parametrize("case", MISMATCHED)
+def test_mismatched_idx_files(tmp_path, case):
+    index, data, message, blamed = MISMATCHED[case]
+    contents, _ = idx_files(pack=bytes)
+    contents[sets.TRAIN[index]] = data
+    put(tmp_path / "root", contents)
+    with pytest.raises(DataError, match=message) as error:
+        datasets.mnist(tmp_path / "root")
+    assert not isinstance(error.value, DataNotFoundError)
+    assert str(tmp_path / "root" / sets.TRAIN[blamed]) in str(error.value)
+
+
+# notmnist
+
+
+def test_notmnist_sample_alone(tmp_path):
+    images, labels = digit_images(10)
+    contents = {sets.TEST[0]: gzip.compress(idx(images)), sets.TEST[1]: idx(labels)}
+    put(tmp_path / "notmnist", contents, ".gz")
+    data = datasets.notmnist(tmp_path)
+    assert data.classes == tuple("ABCDEFGHIJ") and data.name == "notmnist"
+    assert data.train.y.tolist() == list(range(8)) and data.test.y.tolist() == [8, 9]
+    np.testing.assert_array_equal(data.test.x[:, 0], images[8:].astype(np.float32) / 255)
+    put(tmp_path / "notmnist", {sets.TEST[0]: idx(images[:1]), sets.TEST[1]: idx(labels[:1])})
+    with pytest.raises(DataError, match="at least 2"):
+        datasets.notmnist(tmp_path)
+
+
+def test_notmnist_pairs(tmp_path):
+    contents, _ = idx_files(30, 20)
+    folder = put(tmp_path / "notmnist", contents, ".gz")
+    data = datasets.notmnist(tmp_path)
+    assert (len(data.train.y), len(data.test.y)) == (30, 20)
+    (folder / f"{sets.TRAIN[1]}.gz").unlink()
+    with pytest.raises(DataError, match="expected both train-images"):
+        datasets.notmnist(tmp_path)
+    with pytest.raises(DataNotFoundError):
+        datasets.notmnist(folder)  # MNIST's files have the same names: no guessing here
+
+
+@pytest.mark.parametrize("place", ["", "notMNIST_small", "notMNIST_large"])
+def test_notmnist_image_folders(tmp_path, place):
+    folder = tmp_path / "notmnist" / place
+    image_folder(folder, names="ABCDEFGHIJ", count=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = datasets.notmnist(tmp_path)
+    assert (len(data.train.y), len(data.test.y)) == (32, 8)
+    assert np.bincount(np.concatenate([data.train.y, data.test.y])).tolist() == [4] * 10
+    assert data.train.y.tolist() != sorted(data.train.y)
+    np.testing.assert_array_equal(datasets.notmnist(tmp_path).test.x, data.test.x)
+    spoil(folder)
+    with pytest.warns(UserWarning, match="skipped 3 unreadable") as caught:
+        data = datasets.notmnist(tmp_path)
+    assert len(caught) == 1 and len(data.train.y) + len(data.test.y) == 37
+
+
+def test_notmnist_image_shape(tmp_path):
+    image_folder(tmp_path / "notmnist", names="ABCDEFGHIJ", count=1, size=(8, 8))
+    with pytest.raises(DataError, match="28x28"):
+        datasets.notmnist(tmp_path)
+
+
+# cifar10
+
+
+@pytest.mark.parametrize("place", ["cifar10", "cifar-10-batches-bin", "."])
+@pytest.mark.parametrize("suffix, pack", [("", bytes), (".xz", lzma.compress), (".gz", None)])
+def test_cifar10(tmp_path, place, suffix, pack):
+    contents = cifar_files(4)
+    packed = {name: (pack or gzip.compress)(data) for name, data in contents.items()}
+    put(tmp_path / place, packed, suffix)
+    data = datasets.cifar10(tmp_path, np.float64)
+    assert data.classes == sets.CIFAR_CLASSES and data.input_shape == (3, 32, 32)
+    assert data.train.y.tolist() == [0, 1, 2, 3] * 5 and data.test.y.dtype == np.int64
+    assert data.train.x.shape == (20, 3, 32, 32) and data.train.x.dtype == np.float64
+    raw = np.frombuffer(b"".join(contents.values()), np.uint8).reshape(-1, 3073)[:, 1:]
+    both = np.concatenate([data.train.x, data.test.x])
+    np.testing.assert_array_equal(both, raw.reshape(-1, 3, 32, 32) / 255)
+    assert data.train.x.flags.c_contiguous and data.test.x.flags.c_contiguous
+
+
+def test_cifar10_class_names(tmp_path):
+    put(tmp_path, cifar_files(1))
+    meta = tmp_path / "batches.meta.txt"
+    meta.write_text("\n".join("abcdefghij") + "\n\n")
+    assert datasets.cifar10(tmp_path).classes == tuple("abcdefghij")
+    meta.write_text("a\nb\n")
+    with pytest.raises(DataError, match="10 class names, found 2"):
+        datasets.cifar10(tmp_path)
+    meta.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="class names as text"):
+        datasets.cifar10(tmp_path)
+
+
+def test_cifar10_missing_batch(tmp_path):
+    put(tmp_path / "cifar10", cifar_files(1))
+    (tmp_path / "cifar10" / "data_batch_3.bin").unlink()
+    with pytest.raises(DataNotFoundError, match="data_batch_3.bin") as error:
+        datasets.cifar10(tmp_path)
+    assert "data_batch_2" not in str(error.value)
+
+
+# Downloads
+
+
+class Server:
+    def __init__(self):
+        self.contents, self.asked = {}, []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.asked.append(self.path)
+                data = server.contents.get(self.path)
+                if data is None:
+                    return self.send_error(404)
+                cut = self.path.startswith("/cut/")
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data) + 10 * cut))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.base = f"http://127.0.0.1:{self.http.server_port}"
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True)
+        self.thread.start()
+
+    def offer(self, contents, bases=("/a/",), serve=("/a/",), algorithm="sha256"):
+        """Remotes for {name: data} with addresses under bases, served under some of them."""
+        for folder in serve:
+            self.contents |= {folder + name: data for name, data in contents.items()}
+        return tuple(
+            Remote(
+                name,
+                tuple(self.base + folder + name for folder in bases),
+                algorithm,
+                hashlib.new(algorithm, data).hexdigest(),
+            )
+            for name, data in contents.items()
+        )
+
+    def close(self):
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+OPEN_URL = download_module.open_url
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(download_module, "open_url", OPEN_URL)
+    server = Server()
+    yield server
+    server.close()
+
+
+def gz_named(contents):
+    return {name + ".gz": data for name, data in contents.items()}
+
+
+def test_published_addresses():
+    mnist, cifar = sets.MNIST_FILES, sets.CIFAR_ARCHIVE
+    assert mnist[0].urls == (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx3-ubyte.gz",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/train-images-idx3-ubyte.gz",
+    )
+    assert cifar.urls == ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",)
+    assert (cifar.algorithm, cifar.digest) == ("md5", "c32a1d4ab5d03f1284b67883e8d87530")
+    everything = [*mnist, *sets.NOTMNIST_FILES, cifar]
+    assert all(url.startswith("https://") for remote in everything for url in remote.urls)
+    assert len({remote.digest for remote in everything}) == 7
+    assert 0 < download_module.TIMEOUT <= 60
+
+
+def test_mnist_download_once(monkeypatch, cache, server, capsys):
+    contents, arrays = idx_files()
+    monkeypatch.setattr(sets, "MNIST_FILES", server.offer(gz_named(contents)))
+    data = datasets.mnist()
+    np.testing.assert_array_equal(data.train.y, arrays[1])
+    assert leftovers(cache) == sorted(MNIST_NAMES)
+    assert len(server.asked) == 4
+    datasets.mnist()
+    assert len(server.asked) == 4
+    assert capsys.readouterr() == ("", "")  # no progress where there is no terminal
+
+
+def test_download_resumes_after_whole_files(monkeypatch, cache, server):
+    contents = gz_named(idx_files()[0])
+    monkeypatch.setattr(sets, "MNIST_FILES", server.offer(contents))
+    folder = put(cache / "mnist", {MNIST_NAMES[0]: contents[MNIST_NAMES[0]]})
+    (folder / MNIST_NAMES[1]).write_bytes(b"damaged")
+    datasets.mnist()
+    assert [path.split("/")[-1] for path in server.asked] == MNIST_NAMES[1:]
+
+
+def test_notmnist_download(monkeypatch, cache, server):
+    contents = gz_named({name: idx_files()[0][name] for name in sets.TEST})
+    monkeypatch.setattr(sets, "NOTMNIST_FILES", server.offer(contents))
+    assert len(datasets.notmnist().train.y) == 16
+    assert leftovers(cache) == sorted(contents)
+    assert (cache / "notmnist").is_dir()
+
+
+def test_file_address(tmp_path, monkeypatch):
+    monkeypatch.setattr(download_module, "open_url", OPEN_URL)
+    source = tmp_path / "source"
+    source.write_bytes(b"abc")
+    remote = Remote("x", (source.as_uri(),), "md5", hashlib.md5(b"abc").hexdigest())
+    assert download(remote, tmp_path / "to" / "there").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize("first", ["/absent/", "/wrong/", "/cut/", "/a/../refused/"])
+def test_second_mirror(tmp_path, server, first):
+    (remote,) = server.offer({"x": b"right"}, bases=(first, "/b/"), serve=("/b/",))
+    server.contents |= {"/wrong/x": b"wrong", "/cut/x": b"righ"}
+    assert download(remote, tmp_path / "to").read_bytes() == b"right"
+    assert leftovers(tmp_path) == ["x"]
+
+
+def test_wrong_checksum_leaves_nothing(monkeypatch, cache, server):
+    contents = gz_named(idx_files()[0])
+    remotes = server.offer(contents)
+    server.contents[f"/a/{MNIST_NAMES[0]}"] = b"a page that asks you to log in"
+    monkeypatch.setattr(sets, "MNIST_FILES", remotes)
+    with pytest.raises(DataNotFoundError, match="expected sha256") as error:
+        datasets.mnist()
+    assert remotes[0].digest in str(error.value)
+    assert leftovers(cache) == []
+
+
+def test_silent_server_times_out(tmp_path, monkeypatch, server):
+    monkeypatch.setattr(download_module, "TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
+        with pytest.raises(DataError, match="timed out"):
+            download(Remote("x", (url,), "md5", "0"), tmp_path)
+    assert leftovers(tmp_path) == []
+
+
+class Interrupted(io.BytesIO):
+    def read(self, size=-1):
+        data = super().read(5)
+        if not data:
+            raise KeyboardInterrupt
+        return data
+
+
+def test_interrupt_leaves_nothing(monkeypatch, cache):
+    monkeypatch.setattr(download_module, "open_url", lambda url: Interrupted(b"0123456789"))
+    for load in (datasets.mnist, datasets.notmnist, datasets.cifar10):
+        with pytest.raises(KeyboardInterrupt):
+            load()
+    assert leftovers(cache) == []
+
+
+def test_file_has_no_final_name_before_it_is_whole(tmp_path, monkeypatch):
+    seen = []
+
+    class Watching(io.BytesIO):
+        def read(self, size=-1):
+            seen.append(leftovers(tmp_path))
+            return super().read(size)
+
+    monkeypatch.setattr(download_module, "open_url", lambda url: Watching(b"abc"))
+    download(Remote("x", ("u",), "md5", hashlib.md5(b"abc").hexdigest()), tmp_path)
+    assert len(seen) == 2 and all(len(names) == 1 and names != ["x"] for names in seen)
+    assert leftovers(tmp_path) == ["x"]
+
+
+def test_many_at_once(monkeypatch, cache, server):
+    monkeypatch.setattr(sets, "MNIST_FILES", server.offer(gz_named(idx_files()[0])))
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(datasets.mnist())) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 6 and leftovers(cache) == sorted(MNIST_NAMES)
+
+
+def test_another_process_finished_first(monkeypatch, cache):
+    def meanwhile(url):
+        put(cache / "mnist", gz_named(idx_files()[0]))
+        raise OSError("broken")
+
+    monkeypatch.setattr(download_module, "open_url", meanwhile)
+    assert len(datasets.mnist().test.y) == 20
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_on_a_terminal_only(tmp_path, monkeypatch, server, capsys):
+    (remote,) = server.offer({"x": bytes(300_000)})
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    download(remote, tmp_path / "1")
+    assert "x: 100%" in sys.stderr.getvalue()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    download(remote, tmp_path / "2")
+    assert sys.stderr.getvalue() == ""
+    monkeypatch.setattr(sys, "stderr", None)
+    download(remote, tmp_path / "3")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "load, names",
+    [
+        (datasets.mnist, MNIST_NAMES),
+        (datasets.notmnist, MNIST_NAMES[2:]),
+        (datasets.cifar10, [*sets.CIFAR_BATCHES, "batches.meta.txt"]),
+    ],
+)
+def test_offline_error_says_what_to_do(tmp_path, monkeypatch, cache, load, names):
+    monkeypatch.setenv("FASTBP_DATA", str(tmp_path / "mine"))
+    with pytest.raises(DataNotFoundError) as error:
+        load()
+    text = str(error.value)
+    assert all(name in text for name in names)
+    assert str(cache / load.__name__) in text and str(tmp_path / "mine") in text
+    assert "FASTBP_DATA" in text and "no network here" in text and "https://" in text
+    assert leftovers(cache) == []
+
+
+def test_unwritable_cache(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(blocked / name))
+    with pytest.raises(DataNotFoundError, match="cannot make the folder") as error:
+        datasets.mnist()
+    assert "FASTBP_DATA" in str(error.value)
+
+
+def test_read_only_cache(monkeypatch, cache):
+    folder = cache / "mnist"
+    folder.mkdir(parents=True)
+    opened = []
+    monkeypatch.setattr(download_module, "open_url", opened.append)
+    folder.chmod(0o500)
+    try:
+        if os.access(folder, os.W_OK):  # as root: let the system call itself refuse
+            folder.chmod(0o700)
+
+            def refuse(path, mode="r", *rest, **more):
+                if "x" in mode:
+                    raise PermissionError(13, "Permission denied", str(path))
+                return open(path, mode, *rest, **more)
+
+            monkeypatch.setattr(download_module, "open", refuse, raising=False)
+        with pytest.raises(DataNotFoundError, match="cannot write into the folder") as error:
+            datasets.mnist()
+    finally:
+        folder.chmod(0o700)
+    assert "FASTBP_DATA" in str(error.value) and not opened
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="the XDG convention")
+def test_no_home_directory(tmp_path):
+    code = (
+        "import os, pwd\n"
+        "def nobody(uid): raise KeyError(uid)\n"
+        "pwd.getpwuid = nobody\n"
+        "import fastbp.datasets as d, fastbp.datasets.download as w\n"
+        "def offline(url): raise OSError('offline')\n"
+        "w.open_url = offline\n"
+        "print(len(d.digits().train.y))\n"
+        "try: d.mnist()\n"
+        "except d.DataNotFoundError as error: print(error)\n"
+        "print(os.listdir('.'))"
+    )
+    path = os.pathsep.join(filter(None, [*sys.path]))
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "no home directory" in found.stdout and "FASTBP_DATA" in found.stdout
+    assert "train-images-idx3-ubyte.gz" in found.stdout
+    assert found.stdout.endswith("[]\n")
+
+
+def test_unusable_cache_convention(monkeypatch):
+    def broken(name):
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr("platformdirs.user_cache_dir", broken)
+    assert lookup.user_cache() is None
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: "~/.cache/fastbp")
+    assert lookup.user_cache() is None
+
+
+def tar_gz(contents, links=()):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+        for name, data in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for name, target in links:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            tar.addfile(member)
+    return buffer.getvalue()
+
+
+def cifar_members(**more):
+    members = {f"cifar-10-batches-bin/{name}": data for name, data in cifar_files(2).items()}
+    return members | more
+
+
+def test_cifar_download(monkeypatch, tmp_path, cache, server):
+    archive = tar_gz(
+        cifar_members()
+        | {
+            "cifar-10-batches-bin/batches.meta.txt": "\n".join("abcdefghij").encode(),
+            "cifar-10-batches-bin/readme.html": b"not wanted",
+            "../../evil": b"not wanted",
+            str(tmp_path / "absolute"): b"not wanted",
+        }
+    )
+    (remote,) = server.offer({"cifar-10-binary.tar.gz": archive}, algorithm="md5")
+    monkeypatch.setattr(sets, "CIFAR_ARCHIVE", remote)
+    data = datasets.cifar10()
+    assert len(data.train.y) == 10 and data.classes == tuple("abcdefghij")
+    everything = leftovers(tmp_path)
+    assert everything == sorted([*sets.CIFAR_BATCHES, "batches.meta.txt"])
+    datasets.cifar10()
+    assert len(server.asked) == 1
+
+
+def test_cifar_archive_with_links_or_gaps(monkeypatch, cache, server):
+    members = cifar_members()
+    del members["cifar-10-batches-bin/test_batch.bin"]
+    archive = tar_gz(members, [("cifar-10-batches-bin/test_batch.bin", "/etc/passwd")])
+    (remote,) = server.offer({"cifar-10-binary.tar.gz": archive}, algorithm="md5")
+    monkeypatch.setattr(sets, "CIFAR_ARCHIVE", remote)
+    with pytest.raises(DataNotFoundError, match="expected test_batch.bin inside"):
+        datasets.cifar10()
+    assert "test_batch.bin" not in leftovers(cache)
+
+
+def test_cifar_wrong_checksum(monkeypatch, cache, server):
+    (remote,) = server.offer({"cifar-10-binary.tar.gz": tar_gz(cifar_members())}, algorithm="md5")
+    server.contents["/a/cifar-10-binary.tar.gz"] += b"x"
+    monkeypatch.setattr(sets, "CIFAR_ARCHIVE", remote)
+    with pytest.raises(DataNotFoundError, match="expected md5"):
+        datasets.cifar10()
+    assert leftovers(cache) == []
+
+
+@pytest.mark.parametrize("data", [b"no archive", tar_gz(cifar_members())[:-5000], b""])
+def test_damaged_archive(tmp_path, data):
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(data)
+    wanted = {f"cifar-10-batches-bin/{name}": name for name in sets.CIFAR_BATCHES}
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        extract(archive, wanted, tmp_path)
+    assert not [name for name in leftovers(tmp_path) if name.endswith(".part")]
+    assert all((tmp_path / n).stat().st_size == 6146 for n in leftovers(tmp_path) if "batch" in n)
+
+
+def test_interrupt_while_unpacking(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(tar_gz({"m": bytes(100)}))
+
+    def interrupted(source, sinks):
+        sinks[0](source.read(10))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download_module, "_copy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(tmp_path / "a", {"m": "out"}, tmp_path)
+    assert leftovers(tmp_path) == ["a"]
+
+
+# split
+
+
+@quick
+@given(
+    count=st.integers(1, 300),
+    weights=st.lists(st.integers(1, 100), min_size=1, max_size=6),
+    spare=st.integers(0, 50),
+    seed=st.integers(0, 2**32),
+)
+def test_split_properties(count, weights, spare, seed):
+    total = sum(weights) + spare
+    fractions = [weight / total for weight in weights]
+    x, y = np.arange(count, dtype=np.float32)[:, None], np.arange(count)
+    try:
+        pieces = datasets.split((x, y), fractions, seed)
+    except ValueError as error:
+        assert "empty piece" in str(error) and min(fractions) * count < 1.5
+        return
+    everything = np.concatenate([piece.y for piece in pieces])
+    assert len(pieces) == len(fractions) and len(np.unique(everything)) == len(everything)
+    for piece, fraction in zip(pieces, fractions, strict=True):
+        assert isinstance(piece, Split) and len(piece.y)
+        assert abs(len(piece.y) - fraction * count) <= 1 + 1e-6
+        np.testing.assert_array_equal(piece.x[:, 0], piece.y)
+        assert piece.x.dtype == np.float32
+    if not spare:
+        assert len(everything) == count
+    again = datasets.split((x, y), fractions, seed)
+    np.testing.assert_array_equal(everything, np.concatenate([piece.y for piece in again]))
+
+
+def test_split_default_shuffles_and_rounds_safely():
+    data = datasets.digits().train
+    train, valid, test = datasets.split(data)
+    assert len(train.y) + len(valid.y) + len(test.y) == len(data.y)
+    assert not np.array_equal(train.y, data.y[: len(train.y)])
+    assert len(datasets.split(data, [0.1] * 10)) == 10  # a sum of 0.999... in floating point
+    assert not np.array_equal(datasets.split(data, seed=1)[0].y, train.y)
+
+
+@pytest.mark.parametrize(
+    "fractions, message",
+    [
+        ((), "positive"),
+        ((0.5, 0), "positive"),
+        ((-0.5, 1), "positive"),
+        ((float("nan"),), "positive"),
+        ((0.6, 0.5), "at most 1"),
+        ((0.5, 0.01), "empty piece"),
+    ],
+)
+def test_split_checks(fractions, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.split((np.zeros((10, 2)), np.zeros(10, int)), fractions)
+
+
+def test_split_needs_equal_lengths():
+    with pytest.raises(ValueError, match="equal first dimensions"):
+        datasets.split((np.zeros((10, 2)), np.zeros(9, int)))
+    with pytest.raises(ValueError, match="empty piece"):
+        datasets.split((np.zeros((0, 2)), np.zeros(0, int)))
+
+
+# normalize
+
+
+@pytest.mark.parametrize("per, axes", [("channel", (0, 2, 3)), ("pixel", (0,))])
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-6), (np.float64, 1e-12)])
+def test_normalize(monkeypatch, per, axes, dtype, tolerance):
+    monkeypatch.setattr("fastbp.datasets.scaling.BLOCK", 100)  # many blocks
+    rng = np.random.default_rng(0)
+    train, test = (
+        Split((rng.random((n, 3, 4, 5)) * 7 + 100).astype(dtype), np.arange(n)) for n in (41, 9)
+    )
+    before = train.x.copy()
+    new_train, new_test = datasets.normalize(train, test, per=per)
+    np.testing.assert_array_equal(train.x, before)
+    mean = before.mean(axes, dtype=np.float64, keepdims=True)
+    deviation = before.std(axes, dtype=np.float64, keepdims=True)
+    for new, old in ((new_train, train), (new_test, test)):
+        assert new.x.dtype == dtype and new.y is old.y and new.x.flags.c_contiguous
+        np.testing.assert_allclose(new.x, (old.x - mean) / deviation, atol=tolerance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("per", ["channel", "pixel"])
+@pytest.mark.parametrize("value", [0.1, 0.0, 1e30, 1 / 3])
+def test_normalize_constants(per, value):
+    x = np.full((37, 2, 3, 3), value, np.float32)
+    x[:, 1] = np.random.default_rng(0).random((37, 3, 3))
+    other = np.full((2, 2, 3, 3), value, np.float32)
+    (new, new_other) = datasets.normalize((x, np.zeros(37)), (other, np.zeros(2)), per=per)
+    assert (new.x[:, 0] == 0).all() and (new_other.x[:, 0] == 0).all()
+    assert abs(new.x[:, 1].std() - 1) < 1e-4
+
+
+def test_normalize_alone_and_flat():
+    (only,) = datasets.normalize(Split(np.arange(8.0).reshape(4, 2), np.zeros(4, int)))
+    np.testing.assert_allclose(only.x.std(0), 1)
+    train = datasets.digits().train
+    (pixel,) = datasets.normalize(train, per="pixel")
+    assert np.isfinite(pixel.x).all() and pixel.x.dtype == np.float32
+
+
+def test_normalize_checks():
+    def piece(*shape, dtype=np.float32):
+        return Split(np.zeros(shape, dtype), np.zeros(shape[0], int))
+
+    good = piece(3, 2, 4, 4)
+    with pytest.raises(ValueError, match="per must be"):
+        datasets.normalize(good, per="image")
+    with pytest.raises(TypeError, match="floating"):
+        datasets.normalize(piece(3, 2, 4, 4, dtype=np.uint8))
+    with pytest.raises(TypeError, match="floating"):
+        datasets.normalize(good, piece(3, 2, 4, 4, dtype=np.int64))
+    for other in (piece(3, 3, 4, 4), piece(3, 2)):
+        with pytest.raises(ValueError, match="shape"):
+            datasets.normalize(good, other)
+    assert len(datasets.normalize(good, piece(3, 2, 5, 5))) == 2
+    with pytest.raises(ValueError, match="shape"):
+        datasets.normalize(good, piece(3, 2, 5, 5), per="pixel")
+    with pytest.raises(ValueError, match="shape"):
+        datasets.normalize(piece(3))
+    with pytest.raises(ValueError, match="empty"):
+        datasets.normalize(piece(0, 2, 4, 4))
+    good.x[0, 0, 0, 0] = np.inf
+    with pytest.raises(ValueError, match="not finite"):
+        datasets.normalize(good)
+
+
+# batches
+
+
+@quick
+@given(count=st.integers(0, 60), size=st.integers(1, 70), seed=st.none() | st.integers(0, 99))
+def test_batches_cover_everything(count, size, seed):
+    x, y = np.arange(count * 2.0).reshape(count, 2), np.arange(count)
+    rng = None if seed is None else np.random.default_rng(seed)
+    found = list(datasets.batches(x, y, size, rng))
+    assert [len(part) for _, part in found[:-1]] == [size] * (len(found) - 1)
+    assert len(found) == -(-count // size)
+    for xb, yb in found:
+        np.testing.assert_array_equal(xb, x[yb])
+    order = [label for _, part in found for label in part]
+    assert sorted(order) == list(range(count))
+    if rng is None:
+        assert order == sorted(order)
+
+
+def test_batches_order_is_fresh():
+    x, y = np.zeros((100, 1)), np.arange(100)
+    rng = np.random.default_rng(0)
+    first, second = (np.concatenate([b for _, b in datasets.batches(x, y, 7, rng)]) for _ in "12")
+    assert not np.array_equal(first, second) and not np.array_equal(first, y)
+    xb, _ = next(datasets.batches(x, y, 10))
+    assert np.shares_memory(xb, x)
+
+
+def test_batches_checked_at_the_call():
+    x, y = np.zeros((4, 1)), np.zeros(4, int)
+    for size in (0, -1):
+        with pytest.raises(ValueError, match="batch_size"):
+            datasets.batches(x, y, size)
+    with pytest.raises(TypeError):
+        datasets.batches(x, y, 2.0)
+    with pytest.raises(TypeError, match="Generator"):
+        datasets.batches(x, y, 2, 0)
+    with pytest.raises(ValueError, match="equal first"):
+        datasets.batches(x, y[:3], 2)
+
+
+# The real files
+
+
+def counts(split):
+    return np.bincount(split.y, minlength=10).tolist()
+
+
+def centroid_accuracy(data):
+    """Share of test images nearest to the mean training image of their own class."""
+    x, y = (part.reshape(len(part), -1) for part in (data.train.x, data.train.y))
+    means = np.stack([x[y[:, 0] == label].mean(0) for label in range(10)])
+    test = data.test.x.reshape(len(data.test.y), -1)
+    distance = (means**2).sum(1) - 2 * test @ means.T
+    return (distance.argmin(1) == data.test.y).mean()
+
+
+@real("mnist")
+def test_real_mnist(monkeypatch):
+    monkeypatch.setenv("FASTBP_DATA", REAL)
+    data = datasets.mnist()
+    assert counts(data.train) == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert counts(data.test) == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert data.train.x.shape == (60000, 1, 28, 28) and data.train.x.max() == 1
+    assert data.train.y[:5].tolist() == [5, 0, 4, 1, 9]
+    assert abs(centroid_accuracy(data) - 0.8203) < 0.002
+
+
+@real("notmnist")
+def test_real_notmnist():
+    data = datasets.notmnist(REAL)
+    assert (len(data.train.y), len(data.test.y)) == (8000, 2000)
+    assert counts(data.test) == [241, 203, 220, 170, 172, 195, 187, 203, 195, 214]
+    assert [a + b for a, b in zip(counts(data.train), counts(data.test), strict=True)] == [
+        1000
+    ] * 10
+    assert abs(centroid_accuracy(data) - 0.791) < 0.002
+
+
+@real("cifar10")
+def test_real_cifar10():
+    data = datasets.cifar10(REAL)
+    assert data.classes == sets.CIFAR_CLASSES
+    assert counts(data.train) == [5000] * 10 and counts(data.test) == [1000] * 10
+    assert counts(Split(data.train.x[:10000], data.train.y[:10000])) == [
+        *(1005, 974, 1032, 1016, 999, 937, 1030, 1001, 1025, 981)
+    ]
+    first = data.train.x[:10000]
+    np.testing.assert_allclose(first.mean((0, 2, 3)), [0.4935, 0.4834, 0.4472], atol=1e-4)
+    np.testing.assert_allclose(first.std((0, 2, 3)), [0.2476, 0.2446, 0.2626], atol=1e-4)
