@@ -12,7 +12,7 @@ the inputs that its window sees. Then all three passes are matrix products, hand
 
     y[n] = w patches        dw = Σ_n dout[n] patchesᵀ        dpatches = wᵀ dout[n], folded back onto dx[n]
 
-A direct loop nest in plain Numba reached about a fifth of the speed of this on the 7×7 MNIST layer.
+A direct loop nest in plain Numba took 0.9 (6 filters) to 6.5 times as long forward (64 filters of 3×3×64).
 """
 
 import numpy as np
@@ -42,11 +42,17 @@ def unfold(x, patches, kernel_size, stride, before, output_size):
                 patch[:i0] = 0
                 patch[i1:] = 0
                 for i in range(i0, i1):
-                    row = x[c, i * stride[0] + p - before[0]]
                     patch[i, :j0] = 0
                     patch[i, j1:] = 0
-                    for j in range(j0, j1):
-                        patch[i, j] = row[j * stride[1] + q - before[1]]
+                    # slices, not offsets: Numba would test each offset for being negative (1.5 to 3 times slower)
+                    pixels = x[c, i * stride[0] + p - before[0], j0 * stride[1] + q - before[1] :]
+                    row = patch[i, j0:j1]
+                    if stride[1] == 1:
+                        for j in range(row.size):
+                            row[j] = pixels[j]
+                    else:
+                        for j in range(row.size):
+                            row[j] = pixels[j * stride[1]]
                 k += 1
 
 
@@ -63,9 +69,14 @@ def fold(patches, x, kernel_size, stride, before, output_size):
                 j0, j1 = span(q, before[1], stride[1], x.shape[2], OW)
                 patch = patches[k].reshape(OH, OW)
                 for i in range(i0, i1):
-                    row = x[c, i * stride[0] + p - before[0]]
-                    for j in range(j0, j1):
-                        row[j * stride[1] + q - before[1]] += patch[i, j]
+                    pixels = x[c, i * stride[0] + p - before[0], j0 * stride[1] + q - before[1] :]
+                    row = patch[i, j0:j1]
+                    if stride[1] == 1:
+                        for j in range(row.size):
+                            pixels[j] += row[j]
+                    else:
+                        for j in range(row.size):
+                            pixels[j * stride[1]] += row[j]
                 k += 1
 
 

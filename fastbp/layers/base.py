@@ -200,11 +200,10 @@ class Layer:
     def config(self) -> dict:
         """The constructor's arguments as they can be written to JSON (an initialiser object is left out)."""
         config = {}
-        for name in inspect.signature(type(self).__init__).parameters:
-            if name == "self":
-                continue
+        for name, argument in inspect.signature(type(self)).parameters.items():
             value = getattr(self, name)
-            value = True if isinstance(value, Parameter) else value  # bias=True became the bias itself
+            if isinstance(argument.default, bool):  # bias=True became the parameter, bias=False None
+                value = isinstance(value, Parameter) or bool(value)
             value = list(value) if isinstance(value, tuple) else value
             if value is None or isinstance(value, (bool, int, float, str, list)):
                 config[name] = value
@@ -216,7 +215,7 @@ class Layer:
     def __repr__(self) -> str:
         """The call that makes this layer, arguments at their defaults left out: Conv2d(3, 8, (3, 5), stride=2)."""
         config, shown = self.config(), []
-        for name, argument in inspect.signature(type(self).__init__).parameters.items():
+        for name, argument in inspect.signature(type(self)).parameters.items():
             if name not in config or config[name] == argument.default:
                 continue
             value = config[name]

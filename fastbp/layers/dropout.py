@@ -47,7 +47,8 @@ class Dropout(Layer):
 
     def _pass_key(self) -> np.uint64:
         """The generator's key of this training pass."""
-        return dropout.random_bits(self.state["key"][()], np.uint64(self.state["step"]))
+        bits = dropout.random_bits(self.state["key"][()], np.uint64(self.state["step"]))
+        return np.uint64(bits)  # Numba returns an int, which it would take for int64 or uint64 by its size
 
     def output_shape(self, input_shape):
         return tuple(input_shape)

@@ -1,0 +1,178 @@
+"""The compiler policy: lazy, cached by source hash, never stale, works where nothing can be written."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastbp
+from fastbp.kernels import jit
+
+PACKAGE = Path(fastbp.__file__).parent
+COMPILES = """
+import json, sys, numba
+from numba.core import event
+class Count(event.Listener):
+    compiled = []
+    def on_start(self, e): self.compiled.append(str(e.data["dispatcher"].py_func.__qualname__))
+    def on_end(self, e): pass
+event.register("numba:compile", Count())
+"""
+
+
+def run(code: str, root: Path = PACKAGE.parent, **environment) -> str:
+    """What a fresh interpreter prints."""
+    env = {**os.environ, "PYTHONPATH": str(root), **environment}
+    result = subprocess.run(
+        [sys.executable, "-c", COMPILES + code], env={k: v for k, v in env.items() if v is not None}, cwd=root, capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_importing_compiles_nothing_and_loads_no_plotting():
+    out = run("import fastbp; print(json.dumps([Count.compiled, [m for m in sys.modules if m in HEAVY]]))".replace(
+        "HEAVY", "('matplotlib', 'tqdm', 'PIL', 'torch', 'IPython', 'platformdirs', 'scipy.linalg')"
+    ))  # fmt: skip
+    assert json.loads(out) == [[], []]
+
+
+STEP = """
+import fastbp, numpy as np
+y = fastbp.Softmax().forward(np.array([[1.0, 2.0]]))
+print(json.dumps([y.tolist(), len(Count.compiled), fastbp.SoftmaxCrossEntropy().forward(np.array([[1.0, 2.0]]), np.array([0]))]))
+"""
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    cache = str(tmp_path / "cache")
+    first, second = (json.loads(run(STEP, FASTBP_CACHE_DIR=cache)) for _ in range(2))
+    assert first[1] > 0 and second[1] == 0
+    assert first[0] == second[0] and first[2] == second[2]
+
+
+def test_an_edited_kernel_is_used_even_where_another_file_calls_it(tmp_path):
+    """Numba's own cache would keep the old log_sum_exp inside the compiled loss: it looks at the loss's file alone."""
+    shutil.copytree(PACKAGE, tmp_path / "fastbp", ignore=shutil.ignore_patterns("__pycache__"))
+    cache = str(tmp_path / "cache")
+    before = json.loads(run(STEP, root=tmp_path, FASTBP_CACHE_DIR=cache))
+    source = tmp_path / "fastbp" / "kernels" / "softmax.py"
+    text = source.read_text()
+    assert text.count("return m + np.log(total)") == 1
+    source.write_text(text.replace("return m + np.log(total)", "return m + np.log(total) + 10"))
+    after = json.loads(run(STEP, root=tmp_path, FASTBP_CACHE_DIR=cache))
+    assert after[2] == pytest.approx(before[2] + 10)
+    source.write_text(text)
+    again = json.loads(run(STEP, root=tmp_path, FASTBP_CACHE_DIR=cache))
+    assert again[2] == before[2] and again[1] == 0  # the first folder is still there
+
+
+def test_no_home_and_no_cache_folder_still_works(tmp_path):
+    read_only = tmp_path / "file"
+    read_only.write_text("a file where a folder is wanted")
+    out = json.loads(run(STEP, FASTBP_CACHE_DIR=str(read_only / "cache")))
+    assert out[1] > 0 and np.allclose(out[0], [[1 / (1 + np.e), np.e / (1 + np.e)]])
+    homeless = {"HOME": "/nonexistent", "XDG_CACHE_HOME": None, "FASTBP_CACHE_DIR": None}
+    assert json.loads(run(STEP, **homeless))[0] == out[0]
+
+
+def test_a_damaged_cache_file_is_compiled_again(tmp_path):
+    cache = tmp_path / "cache"
+    right = json.loads(run(STEP, FASTBP_CACHE_DIR=str(cache)))
+    files = list(cache.glob("*/*.nbc"))
+    assert files
+    for k, file in enumerate(files):
+        whole = file.read_bytes()
+        file.write_bytes([b"", whole[: len(whole) // 2], b"garbage" * 100][k % 3])
+    again = json.loads(run(STEP, FASTBP_CACHE_DIR=str(cache)))
+    assert again[1] == right[1] and again[0] == right[0]
+    assert json.loads(run(STEP, FASTBP_CACHE_DIR=str(cache)))[1] == 0
+
+
+def test_a_full_disk_does_not_stop_a_kernel(tmp_path):
+    """No file may grow beyond 0 bytes: every write to the cache fails."""
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+    out = json.loads(run(limit + STEP.replace("print(", "sys.stdout.write("), FASTBP_CACHE_DIR=str(tmp_path / "cache")))
+    assert out[1] > 0
+    assert not list(tmp_path.glob("cache/*/*.nbc*"))
+
+
+def test_two_processes_at_once_share_a_cold_cache(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "FASTBP_CACHE_DIR": str(tmp_path)}
+    code = COMPILES + STEP
+    running = [subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    results = [json.loads(process.communicate(timeout=300)[0]) for process in running]
+    assert len({json.dumps(r[0]) for r in results}) == 1
+    assert json.loads(run(STEP, FASTBP_CACHE_DIR=str(tmp_path)))[1] == 0
+    assert not list(tmp_path.glob("*/*tmp*"))
+
+
+def test_old_folders_go_and_nothing_else_does(tmp_path, monkeypatch):
+    for k in range(12):
+        folder = tmp_path / f"{jit.FOLDER_PREFIX}{k:020x}"
+        folder.mkdir()
+        os.utime(folder, (k, k))
+    (tmp_path / "thesis").mkdir()
+    monkeypatch.setenv("FASTBP_CACHE_DIR", str(tmp_path))
+    jit.cache_folder.cache_clear()
+    try:
+        mine = jit.cache_folder()
+        left = {f.name for f in tmp_path.iterdir()}
+        assert mine.name in left and "thesis" in left and len(left) == jit.FOLDERS_KEPT + 1
+        assert f"{jit.FOLDER_PREFIX}{11:020x}" in left and f"{jit.FOLDER_PREFIX}{0:020x}" not in left
+    finally:
+        jit.cache_folder.cache_clear()
+
+
+def test_kernels_live_in_their_folder_and_nowhere_else():
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        imported = {getattr(node, "module", None) or alias.name for node in ast.walk(tree)
+                    if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}  # fmt: skip
+        if path.name != "jit.py":
+            assert not any(str(name).split(".")[0] in ("numba", "llvmlite") for name in imported), path
+        if path.parent.name == "kernels" and path.name not in ("jit.py", "__init__.py"):
+            for node in tree.body:
+                if isinstance(node, ast.FunctionDef):
+                    assert [d.id for d in node.decorator_list] == ["kernel"], f"{path.name}: {node.name}"
+                    assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+                    assert len(node.args.args) <= 8, f"{path.name}: {node.name} has too many arguments"
+
+
+FLOORS = [
+    {"kernels", "files"},
+    {"layers", "losses", "optimizers", "initializers"},
+    {"network"},
+    {"gradcheck", "callbacks", "schedules", "progress", "training", "datasets", "models"},
+    {"plotting"},
+    {"cli"},
+]
+
+
+def test_rooms_import_only_from_floors_below_or_their_own():
+    floor = {room: k for k, rooms in enumerate(FLOORS) for room in rooms}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] in ("__init__", "__main__"):
+            continue
+        assert parts[0] in floor, f"{parts[0]} has no floor"
+        tree = ast.parse(path.read_text())
+        lazy = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level == len(parts) and id(node) not in lazy:
+                rooms = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+                for room in rooms:
+                    if room in floor:
+                        assert floor[room] <= floor[parts[0]], f"{path.name} imports {room} from a floor above"
+
+
+def test_nan_survives_the_fast_math_flags():
+    assert "nnan" not in jit.FAST_MATH and "ninf" not in jit.FAST_MATH and "fast" not in jit.FAST_MATH
