@@ -81,7 +81,7 @@ def _parser() -> Parser:
 
     what = argparse.ArgumentParser(add_help=False)
     what.add_argument("--data", choices=INPUT_SHAPES, default="digits", help="data set (default: the embedded digits)")
-    what.add_argument("--model", choices=MODELS, default="cnn", help="network (default: cnn, one convolution and two linear layers)")
+    what.add_argument("--model", choices=MODELS, default="cnn", help="network (default: cnn)")
     what.add_argument("--seed", type=_whole(0), default=0, help="of initial values, splits and shuffling (default: 0)")
     what.add_argument("--dtype", choices=("float32", "float64"), default="float32")
 
