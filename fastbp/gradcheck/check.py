@@ -39,13 +39,15 @@ def check_gradients(
     an integer kind are passed on as they are; the others are converted to float64.
 
     An element passes if |analytic − numeric| ≤ tolerance · max(|analytic|, |numeric|) + rounding at one of the steps
-    10⁻⁴ … 10⁻⁷, or if it lies on a kink and the analytic value is between the two one-sided slopes (the
+    10⁻⁴ … 10⁻⁷, where rounding bounds what float64 arithmetic can have done to the difference, or if it lies on a kink and the analytic value is between the two one-sided slopes (the
     report counts these). `samples` limits the check to so many random elements of each tensor (all, if None).
 
     >>> from fastbp import Linear, check_gradients
     >>> check_gradients(Linear(3, 2), np.random.default_rng(0).normal(size=(4, 3))).passed
     True
     """
+    if not tolerance > 0:
+        raise ValueError(f"check_gradients: tolerance must be positive, got {tolerance}")
     rng = np.random.default_rng(seed)
     inputs = tuple(_as_input(x) for x in inputs)
     if not inputs:
@@ -172,8 +174,8 @@ def _compare(array, element, analytic, function, centre, cotangent, tolerance) -
         numeric = float(np.sum((up - down) * cotangent) / (above + below))
         sizes = np.abs(cotangent) * (np.abs(up) + np.abs(down))
         rounding = float(ROUNDING * (np.sum(sizes[up != down]) + np.max(sizes, initial=0.0)) / (above + below))
-        larger = max(abs(analytic), abs(numeric))
-        error = max(abs(analytic - numeric) - rounding, 0.0) / larger if larger > 0 else abs(analytic - numeric)
+        scale = max(abs(analytic), abs(numeric)) + rounding / tolerance
+        error = abs(analytic - numeric) / scale if scale > 0 else abs(analytic - numeric)
         tried.append((numeric, error))
         if error <= tolerance:
             return numeric, error, False

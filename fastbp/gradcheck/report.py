@@ -13,9 +13,12 @@ class TensorCheck:
     """One tensor's gradient against finite differences.
 
     `checked` of `size` elements were compared; `kinks` of them lie on a kink of the function, where the one-sided slopes
-    differ and any value between them is right. `index`, `analytic`, `numeric` and `error` are those of the worst
-    element, `error` relative to the larger of the two after the allowance for rounding; `failures` counts the
-    elements whose error is above the tolerance. With `problem` set, nothing could be compared.
+    differ and any value between them is right. `index`, `analytic`, `numeric` and `error` are those of the worst element:
+
+        error = |analytic − numeric| / (max(|analytic|, |numeric|) + rounding / tolerance)
+
+    the relative error, except for elements so small that the difference is mostly rounding. `failures` counts the elements
+    whose error is above the tolerance. With `problem` set, nothing could be compared.
     """
 
     name: str
