@@ -25,7 +25,7 @@ class EarlyStopping(Callback):
     """Stop when a figure of the history stops improving. Give one of two rules, or both:
 
     - `patience`: stop after so many epochs in a row without a new best of `monitor`; the best epoch's parameters and state
-      are put back when training ends, however it ends.
+      are put back when training ends, but not after an exception or Ctrl-C.
     - `tolerance`: the plateau rule, stop when |previous − current| < tolerance for `monitor`.
 
     `monitor` is "train_loss", "train_accuracy", "validation_loss" or "validation_accuracy"; a loss is better when lower,
@@ -67,9 +67,12 @@ class EarlyStopping(Callback):
 
 
 class Checkpoint(Callback):
-    """Save the network to `path` at the end of every epoch, or only at a new best of `monitor` where that is given.
+    """Save the network to `path` at the end of every epoch with a finite loss, or only at a new best of `monitor`.
 
-    The file is replaced whole: an interruption at any moment leaves the last complete one. `saved_epoch` is its epoch, or None.
+    Beside EarlyStopping, give both the same monitor to keep the epoch that it goes back to.
+
+    The file is replaced whole: an interruption at any moment leaves the last complete one.
+    `saved_epoch` is its epoch, or None.
     """
 
     def __init__(self, path: str | os.PathLike, monitor: str | None = None):
@@ -90,5 +93,7 @@ class Checkpoint(Callback):
             if not score > self.best:
                 return
             self.best = score
+        elif not math.isfinite(run.history.train_loss[-1]):
+            return  # the last good network stays
         run.network.save(self.path)
         self.saved_epoch = run.epoch

@@ -1,11 +1,13 @@
 """The command `fastbp`: train, predict, check and summary. It parses, calls the library, and prints."""
 
 import argparse
+import contextlib
 import math
 import os
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -48,11 +50,14 @@ class Parser(argparse.ArgumentParser):
     """Errors in one line, without the usage, exit status 2."""
 
     def error(self, message):
-        raise Failure(f"{message} (see {self.prog} --help)", code=2)
+        raise Failure(f"{' '.join(message.split())} (see {self.prog} --help)", code=2)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 for a failure, 2 for wrong arguments, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names that the terminal's encoding can't show
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = _parser().parse_args(arguments)
         return options.run(options)
@@ -146,7 +151,10 @@ def _not_negative(text: str) -> float:
 
 
 def _network(options) -> Sequential:
-    return MODELS[options.model](INPUT_SHAPES[options.data], dtype=np.dtype(options.dtype), seed=options.seed)
+    try:
+        return MODELS[options.model](INPUT_SHAPES[options.data], dtype=np.dtype(options.dtype), seed=options.seed)
+    except ValueError as error:
+        raise Failure(f"{options.model} is not for the images of {options.data}: {error}", code=2) from None
 
 
 def _load_data(name: str, data_dir: str | None, dtype: np.dtype) -> datasets.Dataset:
@@ -171,40 +179,56 @@ def _train(options) -> int:
     kind, settings, default_lr = OPTIMIZERS[options.optimizer]
     optimizer = kind(lr=options.lr or default_lr, weight_decay=options.weight_decay, **settings)
     train, validation = datasets.split(data.train, (0.9, 0.1), seed=options.seed)
-    folder = _output_folder(options)
     network.metadata = {"data": data.name, "classes": list(data.classes), "input_shape": list(data.input_shape)}
-
-    print(f"{data.name}: {len(train.y)} images to train on, {len(validation.y)} for validation, {len(data.test.y)} for the test")
-    print(network.summary(data.input_shape))
-    print(f"{optimizer}, batch size {options.batch_size}, results go to {folder}{os.sep}", flush=True)
-
-    checkpoint, started = Checkpoint(folder / "network.npz"), time.perf_counter()
+    folder = _output_folder(options)
+    checkpoint, record = Checkpoint(folder / "network.npz"), folder / "history.json"
     try:
-        history = fit(
-            network,
-            loss,
-            optimizer,
-            train,
-            validation,
-            epochs=options.epochs or EPOCHS[options.data],
-            batch_size=options.batch_size,
-            callbacks=[checkpoint, lambda run: run.history.to_json(folder / "history.json")],
-            seed=options.seed,
-        )
-    except KeyboardInterrupt:
-        if checkpoint.saved_epoch is None:
-            raise Failure(f"interrupted before the first epoch had ended: nothing is saved in {folder}", 130) from None
-        raise Failure(f"interrupted; {checkpoint.path} holds the network after epoch {checkpoint.saved_epoch}", 130) from None
-    seconds = time.perf_counter() - started
+        _claim(record)
+        sizes = [len(part.y) for part in (train, validation, data.test)]
+        print("{}: {} images to train on, {} for validation, {} for the test".format(data.name, *sizes))
+        print(network.summary(data.input_shape))
+        print(f"{optimizer}, batch size {options.batch_size}, results go to {folder}{os.sep}", flush=True)
+        started = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a loss that is not finite is reported below
+            history = fit(
+                network,
+                loss,
+                optimizer,
+                train,
+                validation,
+                epochs=options.epochs or EPOCHS[options.data],
+                batch_size=options.batch_size,
+                callbacks=[checkpoint, lambda run: run.history.to_json(record)],
+                seed=options.seed,
+            )
+        seconds = time.perf_counter() - started
+        if history.stop_reason:
+            raise Failure(f"{history.stop_reason}; a lower --lr may help. {_kept(checkpoint)}")
 
-    predicted = predict(network, data.test.x)
-    accuracy = evaluate(network, loss, data.test).accuracy
-    print(_class_table(predicted, data.test.y, data.classes))
-    print(f"test accuracy {accuracy:.2%} after {len(history)} epochs in {seconds:.1f} s")
-    title = f"{options.model} on {data.name}: test accuracy {accuracy:.2%}"
-    figure = _draw(folder, history, data, predicted, title)
-    print(f"wrote {checkpoint.path}, {folder / 'history.json'} and {figure}")
-    return 0
+        predicted = predict(network, data.test.x)
+        accuracy = evaluate(network, loss, data.test).accuracy
+        print(_class_table(predicted, data.test.y, data.classes))
+        print(f"test accuracy {accuracy:.2%} after {len(history)} epochs in {seconds:.1f} s")
+        title = f"{options.model} on {data.name}: test accuracy {accuracy:.2%}"
+        figure = _draw(folder, history, data, predicted, title)
+        print(f"wrote {checkpoint.path}, {record} and {figure}")
+        return 0
+    except KeyboardInterrupt:
+        raise Failure(f"interrupted. {_kept(checkpoint)}", 130) from None
+    finally:
+        if not os.path.exists(checkpoint.path):  # nothing came of it
+            record.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _kept(checkpoint: Checkpoint) -> str:
+    """What an interrupted training leaves."""
+    if not os.path.exists(checkpoint.path):
+        return "No epoch had ended: nothing is saved"
+    epoch = f" after epoch {checkpoint.saved_epoch}" if checkpoint.saved_epoch else ""
+    return f"{checkpoint.path} holds the network{epoch}"
 
 
 def _output_folder(options) -> Path:
@@ -222,6 +246,14 @@ def _output_folder(options) -> Path:
             return folder
         except FileExistsError:
             number += 1
+
+
+def _claim(record: Path) -> None:
+    """Make the history's file, which only one of two trainings that were given the same folder can do."""
+    try:
+        record.touch(exist_ok=False)
+    except FileExistsError:
+        raise Failure(f"{record} exists: another training writes there, or wrote; choose another folder", code=2) from None
 
 
 def _class_table(predicted: np.ndarray, labels: np.ndarray, classes) -> str:
@@ -287,13 +319,19 @@ def _predict(options) -> int:
 
 def _read_image(path: Path, shape: tuple[int, int, int], invert: bool, dtype: np.dtype) -> np.ndarray:
     """The image as (1, C, H, W) in [0, 1], resized to the network's input."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
-            image = file.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
-    except (UnidentifiedImageError, SyntaxError, ValueError):
-        raise Failure(f"{path} is not an image that can be read") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                image = file.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Failure(f"{path} is too large an image") from None
+    except (OSError, SyntaxError, ValueError):
+        raise Failure(f"{path} is not an image that can be read, or it is damaged") from None
     pixels = np.asarray(ImageOps.invert(image) if invert else image, dtype) / 255
     return pixels[None, None] if shape[0] == 1 else pixels.transpose(2, 0, 1)[None]
 

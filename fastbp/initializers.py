@@ -78,6 +78,10 @@ class Normal(Initializer):
 
     std: float = 0.01
 
+    def __post_init__(self):
+        if not (self.std >= 0 and math.isfinite(self.std)):
+            raise ValueError(f"Normal: std must be 0 or above, got {self.std}")
+
     def weight(self, rng, shape, fan_in, fan_out):
         return rng.normal(0.0, self.std, shape)
 

@@ -27,12 +27,17 @@ class Loss:
 
     def forward(self, scores: np.ndarray, targets: np.ndarray) -> float:
         """The loss of the batch; keeps what `backward` needs by reference."""
-        scores = self._check_scores(scores)
-        targets = self._check_targets(scores, targets)
+        scores, targets = self.check(scores, targets)
+        scores = scores if scores.flags.carray else np.require(scores, requirements="CAW")
         self._cache = (scores, targets)
         values = np.empty(self._count(scores), scores.dtype)
         self._forward(scores, targets, values)
         return float(values.mean(dtype=np.float64))
+
+    def check(self, scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and the targets as kernels want them; TypeError or ValueError if the loss can't take them."""
+        scores = self._check_scores(scores)
+        return scores, self._check_targets(scores, targets)
 
     def backward(self, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient of the last `forward`'s value with respect to its scores, in their shape and dtype."""
@@ -72,7 +77,7 @@ class Loss:
         self._check_shape(scores)
         if scores.size == 0:
             self._fail(ValueError, f"the mean of an empty batch {scores.shape} is not defined")
-        return scores if scores.flags.carray else np.require(scores, requirements="CAW")
+        return scores
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{k}={v!r}" for k, v in self.__dict__.items() if not k.startswith("_"))
@@ -131,7 +136,7 @@ class SoftmaxCrossEntropy(ClassLoss):
         losses.softmax_cross_entropy_backward(scores, labels, self.label_smoothing, 1 / len(scores), dscores)
 
     def probabilities(self, scores):
-        scores = self._check_scores(scores)
+        scores = np.ascontiguousarray(self._check_scores(scores))
         out = np.empty_like(scores)
         softmax_forward(scores, out)
         return out
@@ -222,7 +227,7 @@ class LogisticLoss(BinaryLoss):
         losses.logistic_backward(scores.reshape(-1), signs, 1 / len(scores), dscores.reshape(-1))
 
     def probabilities(self, scores):
-        scores = self._check_scores(scores)
+        scores = np.ascontiguousarray(self._check_scores(scores))
         out = np.empty(len(scores), scores.dtype)
         sigmoid_forward(scores.reshape(-1), out)
         return out

@@ -11,7 +11,7 @@ import numpy as np
 from .files import written_atomically
 from .layers.base import Layer, Parameter, float_dtype
 
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, AttributeError, NotImplementedError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
 # -- what NumPy and zipfile raise for a file that is no .npz, or part of one
 FORMAT = 1  # of saved networks; raised when an older fastbp could not read a newer file
 
@@ -185,8 +185,8 @@ class Sequential:
             header = json.loads(str(arrays.pop("fastbp")))
         except (FileNotFoundError, IsADirectoryError, PermissionError):
             raise
-        except DAMAGE as error:
-            raise ValueError(f"{path} is not a network saved by fastbp, or it is damaged ({error})") from None
+        except DAMAGE:
+            raise ValueError(f"{path} is not a network saved by fastbp, or it is damaged") from None
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             found = header.get("format") if isinstance(header, dict) else None
             raise ValueError(f"{path}: this fastbp reads networks of format {FORMAT}, the file has {found}; upgrade fastbp")

@@ -45,7 +45,7 @@ def predictions(
     columns: int = 6,
 ) -> Figure:
     """A grid of images (N, C, H, W), values in [0, 1], each under its predicted class; a wrong one in red with the right one."""
-    rows = -(-len(images) // columns)
+    rows = max(1, -(-len(images) // columns))
     figure = figure or Figure(figsize=(1.3 * columns, 1.5 * rows), layout="constrained")
     grid = place.subgridspec(rows, columns) if place is not None else figure.add_gridspec(rows, columns)
     for n, image in enumerate(images):

@@ -8,10 +8,12 @@ COMPILED = 2.0  # seconds that a first step takes only if kernels were compiled 
 
 
 class Progress:
-    """Shows `epochs` epochs of `batches` steps each on standard error; a context manager, so that a bar is always closed."""
+    """Shows `epochs` epochs of `batches` steps each on standard error: a bar for the epoch under way where somebody watches,
+    and a line for each that has ended. A context manager, so that a bar is always closed."""
 
     def __init__(self, epochs: int, batches: int, shown: bool):
         self.epochs, self.batches = epochs, batches
+        shown = shown and sys.stderr is not None
         watched = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
         self.lines, self.bars = shown and not watched, watched
         self.epoch, self.bar, self.first = 0, None, shown
@@ -32,7 +34,8 @@ class Progress:
             warnings.simplefilter("ignore")  # tqdm's advice to install ipywidgets; its text bar does
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=self.batches, desc=f"epoch {self.epoch + 1}/{self.epochs}", unit="batch", dynamic_ncols=True)
+            name = f"epoch {self.epoch + 1}/{self.epochs}"
+            self.bar = tqdm(total=self.batches, desc=name, unit="batch", dynamic_ncols=True, leave=False)
 
     def step(self, loss: float) -> None:
         """One more batch, of this loss."""
@@ -50,16 +53,16 @@ class Progress:
     def epoch_ended(self, history) -> None:
         """The history has one more epoch."""
         self.epoch += 1
-        text = f"loss {history.train_loss[-1]:.4f}"
-        if history.train_accuracy:
-            text += f", accuracy {history.train_accuracy[-1]:.2%}"
-        if history.validation_loss:
-            text += f"; validation loss {history.validation_loss[-1]:.4f}"
-        if history.validation_accuracy:
-            text += f", accuracy {history.validation_accuracy[-1]:.2%}"
         if self.bars:
-            self.bar.set_postfix_str(text)
             self.bar.close()
             self.bar = None
-        elif self.lines:
-            print(f"epoch {self.epoch}/{self.epochs}: {text} ({history.seconds[-1]:.1f} s)", file=sys.stderr, flush=True)
+        if self.bars or self.lines:
+            train, validation = (_figures(history, split) for split in ("train", "validation"))
+            text = f"loss {train}" + (f", validation loss {validation}" if validation else "")
+            print(f"epoch {self.epoch}/{self.epochs}: {text}, {history.seconds[-1]:.1f} s", file=sys.stderr, flush=True)
+
+
+def _figures(history, split: str) -> str:
+    """The last epoch's loss, with the accuracy behind it where there is one: 0.2614 (91.35%)."""
+    losses, accuracies = getattr(history, f"{split}_loss"), getattr(history, f"{split}_accuracy")
+    return (f"{losses[-1]:.4f}" if losses else "") + (f" ({accuracies[-1]:.2%})" if accuracies else "")

@@ -14,6 +14,7 @@ import numpy as np
 from .callbacks import Callback
 from .files import written_atomically
 from .layers import LogSoftmax, Sigmoid, Softmax
+from .layers.checks import whole
 from .losses import Loss
 from .network import Sequential
 from .optimizers import Optimizer
@@ -138,17 +139,17 @@ def fit(
     """
     trainer = Trainer(network, loss, optimizer)
     x, targets = _pair("train", train)
-    if len(x) == 0:
-        raise ValueError("fit: train holds no samples")
     validation = None if validation is None else _pair("validation", validation)
-    if int(batch_size) != batch_size or batch_size < 1:
-        raise ValueError(f"fit: batch_size must be an int of at least 1, got {batch_size}")
-    if int(epochs) != epochs or epochs < 0:
-        raise ValueError(f"fit: epochs must be an int, 0 or more, got {epochs}")
+    batch_size, epochs, seed = whole("fit: batch_size", batch_size), whole("fit: epochs", epochs, 0), whole("fit: seed", seed, 0)
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+        raise TypeError(f"fit: callbacks must be a list, got {callbacks!r}")
     callbacks = list(callbacks)
     for callback in callbacks:
         if not (isinstance(callback, Callback) or callable(callback)) or isinstance(callback, type):
             raise TypeError(f"fit: callbacks must be Callback objects or functions, got {callback!r}")
+    _check_data("train", network, loss, x, targets)
+    if validation is not None:
+        _check_data("validation", network, loss, *validation)
     schedules = [callback for callback in callbacks if isinstance(callback, Schedule)]
     run = Run(network, loss, optimizer, History(), epochs, validation is not None)
     _tell(callbacks, "on_train_begin", run)
@@ -166,11 +167,23 @@ def fit(
     return run.history
 
 
+def _check_data(name: str, network: Sequential, loss: Loss, x: np.ndarray, targets: np.ndarray) -> None:
+    """Errors that would come up in the middle of training come up before it: one sample goes through, all targets are checked."""
+    if len(x) == 0:
+        raise ValueError(f"fit: {name} holds no samples")
+    try:
+        scores = network.forward(x[:1])
+        if type(loss).forward is Loss.forward:  # a loss of the user's own may take other targets
+            loss.check(np.broadcast_to(scores, (len(x), *scores.shape[1:])), targets)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"fit: {name}: {error}") from None
+
+
 def _epoch(run, trainer, x, targets, batch_size, schedules, base_lr, seed, bar, validation) -> None:
     start = time.perf_counter()
     order = np.random.default_rng([seed, run.epoch]).permutation(len(x))
     batches = math.ceil(len(x) / batch_size)
-    total_loss, total_correct = 0.0, 0
+    total_loss, total_correct, seen = 0.0, 0, 0
     for batch in range(batches):
         chosen = order[batch * batch_size : (batch + 1) * batch_size]
         if schedules:
@@ -178,6 +191,7 @@ def _epoch(run, trainer, x, targets, batch_size, schedules, base_lr, seed, bar, 
             trainer.optimizer.lr = base_lr * math.prod(schedule.factor(now) for schedule in schedules)
         value = trainer.step(x[chosen], targets[chosen])
         total_loss += value * len(chosen)
+        seen += len(chosen)
         correct = trainer.loss.correct(trainer.scores, targets[chosen])
         total_correct = None if correct is None else total_correct + correct
         bar.step(value)
@@ -186,9 +200,9 @@ def _epoch(run, trainer, x, targets, batch_size, schedules, base_lr, seed, bar, 
             warnings.warn(f"fit: {run.history.stop_reason}; training ends here. A lower learning rate may help.", stacklevel=3)
             break
     history = run.history
-    history.train_loss.append(total_loss / len(x) if not run.history.stop_reason else value)
+    history.train_loss.append(total_loss / seen)
     if total_correct is not None:
-        history.train_accuracy.append(total_correct / len(x))
+        history.train_accuracy.append(total_correct / seen)
     if validation is not None:
         measured = evaluate(trainer.network, trainer.loss, validation)
         history.validation_loss.append(measured.loss)
@@ -227,6 +241,9 @@ class Evaluation(NamedTuple):
 def evaluate(network: Sequential, loss: Loss, data: tuple[np.ndarray, np.ndarray], batch_size: int = 256) -> Evaluation:
     """The loss and accuracy of the network on (x, targets), in evaluation mode."""
     x, targets = _pair("data", data)
+    batch_size = whole("evaluate: batch_size", batch_size)
+    if len(x) == 0:
+        raise ValueError("evaluate: the mean over no samples is not defined")
     total_loss, correct = 0.0, 0
     for start in range(0, len(x), batch_size):
         batch = targets[start : start + batch_size]
@@ -234,13 +251,12 @@ def evaluate(network: Sequential, loss: Loss, data: tuple[np.ndarray, np.ndarray
         total_loss += loss.forward(scores, batch) * len(batch)
         right = loss.correct(scores, batch)
         correct = None if right is None else correct + right
-    if len(x) == 0:
-        raise ValueError("evaluate: the mean over no samples is not defined")
     return Evaluation(total_loss / len(x), None if correct is None else correct / len(x))
 
 
 def outputs(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
     """The network's output for x (N, …) in evaluation mode, computed in batches."""
+    batch_size = whole("batch_size", batch_size)
     parts = [network.forward(x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
     return np.concatenate(parts) if parts else network.forward(x)
 

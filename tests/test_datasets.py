@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import fastbp.datasets as datasets
+import fastbp.files as files_module
 from fastbp.datasets import DataError, DataNotFoundError, Dataset, Split, lookup, sets
 from fastbp.datasets import download as download_module
 from fastbp.datasets.download import Remote, download, extract
@@ -124,7 +125,7 @@ def test_import_is_cheap_and_independent():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert found.returncode == 0, found.stderr
-    assert found.stdout.split("\n")[:2] == ["[]", "['datasets']"]
+    assert found.stdout.split("\n")[:2] == ["[]", "['datasets', 'files']"]
 
 
 def test_public_names_exist():
@@ -842,8 +843,8 @@ def test_read_only_cache(monkeypatch, cache):
                     raise PermissionError(13, "Permission denied", str(path))
                 return open(path, mode, *rest, **more)
 
-            monkeypatch.setattr(download_module, "open", refuse, raising=False)
-        with pytest.raises(DataNotFoundError, match="cannot write into the folder") as error:
+            monkeypatch.setattr(files_module, "open", refuse, raising=False)
+        with pytest.raises(DataNotFoundError, match="cannot write") as error:
             datasets.mnist()
     finally:
         folder.chmod(0o700)

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from ..files import written_atomically
 from .errors import DataError
 
 TIMEOUT = 20.0  # seconds, for each network operation
@@ -87,28 +87,14 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[BinaryIO]:
-    """Write a file under a temporary name beside ``target``; rename it if all went well.
-
-    Whatever ends the block otherwise, Ctrl-C included, removes the temporary file.
-    """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(8)}.part")
+    """``written_atomically``, with a DataError where the folder cannot be written."""
     try:
-        file = open(temporary, "xb")  # noqa: SIM115 -- closed by the with block below
-    except OSError as error:
-        raise DataError(
-            f"cannot write into the folder {target.parent} ({error.strerror})"
-        ) from error
-    try:
-        with file:
+        with written_atomically(target) as file:
             yield file
-        try:
-            os.replace(temporary, target)
-        except PermissionError:
-            # Windows, when another process has just put the same file there and reads it.
-            if not os.path.isfile(target):
-                raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"cannot write {target} ({error.strerror})") from error
 
 
 def _fetch(url: str, remote: Remote, file: BinaryIO) -> None:

@@ -77,5 +77,5 @@ def _advice(
         f"Download: {error}\n"
         f"To supply it yourself, put {', '.join(files)} {here}into a folder {name}/ inside any "
         f"data folder and set the environment variable {VARIABLE} to that data folder "
-        f"(or pass it as data_dir)."
+        f"(or pass it as data_dir, on the command line --data-dir)."
     )

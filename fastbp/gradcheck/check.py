@@ -39,8 +39,9 @@ def check_gradients(
     an integer kind are passed on as they are; the others are converted to float64.
 
     An element passes if |analytic − numeric| ≤ tolerance · max(|analytic|, |numeric|) + rounding at one of the steps
-    10⁻⁴ … 10⁻⁷, where rounding bounds what float64 arithmetic can have done to the difference, or if it lies on a kink and the analytic value is between the two one-sided slopes (the
-    report counts these). `samples` limits the check to so many random elements of each tensor (all, if None).
+    10⁻⁴ … 10⁻⁷, where rounding bounds what float64 arithmetic can have done to the difference, or if it lies on a kink and the
+    analytic value is between the two one-sided slopes (the report counts these). `samples` limits the check to so
+    many random elements of each tensor (all, if None).
 
     >>> from fastbp import Linear, check_gradients
     >>> check_gradients(Linear(3, 2), np.random.default_rng(0).normal(size=(4, 3))).passed

@@ -68,7 +68,10 @@ def cache_folder() -> Path | None:
     if root is None:
         import platformdirs
 
-        root = os.path.join(platformdirs.user_cache_dir("fastbp", appauthor=False), "kernels")
+        try:
+            root = os.path.join(platformdirs.user_cache_dir("fastbp", appauthor=False), "kernels")
+        except RuntimeError:  # no home directory, and a user whom the system does not know
+            return None
         if not os.path.isabs(root):  # no home directory: '~' was left as it is
             return None
     folder = Path(root).absolute() / f"{FOLDER_PREFIX}{SOURCE_HASH}"

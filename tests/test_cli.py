@@ -1,0 +1,463 @@
+"""The command line: what it prints, writes and refuses."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fastbp
+from fastbp.cli import main
+
+QUICK = ["train", "--model", "softmax", "--epochs", "2"]
+FILES = ["history.json", "network.npz", "training.png"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """network.npz of a convolutional network that knows the digits."""
+    folder = tmp_path_factory.mktemp("trained") / "out"
+    assert main(["train", "--epochs", "6", "--output", str(folder)]) == 0
+    return folder / "network.npz"
+
+
+def run(*arguments, **options):
+    """`python -m fastbp …` in a process of its own."""
+    command = [sys.executable, "-m", "fastbp", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def failed(capsys, code, *arguments):
+    """The one line on standard error with which the command must end, exit status `code`."""
+    assert main([str(argument) for argument in arguments]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("fastbp: ") and err.endswith("\n") and err.count("\n") == 1, err
+    return err
+
+
+def class_table(text):
+    """Images, right ones and the accuracy of each class, as printed."""
+    rows = re.findall(r"^(\d)\s+(\d+)\s+(\d+)\s+([\d.]+)%", text, re.MULTILINE)
+    return {int(label): (int(images), int(right), float(share)) for label, images, right, share in rows}
+
+
+def save_png(path, image, mode="L", size=None):
+    """An image with values in [0, 1] as a file."""
+    picture = Image.fromarray(np.round(np.asarray(image) * 255).astype(np.uint8)).convert(mode)
+    (picture.resize(size, Image.Resampling.NEAREST) if size else picture).save(path)
+    return path
+
+
+# -- train -----------------------------------------------------------------------------------------------------------
+
+
+def test_train_writes_a_network_a_history_and_a_figure(capsys):
+    assert main(QUICK) == 0
+    out, err = capsys.readouterr()
+    assert os.listdir() == ["fastbp-digits-softmax"] and sorted(os.listdir("fastbp-digits-softmax")) == FILES
+    assert all(f"fastbp-digits-softmax{os.sep}{name}" in out for name in FILES)
+    assert "epoch 2/2" in err and "1294 images to train on, 144 for validation, 359 for the test" in out
+    history = json.loads(Path("fastbp-digits-softmax/history.json").read_text())
+    assert history["epochs"] == 2 and len(history["validation_accuracy"]) == 2
+    with Image.open("fastbp-digits-softmax/training.png") as figure:
+        assert figure.format == "PNG" and min(figure.size) > 300
+
+
+def test_the_tables_numbers_are_those_of_the_saved_network(capsys):
+    main(QUICK)
+    out = capsys.readouterr().out
+    network, test = fastbp.load("fastbp-digits-softmax/network.npz"), fastbp.datasets.digits().test
+    predicted = network.forward(test.x).argmax(axis=1)
+    table = class_table(out)
+    for label in range(10):
+        of_class = predicted[test.y == label]
+        images, right, share = table[label]
+        assert (images, right) == (len(of_class), np.sum(of_class == label))
+        assert share == pytest.approx(100 * right / images, abs=0.006)
+    assert f"test accuracy {np.mean(predicted == test.y):.2%}" in out
+
+
+def test_folders_are_numbered_and_nothing_is_overwritten(capsys):
+    for _ in range(3):
+        assert main([*QUICK[:-1], "1"]) == 0
+    names = sorted(os.listdir())
+    assert names == ["fastbp-digits-softmax", "fastbp-digits-softmax-2", "fastbp-digits-softmax-3"]
+    assert len({os.stat(f"{name}/network.npz").st_ino for name in names}) == 3
+
+
+def test_an_output_folder_with_a_network_is_refused(capsys, tmp_path):
+    assert main([*QUICK, "--output", "a/b c"]) == 0
+    before = (tmp_path / "a/b c/network.npz").read_bytes()
+    capsys.readouterr()
+    assert "already holds a network.npz" in failed(capsys, 2, *QUICK, "--seed", 1, "--output", "a/b c")
+    assert (tmp_path / "a/b c/network.npz").read_bytes() == before
+
+
+def test_an_output_that_is_a_file_is_an_error_that_names_it(capsys, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert "file" in failed(capsys, 1, *QUICK, "--output", "file")
+    assert "file" in failed(capsys, 1, *QUICK, "--output", "file/below")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_seed_decides_and_the_same_seed_gives_the_same_network(capsys):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        assert main(["train", "--model", "mlp", "--epochs", "1", "--seed", str(seed), "--output", name]) == 0
+    a, b, c = (fastbp.load(f"{name}/network.npz").parameter_vector for name in "abc")
+    assert a.tobytes() == b.tobytes() != c.tobytes()
+
+
+def test_options_do_what_they_say(capsys):
+    arguments = "--model mlp --epochs 1 --batch-size 50 --optimizer adamw --lr 0.02 --weight-decay 0.3 --dtype float64 --seed 5"
+    assert main(["train", *arguments.split(), "--output", "out"]) == 0
+    data = fastbp.datasets.digits(dtype=np.float64)
+    train, _ = fastbp.datasets.split(data.train, (0.9, 0.1), seed=5)
+    network = fastbp.models.mlp([64, 100, 10], dtype=np.float64, seed=5)
+    trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.AdamW(lr=0.02, weight_decay=0.3))
+    order = np.random.default_rng([5, 0]).permutation(len(train.y))
+    for start in range(0, len(order), 50):
+        chosen = order[start : start + 50]
+        trainer.step(train.x[chosen], train.y[chosen])
+    saved = fastbp.load("out/network.npz")
+    assert saved.dtype == np.float64
+    np.testing.assert_allclose(saved.parameter_vector, network.parameter_vector, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop", "adagrad"])
+def test_every_optimizer_learns_with_its_default_rate(capsys, optimizer):
+    assert main(["train", "--model", "mlp", "--epochs", "8", "--optimizer", optimizer, "--output", "out"]) == 0
+    assert float(re.search(r"test accuracy ([\d.]+)%", capsys.readouterr().out)[1]) > 85
+
+
+def test_a_batch_larger_than_the_data_trains_once_an_epoch(capsys):
+    assert main([*QUICK, "--batch-size", "100000", "--output", "out"]) == 0
+    assert json.loads(Path("out/history.json").read_text())["epochs"] == 2
+
+
+def test_a_training_that_diverges_says_so_without_a_line_of_source_code():
+    result = run("train", "--model", "mlp", "--lr", "1e30", "--epochs", "3", "--output", "out")
+    assert "the loss is" in result.stderr and "lower --lr" in result.stderr
+    assert "cli.py" not in result.stderr and "warnings.warn" not in result.stderr and "fit(" not in result.stderr
+
+
+# -- predict ---------------------------------------------------------------------------------------------------------
+
+
+def test_predict_without_images_repeats_the_test_sets_table(capsys, trained):
+    assert main(["predict", str(trained)]) == 0
+    out = capsys.readouterr().out
+    network, test = fastbp.load(trained), fastbp.datasets.digits().test
+    accuracy = np.mean(network.forward(test.x).argmax(axis=1) == test.y)
+    assert f"test accuracy {accuracy:.2%}" in out and len(class_table(out)) == 10 and accuracy > 0.9
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "1"])
+@pytest.mark.parametrize("invert", [False, True])
+def test_predict_reads_image_files_of_every_kind(capsys, trained, tmp_path, mode, invert):
+    network, test = fastbp.load(trained), fastbp.datasets.digits().test
+    images = np.round(test.x[:8, 0]) if mode == "1" else test.x[:8, 0]
+    expected = network.forward(np.ascontiguousarray(images[:, None])).argmax(axis=1)
+    paths = [save_png(tmp_path / f"{n}.png", 1 - image if invert else image, mode) for n, image in enumerate(images)]
+    assert main(["predict", str(trained), *map(str, paths), *["--invert"] * invert]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(path) for path in paths]
+    assert [int(line.split(": ")[1][0]) for line in lines] == expected.tolist()
+
+
+def test_predict_prints_the_three_largest_probabilities(capsys, trained, tmp_path):
+    image = np.round(fastbp.datasets.digits().test.x[3, 0] * 255) / 255
+    assert main(["predict", str(trained), str(save_png(tmp_path / "a.png", image))]) == 0
+    found = re.findall(r"(\d) ([\d.]+)%", capsys.readouterr().out.split("(")[1])
+    scores = fastbp.load(trained).forward(image[None, None].astype(np.float32))[0].astype(np.float64)
+    chances = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    best = np.argsort(-chances)[:3]
+    assert [int(label) for label, _ in found] == best.tolist()
+    np.testing.assert_allclose([float(share) for _, share in found], 100 * chances[best], atol=0.06)
+
+
+def test_predict_resizes_larger_images(capsys, trained, tmp_path):
+    images = fastbp.datasets.digits().test
+    paths = [save_png(tmp_path / f"{n}.png", images.x[n, 0], size=(40, 56)) for n in range(20)]
+    assert main(["predict", str(trained), *map(str, paths)]) == 0
+    found = [int(line.split(": ")[1][0]) for line in capsys.readouterr().out.splitlines()]
+    assert np.mean(found == images.y[:20]) > 0.8
+
+
+def test_predict_reads_sixteen_bit_greyscale(capsys, trained, tmp_path):
+    test = fastbp.datasets.digits().test
+    for n in range(5):
+        Image.fromarray(np.round(test.x[n, 0] * 65535).astype(np.uint16)).save(tmp_path / f"{n}.png")
+    expected = fastbp.load(trained).forward(test.x[:5]).argmax(axis=1)
+    assert main(["predict", str(trained), *(str(tmp_path / f"{n}.png") for n in range(5))]) == 0
+    assert [int(line.split(": ")[1][0]) for line in capsys.readouterr().out.splitlines()] == expected.tolist()
+
+
+def test_files_that_are_no_images_are_named(capsys, trained, tmp_path):
+    whole = save_png(tmp_path / "whole.png", np.random.default_rng(0).random((60, 60)))
+    for name, content in {"text.png": b"hello", "empty.png": b"", "cut.png": whole.read_bytes()[:1500]}.items():
+        (tmp_path / name).write_bytes(content)
+        assert name in failed(capsys, 1, "predict", trained, tmp_path / name)
+    (tmp_path / "folder").mkdir()
+    assert "folder" in failed(capsys, 1, "predict", trained, tmp_path / "folder")
+    assert "nowhere.png" in failed(capsys, 1, "predict", trained, tmp_path / "nowhere.png")
+
+
+def test_a_huge_image_is_refused_in_a_line(capsys, trained, tmp_path):
+    Image.new("1", (20000, 20000)).save(tmp_path / "huge.png")
+    assert "huge.png" in failed(capsys, 1, "predict", trained, tmp_path / "huge.png")
+
+
+def broken_networks(folder, network):
+    content = network.read_bytes()
+    np.savez(folder / "other.npz", a=np.arange(3))
+    for name, text in {
+        "empty": b"",
+        "text": b"hello",
+        "cut": content[: len(content) // 2],
+        "flipped": content[:2000] + bytes([content[2000] ^ 255]) + content[2001:],
+    }.items():
+        (folder / f"{name}.npz").write_bytes(text)
+    return ["other.npz", "empty.npz", "text.npz", "cut.npz", "flipped.npz"]
+
+
+@pytest.mark.parametrize("command", ["predict", "summary"])
+def test_broken_network_files_are_named_in_a_line(capsys, trained, tmp_path, command):
+    for name in broken_networks(tmp_path, trained):
+        error = failed(capsys, 1, command, tmp_path / name)
+        assert name in error and "unsafely" not in error  # NumPy's advice to trust a pickle
+    assert "nowhere.npz" in failed(capsys, 1, command, tmp_path / "nowhere.npz")
+    assert str(tmp_path) in failed(capsys, 1, command, tmp_path)
+
+
+def test_a_lone_array_is_no_network_either(capsys, tmp_path):
+    np.save(tmp_path / "array.npy", np.arange(3))
+    assert "array.npy" in failed(capsys, 1, "predict", tmp_path / "array.npy")
+
+
+@pytest.mark.parametrize("command", ["predict", "summary"])
+def test_a_network_that_train_did_not_write_is_refused(capsys, tmp_path, command):
+    fastbp.models.mlp([64, 10]).save(tmp_path / "own.npz")
+    assert "not written by fastbp train" in failed(capsys, 1, command, tmp_path / "own.npz")
+
+
+# -- check and summary -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model, tensors", [("softmax", 2), ("mlp", 4), ("cnn", 6)])
+def test_check_prints_a_row_for_every_tensor(capsys, model, tensors):
+    assert main(["check", "--model", model, "--samples", "5"]) == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r"\b\d\.(?:weight|bias)\b", out)) == tensors
+
+
+def test_check_fails_where_a_gradient_is_wrong(capsys, monkeypatch):
+    right = fastbp.ReLU.backward
+    monkeypatch.setattr(fastbp.ReLU, "backward", lambda *args, **options: right(*args, **options) * 1.01)
+    assert main(["check", "--model", "mlp", "--samples", "5"]) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, count",
+    [
+        (["--model", "lenet5", "--data", "mnist"], "61,706"),
+        (["--model", "mlp", "--data", "mnist"], "79,510"),
+        (["--model", "softmax", "--data", "cifar10"], "30,730"),
+        ([], "30,230"),
+    ],
+)
+def test_summary_counts_parameters(capsys, arguments, count):
+    assert main(["summary", *arguments]) == 0
+    assert f"{count} parameters" in capsys.readouterr().out
+
+
+def test_summary_of_a_trained_network(capsys, trained):
+    assert main(["summary", str(trained)]) == 0
+    assert capsys.readouterr().out == fastbp.load(trained).summary((1, 8, 8)) + "\n"
+
+
+# -- wrong arguments -------------------------------------------------------------------------------------------------
+
+
+WRONG = [
+    "",
+    "fly",
+    "train --epochs 0",
+    "train --epochs -1",
+    "train --epochs 1.5",
+    "train --epochs many",
+    "train --epochs",
+    "train --batch-size 0",
+    "train --lr 0",
+    "train --lr -1",
+    "train --lr nan",
+    "train --lr inf",
+    "train --lr fast",
+    "train --weight-decay -0.1",
+    "train --data letters",
+    "train --model vgg",
+    "train --optimizer lbfgs",
+    "train --dtype float16",
+    "train --seed -1",
+    "train --seed x",
+    "train --colour",
+    "train surplus",
+    "predict",
+    "check --samples 0",
+    "summary a b",
+    "train --model lenet5 --data digits",
+    "summary --model lenet5",
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_arguments_exit_2_with_one_line(capsys, arguments):
+    failed(capsys, 2, *arguments.split())
+    assert not os.listdir()
+
+
+@pytest.mark.parametrize("arguments", [["train", "--lr", "a\nb"], ["train", "two\nlines"], ["train", "--data", "a\nb"]])
+def test_wrong_arguments_with_line_breaks_are_one_line_too(capsys, arguments):
+    failed(capsys, 2, *arguments)
+
+
+@pytest.mark.parametrize("data", ["mnist", "notmnist", "cifar10"])
+def test_missing_data_is_an_error_that_says_which_files_go_where(capsys, tmp_path, data):
+    (tmp_path / "data").mkdir()
+    error = failed(capsys, 1, "train", "--data", data, "--data-dir", tmp_path / "data")
+    assert data in error and str(tmp_path / "data") in error and "not there" in error
+    assert os.listdir() == ["data"]
+
+
+def test_help_and_version_exit_0(capsys):
+    for arguments, text in ((["--help"], "predict"), (["train", "--help"], "--batch-size"), (["--version"], fastbp.__version__)):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == 0 and text in capsys.readouterr().out
+
+
+# -- in processes of their own ---------------------------------------------------------------------------------------
+
+
+def started(*arguments, **options):
+    command = [sys.executable, "-m", "fastbp", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("waited for a minute in vain")
+
+
+def test_ctrl_c_in_training_keeps_the_last_checkpoint_and_says_so(tmp_path):
+    process = started("train", "--model", "mlp", "--epochs", "100000", "--output", "out")
+    wait_for(lambda: (tmp_path / "out" / "network.npz").exists())
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    last = err.splitlines()[-1]
+    assert process.returncode == 130 and "Traceback" not in err
+    said = re.fullmatch(r"fastbp: interrupted. out/network.npz holds the network after epoch (\d+)", last)
+    assert said and int(said[1]) >= 1
+    assert sorted(os.listdir("out")) == ["history.json", "network.npz"]
+    assert np.isfinite(fastbp.load("out/network.npz").parameter_vector).all()
+
+
+def test_ctrl_c_before_the_first_epoch_has_ended_says_that_nothing_is_saved(tmp_path, capsys, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fastbp.Trainer, "step", interrupt)
+    assert main([*QUICK, "--output", "out"]) == 130
+    assert "nothing is saved" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_ctrl_c_after_training_says_where_the_network_is(tmp_path, capsys, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fastbp.cli, "_draw", interrupt)
+    assert main([*QUICK, "--output", "out"]) == 130
+    assert "network.npz" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    for arguments in (["summary"], ["--help"]):
+        process = started(*arguments)
+        process.stdout.close()  # as `| head -0` does
+        err = process.stderr.read()
+        process.stderr.close()
+        process.wait(timeout=60)
+        assert err == "", arguments
+
+
+def test_python_m_and_the_installed_command_agree():
+    result = run("summary", "--model", "softmax")
+    assert result.returncode == 0 and "650 parameters" in result.stdout and result.stderr == ""
+    result = run("train", "--epochs", "0")
+    assert result.returncode == 2 and result.stdout == "" and result.stderr.count("\n") == 1
+
+
+def test_it_trains_without_a_home_and_with_nothing_to_write_but_the_output(tmp_path):
+    (tmp_path / "file").write_text("")
+    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
+    nowhere = str(tmp_path / "file" / "home")  # below a file: can't be made, not even by root
+    result = run(*QUICK, env={**kept, "HOME": nowhere, "FASTBP_CACHE_DIR": f"{nowhere}/cache"})
+    assert result.returncode == 0, result.stderr
+    assert sorted(os.listdir()) == ["fastbp-digits-softmax", "file"] and sorted(os.listdir("fastbp-digits-softmax")) == FILES
+    assert "Traceback" not in result.stderr and "Warning" not in result.stderr and "~" not in os.listdir()
+
+
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_it_trains_for_a_user_that_the_system_does_not_know(home):
+    """As `docker run --user 12345` has it: no entry in the list of users, and a HOME that helps no further."""
+    code = """if True:
+        import pwd, sys
+        def unknown(uid):
+            raise KeyError(f"getpwuid(): uid not found: {uid}")
+        pwd.getpwuid = unknown
+        from fastbp.cli import main
+        sys.exit(main(sys.argv[1:]))
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in ("HOME", "FASTBP_CACHE_DIR", "XDG_CACHE_HOME")}
+    env = kept if home is None else {**kept, "HOME": home}
+    result = subprocess.run([sys.executable, "-c", code, *QUICK], env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    assert os.listdir() == ["fastbp-digits-softmax"] and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("folder", ["größe", "a\udcffb"])
+def test_a_folder_whose_name_the_terminal_cannot_show_is_no_traceback(folder):
+    result = run(*QUICK, "--output", folder, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert "Traceback" not in result.stderr
+
+
+def test_plain_ascii_output_is_enough(tmp_path):
+    for arguments in (["check", "--model", "softmax", "--samples", "2"], [*QUICK, "--output", "out"], ["train", "--help"]):
+        result = run(*arguments, env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+        assert result.returncode == 0, result.stderr
+
+
+# -- real data -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not os.environ.get("FASTBP_DATA"), reason="FASTBP_DATA is not set: it names the folder with mnist/")
+def test_softmax_regression_learns_mnist(capsys):
+    assert main(["train", "--data", "mnist", "--model", "softmax", "--epochs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "54000 images to train on, 6000 for validation, 10000 for the test" in out
+    assert float(re.search(r"test accuracy ([\d.]+)%", out)[1]) > 89
+    assert sum(images for images, _, _ in class_table(out).values()) == 10000
