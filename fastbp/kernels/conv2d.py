@@ -1,23 +1,133 @@
 """Two-dimensional convolution of deep learning: the cross-correlation of the input with each filter.
 
-x (N, C, H, W) input · w (F, C, KH, KW) filters · b (F,) bias or None · y, dout (N, F, OH, OW)
+x (N, C, H, W) input · w (F, C, KH, KW) filters · b (F,) bias or None · y, dout (N, F, OH, OW) output
 
     y[n, f, i, j] = b[f] + Σ_{c,p,q} w[f, c, p, q] · x[n, c, i·sh + p − top, j·sw + q − left]
 
 `stride` is (sh, sw); `before` is (top, left), the zeros put before the first row and column. How many follow the last is
-implied by OH and OW.
+implied by OH and OW. There are two ways, `shifted` and `unfolded`; the layer chooses.
 
-One image at a time is unfolded: `patches` (C·KH·KW, OH·OW), scratch of the caller's, holds under each output pixel
-the inputs that its window sees. Then all three passes are matrix products, handed to BLAS:
+Shifted rows, for stride 1: one image at a time is padded to (C, PH, PW) and its pixels are numbered t = i·PW + j. Then tap
+k = (c, p, q) of output t reads pixel t + at[k], at[k] = c·PH·PW + p·PW + q, for every t: the image is never unfolded, and each
+tap is a contiguous vector. Outputs in the last KW − 1 columns of a row mix two rows; they are computed and left out.
 
-    y[n] = w patches        dw = Σ_n dout[n] patchesᵀ        dpatches = wᵀ dout[n], folded back onto dx[n]
+    y[f, t] = Σ_k w[f, k] x[at[k] + t]      dw[f, k] = Σ_t dout[f, t] x[at[k] + t]
+    dx[c, t] = Σ_{f,p,q} w[f, c, p, q] dout[f, t − p·PW − q]
 
-A direct loop nest in plain Numba took 0.9 (6 filters) to 6.5 times as long forward (64 filters of 3×3×64).
+Unfolded, for any stride: `patches` (C·KH·KW, n·OH·OW) holds under each output of n images the inputs that its window sees,
+
+    y = w patches        dw = dout patchesᵀ        dx = wᵀ dout, folded back onto the images
 """
 
 import numpy as np
 
 from .jit import kernel
+from .matmul import add_inner_product_at, inner_product, outer_product, outer_product_at
+
+SHIFTED_FROM = 100  # pixels of an output map; below, the sums over t are too short for the tiles (8×8 maps: unfolding wins)
+COLUMNS = 384  # of patches, from as many images as it takes to fill the tiles: at most 3.5 MB for 256 channels and 3×3 filters
+
+
+def is_shifted(stride: tuple[int, int], output_size: tuple[int, int]) -> bool:
+    """Which of the two ways is the faster one."""
+    return stride == (1, 1) and output_size[0] * output_size[1] >= SHIFTED_FROM
+
+
+# -- shifted rows ------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def put(image, wide, start, rows, row):
+    """wide[start + c·rows·row + h·row + j] = image[c, h, j]: (C, H, W) into rows `row` long, `rows` of them to a channel"""
+    for c in range(image.shape[0]):
+        for h in range(image.shape[1]):
+            place = wide[start + (c * rows + h) * row : start + (c * rows + h) * row + image.shape[2]]
+            for j in range(place.size):
+                place[j] = image[c, h, j]
+
+
+@kernel
+def taps(at, C, kernel_size, padded, first, step):
+    """at[(c, p, q)] = first + c·step + p·PW + q for padded = (PH, PW)"""
+    (KH, KW), PW = kernel_size, padded[1]
+    for c in range(C):
+        for p in range(KH):
+            for q in range(KW):
+                at[(c * KH + p) * KW + q] = first + c * step + p * PW + q
+
+
+@kernel
+def take(wide, size, row, maps, b):
+    """maps[f, i, j] = wide[f·size + i·row + j] + b[f]"""
+    for f in range(maps.shape[0]):
+        bias = maps.dtype.type(0) if b is None else b[f]
+        for i in range(maps.shape[1]):
+            start = f * size + i * row
+            pixels, out = wide[start : start + maps.shape[2]], maps[f, i]
+            for j in range(out.size):
+                out[j] = pixels[j] + bias
+
+
+@kernel
+def shifted_forward(x, w, b, y, before):
+    """y = b + w ⋆ x"""
+    (N, C), (F, OH, OW), (KH, KW), K = x.shape[:2], y.shape[1:], w.shape[2:], w.size // w.shape[0]
+    PH, PW = OH + KH - 1, OW + KW - 1
+    T = (OH - 1) * PW + OW
+    in_w, in_x, image, wide = np.empty(K, np.int64), np.empty(K, np.int64), np.empty(C * PH * PW, x.dtype), np.empty(F * T, x.dtype)
+    taps(in_x, C, (KH, KW), (PH, PW), 0, PH * PW)
+    for k in range(K):
+        in_w[k] = k
+    image[:] = 0
+    for n in range(N):
+        put(x[n], image, before[0] * PW + before[1], PH, PW)
+        outer_product_at(w.reshape(-1), (K, in_w), image, (0, in_x), wide, (F, T, K))
+        take(wide, T, PW, y[n], b)
+
+
+@kernel
+def shifted_backward_input(dout, w, dx, before):
+    """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w)
+
+    Without padding this is the full convolution of dout with the filters. dout's maps lie in rows of PW numbers with zeros around,
+    `margin` of them before the first pixel."""
+    (N, F, OH, OW), (C, H, W), (KH, KW), K = dout.shape, dx.shape[1:], w.shape[2:], w.size // w.shape[0]
+    PH, PW = OH + KH - 1, OW + KW - 1
+    margin = (KH - 1) * PW + KW - 1
+    size, T = margin + PH * PW, (H - 1) * PW + W
+    around, wide = np.empty(F * size, dout.dtype), np.empty(C * T, dout.dtype)
+    in_w, in_dout = np.empty(F * KH * KW, np.int64), np.empty(F * KH * KW, np.int64)
+    taps(in_w, F, (KH, KW), (KH, KW), 0, K)
+    taps(in_dout, F, (KH, KW), (PH, PW), 0, 0)
+    for f in range(F):
+        for k in range(f * KH * KW, (f + 1) * KH * KW):
+            in_dout[k] = f * size + margin - in_dout[k]
+    around[:] = 0
+    for n in range(N):
+        for f in range(F):
+            put(dout[n, f : f + 1], around, f * size + margin, OH, PW)
+        start = before[0] * PW + before[1]
+        outer_product_at(w.reshape(-1), (KH * KW, in_w), around, (start, in_dout), wide, (C, T, F * KH * KW))
+        take(wide, T, PW, dx[n], None)
+
+
+@kernel
+def shifted_backward_weight(dout, x, dw, before):
+    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, f, i, j] · x[n, c, i + p − top, j + q − left]"""
+    (N, F, OH, OW), C, (KH, KW), K = dout.shape, x.shape[1], dw.shape[2:], dw.size // dw.shape[0]
+    PH, PW = OH + KH - 1, OW + KW - 1
+    in_x, image, wide = np.empty(K, np.int64), np.empty(C * PH * PW, x.dtype), np.empty(F * OH * PW, x.dtype)
+    taps(in_x, C, (KH, KW), (PH, PW), 0, PH * PW)
+    dw[:] = 0
+    image[:] = 0
+    wide[:] = 0
+    for n in range(N):
+        put(x[n], image, before[0] * PW + before[1], PH, PW)
+        put(dout[n], wide, 0, OH, PW)
+        add_inner_product_at(wide, (0, OH * PW), image, in_x, dw.reshape(-1), (F, K, (OH - 1) * PW + OW))
+
+
+# -- unfolded ----------------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -29,8 +139,8 @@ def span(tap, before, stride, size, outputs):
 
 
 @kernel
-def unfold(x, patches, kernel_size, stride, before, output_size):
-    """patches[(c, p, q), (i, j)] = x[c, i·sh + p − top, j·sw + q − left], 0 outside, for one image x (C, H, W)"""
+def unfold(x, patches, first, kernel_size, stride, before, output_size):
+    """patches[(c, p, q), first + (i, j)] = x[c, i·sh + p − top, j·sw + q − left], 0 outside, for one image x (C, H, W)"""
     (KH, KW), (OH, OW) = kernel_size, output_size
     k = 0
     for c in range(x.shape[0]):
@@ -38,7 +148,7 @@ def unfold(x, patches, kernel_size, stride, before, output_size):
             i0, i1 = span(p, before[0], stride[0], x.shape[1], OH)
             for q in range(KW):
                 j0, j1 = span(q, before[1], stride[1], x.shape[2], OW)
-                patch = patches[k].reshape(OH, OW)
+                patch = patches[k, first : first + OH * OW].reshape(OH, OW)
                 patch[:i0] = 0
                 patch[i1:] = 0
                 for i in range(i0, i1):
@@ -57,8 +167,8 @@ def unfold(x, patches, kernel_size, stride, before, output_size):
 
 
 @kernel
-def fold(patches, x, kernel_size, stride, before, output_size):
-    """x[c, i·sh + p − top, j·sw + q − left] = Σ patches[(c, p, q), (i, j)]: the adjoint of `unfold`"""
+def fold(patches, first, x, kernel_size, stride, before, output_size):
+    """x[c, i·sh + p − top, j·sw + q − left] = Σ patches[(c, p, q), first + (i, j)]: the adjoint of `unfold`"""
     (KH, KW), (OH, OW) = kernel_size, output_size
     x[:] = 0
     k = 0
@@ -67,7 +177,7 @@ def fold(patches, x, kernel_size, stride, before, output_size):
             i0, i1 = span(p, before[0], stride[0], x.shape[1], OH)
             for q in range(KW):
                 j0, j1 = span(q, before[1], stride[1], x.shape[2], OW)
-                patch = patches[k].reshape(OH, OW)
+                patch = patches[k, first : first + OH * OW].reshape(OH, OW)
                 for i in range(i0, i1):
                     pixels = x[c, i * stride[0] + p - before[0], j0 * stride[1] + q - before[1] :]
                     row = patch[i, j0:j1]
@@ -81,36 +191,64 @@ def fold(patches, x, kernel_size, stride, before, output_size):
 
 
 @kernel
-def conv2d_forward(x, w, b, y, patches, stride, before):
+def gather(dout, maps):
+    """maps[f, (n, i, j)] = dout[n, f, i, j], 0 in the columns of samples that dout has not"""
+    N, F, P = dout.shape[0], dout.shape[1], dout.shape[2] * dout.shape[3]
+    for f in range(F):
+        for n in range(N):
+            row, place = dout[n, f].reshape(-1), maps[f, n * P : (n + 1) * P]
+            for t in range(P):
+                place[t] = row[t]
+        maps[f, N * P :] = 0
+
+
+@kernel
+def unfolded_forward(x, w, b, y, stride, before):
     """y = b + w ⋆ x"""
-    for n in range(x.shape[0]):
-        unfold(x[n], patches, w.shape[2:], stride, before, y.shape[2:])
-        np.dot(w.reshape(w.shape[0], patches.shape[0]), patches, y[n].reshape(w.shape[0], patches.shape[1]))
-        if b is not None:
-            for f in range(y.shape[1]):
-                y[n, f] += b[f]
+    (N, F, OH, OW), kernel_size, K = y.shape, w.shape[2:], w.size // w.shape[0]
+    P = OH * OW
+    group = max(1, min(N, COLUMNS // P))
+    patches, maps = np.empty((K, group * P), x.dtype), np.empty((F, group * P), x.dtype)
+    for first in range(0, N, group):
+        last = min(first + group, N)
+        for n in range(first, last):
+            unfold(x[n], patches, (n - first) * P, kernel_size, stride, before, (OH, OW))
+        outer_product(w.reshape(-1), (K, 1), patches.reshape(-1), maps.reshape(-1), (F, group * P, K))
+        for n in range(first, last):
+            take(maps.reshape(-1)[(n - first) * P :], group * P, OW, y[n], b)
 
 
 @kernel
-def conv2d_backward_input(dout, w, dx, patches, stride, before):
-    """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w)
-
-    For stride 1 and no padding this is the full convolution of dout with the filters."""
-    for n in range(dx.shape[0]):
-        np.dot(w.reshape(w.shape[0], patches.shape[0]).T, dout[n].reshape(w.shape[0], patches.shape[1]), patches)
-        fold(patches, dx[n], w.shape[2:], stride, before, dout.shape[2:])
+def unfolded_backward_input(dout, w, dx, stride, before):
+    """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w)"""
+    (N, F, OH, OW), kernel_size, K = dout.shape, w.shape[2:], w.size // w.shape[0]
+    P = OH * OW
+    group = max(1, min(N, COLUMNS // P))
+    patches, maps = np.empty((K, group * P), dout.dtype), np.empty((F, group * P), dout.dtype)
+    for first in range(0, N, group):
+        gather(dout[first : first + group], maps)
+        outer_product(w.reshape(-1), (1, K), maps.reshape(-1), patches.reshape(-1), (K, group * P, F))
+        for n in range(first, min(first + group, N)):
+            fold(patches, (n - first) * P, dx[n], kernel_size, stride, before, (OH, OW))
 
 
 @kernel
-def conv2d_backward_weight(dout, x, dw, patches, stride, before):
+def unfolded_backward_weight(dout, x, dw, stride, before):
     """dw[f, c, p, q] = Σ_{n,i,j} dout[n, f, i, j] · x[n, c, i·sh + p − top, j·sw + q − left]"""
-    dw[:] = 0
-    sums = dw.reshape(dw.shape[0], patches.shape[0])
-    image = np.empty_like(sums)
-    for n in range(x.shape[0]):
-        unfold(x[n], patches, dw.shape[2:], stride, before, dout.shape[2:])
-        np.dot(dout[n].reshape(dw.shape[0], patches.shape[1]), patches.T, image)
-        sums += image
+    (N, F, OH, OW), kernel_size, K = dout.shape, dw.shape[2:], dw.size // dw.shape[0]
+    P = OH * OW
+    group = max(1, min(N, COLUMNS // P))
+    patches, maps, part = np.empty((K, group * P), x.dtype), np.empty((F, group * P), x.dtype), np.empty(F * K, x.dtype)
+    sums = dw.reshape(-1)
+    sums[:] = 0
+    patches[:] = 0
+    for first in range(0, N, group):
+        gather(dout[first : first + group], maps)
+        for n in range(first, min(first + group, N)):
+            unfold(x[n], patches, (n - first) * P, kernel_size, stride, before, (OH, OW))
+        inner_product(maps.reshape(-1), patches.reshape(-1), part, (F, K, group * P))
+        for k in range(sums.size):
+            sums[k] += part[k]
 
 
 @kernel

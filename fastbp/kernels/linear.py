@@ -1,20 +1,16 @@
 """Fully connected layer: y = x Wᵀ + b.
 
 x (N, D) input · w (F, D) weight · b (F,) bias or None · y, dout (N, F) output and its gradient
-
-The three products are matrix products, handed to BLAS.
 """
 
-import numpy as np
-
 from .jit import kernel
+from .matmul import inner_product, outer_product
 
 
 @kernel
 def linear_forward(x, w, b, y):
     """y[n, f] = Σ_d x[n, d] w[f, d] + b[f]"""
-    if x.shape[0] > 0:
-        np.dot(x, w.T, y)
+    inner_product(x.reshape(-1), w.reshape(-1), y.reshape(-1), (x.shape[0], w.shape[0], x.shape[1]))
     if b is not None:
         for n in range(y.shape[0]):
             for f in range(y.shape[1]):
@@ -24,17 +20,15 @@ def linear_forward(x, w, b, y):
 @kernel
 def linear_backward_input(dout, w, dx):
     """dx[n, d] = Σ_f dout[n, f] w[f, d]"""
-    if dx.shape[0] > 0:
-        np.dot(dout, w, dx)
+    (N, F), D = dout.shape, w.shape[1]
+    outer_product(dout.reshape(-1), (F, 1), w.reshape(-1), dx.reshape(-1), (N, D, F))
 
 
 @kernel
 def linear_backward_weight(dout, x, dw):
     """dw[f, d] = Σ_n dout[n, f] x[n, d]"""
-    if x.shape[0] > 0:
-        np.dot(dout.T, x, dw)
-    else:
-        dw[:] = 0
+    (N, F), D = dout.shape, x.shape[1]
+    outer_product(dout.reshape(-1), (1, F), x.reshape(-1), dw.reshape(-1), (F, D, N))
 
 
 @kernel

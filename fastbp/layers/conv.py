@@ -1,7 +1,5 @@
 """Two-dimensional convolution."""
 
-import numpy as np
-
 from .. import initializers
 from ..kernels import conv2d
 from .base import Layer
@@ -93,28 +91,32 @@ class Conv2d(Layer):
         x = self.expect(x, "N", self.in_channels, "H", "W")
         before, output = self._geometry(x.shape[2:])
         y = self.buffer(out, (len(x), self.out_channels, *output), x)
-        patches = self._patches(output, x.dtype)
-        conv2d.conv2d_forward(x, self.weight.value, self.bias and self.bias.value, y, patches, self.stride, before)
+        bias = self.bias and self.bias.value
+        if conv2d.is_shifted(self.stride, output):
+            conv2d.shifted_forward(x, self.weight.value, bias, y, before)
+        else:
+            conv2d.unfolded_forward(x, self.weight.value, bias, y, self.stride, before)
         self.cache = (x, before, output)
         return y
 
     def backward(self, dout, need_dx=True, out=None):
         x, before, output = self.cache
         dout = self.expect(dout, len(x), self.out_channels, *output, what="dout")
-        patches = self._patches(output, x.dtype)
-        conv2d.conv2d_backward_weight(dout, x, self.weight.grad, patches, self.stride, before)
+        shifted = conv2d.is_shifted(self.stride, output)
+        if shifted:
+            conv2d.shifted_backward_weight(dout, x, self.weight.grad, before)
+        else:
+            conv2d.unfolded_backward_weight(dout, x, self.weight.grad, self.stride, before)
         if self.bias:
             conv2d.conv2d_backward_bias(dout, self.bias.grad)
         if not need_dx:
             return None
         dx = self.buffer(out, x.shape, dout)
-        conv2d.conv2d_backward_input(dout, self.weight.value, dx, patches, self.stride, before)
+        if shifted:
+            conv2d.shifted_backward_input(dout, self.weight.value, dx, before)
+        else:
+            conv2d.unfolded_backward_input(dout, self.weight.value, dx, self.stride, before)
         return dx
-
-    def _patches(self, output: tuple[int, int], dtype) -> np.ndarray:
-        """Scratch for the kernels: one unfolded image."""
-        KH, KW = self.kernel_size
-        return np.empty((self.in_channels * KH * KW, output[0] * output[1]), dtype)
 
     def output_shape(self, input_shape):
         if len(input_shape) != 3 or input_shape[0] != self.in_channels:

@@ -1,0 +1,45 @@
+"""What the tiles of simd.py compute, in NumPy: the definition that tests hold them to, and what runs where the JIT is off."""
+
+import numpy as np
+
+
+def lanes(x):
+    """Any number does; this one leaves tails."""
+    return 4
+
+
+def outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns):
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n]"""
+    outer_at(a, a0, am, np.arange(K) * ak, b, b0, np.arange(K) * bk, K, c, c0, cm, rows, columns)
+
+
+def outer_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns):
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + ak[k]] · b[b0 + bk[k] + n]"""
+    across = b[b0 + bk[:K, None] + np.arange(columns)]
+    for m in range(rows):
+        c[c0 + m * cm : c0 + m * cm + columns] = a[a0 + m * am + ak[:K]] @ across
+
+
+def dot(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k] · b[b0 + n·bn + k], + c with `add`"""
+    dot_at(a, a0, am, b, 0, b0 + np.arange(columns) * bn, K, c, c0, cm, rows, columns, add)
+
+
+def dot_at(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k] · b[bn[b0 + n] + k], + c with `add`"""
+    for m in range(rows):
+        for n in range(columns):
+            start, where = bn[b0 + n], c0 + m * cm + n
+            value = a[a0 + m * am : a0 + m * am + K] @ b[start : start + K]
+            c[where] = c[where] + value if add else value
+
+
+def pool_pairs(x, top, low, y, argmax, out, first, width, columns):
+    """y[out + j] = the first maximum of the 2×2 pixels at top + 2j and low + 2j, argmax[out + j] its number from `first`"""
+    for j in range(columns):
+        best, number = x[top + 2 * j], 0
+        for step, at in ((1, top + 2 * j + 1), (width, low + 2 * j), (width + 1, low + 2 * j + 1)):
+            if x[at] > best or x[at] != x[at]:
+                best, number = x[at], step
+        y[out + j] = best
+        argmax[out + j] = first + 2 * j + number

@@ -1,0 +1,142 @@
+"""The tiles against their definition in NumPy, for every number of rows and columns, and nothing touched beside them."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastbp.kernels import matmul, plain, pool2d, simd
+from fastbp.kernels.jit import kernel
+
+dtypes = st.sampled_from([np.float32, np.float64])
+seeds = st.integers(0, 2**32 - 1)
+
+
+@kernel
+def outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns):
+    simd.outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns)
+
+
+@kernel
+def outer_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns):
+    simd.outer_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns)
+
+
+@kernel
+def dot(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
+    simd.dot(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add)
+
+
+@kernel
+def dot_at(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
+    simd.dot_at(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add)
+
+
+@kernel
+def lanes(x):
+    return simd.lanes(x)
+
+
+def same(tile, definition, arguments, c):
+    """Both fill a copy of c alike, to rounding, and leave the rest of it as it was."""
+    results = []
+    for function in (tile, definition):
+        mine = c.copy()
+        function(*(mine if argument is c else argument for argument in arguments))
+        results.append(mine)
+    scale = 1e-5 if c.dtype == np.float32 else 1e-13
+    np.testing.assert_allclose(*results, rtol=0, atol=scale * 50)
+    untouched = results[1] == c
+    assert np.array_equal(results[0][untouched], c[untouched])
+
+
+@given(dtypes, seeds, st.integers(1, 4), st.integers(1, 48), st.integers(0, 9), st.booleans())
+def test_outer_tile(dtype, seed, rows, columns, K, tables):
+    columns = min(columns, 3 * lanes(np.empty(0, dtype)))
+    rng = np.random.default_rng(seed)
+    am, ak, bk, cm = 1 + rng.integers(0, 9, 4) + (0, 0, columns, columns)
+    a, c = rng.normal(size=3 + 4 * am + 10 * ak).astype(dtype), rng.normal(size=5 + 4 * cm).astype(dtype)
+    b = rng.normal(size=2 + max(K - 1, 0) * bk + columns).astype(dtype)  # ends with the last column of the last row
+    if tables:
+        same(outer_at, plain.outer_at, (a, 3, am, np.arange(K) * ak, b, 2, np.arange(K) * bk, K, c, 4, cm, rows, columns), c)
+    else:
+        same(outer, plain.outer, (a, 3, am, ak, b, 2, bk, K, c, 4, cm, rows, columns), c)
+
+
+@given(dtypes, seeds, st.integers(1, 4), st.integers(1, 3), st.integers(0, 40), st.booleans(), st.booleans())
+def test_dot_tile(dtype, seed, rows, columns, K, tables, add):
+    rng = np.random.default_rng(seed)
+    am, bn, cm = K + rng.integers(0, 5), K + rng.integers(0, 5), 3 + rng.integers(0, 5)
+    a, b = rng.normal(size=1 + 3 * am + K).astype(dtype), rng.normal(size=2 + 2 * bn + K).astype(dtype)
+    c = rng.normal(size=4 * cm + 9).astype(dtype)
+    if tables:
+        same(dot_at, plain.dot_at, (a, 1, am, b, 0, 2 + np.arange(3) * bn, K, c, 2, cm, rows, columns, add), c)
+    else:
+        same(dot, plain.dot, (a, 1, am, b, 2, bn, K, c, 2, cm, rows, columns, add), c)
+
+
+@given(dtypes, seeds, st.integers(1, 9), st.integers(1, 60), st.integers(0, 9), st.booleans())
+def test_products_of_any_size(dtype, seed, M, N, K, transposed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
+    c, d, tolerance = np.full((M, N), np.nan, dtype), np.full((M, N), np.nan, dtype), 1e-5 if dtype == np.float32 else 1e-13
+    stored, strides = (a.T.copy(), (1, M)) if transposed else (a, (K, 1))
+    matmul.outer_product(stored.reshape(-1), strides, b.reshape(-1), c.reshape(-1), (M, N, K))
+    np.testing.assert_allclose(c, a @ b, atol=50 * tolerance)
+    if K:
+        matmul.inner_product(a.reshape(-1), b.T.copy().reshape(-1), d.reshape(-1), (M, N, K))
+        np.testing.assert_allclose(d, a @ b, atol=50 * tolerance)
+
+
+@pytest.mark.parametrize(("M", "N", "K"), [(9, 256, 5), (40, 31, 600), (3, 5, 2500), (1, 70, 513)])
+def test_products_that_are_copied_or_taken_in_blocks(M, N, K):
+    rng = np.random.default_rng(0)
+    a, b, c, d = rng.normal(size=(M, K)), rng.normal(size=(K, N)), np.empty((M, N)), np.empty((M, N))
+    matmul.outer_product(a.reshape(-1), (K, 1), b.reshape(-1), c.reshape(-1), (M, N, K))
+    matmul.inner_product(a.reshape(-1), b.T.copy().reshape(-1), d.reshape(-1), (M, N, K))
+    np.testing.assert_allclose(c, a @ b, atol=1e-11)
+    np.testing.assert_allclose(d, a @ b, atol=1e-11)
+
+
+@given(dtypes, seeds, st.integers(1, 40), st.sampled_from(["ties", "random", "nan"]))
+def test_pooled_pairs(dtype, seed, columns, kind):
+    rng = np.random.default_rng(seed)
+    W = 2 * columns + seed % 2
+    x = (rng.integers(0, 2, (2, W)) if kind == "ties" else rng.normal(size=(2, W))).astype(dtype)
+    if kind == "nan":
+        x[rng.random((2, W)) < 0.2] = np.nan
+    y, argmax = np.full((1, 1, 1, columns), 7, dtype), np.full((1, 1, 1, columns), -1, np.int32)
+    pool2d.max_pool2d_forward(x.reshape(1, 1, 2, W), y, argmax, (2, 2), (2, 2), (0, 0))
+    expected, numbers = np.empty(columns, dtype), np.empty(columns, np.int32)
+    plain.pool_pairs(x.reshape(-1), 0, W, expected, numbers, 0, 0, W, columns)
+    np.testing.assert_array_equal(y.reshape(-1), expected)
+    assert np.array_equal(argmax.reshape(-1), numbers)
+
+
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="compiles for other processors")
+@pytest.mark.parametrize(("processor", "features", "expected"), [("haswell", "+avx2,+avx,+fma", 8), ("nehalem", "+sse4.2", 4)])
+def test_other_instruction_sets_give_the_same(processor, features, expected, tmp_path):
+    """A network's step in a process that Numba compiles for another processor."""
+    if sys.platform == "darwin" or os.uname().machine != "x86_64":
+        pytest.skip("this machine is not of that family")
+    code = (
+        "import numpy as np, fastbp\nfrom fastbp.kernels import simd\nfrom fastbp.kernels.jit import kernel\n"
+        "@kernel\ndef lanes(x): return simd.lanes(x)\n"
+        "n = fastbp.Sequential(fastbp.Conv2d(2, 5, 3), fastbp.MaxPool2d(2), fastbp.Flatten(), fastbp.Linear(180, 7),"
+        " dtype=np.float64)\n"
+        "x = np.random.default_rng(0).normal(size=(3, 2, 15, 15)); y = n.forward(x)\n"
+        "dx = n.backward(np.random.default_rng(1).normal(size=y.shape))\n"
+        "print(lanes(np.empty(0, np.float32)), *[repr(float(np.abs(v).sum())) for v in (y, dx, n.gradient_vector)])"
+    )
+    outputs = []
+    for environment in ({}, {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}):
+        env = {**os.environ, "FASTBP_CACHE_DIR": str(tmp_path), **environment}
+        run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+        assert run.returncode == 0, run.stderr
+        outputs.append(run.stdout.split())
+    assert int(outputs[1][0]) == expected
+    np.testing.assert_allclose(np.array(outputs[0][1:], float), np.array(outputs[1][1:], float), rtol=1e-12)
