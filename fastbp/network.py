@@ -10,9 +10,11 @@ import numpy as np
 
 from .files import written_atomically
 from .layers.base import Layer, Parameter, float_dtype
+from .plan import Plan, backward_through
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
 # -- what NumPy and zipfile raise for a file that is no .npz, or part of one
+PLANS_KEPT = 4  # a network rarely sees more than two input shapes
 FORMAT = 1  # of saved networks; raised when an older fastbp could not read a newer file
 
 
@@ -58,7 +60,7 @@ class Sequential:
 
     def _lay_out(self, dtype: np.dtype) -> None:
         """Put all parameters into two new vectors of `dtype`."""
-        self.dtype = dtype
+        self.dtype, self._plans = dtype, {}
         size = sum(parameter.size for parameter in self.parameters)
         self.parameter_vector, self.gradient_vector = aligned(size, dtype), aligned(size, dtype)
         start = 0
@@ -80,16 +82,35 @@ class Sequential:
         return {f"{i}.{parameter.name}": parameter for i, layer in enumerate(self.layers) for parameter in layer.parameters}
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
-        """The last layer's output for a batch x (N, …) of the network's dtype. `training` is for dropout and batch norm."""
+        """The last layer's output for a batch x (N, …) of the network's dtype, layer by layer.
+
+        `training` is for dropout and batch norm."""
+        x = self.check(x)
+        for layer in self.layers:
+            x = layer.forward(x, training=training)
+        return x
+
+    def check(self, x: np.ndarray) -> np.ndarray:
+        """x, if it is an array of the network's dtype; a TypeError otherwise."""
         if not isinstance(x, np.ndarray):
             raise TypeError(f"Sequential: expected input to be a NumPy array, got {type(x).__name__}")
         if x.dtype != self.dtype:
             raise TypeError(
                 f"Sequential: expected input of dtype {self.dtype}, got {x.dtype}; convert it with x.astype(numpy.{self.dtype})"
             )
-        for layer in self.layers:
-            x = layer.forward(x, training=training)
         return x
+
+    def plan(self, input_shape: tuple[int, ...]) -> Plan:
+        """How a training step is computed for batches (N, *input_shape): layers, and several at once where there is a kernel.
+
+        Built at the first call for a shape and kept for the last few. ValueError where the shape does not fit the layers.
+        """
+        shape = tuple(input_shape)
+        if shape not in self._plans:
+            if len(self._plans) >= PLANS_KEPT:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[shape] = Plan(self.layers, shape)
+        return self._plans[shape]
 
     def backward(self, dout: np.ndarray, need_dx: bool = True) -> np.ndarray | None:
         """Fill `gradient_vector` from the last forward pass, for dout of its output's shape; return the gradient
@@ -97,13 +118,7 @@ class Sequential:
 
         With `need_dx=False` that gradient, which training doesn't need, is not computed and None is returned.
         """
-        first = next((i for i, layer in enumerate(self.layers) if layer.parameters), len(self.layers))
-        for i in range(len(self.layers) - 1, -1, -1):
-            if not need_dx and i <= first:
-                self.layers[i].backward(dout, need_dx=False)
-                return None
-            dout = self.layers[i].backward(dout)
-        return dout
+        return backward_through(self.layers, dout, need_dx)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one sample's output, given one sample's input shape."""
@@ -205,7 +220,7 @@ class Sequential:
         return network
 
     def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k not in ("parameter_vector", "gradient_vector")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("parameter_vector", "gradient_vector", "_plans")}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)

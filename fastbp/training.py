@@ -45,11 +45,13 @@ class Trainer:
     def step(self, x: np.ndarray, targets: np.ndarray) -> float:
         """Forward, loss, backward and one update for the batch x (N, …); the loss before the update.
 
-        The network's output for the batch stays in `scores`.
+        The network's output for the batch stays in `scores`. The step is computed by the network's plan, so the layers keep
+        nothing for a `network.backward` afterwards.
         """
-        self.scores = self.network.forward(x, training=True)
+        plan = self.network.plan(self.network.check(x).shape[1:])
+        self.scores = plan.forward(x, training=True)
         value = self.loss.forward(self.scores, targets)
-        self.network.backward(self.loss.backward(), need_dx=False)
+        plan.backward(self.loss.backward(), need_dx=False)
         self.optimizer.step(self.network.parameter_vector, self.network.gradient_vector)
         return value
 

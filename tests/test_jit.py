@@ -151,7 +151,7 @@ def test_kernels_live_in_their_folder_and_nowhere_else():
 FLOORS = [
     {"kernels", "files"},
     {"layers", "losses", "optimizers", "initializers"},
-    {"network"},
+    {"plan", "network"},
     {"gradcheck", "callbacks", "schedules", "progress", "training", "datasets", "models"},
     {"plotting"},
     {"cli"},

@@ -24,13 +24,8 @@ import numpy as np
 from .jit import kernel
 from .matmul import add_inner_product_at, inner_product, outer_product, outer_product_at
 
-SHIFTED_FROM = 100  # pixels of an output map; below, the sums over t are too short for the tiles (8×8 maps: unfolding wins)
+SHIFTED_FROM = 100  # pixels of an output map from which rows are shifted; the sums over t of 8×8 maps are too short for the tiles
 COLUMNS = 384  # of patches, from as many images as it takes to fill the tiles: at most 3.5 MB for 256 channels and 3×3 filters
-
-
-def is_shifted(stride: tuple[int, int], output_size: tuple[int, int]) -> bool:
-    """Which of the two ways is the faster one."""
-    return stride == (1, 1) and output_size[0] * output_size[1] >= SHIFTED_FROM
 
 
 # -- shifted rows ------------------------------------------------------------------------------------------------------

@@ -43,3 +43,12 @@ def pool_pairs(x, top, low, y, argmax, out, first, width, columns):
                 best, number = x[at], step
         y[out + j] = best
         argmax[out + j] = first + 2 * j + number
+
+
+def add_weighted_rows(numbers, places, count, x, offsets, r0, c, c0, rows):
+    """c[c0 + r·L + j] += Σ_{s<count} numbers[s] · x[places[s] + offsets[r0 + r] + j]"""
+    L = lanes(c)
+    for r in range(rows):
+        for s in range(count):
+            start = places[s] + offsets[r0 + r]
+            c[c0 + r * L : c0 + (r + 1) * L] += numbers[s] * x[start : start + L]

@@ -315,5 +315,40 @@ def pool_pairs(typingctx, x, top, low, y, argmax, out, first, width, columns):
     return signature, codegen
 
 
+SPARSE_ROWS = 12  # accumulators of add_weighted_rows; with the repeated number and the loads they fill the registers
+
+
+@intrinsic
+def add_weighted_rows(typingctx, numbers, places, count, x, offsets, r0, c, c0, rows):
+    """c[c0 + r·L + j] += Σ_{s<count} numbers[s] · x[places[s] + offsets[r0 + r] + j] for r < rows ≤ 12 and all L lanes j
+
+    One vector of c for each row stays in a register while the sum runs. x must reach L − 1 numbers beyond the last place."""
+    i64 = types.int64
+    signature = types.void(numbers, places, i64, x, offsets, i64, c, i64, i64)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        NUMBERS, PLACES, X, OFFSETS, C = (e.data(signature.args[i], arguments[i]) for i in (0, 1, 3, 4, 6))
+        _, _, count, _, _, r0, _, c0, rows = arguments
+
+        def body(R):
+            offsets = [e.number_at(OFFSETS, e.at(r0, I64(r))) for r in range(R)]
+            (sums,) = e.accumulators(1, R)
+            with cgutils.for_range(builder, count, intp=I64) as loop:
+                number, place = e.repeat(e.number_at(NUMBERS, loop.index)), e.number_at(PLACES, loop.index)
+                for total, offset in zip(sums, offsets, strict=True):
+                    e.add_product(total, number, e.load(X, e.at(place, offset)))
+            for r, total in enumerate(sums):
+                where = e.at(c0, I64(r * e.lanes))
+                e.store(builder.fadd(builder.load(total), e.load(C, where)), C, where)
+
+        for R in range(1, SPARSE_ROWS + 1):
+            with builder.if_then(builder.icmp_signed("==", rows, I64(R))):
+                body(R)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
-    from .plain import dot, dot_at, lanes, outer, outer_at, pool_pairs  # noqa: F401
+    from .plain import add_weighted_rows, dot, dot_at, lanes, outer, outer_at, pool_pairs  # noqa: F401

@@ -74,7 +74,7 @@ class Conv2d(Layer):
         self.weight = self.parameter("weight", (F, C, KH, KW), lambda rng: draw.weight(rng, (F, C, KH, KW), fan_in, fan_out))
         self.bias = self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), fan_in)) if bias else None
 
-    def _geometry(self, image: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    def geometry(self, image: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """((top, left), (OH, OW)) for an image (H, W)."""
         before, output = [], []
         for axis, size in enumerate(image):
@@ -87,12 +87,16 @@ class Conv2d(Layer):
             output.append((size + total - kernel) // stride + 1)
         return tuple(before), tuple(output)
 
+    def shifts_rows(self, output: tuple[int, int]) -> bool:
+        """Whether the kernels for shifted rows are the faster ones for outputs (OH, OW); the others unfold."""
+        return self.stride == (1, 1) and output[0] * output[1] >= conv2d.SHIFTED_FROM
+
     def forward(self, x, training=False, out=None):
         x = self.expect(x, "N", self.in_channels, "H", "W")
-        before, output = self._geometry(x.shape[2:])
+        before, output = self.geometry(x.shape[2:])
         y = self.buffer(out, (len(x), self.out_channels, *output), x)
         bias = self.bias and self.bias.value
-        if conv2d.is_shifted(self.stride, output):
+        if self.shifts_rows(output):
             conv2d.shifted_forward(x, self.weight.value, bias, y, before)
         else:
             conv2d.unfolded_forward(x, self.weight.value, bias, y, self.stride, before)
@@ -102,7 +106,7 @@ class Conv2d(Layer):
     def backward(self, dout, need_dx=True, out=None):
         x, before, output = self.cache
         dout = self.expect(dout, len(x), self.out_channels, *output, what="dout")
-        shifted = conv2d.is_shifted(self.stride, output)
+        shifted = self.shifts_rows(output)
         if shifted:
             conv2d.shifted_backward_weight(dout, x, self.weight.grad, before)
         else:
@@ -121,4 +125,4 @@ class Conv2d(Layer):
     def output_shape(self, input_shape):
         if len(input_shape) != 3 or input_shape[0] != self.in_channels:
             raise ValueError(f"Conv2d: expected input (N, {self.in_channels}, H, W), got {('N', *input_shape)}")
-        return (self.out_channels, *self._geometry(tuple(input_shape[1:]))[1])
+        return (self.out_channels, *self.geometry(tuple(input_shape[1:]))[1])

@@ -1,0 +1,154 @@
+"""A network's plan against the network layer by layer, and the sandwich layers on their own."""
+
+import copy
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layer_cases import values
+
+import fastbp
+from fastbp.layers.fused import ConvReLUPool
+
+
+@st.composite
+def networks(draw):
+    """A convolutional network with and without sandwiches, in float64, and its input shape."""
+    C, size = draw(st.integers(1, 3)), draw(st.integers(12, 17))
+    shape, layers = (C, size, draw(st.integers(12, 17))), []
+    for _ in range(draw(st.integers(1, 2))):
+        conv = fastbp.Conv2d(
+            layers_channels(layers, C), draw(st.integers(1, 6)), draw(st.sampled_from([1, 3, (5, 2)])),
+            padding=draw(st.sampled_from([0, 1, (2, 1), "same", "full"])), stride=draw(st.sampled_from([1, 1, 1, 2])),
+            bias=draw(st.booleans()),
+        )  # fmt: skip
+        layers.append(conv)
+        layers += [fastbp.BatchNorm2d(conv.out_channels)] * draw(st.sampled_from([0, 0, 1]))
+        layers += [draw(st.sampled_from([fastbp.ReLU, fastbp.ReLU, fastbp.Tanh]))()]
+        pools = [fastbp.MaxPool2d(2), fastbp.MaxPool2d(2), fastbp.MaxPool2d(3, 2, 1), fastbp.AvgPool2d(2)]
+        layers.append(draw(st.sampled_from(pools)))
+    layers += [fastbp.Dropout(0.3)] * draw(st.integers(0, 1))
+    probe = fastbp.Sequential(*copy.deepcopy(layers))
+    features = int(np.prod(probe.output_shape(shape)))
+    layers = [copy.deepcopy(layer) for layer in layers]
+    layers += [fastbp.Flatten(), fastbp.Linear(features, 3)]
+    return fastbp.Sequential(*layers, dtype=np.float64, seed=draw(st.integers(0, 99))), shape
+
+
+def layers_channels(layers, C):
+    return next((layer.out_channels for layer in reversed(layers) if isinstance(layer, fastbp.Conv2d)), C)
+
+
+@settings(max_examples=40)
+@given(networks(), st.integers(0, 3), st.integers(0, 2**32 - 1), st.booleans())
+def test_a_plan_computes_what_the_layers_compute(case, batch, seed, need_dx):
+    network, shape = case
+    if batch == 0 and any(isinstance(layer, fastbp.BatchNorm2d) for layer in network.layers):
+        batch = 2
+    other, rng = copy.deepcopy(network), np.random.default_rng(seed)
+    x = rng.normal(size=(batch, *shape))
+    plan = network.plan(shape)
+    for _ in range(2):  # the second pass has other dropout masks and running statistics
+        y, expected = plan.forward(x, training=True), other.forward(x, training=True)
+        np.testing.assert_allclose(y, expected, atol=1e-11)
+        dout = rng.normal(size=y.shape)
+        dx, expected_dx = plan.backward(dout, need_dx), other.backward(dout, need_dx)
+        np.testing.assert_allclose(network.gradient_vector, other.gradient_vector, atol=1e-9)
+        if need_dx:
+            np.testing.assert_allclose(dx, expected_dx, atol=1e-10)
+        else:
+            assert dx is None
+    for name, array in network.state_dict().items():
+        np.testing.assert_allclose(array, other.state_dict()[name], atol=1e-11)
+
+
+@given(st.integers(1, 3), st.integers(1, 9), st.sampled_from([1, 2, (3, 2), 5, (1, 9)]), st.integers(10, 14), st.data())
+def test_conv_relu_pool(C, F, kernel, size, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    conv = fastbp.Conv2d(C, F, kernel, padding=data.draw(st.sampled_from([1, "same", "full"])), bias=data.draw(st.booleans()))
+    conv.astype(np.float64)
+    layers, shape = (conv, fastbp.ReLU(), fastbp.MaxPool2d(2)), (C, size, size + 2)
+    if not ConvReLUPool.fits(layers, shape):
+        return
+    for parameter in conv.parameters:
+        parameter.value = values(rng, parameter.shape)
+    x = rng.normal(size=(2, *shape))
+    y = x
+    for layer in layers:
+        y = layer.forward(y)
+    dx = dout = rng.normal(size=y.shape)
+    for layer in reversed(layers):
+        dx = layer.backward(dx)
+    expected = [parameter.grad.copy() for parameter in conv.parameters]
+    sandwich = ConvReLUPool(conv)
+    np.testing.assert_allclose(sandwich.forward(x), y, atol=1e-12)
+    for need_dx in (True, False, True):
+        got = sandwich.backward(dout, need_dx)
+        np.testing.assert_allclose(got, dx, atol=1e-12) if need_dx else None
+        for parameter, gradient in zip(conv.parameters, expected, strict=True):
+            np.testing.assert_allclose(parameter.grad, gradient, atol=1e-11)
+    assert sandwich.output_shape(shape) == y.shape[1:]
+
+
+def test_conv_relu_pool_against_finite_differences_and_the_oracle():
+    conv = fastbp.Conv2d(2, 3, 3, padding=1).astype(np.float64)
+    conv.bias.value = [0.1, -0.2, 0.3]
+    x = np.random.default_rng(0).normal(size=(2, 2, 11, 10))
+    sandwich = ConvReLUPool(conv)
+    maps = naive.relu(naive.conv2d(x, conv.weight.value, conv.bias.value, (1, 1), ((1, 1), (1, 1))))
+    np.testing.assert_allclose(sandwich.forward(x), naive.max_pool2d(maps, (2, 2), (2, 2))[0], atol=1e-12)
+    fastbp.check_gradients(sandwich, x).raise_if_failed()
+
+
+@pytest.mark.parametrize("bug", ["sign", "not divided", "one element"])
+def test_a_broken_sandwich_is_rejected(bug, monkeypatch):
+    correct = ConvReLUPool.backward
+
+    def broken(self, dout, need_dx=True, out=None):
+        dx = correct(self, dout, need_dx, out)
+        if bug == "sign":
+            self.conv.weight.grad *= -1
+        elif bug == "not divided":
+            dx *= 2
+        else:
+            dx.flat[np.flatnonzero(dx)[0]] *= 1.001
+        return dx
+
+    sandwich = ConvReLUPool(fastbp.Conv2d(1, 2, 3).astype(np.float64))
+    x = np.random.default_rng(0).normal(size=(2, 1, 12, 13))
+    assert fastbp.check_gradients(sandwich, x).passed
+    monkeypatch.setattr(ConvReLUPool, "backward", broken)
+    assert not fastbp.check_gradients(sandwich, x).passed
+
+
+def test_nan_passes_through_a_sandwich():
+    conv, x = fastbp.Conv2d(1, 2, 3), np.zeros((1, 1, 12, 12), np.float32)
+    x[0, 0, 5, 5] = np.nan
+    y = x
+    for layer in (conv, fastbp.ReLU(), fastbp.MaxPool2d(2)):
+        y = layer.forward(y)
+    assert np.array_equal(np.isnan(ConvReLUPool(conv).forward(x)), np.isnan(y)) and np.isnan(y).any()
+
+
+def test_sandwiches_are_made_where_they_fit():
+    stages = fastbp.models.cnn().plan((1, 28, 28)).stages
+    assert [type(stage).__name__ for stage in stages] == ["ConvReLUPool", "Flatten", "Linear", "ReLU", "Linear"]
+    strided = fastbp.Sequential(fastbp.Conv2d(1, 2, 3, stride=2), fastbp.ReLU(), fastbp.MaxPool2d(2))
+    assert [type(stage).__name__ for stage in strided.plan((1, 40, 40)).stages] == ["Conv2d", "ReLU", "MaxPool2d"]
+
+
+def test_plans_are_kept_for_the_last_few_shapes_and_dropped_with_the_dtype():
+    network = fastbp.Sequential(fastbp.Conv2d(1, 2, 3), fastbp.ReLU(), fastbp.MaxPool2d(2))
+    plan = network.plan((1, 20, 20))
+    assert network.plan((1, 20, 20)) is plan
+    for size in range(21, 30):
+        network.plan((1, size, size))
+    assert network.plan((1, 20, 20)) is not plan and len(network._plans) <= 4
+    x = np.random.default_rng(0).normal(size=(2, 1, 20, 20))
+    network.plan((1, 20, 20)).forward(x.astype(np.float32))
+    network.astype(np.float64)
+    np.testing.assert_allclose(network.plan((1, 20, 20)).forward(x), network.forward(x), atol=1e-12)
+    with pytest.raises(ValueError, match="Conv2d: expected input"):
+        network.plan((3, 20, 20))
