@@ -32,7 +32,7 @@ class Loss:
         self._cache = (scores, targets)
         values = np.empty(self._count(scores), scores.dtype)
         self._forward(scores, targets, values)
-        return float(values.mean(dtype=np.float64))
+        return float(losses.mean(values))
 
     def check(self, scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores and the targets as kernels want them; TypeError or ValueError if the loss can't take them."""
@@ -99,10 +99,11 @@ class ClassLoss(Loss):
         if labels.dtype.kind not in "iu":
             nan = " with NaN" if labels.dtype.kind == "f" and np.isnan(labels).any() else ""
             self._fail(TypeError, f"expected integer labels, got {labels.dtype}{nan}")
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= scores.shape[1]:
-            self._fail(ValueError, f"labels must be in [0, {scores.shape[1]}), got {low if low < 0 else high}")
-        return np.ascontiguousarray(labels, np.int64)
+        checked = labels if labels.dtype == np.int64 and labels.flags.carray else np.require(labels, np.int64, "CAW")
+        outside = losses.first_outside(checked, scores.shape[1])
+        if outside >= 0:
+            self._fail(ValueError, f"labels must be in [0, {scores.shape[1]}), got {labels[outside]}")
+        return checked
 
     def predict(self, scores):
         return scores.argmax(axis=1)

@@ -12,6 +12,24 @@ from .softmax import log_sum_exp
 
 
 @kernel
+def mean(values):
+    """Σ values / N in float64"""
+    total = 0.0
+    for n in range(values.size):
+        total += values[n]
+    return total / values.size
+
+
+@kernel
+def first_outside(labels, classes):
+    """The index of the first label outside [0, classes), or −1"""
+    for n in range(labels.size):
+        if labels[n] < 0 or labels[n] >= classes:
+            return n
+    return -1
+
+
+@kernel
 def softmax_cross_entropy_forward(scores, labels, smoothing, values):
     """values[n] = Σ_c q[c] (log Σ_k exp s[k] − s[c]),   q = (1 − smoothing) · onehot(label) + smoothing / C
 

@@ -131,6 +131,17 @@ class Layer:
 
     def expect(self, x: np.ndarray, *shape: str | int, what: str = "input") -> np.ndarray:
         """`x` as a kernel wants it, after a check of kind, dtype and shape; a letter in `shape` is any size, ... any sizes."""
+        fits = type(x) is np.ndarray and x.dtype is self.dtype and len(x.shape) == len(shape)
+        if fits:  # the usual case, without what only an error needs: 1 µs less for each array of each layer
+            for wanted, size in zip(shape, x.shape, strict=True):
+                if wanted != size and not isinstance(wanted, str):
+                    fits = False
+        if not fits:
+            self._refuse(x, shape, what)
+        return x if x.flags.carray else np.require(x, requirements="CAW")
+
+    def _refuse(self, x, shape: tuple, what: str) -> None:
+        """The error that x deserves, if any."""
         name = type(self).__name__
         if not isinstance(x, np.ndarray):
             raise TypeError(f"{name}: expected {what} to be a NumPy array, got {type(x).__name__}")
@@ -141,7 +152,6 @@ class Layer:
         if not fits or any(isinstance(d, int) and d != size for d, size in zip(shape, x.shape, strict=False)):
             wanted = "(" + ", ".join("..." if d is ... else str(d) for d in shape) + ("," if len(shape) == 1 else "") + ")"
             raise ValueError(f"{name}: expected {what} {wanted}, got {x.shape}")
-        return x if x.flags.carray else np.require(x, requirements="CAW")
 
     def buffer(self, out: np.ndarray | None, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
         """`out` after a check, or a new array of `shape` and the dtype of `like`, the input that it must not overlap."""
