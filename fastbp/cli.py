@@ -114,6 +114,7 @@ def _parser() -> Parser:
     check.set_defaults(run=_check)
 
     summary = commands.add_parser("summary", parents=[what], help="show layers, shapes and parameters")
+    summary.add_argument("--plan", action="store_true", help="show how each layer is computed, and which are computed together")
     summary.add_argument("network", nargs="?", type=Path, help="a trained network.npz instead of a new --model")
     summary.set_defaults(run=_summary)
     return parser
@@ -348,11 +349,11 @@ def _check(options) -> int:
 
 def _summary(options) -> int:
     if options.network is None:
-        print(_network(options).summary(INPUT_SHAPES[options.data]))
-        return 0
-    network = _load_network(options.network)
-    shape = network.metadata.get("input_shape")
-    if shape is None:
-        raise Failure(f"{options.network} was not written by fastbp train: it does not say what shape its input has")
-    print(network.summary(tuple(shape)))
+        network, shape = _network(options), INPUT_SHAPES[options.data]
+    else:
+        network = _load_network(options.network)
+        shape = network.metadata.get("input_shape")
+        if shape is None:
+            raise Failure(f"{options.network} was not written by fastbp train: it does not say what shape its input has")
+    print(network.plan(tuple(shape)) if options.plan else network.summary(tuple(shape)))
     return 0

@@ -14,7 +14,17 @@ class Plan:
     """
 
     def __init__(self, layers: tuple[Layer, ...], input_shape: tuple[int, ...]):
-        self.stages = sandwiches(layers, input_shape)
+        self.input_shape = tuple(input_shape)
+        self.stages = sandwiches(layers, self.input_shape)
+
+    def __str__(self) -> str:
+        """A line for each stage: its layers, and how they are computed."""
+        rows, shape = [], self.input_shape
+        for stage in self.stages:
+            rows.append((repr(stage), stage.algorithm(shape) or "a loop over the elements"))
+            shape = stage.output_shape(shape)
+        width = max(len(stage) for stage, _ in rows)
+        return "\n".join(f"{stage:<{width}}  {how}" for stage, how in rows)
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """The last stage's output for a batch x (N, *input_shape)."""

@@ -249,7 +249,7 @@ def evaluate(network: Sequential, loss: Loss, data: tuple[np.ndarray, np.ndarray
     total_loss, correct = 0.0, 0
     for start in range(0, len(x), batch_size):
         batch = targets[start : start + batch_size]
-        scores = network.forward(x[start : start + batch_size])
+        scores = _forward(network, x[start : start + batch_size])
         total_loss += loss.forward(scores, batch) * len(batch)
         right = loss.correct(scores, batch)
         correct = None if right is None else correct + right
@@ -259,8 +259,12 @@ def evaluate(network: Sequential, loss: Loss, data: tuple[np.ndarray, np.ndarray
 def outputs(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
     """The network's output for x (N, …) in evaluation mode, computed in batches."""
     batch_size = whole("batch_size", batch_size)
-    parts = [network.forward(x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
-    return np.concatenate(parts) if parts else network.forward(x)
+    parts = [_forward(network, x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
+    return np.concatenate(parts) if parts else _forward(network, x)
+
+
+def _forward(network: Sequential, x: np.ndarray) -> np.ndarray:
+    return network.plan(network.check(x).shape[1:]).forward(x)
 
 
 def predict(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.ndarray:

@@ -461,3 +461,9 @@ def test_softmax_regression_learns_mnist(capsys):
     assert "54000 images to train on, 6000 for validation, 10000 for the test" in out
     assert float(re.search(r"test accuracy ([\d.]+)%", out)[1]) > 89
     assert sum(images for images, _, _ in class_table(out).values()) == 10000
+
+
+def test_summary_shows_the_plan(capsys):
+    assert main(["summary", "--data", "mnist", "--model", "cnn", "--plan"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Conv2d(1, 32, 7) + ReLU() + MaxPool2d(2)  one pass") and "Linear(3872, 100)" in out

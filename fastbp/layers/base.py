@@ -177,6 +177,10 @@ class Layer:
         """The shape of one sample's output, given one sample's input shape (both without the batch)."""
         raise TypeError(f"{type(self).__name__} does not define output_shape")
 
+    def algorithm(self, input_shape: tuple[int, ...]) -> str:
+        """How it is computed for such input, in a few words; empty for a plain loop over the elements."""
+        return ""
+
     def astype(self, dtype) -> "Layer":
         """Convert parameters and floating state to float32 or float64, in place, and return the layer."""
         if self.network is not None:

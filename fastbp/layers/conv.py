@@ -91,6 +91,12 @@ class Conv2d(Layer):
         """Whether the kernels for shifted rows are the faster ones for outputs (OH, OW); the others unfold."""
         return self.stride == (1, 1) and output[0] * output[1] >= conv2d.SHIFTED_FROM
 
+    def algorithm(self, input_shape):
+        if self.shifts_rows(self.geometry(tuple(input_shape[1:]))[1]):
+            return "register tiles on shifted rows: stride 1, output of 100 pixels or more"
+        why = "strides" if self.stride != (1, 1) else "output of fewer than 100 pixels"
+        return f"register tiles on unfolded patches: {why}"
+
     def forward(self, x, training=False, out=None):
         x = self.expect(x, "N", self.in_channels, "H", "W")
         before, output = self.geometry(x.shape[2:])

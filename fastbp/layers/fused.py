@@ -31,6 +31,9 @@ class ConvReLUPool(Layer):
         plain = pool.kernel_size == pool.stride == (2, 2) and pool.padding == (0, 0)
         return plain and min(output) >= 2 and conv.shifts_rows(output)
 
+    def algorithm(self, input_shape):
+        return "one pass, register tiles on shifted rows; weight gradient over the pooled pixels alone"
+
     def forward(self, x, training=False, out=None):
         conv = self.conv
         x = self.expect(x, "N", conv.in_channels, "H", "W")
@@ -51,6 +54,9 @@ class ConvReLUPool(Layer):
         dx = self.buffer(out, x.shape, dout)
         conv_relu_pool.conv_relu_pool_backward_input(dout, y, argmax, conv.weight.value, dx, before, output)
         return dx
+
+    def __repr__(self) -> str:
+        return f"{self.conv!r} + ReLU() + MaxPool2d(2)"
 
     def output_shape(self, input_shape):
         F, OH, OW = self.conv.output_shape(input_shape)
