@@ -174,7 +174,7 @@ def _check_data(name: str, network: Sequential, loss: Loss, x: np.ndarray, targe
     if len(x) == 0:
         raise ValueError(f"fit: {name} holds no samples")
     try:
-        scores = network.forward(x[:1])
+        scores = _forward(network, x[:1])
         if type(loss).forward is Loss.forward:  # a loss of the user's own may take other targets
             loss.check(np.broadcast_to(scores, (len(x), *scores.shape[1:])), targets)
     except (TypeError, ValueError) as error:

@@ -187,12 +187,15 @@ def outer_tile(tables: bool):
                         low, high = I64((NV - 1) * e.lanes), I64(NV * e.lanes)
                         here = builder.and_(builder.icmp_signed(">", columns, low), builder.icmp_signed("<=", columns, high))
                         with builder.if_then(here):
-                            whole = builder.icmp_signed("==", columns, high)
-                            with builder.if_else(whole) as (then, otherwise):
-                                with then:
+                            last = e.first(builder.sub(columns, low))
+                            if NV < VECTORS:
+                                body(MR, NV, last)
+                                continue
+                            with builder.if_else(builder.icmp_signed("==", columns, high)) as (whole, part):
+                                with whole:
                                     body(MR, NV, None)
-                                with otherwise:
-                                    body(MR, NV, e.first(builder.sub(columns, low)))
+                                with part:
+                                    body(MR, NV, last)
             return context.get_dummy_value()
 
         return signature, codegen
