@@ -17,13 +17,13 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @kernel
-def outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns):
-    simd.outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns)
+def outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
+    simd.outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add)
 
 
 @kernel
-def outer_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns):
-    simd.outer_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns)
+def outer_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
+    simd.outer_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add)
 
 
 @kernel
@@ -54,17 +54,17 @@ def same(tile, definition, arguments, c):
     assert np.array_equal(results[0][untouched], c[untouched])
 
 
-@given(dtypes, seeds, st.integers(1, 4), st.integers(1, 48), st.integers(0, 9), st.booleans())
-def test_outer_tile(dtype, seed, rows, columns, K, tables):
+@given(dtypes, seeds, st.integers(1, 4), st.integers(1, 48), st.integers(0, 9), st.booleans(), st.booleans())
+def test_outer_tile(dtype, seed, rows, columns, K, tables, add):
     columns = min(columns, 3 * lanes(np.empty(0, dtype)))
     rng = np.random.default_rng(seed)
     am, ak, bk, cm = 1 + rng.integers(0, 9, 4) + (0, 0, columns, columns)
     a, c = rng.normal(size=3 + 4 * am + 10 * ak).astype(dtype), rng.normal(size=5 + 4 * cm).astype(dtype)
     b = rng.normal(size=2 + max(K - 1, 0) * bk + columns).astype(dtype)  # ends with the last column of the last row
     if tables:
-        same(outer_at, plain.outer_at, (a, 3, am, np.arange(K) * ak, b, 2, np.arange(K) * bk, K, c, 4, cm, rows, columns), c)
+        same(outer_at, plain.outer_at, (a, 3, am, np.arange(K) * ak, b, 2, np.arange(K) * bk, K, c, 4, cm, rows, columns, add), c)
     else:
-        same(outer, plain.outer, (a, 3, am, ak, b, 2, bk, K, c, 4, cm, rows, columns), c)
+        same(outer, plain.outer, (a, 3, am, ak, b, 2, bk, K, c, 4, cm, rows, columns, add), c)
 
 
 @given(dtypes, seeds, st.integers(1, 4), st.integers(1, 3), st.integers(0, 40), st.booleans(), st.booleans())

@@ -52,7 +52,7 @@ def _source_hash() -> str:
     digest = hashlib.sha256()
     for version in (numba.__version__, llvmlite.__version__, sys.version):
         digest.update(version.encode() + b"\0")
-    for path in sorted(KERNEL_FOLDER.glob("*.py")):
+    for path in sorted(KERNEL_FOLDER.rglob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:20]
 

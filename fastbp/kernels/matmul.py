@@ -55,7 +55,7 @@ def outer_product(a, strides, b, c, sizes):
                     copy[j] = row[j]
             source, start, bk = panel, 0, wide
         for m in range(0, M, 4):
-            simd.outer(a, m * am, am, ak, source, start, bk, K, c, m * N + n, N, min(4, M - m), columns)
+            simd.outer(a, m * am, am, ak, source, start, bk, K, c, m * N + n, N, min(4, M - m), columns, False)
 
 
 @kernel
@@ -75,7 +75,7 @@ def outer_product_at(a, in_a, b, in_b, c, sizes):
     (am, ak), (b0, bk), (M, N, K), wide = in_a, in_b, sizes, 3 * simd.lanes(c)
     for n in range(0, N, wide):
         for m in range(0, M, 4):
-            simd.outer_at(a, m * am, am, ak, b, b0 + n, bk, K, c, m * N + n, N, min(4, M - m), min(wide, N - n))
+            simd.outer_at(a, m * am, am, ak, b, b0 + n, bk, K, c, m * N + n, N, min(4, M - m), min(wide, N - n), False)
 
 
 @kernel

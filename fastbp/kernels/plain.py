@@ -1,4 +1,4 @@
-"""What the tiles of simd.py compute, in NumPy: the definition that tests hold them to, and what runs where the JIT is off."""
+"""What the tiles of simd/ compute, in NumPy: the definition that tests hold them to, and what runs where the JIT is off."""
 
 import numpy as np
 
@@ -8,16 +8,18 @@ def lanes(x):
     return 4
 
 
-def outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n]"""
-    outer_at(a, a0, am, np.arange(K) * ak, b, b0, np.arange(K) * bk, K, c, c0, cm, rows, columns)
+def outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n], + c with `add`"""
+    outer_at(a, a0, am, np.arange(K) * ak, b, b0, np.arange(K) * bk, K, c, c0, cm, rows, columns, add)
 
 
-def outer_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + ak[k]] · b[b0 + bk[k] + n]"""
+def outer_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + ak[k]] · b[b0 + bk[k] + n], + c with `add`"""
     across = b[b0 + bk[:K, None] + np.arange(columns)]
     for m in range(rows):
-        c[c0 + m * cm : c0 + m * cm + columns] = a[a0 + m * am + ak[:K]] @ across
+        row = c[c0 + m * cm : c0 + m * cm + columns]
+        value = a[a0 + m * am + ak[:K]] @ across
+        row[:] = row + value if add else value
 
 
 def dot(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):

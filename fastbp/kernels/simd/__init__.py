@@ -1,0 +1,40 @@
+"""Register tiles: the vector code under the matrix products and convolutions. This folder is the one place that emits it.
+
+A processor adds and multiplies vectors of L numbers (8 float32 on AVX2), two vectors at a time, but can load only about
+as many from its cache. A plain loop for c[m, n] = Σ_k a[m, k] b[k, n] loads two operands for every product, so it waits
+for loads. A tile keeps a small block of c in registers for the whole sum over k, and uses everything it loads several times:
+
+                     b[k, n : n+L]   b[k, n+L : n+2L]   b[k, n+2L : n+3L]      3 loads
+        a[m,   k] →  c00             c01                c02
+        a[m+1, k] →  c10             c11                c12                    4 loads, each number
+        a[m+2, k] →  c20             c21                c22                    repeated L times
+        a[m+3, k] →  c30             c31                c32
+
+Twelve of the sixteen AVX2 registers hold c, three hold the row of b and one the number of a: 12 multiply–adds for 7 loads.
+Only when k is through is c written to memory.
+
+- `outer`: the tile above; vectors run along n. Rows of b are `bk` apart, or anywhere for `outer_at`, which takes tables of offsets.
+- `dot`: c[m, n] = Σ_k a[m, k] b[n, k], both contiguous along k: the vectors run along the sum, and each
+  accumulator is added up at the end. `dot_at` takes a table for the rows of b.
+
+Each is an intrinsic: a function that Numba calls to emit LLVM code in the place of the call. Arrays are passed whole, with
+offsets in elements, so they stay alive. A tile may have fewer rows and columns than the largest. Vectors at the end of a row
+are loaded and stored under a mask: nothing outside an array is read. Sizes are run-time numbers, so there is one compiled
+tile for each dtype, not one for each shape.
+
+The number of lanes follows from the instruction set that Numba compiles for: 64-byte vectors with AVX-512, 32 with AVX, else 16.
+`fmuladd` becomes one instruction where there is one, and a multiply and an add elsewhere (`fma` would call a library).
+"""
+
+from numba import config
+
+from .pooling import SPARSE_ROWS
+
+if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
+    from ..plain import add_weighted_rows, dot, dot_at, lanes, outer, outer_at, pool_pairs
+else:
+    from .emitter import lanes
+    from .pooling import add_weighted_rows, pool_pairs
+    from .products import dot, dot_at, outer, outer_at
+
+__all__ = ["SPARSE_ROWS", "add_weighted_rows", "dot", "dot_at", "lanes", "outer", "outer_at", "pool_pairs"]

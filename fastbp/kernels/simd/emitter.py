@@ -1,0 +1,116 @@
+"""The emitter: vector instructions for arrays of one dtype, on the processor that Numba compiles for."""
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+
+def vector_bytes(context) -> int:
+    """The width of a vector register of the processor that is compiled for."""
+    features = context.codegen().magic_tuple()[2].split(",")
+    if "+avx512f" in features:
+        return 64
+    return 32 if "+avx" in features else 16
+
+
+@intrinsic
+def lanes(typingctx, x):
+    """The numbers of x's dtype that a vector holds."""
+
+    def codegen(context, builder, signature, arguments):
+        return I64(vector_bytes(context) * 8 // signature.args[0].dtype.bitwidth)
+
+    return types.int64(x), codegen
+
+
+class Emitter:
+    """Emits vector instructions for arrays of one dtype."""
+
+    def __init__(self, context, builder, dtype):
+        self.context, self.builder = context, builder
+        self.number = context.get_value_type(dtype)
+        self.align = dtype.bitwidth // 8
+        self.lanes = vector_bytes(context) // self.align
+        self.vector = ir.VectorType(self.number, self.lanes)
+        self.suffix = f"v{self.lanes}f{dtype.bitwidth}"
+
+    def data(self, kind, value):
+        """The address of an array's first element."""
+        return self.context.make_array(kind)(self.context, self.builder, value).data
+
+    def at(self, *terms):
+        """The sum of offsets; a pair is a product."""
+        total = None
+        for term in terms:
+            value = self.builder.mul(*term) if isinstance(term, tuple) else term
+            total = value if total is None else self.builder.add(total, value)
+        return total
+
+    def number_at(self, base, offset):
+        return self.builder.load(self.builder.gep(base, [offset]))
+
+    def load(self, base, offset, mask=None):
+        pointer = self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
+        if mask is not None:
+            kinds = [pointer.type, I32, mask.type, self.vector]
+            return self._call("llvm.masked.load", kinds, self.vector, [pointer, I32(self.align), mask, self.zero()])
+        value = self.builder.load(pointer)
+        value.align = self.align
+        return value
+
+    def store(self, value, base, offset, mask=None):
+        pointer = self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
+        if mask is not None:
+            kinds = [self.vector, pointer.type, I32, mask.type]
+            self._call("llvm.masked.store", kinds, ir.VoidType(), [value, pointer, I32(self.align), mask])
+        else:
+            self.builder.store(value, pointer).align = self.align
+
+    def _call(self, name, kinds, result, arguments):
+        name = f"{name}.{self.suffix}" + (".p0" if "masked" in name else "")
+        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, kinds), name)
+        return self.builder.call(function, arguments)
+
+    def zero(self):
+        return ir.Constant(self.vector, [0.0] * self.lanes)
+
+    def repeat(self, x):
+        """x in every lane."""
+        kind = ir.VectorType(x.type, self.lanes)
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), x, I32(0))
+        lane = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lane)
+
+    def first(self, count):
+        """The mask of the first `count` lanes."""
+        numbers = ir.Constant(ir.VectorType(I32, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", numbers, self.repeat(self.builder.trunc(count, I32)))
+
+    def multiply_add(self, a, b, c):
+        """a · b + c"""
+        return self._call("llvm.fmuladd", [self.vector] * 3, self.vector, [a, b, c])
+
+    def sum(self, value):
+        """The sum of all lanes, by halves."""
+        count = self.lanes
+        while count > 1:
+            half = count // 2
+            low, high = (
+                self.builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, half), list(lane)))
+                for lane in (range(half), range(half, count))
+            )
+            value, count = self.builder.fadd(low, high), half
+        return self.builder.extract_element(value, I32(0))
+
+    def accumulators(self, MR, NV):
+        """MR × NV vectors of zeros; LLVM keeps them in registers."""
+        rows = [[cgutils.alloca_once(self.builder, self.vector) for _ in range(NV)] for _ in range(MR)]
+        for row in rows:
+            for place in row:
+                self.builder.store(self.zero(), place)
+        return rows
+
+    def add_product(self, place, a, b):
+        self.builder.store(self.multiply_add(a, b, self.builder.load(place)), place)

@@ -1,0 +1,102 @@
+"""Vectors of 2×2 pooling windows, and the weight gradient that only the pooled pixels have."""
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from .emitter import I32, I64, Emitter
+
+
+@intrinsic
+def pool_pairs(typingctx, x, top, low, y, argmax, out, first, width, columns):
+    """y[out + j] = the first maximum of x[top + 2j], x[top + 2j + 1], x[low + 2j], x[low + 2j + 1] for j < columns, and
+    argmax[out + j] its number: first + 2j, first + 2j + 1, or `width` more. A NaN is a maximum.
+
+    Even and odd pixels of two vectors are shuffled apart; comparing and choosing is done for all lanes at once, where branches on
+    random data would be mispredicted every second time."""
+    i64 = types.int64
+    signature = types.void(x, i64, i64, y, argmax, i64, i64, i64, i64)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        X, Y, AT = (e.data(signature.args[i], arguments[i]) for i in (0, 3, 4))
+        _, top, low, _, _, out, first, width, columns = arguments
+        L = e.lanes
+        whole_numbers = ir.VectorType(I32, L)
+        even, odd = (ir.Constant(whole_numbers, list(range(start, 2 * L, 2))) for start in (0, 1))
+        counting = ir.Constant(whole_numbers, list(range(0, 2 * L, 2)))
+
+        def step(j, left):
+            """The columns from j on: all lanes, or `left` of them"""
+            masks = (None, None)
+            if left is not None:
+                pixels = builder.mul(left, I64(2))
+                masks = (e.first(pixels), e.first(builder.sub(pixels, I64(L))))
+            candidates = []
+            for row in (top, low):
+                pair = [e.load(X, e.at(row, (j, I64(2)), I64(h * L)), mask) for h, mask in enumerate(masks)]
+                candidates += [builder.shuffle_vector(*pair, lanes) for lanes in (even, odd)]
+            steps = [I64(0), I64(1), width, builder.add(width, I64(1))]
+            best, number = candidates[0], e.repeat(I32(0))
+            for candidate, step in zip(candidates[1:], steps[1:], strict=True):
+                larger, nan = builder.fcmp_ordered(">", candidate, best), builder.fcmp_unordered("uno", candidate, candidate)
+                take = builder.or_(larger, nan)
+                best = builder.select(take, candidate, best)
+                number = builder.select(take, e.repeat(builder.trunc(step, I32)), number)
+            start = e.repeat(builder.trunc(e.at(first, (j, I64(2))), I32))
+            number = builder.add(builder.add(number, start), counting)
+            where, last = e.at(out, j), None if left is None else e.first(left)
+            e.store(best, Y, where, last)
+            place = builder.bitcast(builder.gep(AT, [where]), whole_numbers.as_pointer())
+            if last is None:
+                builder.store(number, place).align = 4
+            else:
+                kinds = [whole_numbers, place.type, I32, last.type]
+                function = ir.FunctionType(ir.VoidType(), kinds)
+                store = cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.store.v{L}i32.p0")
+                builder.call(store, [number, place, I32(4), last])
+
+        full = builder.sdiv(columns, I64(L))
+        with cgutils.for_range(builder, full, intp=I64) as loop:
+            step(builder.mul(loop.index, I64(L)), None)
+        done = builder.mul(full, I64(L))
+        with builder.if_then(builder.icmp_signed("<", done, columns)):
+            step(done, builder.sub(columns, done))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+SPARSE_ROWS = 12  # accumulators of add_weighted_rows; with the repeated number and the loads they fill the registers
+
+
+@intrinsic
+def add_weighted_rows(typingctx, numbers, places, count, x, offsets, r0, c, c0, rows):
+    """c[c0 + r·L + j] += Σ_{s<count} numbers[s] · x[places[s] + offsets[r0 + r] + j] for r < rows ≤ 12 and all L lanes j
+
+    One vector of c for each row stays in a register while the sum runs. x must reach L − 1 numbers beyond the last place."""
+    i64 = types.int64
+    signature = types.void(numbers, places, i64, x, offsets, i64, c, i64, i64)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        NUMBERS, PLACES, X, OFFSETS, C = (e.data(signature.args[i], arguments[i]) for i in (0, 1, 3, 4, 6))
+        _, _, count, _, _, r0, _, c0, rows = arguments
+
+        def body(R):
+            offsets = [e.number_at(OFFSETS, e.at(r0, I64(r))) for r in range(R)]
+            (sums,) = e.accumulators(1, R)
+            with cgutils.for_range(builder, count, intp=I64) as loop:
+                number, place = e.repeat(e.number_at(NUMBERS, loop.index)), e.number_at(PLACES, loop.index)
+                for total, offset in zip(sums, offsets, strict=True):
+                    e.add_product(total, number, e.load(X, e.at(place, offset)))
+            for r, total in enumerate(sums):
+                where = e.at(c0, I64(r * e.lanes))
+                e.store(builder.fadd(builder.load(total), e.load(C, where)), C, where)
+
+        for R in range(1, SPARSE_ROWS + 1):
+            with builder.if_then(builder.icmp_signed("==", rows, I64(R))):
+                body(R)
+        return context.get_dummy_value()
+
+    return signature, codegen
