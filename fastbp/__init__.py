@@ -28,6 +28,7 @@ from .losses import HingeLoss, LogisticLoss, Loss, MeanSquaredError, MulticlassH
 from .network import Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
 from .schedules import CosineDecay, OneCycle, Schedule, StepDecay, WarmUp
+from .threads import get_num_threads, set_num_threads
 from .training import History, Trainer, evaluate, fit, predict, predict_proba
 
 load = Sequential.load
@@ -38,5 +39,5 @@ __all__ = [
     "Identity", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "LogisticLoss", "Loss", "MaxPool2d", "MeanSquaredError",
     "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp", "ReLU", "SGD", "Schedule", "Sequential",
     "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients", "datasets",
-    "evaluate", "fit", "load", "models", "predict", "predict_proba",
+    "evaluate", "fit", "get_num_threads", "load", "models", "predict", "predict_proba", "set_num_threads",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 
 from .files import written_atomically
 from .layers.base import Layer, Parameter, float_dtype
+from .memory import aligned
 from .plan import Plan, backward_through
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
@@ -109,8 +110,12 @@ class Sequential:
         if shape not in self._plans:
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.pop(next(iter(self._plans)))
-            self._plans[shape] = Plan(self.layers, shape)
+            self._plans[shape] = Plan(self.layers, shape, self.gradient_vector)
         return self._plans[shape]
+
+    def forget_plans(self) -> None:
+        """Build plans anew from now on; a layer that is changed calls this."""
+        self._plans = {}
 
     def backward(self, dout: np.ndarray, need_dx: bool = True) -> np.ndarray | None:
         """Fill `gradient_vector` from the last forward pass, for dout of its output's shape; return the gradient
@@ -232,9 +237,3 @@ class Sequential:
         inner = "".join(f"    {layer!r},\n" for layer in self.layers)
         return f"Sequential(\n{inner}    dtype={self.dtype}, seed={self.seed},\n)"
 
-
-def aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """Zeros (size,) that start on a 64-byte boundary, a cache line and the widest vector register."""
-    raw = np.zeros(size * dtype.itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size * dtype.itemsize].view(dtype)

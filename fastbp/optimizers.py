@@ -14,7 +14,8 @@ from .kernels import optimizers as kernels
 
 
 class Optimizer:
-    """Base class: checks and state. Subclasses name their vectors and define `_update`."""
+    """Base class: checks and state. Subclasses name their vectors and define `update`, which works element by element: training
+    calls it for parts of the vectors. One that can't work so (it needs the norm of the whole gradient, say) defines `step`."""
 
     vectors: tuple[str, ...] = ()
 
@@ -26,6 +27,11 @@ class Optimizer:
 
     def step(self, values: np.ndarray, grads: np.ndarray) -> None:
         """Update `values` in place; both are contiguous vectors (P,) of one floating dtype."""
+        vectors = self.begin(values, grads)
+        self.update(values, grads, *vectors)
+
+    def begin(self, values: np.ndarray, grads: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Begin a step: check the vectors, count it and return the optimiser's own vectors. `update` does the rest."""
         if values.ndim != 1 or values.shape != grads.shape or values.dtype != grads.dtype:
             raise ValueError(
                 f"{type(self).__name__}: expected two vectors of one size and dtype, "
@@ -42,7 +48,11 @@ class Optimizer:
                 )
         self.lr = float(self.lr)
         self.steps += 1
-        self._update(values, grads)
+        return tuple(self.state[name] for name in self.vectors)
+
+    def update(self, values: np.ndarray, grads: np.ndarray, *vectors: np.ndarray) -> None:
+        """Update `values`, some or all of the parameters, with the same part of the other vectors."""
+        raise TypeError(f"{type(self).__name__} does not define update")
 
     def _number(self, name: str, value, below: float = float("inf")) -> float:
         number = float(value)
@@ -70,8 +80,8 @@ class SGD(Optimizer):
         if self.nesterov and self.momentum == 0:
             raise ValueError("SGD: nesterov needs a momentum")
 
-    def _update(self, values, grads):
-        kernels.sgd_update(values, grads, self.state["velocity"], self.lr, self.momentum, self.nesterov, self.weight_decay)
+    def update(self, values, grads, velocity):
+        kernels.sgd_update(values, grads, velocity, self.lr, self.momentum, self.nesterov, self.weight_decay)
 
 
 class Adagrad(Optimizer):
@@ -83,8 +93,8 @@ class Adagrad(Optimizer):
         super().__init__(lr, weight_decay)
         self.eps = self._number("eps", eps)
 
-    def _update(self, values, grads):
-        kernels.adagrad_update(values, grads, self.state["total"], self.lr, self.eps, self.weight_decay)
+    def update(self, values, grads, total):
+        kernels.adagrad_update(values, grads, total, self.lr, self.eps, self.weight_decay)
 
 
 class RMSProp(Optimizer):
@@ -96,8 +106,8 @@ class RMSProp(Optimizer):
         super().__init__(lr, weight_decay)
         self.decay, self.eps = self._number("decay", decay, below=1), self._number("eps", eps)
 
-    def _update(self, values, grads):
-        kernels.rmsprop_update(values, grads, self.state["square"], self.lr, self.decay, self.eps, self.weight_decay)
+    def update(self, values, grads, square):
+        kernels.rmsprop_update(values, grads, square, self.lr, self.decay, self.eps, self.weight_decay)
 
 
 class Adam(Optimizer):
@@ -120,13 +130,13 @@ class Adam(Optimizer):
         self.beta1, self.beta2 = self._number("beta1", beta1, below=1), self._number("beta2", beta2, below=1)
         self.eps = self._number("eps", eps)
 
-    def _update(self, values, grads):
-        self._adam(values, grads, self.weight_decay, 0.0)
+    def update(self, values, grads, first, second):
+        self._adam(values, grads, first, second, self.weight_decay, 0.0)
 
-    def _adam(self, values, grads, weight_decay, decoupled_decay):
+    def _adam(self, values, grads, first, second, weight_decay, decoupled_decay):
         c1, c2 = 1 - self.beta1**self.steps, 1 - self.beta2**self.steps
         scalars = (self.beta1, self.beta2, c1, c2, self.eps, weight_decay)
-        kernels.adam_update(values, grads, self.state["first"], self.state["second"], scalars, self.lr, decoupled_decay)
+        kernels.adam_update(values, grads, first, second, scalars, self.lr, decoupled_decay)
 
 
 class AdamW(Adam):
@@ -143,5 +153,5 @@ class AdamW(Adam):
     ):
         super().__init__(lr, beta1, beta2, eps, weight_decay)
 
-    def _update(self, values, grads):
-        self._adam(values, grads, 0.0, self.lr * self.weight_decay)
+    def update(self, values, grads, first, second):
+        self._adam(values, grads, first, second, 0.0, self.lr * self.weight_decay)

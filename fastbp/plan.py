@@ -1,21 +1,51 @@
-"""How a network computes a training step: its layers, with groups of them done in one pass where there is a kernel for it."""
+"""How a network computes a training step: buffers made once, and lists of kernel calls bound to them.
+
+A plan's stages are the network's layers, with groups of layers done in one pass where there is a kernel for it. For a batch size
+its calls are bound to buffers, in sections. The parts of a section may be computed at once, on several threads; the
+sections come one after the other. Forward and backward, a part is some of the samples, which goes through the layers
+on its own as far as no layer mixes samples. Then come the gradients that sum over the batch, by ranges of the flat vector.
+
+How the work is cut depends on the network and the batch size alone, never on the number of threads, and so do all results.
+"""
+
+import math
+import threading
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
-from .layers.base import Layer
+from .kernels.reduce import sum_parts
+from .layers.activations import ReLU
+from .layers.base import Layer, Pass
 from .layers.fused import sandwiches
+from .layers.shape import Copy
+from .memory import aligned
+from .optimizers import Optimizer
+from .threads import Calls, share
+
+BATCHES_KEPT = 4  # bound at a time: training and evaluation, and the smaller last batch of each
+PARTS = 8  # of a batch or of the gradients, at most
+PART_WORK = 4_000_000  # multiply–adds in a part at least: 0.1 ms; handing it to another thread takes 0.05 ms
+PART_SUMS = 4_000_000  # numbers in the parts' shares of sums over the batch, at most: 16 MB that are written and read again
+LARGE = 65_536  # weights of a linear layer that crowd the second cache: then parts of a batch have
+ROWS = 16  # samples at least, for which each weight is read once
+UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds
 
 
 class Plan:
     """The stages of a network for one input shape: its own layers and sandwich layers over them.
 
     The results are those of the layers one by one, to rounding. Parameters, gradients and state are the layers' own; what
-    backward needs is kept by the stages, not by the layers.
+    backward needs is kept by the plan, not by the layers. Only one thread at a time may use it: hold `lock`.
     """
 
-    def __init__(self, layers: tuple[Layer, ...], input_shape: tuple[int, ...]):
-        self.input_shape = tuple(input_shape)
+    def __init__(self, layers: tuple[Layer, ...], input_shape: tuple[int, ...], gradient_vector: np.ndarray):
+        self.input_shape, self.gradient_vector, self.dtype = tuple(input_shape), gradient_vector, gradient_vector.dtype
         self.stages = sandwiches(layers, self.input_shape)
+        self.lock = threading.Lock()
+        self._batches: dict[tuple[int, bool], Batch] = {}
+        self._last: Batch | None = None
 
     def __str__(self) -> str:
         """A line for each stage: its layers, and how they are computed."""
@@ -26,18 +56,283 @@ class Plan:
         width = max(len(stage) for stage, _ in rows)
         return "\n".join(f"{stage:<{width}}  {how}" for stage, how in rows)
 
+    def batch(self, size: int, training: bool) -> "Batch":
+        """The bound calls for batches of `size` samples; kept for the last few sizes."""
+        batch = self._batches.get((size, training))
+        if batch is None:
+            batch = Batch(self, size, training)
+            if len(self._batches) >= BATCHES_KEPT:
+                self._batches.pop(next(iter(self._batches)))
+            self._batches[size, training] = batch
+        self._last = batch
+        return batch
+
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
-        """The last stage's output for a batch x (N, *input_shape)."""
-        for stage in self.stages:
-            x = stage.forward(x, training=training)
-        return x
+        """The last stage's output for a batch x (N, *input_shape), in a buffer that the next pass overwrites."""
+        batch = self.batch(len(x), training)
+        np.copyto(batch.x, x)
+        batch.forward()
+        return batch.y
 
     def backward(self, dout: np.ndarray, need_dx: bool = True) -> np.ndarray | None:
-        """Fill all gradients from the last forward pass; return the gradient with respect to its input.
+        """Fill all gradients from the last forward pass; return the gradient with respect to its input, in a buffer.
 
         With `need_dx=False` that gradient, which training doesn't need, is not computed and None is returned.
         """
-        return backward_through(self.stages, dout, need_dx)
+        if self._last is None:
+            raise RuntimeError("Plan.backward called before forward")
+        np.copyto(self._last.dout, dout)
+        dx = self._last.backward(need_dx)
+        self._last.sum_gradients()
+        return dx
+
+
+class Stage:
+    """One layer in a batch's calls: its pass for the whole batch, and the passes of its parts."""
+
+    def __init__(self, layer: Layer, previous: "Stage | None", following: Layer | None):
+        self.layer = layer
+        self.own = type(layer).forward is not Layer.forward or type(layer).backward is not Layer.backward
+        # -- a layer of the user's own: called as a whole
+        self.view = isinstance(layer, Copy) and not self.own  # its output is its input in another shape
+        self.relu = layer.takes_relu and not self.own and type(following) is ReLU
+        self.applied = previous is not None and previous.relu  # a ReLU that the stage before has computed
+        self.back_applied = self.applied and previous.layer.mixes_samples  # and whose backward it computes too
+        self.p: Pass | None = None
+        self.parts: list[Pass] = []
+        self.sums: np.ndarray | None = None  # (parts, parameters): each part's share of the gradients
+
+    def multiply_adds(self, output_shape: tuple[int, ...]) -> int:
+        """Of one sample's forward pass in products with weights, roughly."""
+        pixels = math.prod(output_shape[1:])
+        return sum(parameter.size * pixels for parameter in self.layer.parameters if len(parameter.shape) > 1)
+
+
+class Batch:
+    """The buffers of a plan for one batch size, and the calls bound to them.
+
+    `x`, `y` the network's input and output, (N, …) · `dout` the gradient with respect to y
+    """
+
+    def __init__(self, plan: Plan, size: int, training: bool):
+        self.size, self.dtype, self.training, self.gradient_vector = size, plan.dtype, training, plan.gradient_vector
+        self.stages: list[Stage] = []
+        for layer, following in zip(plan.stages, [*plan.stages[1:], None], strict=True):
+            self.stages.append(Stage(layer, self.stages[-1] if self.stages else None, following))
+        self.first = next((i for i, stage in enumerate(self.stages) if stage.layer.parameters), len(self.stages))
+        # -- of the stages that learn; training needs no gradient before it
+        self._allocate(plan.input_shape)
+        self.bounds = self._partition()
+        self._forward = list(joined(self._forward_sections()))
+        self._dout: np.ndarray | None = None
+        self._backward: dict[bool, list[list[Calls]]] = {}
+        self._ranges: list[tuple[Calls, int, int]] = []
+        self._updates: tuple = (None, (), [])
+
+    # -- what a step runs --------------------------------------------------------------------------------------------
+
+    def forward(self) -> None:
+        """y from x."""
+        for parts in self._forward:
+            share(parts)
+
+    def backward(self, need_dx: bool = False) -> np.ndarray | None:
+        """The gradients up to the input's, or to the first parameters', from dout; sums over the batch are left open."""
+        sections = self._backward.get(need_dx)
+        if sections is None:
+            sections = self._backward[need_dx] = list(joined(self._backward_sections(need_dx)))
+        for parts in sections:
+            share(parts)
+        return self.stages[0].p.dx if need_dx else None
+
+    def sum_gradients(self) -> None:
+        """The gradients that backward has left open."""
+        share([calls for calls, _, _ in self.ranges])
+
+    def update(self, optimizer: Optimizer, values: np.ndarray, grads: np.ndarray) -> None:
+        """The gradients that backward has left open, and one step of the optimiser, range by range."""
+        if type(optimizer).step is not Optimizer.step:
+            self.sum_gradients()
+            optimizer.step(values, grads)
+            return
+        vectors = optimizer.begin(values, grads)
+        bound_to, bound, parts = self._updates
+        if bound_to is not optimizer or any(a is not b for a, b in zip(bound, vectors, strict=True)):
+            parts = []
+            for calls, first, last in self.ranges:
+                of_range = [vector[first:last] for vector in (values, grads, *vectors)]
+                parts.append([*calls, partial(optimizer.update, *of_range)])
+            self._updates = (optimizer, vectors, parts)
+        share(parts)
+
+    @property
+    def dout(self) -> np.ndarray:
+        if self._dout is None:
+            self._dout = aligned(self.y.shape, self.dtype)
+        return self._dout
+
+    # -- buffers and the partition -----------------------------------------------------------------------------------
+
+    def _allocate(self, input_shape: tuple[int, ...]) -> None:
+        self.x = x = aligned((self.size, *input_shape), self.dtype)
+        shapes = [tuple(input_shape)]
+        for stage in self.stages:
+            shapes.append(tuple(stage.layer.output_shape(shapes[-1])))
+            stage.work = stage.multiply_adds(shapes[-1])
+        largest = 0 if self.training else self.size * max(math.prod(shape) for shape in shapes)
+        scratch = [aligned(largest, self.dtype) for _ in range(2)]  # evaluation keeps one stage's input and output at a time
+        for stage, shape in zip(self.stages, shapes[1:], strict=True):
+            if stage.applied:
+                y = x
+            elif stage.view:
+                y = x.reshape(self.size, *shape)
+            elif self.training:
+                y = aligned((self.size, *shape), self.dtype)
+            else:
+                y = scratch[0][: self.size * math.prod(shape)].reshape(self.size, *shape)
+                scratch.reverse()
+            stage.p = Pass(x, y, self.training)
+            stage.p.relu = stage.relu
+            x = y
+        self.y = x
+
+    def _partition(self) -> list[tuple[int, int]]:
+        """The parts of the batch as (first, last) samples, a power of two of them."""
+        rows = summed = 0
+        for stage in self.stages:
+            if stage.layer.splits_rows:
+                rows = max(rows, stage.layer.parameters[0].size)
+            elif self._sums(stage):
+                summed += sum(parameter.size for parameter in stage.layer.parameters)
+        work = sum(stage.work for stage in self.stages) * self.size
+        limits = [PARTS, work // PART_WORK, self.size // (ROWS if rows > LARGE else 1)]
+        if self.training and summed:
+            limits.append(max(2, PART_SUMS // summed))
+        count = 1 << (max(min(limits), 1).bit_length() - 1)
+        return [(k * self.size // count, (k + 1) * self.size // count) for k in range(count)]
+
+    @staticmethod
+    def _sums(stage: Stage) -> bool:
+        """Are this stage's gradients sums over parts of the batch?"""
+        layer = stage.layer
+        return bool(layer.parameters) and not (stage.own or layer.mixes_samples or layer.splits_rows)
+
+    # -- calls: (whether samples stay apart, the calls of each part) -------------------------------------------------
+
+    def _forward_sections(self) -> Iterator[tuple[bool, list[Calls]]]:
+        prepared = [list(stage.layer.prepare_calls(stage.p)) for stage in self.stages if not stage.own]
+        yield False, [calls for calls in prepared if calls] if len(self.bounds) > 1 else [sum(prepared, [])]
+        for stage in self.stages:
+            layer, p = stage.layer, stage.p
+            if stage.own:
+                yield False, [[partial(own_forward, layer, p)]]
+                continue
+            if layer.mixes_samples:
+                stage.parts = [p.of_channels(*part) for part in spread(layer.num_features, 1)]
+            else:
+                stage.parts = [p.samples(*part) for part in self.bounds]
+            if not (stage.view or stage.applied):
+                yield not layer.mixes_samples, [list(layer.forward_calls(part)) for part in stage.parts]
+
+    def _backward_sections(self, need_dx: bool) -> Iterator[tuple[bool, list[Calls]]]:
+        dout = self.dout
+        for i in range(len(self.stages) - 1, -1, -1):
+            if i < self.first and not need_dx:
+                return
+            stage = self.stages[i]
+            layer, p, wanted = stage.layer, stage.p, need_dx or i > self.first
+            p.dout = dout
+            if wanted and p.dx is None:
+                p.dx = dout if stage.back_applied else dout.reshape(p.x.shape) if stage.view else aligned(p.x.shape, self.dtype)
+            dout = p.dx
+            if stage.own:
+                yield False, [[partial(own_backward, layer, p, wanted)]]
+                continue
+            if self._sums(stage) and len(self.bounds) > 1 and stage.sums is None:
+                stage.sums = np.empty((len(self.bounds), sum(parameter.size for parameter in layer.parameters)), self.dtype)
+            for k, part in enumerate(stage.parts):
+                between = slice(None) if layer.mixes_samples else slice(*self.bounds[k])
+                part.dout, part.dx = (None if array is None else array[between] for array in (p.dout, p.dx))
+                start = 0
+                for parameter in layer.parameters if stage.sums is not None else ():
+                    part.grads[parameter] = stage.sums[k, start : start + parameter.size].reshape(parameter.shape)
+                    start += parameter.size
+            if stage.view or stage.back_applied:
+                continue
+            calls: list[Calls] = [[] for _ in stage.parts]
+            for part, mine in zip(stage.parts, calls, strict=True):
+                mine += [] if layer.splits_rows else layer.parameter_calls(part)
+                mine += layer.input_calls(part) if wanted else []
+            yield not layer.mixes_samples, calls
+
+    @property
+    def ranges(self) -> list[tuple[Calls, int, int]]:
+        """The calls that complete the gradients of each range [first, last) of the flat vector."""
+        if not self._ranges:
+            self._ranges = list(self._find_ranges())
+        return self._ranges
+
+    def _find_ranges(self) -> Iterator[tuple[Calls, int, int]]:
+        calls, first, cost = [], 0, 0
+        for last, work, more in self._pieces():
+            calls, cost = [*calls, *more], cost + work
+            if cost >= PART_WORK:
+                yield calls, first, last
+                calls, first, cost = [], last, 0
+        if first < last or calls:
+            yield calls, first, last
+
+    def _pieces(self) -> Iterator[tuple[int, int, Calls]]:
+        """(end, multiply–adds, calls) of the pieces of the flat vector, in its order."""
+        end = 0
+        for stage in self.stages:
+            layer, size = stage.layer, sum(parameter.size for parameter in stage.layer.parameters)
+            start, end = end, end + size
+            if layer.splits_rows and not stage.own:
+                F, work = layer.parameters[0].shape[0], size * (self.size + UPDATE_WORK)
+                blocks = spread(F, min(PARTS, work // PART_WORK))
+                for first, last in blocks:
+                    stop = end if last == F else start + layer.parameters[0].size // F * last
+                    yield stop, work * (last - first) // F, list(layer.parameter_calls(stage.p, (first, last)))
+            else:
+                calls = [] if stage.sums is None else [partial(sum_parts, stage.sums, self.gradient_vector[start:end])]
+                yield end, size * UPDATE_WORK, calls
+
+
+def spread(count: int, parts: int) -> list[tuple[int, int]]:
+    """[0, count) in up to `parts` pieces, which begin at multiples of 4: a tile's rows."""
+    ends = sorted({min(-(-count * (k + 1) // (4 * max(parts, 1))) * 4, count) for k in range(max(parts, 1))})
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def joined(sections) -> Iterator[list[Calls]]:
+    """Neighbouring sections in which samples stay apart, or of one part, as one."""
+    last, last_apart = [], False
+    for apart, parts in sections:
+        if (apart and last_apart or len(last) == 1) and len(parts) == len(last):
+            last = [[*a, *b] for a, b in zip(last, parts, strict=True)]
+            last_apart = last_apart and apart
+            continue
+        if any(last):
+            yield last
+        last, last_apart = parts, apart
+    if any(last):
+        yield last
+
+
+def own_forward(layer: Layer, p: Pass) -> None:
+    """The forward pass of a layer that has its own."""
+    y = layer.forward(p.x, training=p.training)
+    if np.shape(y) != p.y.shape:
+        raise ValueError(f"{type(layer).__name__}: forward gave {np.shape(y)}, output_shape says {p.y.shape}")
+    np.copyto(p.y, y)
+
+
+def own_backward(layer: Layer, p: Pass, need_dx: bool) -> None:
+    """The backward pass of a layer that has its own."""
+    dx = layer.backward(p.dout, need_dx=need_dx)
+    if need_dx:
+        np.copyto(p.dx, dx)
 
 
 def backward_through(layers, dout: np.ndarray, need_dx: bool) -> np.ndarray | None:

@@ -48,11 +48,17 @@ class Trainer:
         The network's output for the batch stays in `scores`. The step is computed by the network's plan, so the layers keep
         nothing for a `network.backward` afterwards.
         """
-        plan = self.network.plan(self.network.check(x).shape[1:])
-        self.scores = plan.forward(x, training=True)
-        value = self.loss.forward(self.scores, targets)
-        plan.backward(self.loss.backward(), need_dx=False)
-        self.optimizer.step(self.network.parameter_vector, self.network.gradient_vector)
+        network, loss = self.network, self.loss
+        plan = network.plan(network.check(x).shape[1:])
+        with plan.lock:
+            batch = plan.batch(len(x), training=True)
+            np.copyto(batch.x, x)
+            batch.forward()
+            value = loss.forward(batch.y, targets)
+            np.copyto(batch.dout, loss.backward())
+            batch.backward()
+            batch.update(self.optimizer, network.parameter_vector, network.gradient_vector)
+            self.scores = batch.y.copy()
         return value
 
 
@@ -137,7 +143,7 @@ def fit(
     run. Training ends early when a callback asks for it or the loss is no longer finite (a warning says so).
     `progress` shows a bar in a terminal or notebook, and prints a line an epoch to standard error elsewhere.
 
-    Same network seed, data, `seed`, machine and number of BLAS threads: the same parameters, bit for bit.
+    Same network seed, data, `seed` and machine: the same parameters, bit for bit, on any number of threads.
     """
     trainer = Trainer(network, loss, optimizer)
     x, targets = _pair("train", train)
@@ -174,7 +180,7 @@ def _check_data(name: str, network: Sequential, loss: Loss, x: np.ndarray, targe
     if len(x) == 0:
         raise ValueError(f"fit: {name} holds no samples")
     try:
-        scores = _forward(network, x[:1])
+        scores = outputs(network, x[:1])
         if type(loss).forward is Loss.forward:  # a loss of the user's own may take other targets
             loss.check(np.broadcast_to(scores, (len(x), *scores.shape[1:])), targets)
     except (TypeError, ValueError) as error:
@@ -249,7 +255,7 @@ def evaluate(network: Sequential, loss: Loss, data: tuple[np.ndarray, np.ndarray
     total_loss, correct = 0.0, 0
     for start in range(0, len(x), batch_size):
         batch = targets[start : start + batch_size]
-        scores = _forward(network, x[start : start + batch_size])
+        scores = outputs(network, x[start : start + batch_size], batch_size)
         total_loss += loss.forward(scores, batch) * len(batch)
         right = loss.correct(scores, batch)
         correct = None if right is None else correct + right
@@ -259,12 +265,12 @@ def evaluate(network: Sequential, loss: Loss, data: tuple[np.ndarray, np.ndarray
 def outputs(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
     """The network's output for x (N, …) in evaluation mode, computed in batches."""
     batch_size = whole("batch_size", batch_size)
-    parts = [_forward(network, x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
-    return np.concatenate(parts) if parts else _forward(network, x)
-
-
-def _forward(network: Sequential, x: np.ndarray) -> np.ndarray:
-    return network.plan(network.check(x).shape[1:]).forward(x)
+    plan = network.plan(network.check(x).shape[1:])
+    y = np.empty((len(x), *network.output_shape(x.shape[1:])), x.dtype)
+    for start in range(0, len(x), batch_size):
+        with plan.lock:
+            y[start : start + batch_size] = plan.forward(x[start : start + batch_size])
+    return y
 
 
 def predict(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.ndarray:

@@ -149,8 +149,8 @@ def test_kernels_live_in_their_folder_and_nowhere_else():
 
 
 FLOORS = [
-    {"kernels", "files"},
-    {"layers", "losses", "optimizers", "initializers"},
+    {"kernels", "files", "memory"},
+    {"layers", "losses", "optimizers", "initializers", "threads"},
     {"plan", "network"},
     {"gradcheck", "callbacks", "schedules", "progress", "training", "datasets", "models"},
     {"plotting"},

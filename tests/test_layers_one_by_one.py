@@ -32,11 +32,10 @@ def test_sigmoid_and_softmax_of_extreme_scores(dtype):
 def test_sigmoid_and_tanh_keep_their_output_alone():
     for layer in (fastbp.Sigmoid(), fastbp.Tanh(), fastbp.ReLU()):
         x = np.random.default_rng(0).normal(size=(2, 3))
-        y = layer.forward(x)
+        layer.forward(x)
         dout = np.random.default_rng(1).normal(size=(2, 3))
         before = layer.backward(dout)
         x[:] = 99
-        assert len(layer.cache) == 1 and layer.cache[0] is y
         assert np.array_equal(layer.backward(dout), before)
 
 
@@ -80,8 +79,8 @@ def test_dropout_of_a_slice_is_a_slice_of_dropout(key, size, start, rate):
 
     x = np.random.default_rng(0).uniform(1, 2, size)
     whole, part = np.empty(size), np.empty(max(size - start, 0))
-    dropout_forward(x, whole, np.uint64(key), 0, rate)
-    dropout_forward(x[start:].copy(), part, np.uint64(key), start, rate)
+    dropout_forward(x, whole, np.array([key], np.uint64), 0, rate)
+    dropout_forward(x[start:].copy(), part, np.array([key], np.uint64), start, rate)
     assert np.array_equal(whole[start:], part)
 
 

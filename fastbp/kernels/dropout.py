@@ -24,14 +24,21 @@ def random_bits(key, index):
 
 
 @kernel
+def next_key(key, step, pass_key):
+    """step ← step + 1; pass_key[0] = the key of that training pass, from the layer's key: key, step () · pass_key (1,)"""
+    step[()] += 1
+    pass_key[0] = random_bits(key[()], np.uint64(step[()]))
+
+
+@kernel
 def dropout_forward(x, y, key, first, rate):
     """y[i] = x[i] / (1 − rate) where element first + i is kept, else 0; it is dropped with probability `rate`
 
-    x, y (n,); `first` is the index of x[0] in the whole batch. The derivative has the same mask and scale, so the
+    x, y (n,), key (1,); `first` is the index of x[0] in the whole batch. The derivative has the same mask and scale, so the
     backward pass is this kernel applied to dout."""
     scale = x.dtype.type(1 / (1 - rate))
     threshold = np.uint64(rate * 2.0**53)
     zero = x.dtype.type(0)
     for i in range(x.size):
-        kept = random_bits(np.uint64(key), np.uint64(first + i)) >> np.uint64(11) >= threshold
+        kept = random_bits(key[0], np.uint64(first + i)) >> np.uint64(11) >= threshold
         y[i] = x[i] * scale if kept else zero

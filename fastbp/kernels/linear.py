@@ -25,16 +25,16 @@ def linear_backward_input(dout, w, dx):
 
 
 @kernel
-def linear_backward_weight(dout, x, dw):
-    """dw[f, d] = Σ_n dout[n, f] x[n, d]"""
-    (N, F), D = dout.shape, x.shape[1]
-    outer_product(dout.reshape(-1), (1, F), x.reshape(-1), dw.reshape(-1), (F, D, N))
+def linear_backward_weight(dout, x, dw, rows):
+    """dw[f, d] = Σ_n dout[n, f] x[n, d] for rows f of [first, last)"""
+    (N, F), D, (first, last) = dout.shape, x.shape[1], rows
+    outer_product(dout.reshape(-1)[first:], (1, F), x.reshape(-1), dw.reshape(-1)[first * D :], (last - first, D, N))
 
 
 @kernel
-def linear_backward_bias(dout, db):
-    """db[f] = Σ_n dout[n, f]"""
-    db[:] = 0
+def linear_backward_bias(dout, db, rows):
+    """db[f] = Σ_n dout[n, f] for f in [first, last)"""
+    db[rows[0] : rows[1]] = 0
     for n in range(dout.shape[0]):
-        for f in range(dout.shape[1]):
+        for f in range(rows[0], rows[1]):
             db[f] += dout[n, f]

@@ -1,28 +1,17 @@
 """Activations: ReLU, LeakyReLU, Sigmoid, Tanh on arrays of any shape, Softmax and LogSoftmax on (N, C)."""
 
 import math
+from functools import partial
 
 from ..kernels import activations, softmax
 from .base import Layer
 
 
 class Elementwise(Layer):
-    """A function of each element of x, of any shape; dx has the shape of x. Subclasses call kernels on flat arrays."""
+    """A function of each element of x, of any shape; dx has the shape of x. The kernels take flat arrays."""
 
-    def forward(self, x, training=False, out=None):
-        x = self.expect(x, ...)
-        y = self.buffer(out, x.shape, x)
-        self.cache = self._forward(x, y)
-        return y
-
-    def backward(self, dout, need_dx=True, out=None):
-        (kept,) = self.cache
-        dout = self.expect(dout, *kept.shape, what="dout")
-        if not need_dx:
-            return None
-        dx = self.buffer(out, kept.shape, dout)
-        self._backward(dout, kept, dx)
-        return dx
+    def batch_shape(self, shape):
+        return shape
 
     def output_shape(self, input_shape):
         return tuple(input_shape)
@@ -31,12 +20,11 @@ class Elementwise(Layer):
 class ReLU(Elementwise):
     """y = max(x, 0).   dx = dout where y > 0, else 0: the subgradient at the kink is 0. Keeps y."""
 
-    def _forward(self, x, y):
-        activations.relu_forward(x.reshape(-1), y.reshape(-1))
-        return (y,)
+    def forward_calls(self, p):
+        yield partial(activations.relu_forward, p.x.reshape(-1), p.y.reshape(-1))
 
-    def _backward(self, dout, y, dx):
-        activations.relu_backward(dout.reshape(-1), y.reshape(-1), dx.reshape(-1))
+    def input_calls(self, p):
+        yield partial(activations.relu_backward, p.dout.reshape(-1), p.y.reshape(-1), p.dx.reshape(-1))
 
 
 class LeakyReLU(Elementwise):
@@ -51,43 +39,39 @@ class LeakyReLU(Elementwise):
         if not math.isfinite(self.negative_slope):
             raise ValueError(f"LeakyReLU: negative_slope must be finite, got {negative_slope}")
 
-    def _forward(self, x, y):
-        activations.leaky_relu_forward(x.reshape(-1), y.reshape(-1), self.negative_slope)
-        return (x,)
+    def forward_calls(self, p):
+        yield partial(activations.leaky_relu_forward, p.x.reshape(-1), p.y.reshape(-1), self.negative_slope)
 
-    def _backward(self, dout, x, dx):
-        activations.leaky_relu_backward(dout.reshape(-1), x.reshape(-1), dx.reshape(-1), self.negative_slope)
+    def input_calls(self, p):
+        flat = p.dout.reshape(-1), p.x.reshape(-1), p.dx.reshape(-1)
+        yield partial(activations.leaky_relu_backward, *flat, self.negative_slope)
 
 
 class Sigmoid(Elementwise):
     """y = 1 / (1 + e⁻ˣ), without overflow for any x.   dx = dout · y (1 − y). Keeps y."""
 
-    def _forward(self, x, y):
-        activations.sigmoid_forward(x.reshape(-1), y.reshape(-1))
-        return (y,)
+    def forward_calls(self, p):
+        yield partial(activations.sigmoid_forward, p.x.reshape(-1), p.y.reshape(-1))
 
-    def _backward(self, dout, y, dx):
-        activations.sigmoid_backward(dout.reshape(-1), y.reshape(-1), dx.reshape(-1))
+    def input_calls(self, p):
+        yield partial(activations.sigmoid_backward, p.dout.reshape(-1), p.y.reshape(-1), p.dx.reshape(-1))
 
 
 class Tanh(Elementwise):
     """y = tanh(x).   dx = dout · (1 − y²). Keeps y."""
 
-    def _forward(self, x, y):
-        activations.tanh_forward(x.reshape(-1), y.reshape(-1))
-        return (y,)
+    def forward_calls(self, p):
+        yield partial(activations.tanh_forward, p.x.reshape(-1), p.y.reshape(-1))
 
-    def _backward(self, dout, y, dx):
-        activations.tanh_backward(dout.reshape(-1), y.reshape(-1), dx.reshape(-1))
+    def input_calls(self, p):
+        yield partial(activations.tanh_backward, p.dout.reshape(-1), p.y.reshape(-1), p.dx.reshape(-1))
 
 
-class RowWise(Elementwise):
+class RowWise(Layer):
     """A function of each row of x (N, C), one row a sample."""
 
-    def forward(self, x, training=False, out=None):
-        x = self.expect(x, "N", "C")
-        self.output_shape(x.shape[1:])
-        return super().forward(x, training, out)
+    def accept(self, x):
+        return self.expect(x, "N", "C")
 
     def output_shape(self, input_shape):
         if len(input_shape) != 1 or input_shape[0] < 1:
@@ -103,12 +87,11 @@ class Softmax(RowWise):
     To train a classifier use the loss SoftmaxCrossEntropy on the scores instead: it is exact where y underflows.
     """
 
-    def _forward(self, x, y):
-        softmax.softmax_forward(x, y)
-        return (y,)
+    def forward_calls(self, p):
+        yield partial(softmax.softmax_forward, p.x, p.y)
 
-    def _backward(self, dout, y, dx):
-        softmax.softmax_backward(dout, y, dx)
+    def input_calls(self, p):
+        yield partial(softmax.softmax_backward, p.dout, p.y, p.dx)
 
 
 class LogSoftmax(RowWise):
@@ -117,9 +100,8 @@ class LogSoftmax(RowWise):
     dx[n, c] = dout[n, c] − exp(y[n, c]) Σ_k dout[n, k]. Keeps y.
     """
 
-    def _forward(self, x, y):
-        softmax.log_softmax_forward(x, y)
-        return (y,)
+    def forward_calls(self, p):
+        yield partial(softmax.log_softmax_forward, p.x, p.y)
 
-    def _backward(self, dout, y, dx):
-        softmax.log_softmax_backward(dout, y, dx)
+    def input_calls(self, p):
+        yield partial(softmax.log_softmax_backward, p.dout, p.y, p.dx)

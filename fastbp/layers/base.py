@@ -1,9 +1,10 @@
 """What every layer has: parameters, state, checks at the door, and a cache between forward and backward."""
 
+import copy
 import inspect
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -81,8 +82,60 @@ class Parameter:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
 
 
+class Pass:
+    """The arrays of one pass through a layer, forward and back, which its kernels are bound to.
+
+    `x`, `y` input and output · `dout`, `dx` their gradients, once they are wanted · `training` as in forward
+    `first` the number in the batch of x's first sample, where x is a part of a batch · `channels` the (first, last) channels to
+    compute, where a part is a range of channels · `relu` whether y is to be max(0, output), for layers that say `takes_relu`
+    What else backward needs (an argmax, a mask's key), the layer adds as attributes.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, training: bool):
+        self.x, self.y, self.training = x, y, training
+        self.dout = self.dx = self.channels = None
+        self.first, self.relu = 0, False
+        self.grads: dict[Parameter, np.ndarray] = {}
+
+    def grad(self, parameter: Parameter) -> np.ndarray:
+        """Where the gradient of `parameter` goes: its own `grad`, or this part's share of the sum over the batch."""
+        return self.grads.get(parameter, parameter.grad)
+
+    def samples(self, first: int, last: int) -> "Pass":
+        """The part of this pass for samples [first, last)."""
+        part = copy.copy(self)
+        part.first, part.grads = first, {}
+        for name in ("x", "y", "dout", "dx"):
+            array = getattr(self, name)
+            setattr(part, name, None if array is None else array[first:last])
+        return part
+
+
+    def of_channels(self, first: int, last: int) -> "Pass":
+        """The part of this pass for channels [first, last) of all samples."""
+        part = copy.copy(self)
+        part.channels, part.grads = (first, last), {}
+        return part
+
+
+def run(calls: Iterable[Callable[[], None]]) -> None:
+    """Make the calls, in order."""
+    for call in calls:
+        call()
+
+
+class State(dict):
+    """Arrays by name. Assigning to a name copies into its array, so whatever holds the array stays in step."""
+
+    def __setitem__(self, name: str, value) -> None:
+        if name in self:
+            self[name][...] = value
+        else:
+            super().__setitem__(name, value)
+
+
 class Layer:
-    """A differentiable function with parameters. Subclasses define `forward`, `backward` and `output_shape`.
+    """A differentiable function with parameters. A layer of your own defines `forward`, `backward` and `output_shape`.
 
     - `y = forward(x, training=False, out=None)`; x is not modified. What backward needs is kept in `cache`, by
       reference: don't write to x (or to y, where the docstring says that the output is kept) in between.
@@ -96,7 +149,23 @@ class Layer:
       norm in training mode is the exception: an empty batch has no mean).
     - `state` holds the arrays that are not learned but belong to a checkpoint (running statistics, a generator's step).
     - Constructor arguments are kept as attributes of the same names: that is how a network is saved and shown.
+
+    The package's own layers define, in place of forward and backward, the kernel calls that they consist of, bound to the arrays
+    of a `Pass`; forward and backward make these calls, and a network's plan makes them in parts of a batch and on several threads:
+
+    - `accept(x)`: the input after a check
+    - `prepare_calls(p)`: once before a forward pass, for the whole batch
+    - `forward_calls(p)`: y · `parameter_calls(p)`: the parameters' gradients · `input_calls(p)`: dx
+
+    Each may be made for some samples of a batch, unless the layer has `mixes_samples`: then for some channels of all samples,
+    and dx after the gradients of the parameters.
+    Gradients are summed over the samples' parts, unless the layer has `splits_rows`: then `parameter_calls(p, rows)` gives
+    rows [first, last) of the gradients for the whole batch.
     """
+
+    takes_relu = False  # forward_calls can apply a ReLU that follows (and backward's, for layers that mix samples)
+    mixes_samples = False
+    splits_rows = False
 
     dtype: np.dtype | None = None  # None: float32 and float64 are both accepted
     types: dict[str, type["Layer"]] = {}  # every subclass by name, for loading a saved network
@@ -106,9 +175,15 @@ class Layer:
 
     def __init__(self):
         self.parameters: list[Parameter] = []
-        self.state: dict[str, np.ndarray] = {}
+        self.state = State()
         self._cache = None
         self._network = None  # weak reference to the network that owns this layer
+
+    def __setattr__(self, name: str, value) -> None:
+        """An attribute that changes (a rate, a slope) changes the calls that a network has bound to it."""
+        object.__setattr__(self, name, value)
+        if name[0] != "_" and name != "cache" and type(self).forward is Layer.forward and (network := self.network) is not None:
+            network.forget_plans()
 
     # -- for subclasses ------------------------------------------------------------------------------------------
 
@@ -119,14 +194,14 @@ class Layer:
         return self.parameters[-1]
 
     @property
-    def cache(self) -> tuple:
-        """What the last forward left for backward."""
+    def cache(self):
+        """What the last forward left for backward: the Pass, or what a layer of your own has put here."""
         if self._cache is None:
             raise RuntimeError(f"{type(self).__name__}.backward called before forward")
         return self._cache
 
     @cache.setter
-    def cache(self, value: tuple | None) -> None:
+    def cache(self, value) -> None:
         self._cache = value
 
     def expect(self, x: np.ndarray, *shape: str | int, what: str = "input") -> np.ndarray:
@@ -165,13 +240,45 @@ class Layer:
             raise ValueError(f"{name}: out overlaps the input")
         return out
 
+    def accept(self, x: np.ndarray) -> np.ndarray:
+        """The input as kernels want it, after a check."""
+        return self.expect(x, ...)
+
+    def prepare_calls(self, p: Pass) -> Iterator[Callable[[], None]]:
+        return iter(())
+
+    def forward_calls(self, p: Pass) -> Iterator[Callable[[], None]]:
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+    def input_calls(self, p: Pass) -> Iterator[Callable[[], None]]:
+        raise TypeError(f"{type(self).__name__} does not define backward")
+
+    def parameter_calls(self, p: Pass, rows: tuple[int, int] | None = None) -> Iterator[Callable[[], None]]:
+        return iter(())
+
     # -- for users -----------------------------------------------------------------------------------------------
 
     def forward(self, x: np.ndarray, training: bool = False, out: np.ndarray | None = None) -> np.ndarray:
-        raise TypeError(f"{type(self).__name__} does not define forward")
+        x = self.accept(x)
+        y = self.buffer(out, self.batch_shape(x.shape), x)
+        p = Pass(x, y, training)
+        run(self.prepare_calls(p))
+        run(self.forward_calls(p))
+        self.cache = p
+        return y
 
     def backward(self, dout: np.ndarray, need_dx: bool = True, out: np.ndarray | None = None) -> np.ndarray | None:
-        raise TypeError(f"{type(self).__name__} does not define backward")
+        p = copy.copy(self.cache)
+        p.dout = self.expect(dout, *p.y.shape, what="dout")
+        run(self.parameter_calls(p))
+        if need_dx:
+            p.dx = self.buffer(out, p.x.shape, p.dout)
+            run(self.input_calls(p))
+        return p.dx
+
+    def batch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the output for an input of `shape`, both with the batch."""
+        return (shape[0], *self.output_shape(shape[1:]))
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one sample's output, given one sample's input shape (both without the batch)."""
@@ -193,16 +300,16 @@ class Layer:
 
     def set_dtype(self, dtype: np.dtype) -> None:
         """Expect arrays of `dtype` from now on, and convert the state to it; the parameters have been converted."""
-        for name, array in self.state.items():
-            if array.dtype in FLOATS:
-                self.state[name] = array.astype(dtype)
+        converted = {name: array.astype(dtype) if array.dtype in FLOATS else array for name, array in self.state.items()}
+        self.state = State(converted)
         self.dtype = dtype if self.dtype is not None else None
         self.cache = None
 
     @property
     def network(self):
         """The network that this layer belongs to, or None."""
-        network = self._network and self._network()
+        network = self.__dict__.get("_network")
+        network = network and network()
         return network if network is not None and any(layer is self for layer in network.layers) else None
 
     def join(self, network) -> None:

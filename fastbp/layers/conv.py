@@ -1,5 +1,7 @@
 """Two-dimensional convolution."""
 
+from functools import partial
+
 from .. import initializers
 from ..kernels import conv2d
 from .base import Layer
@@ -97,36 +99,35 @@ class Conv2d(Layer):
         why = "strides" if self.stride != (1, 1) else "output of fewer than 100 pixels"
         return f"register tiles on unfolded patches: {why}"
 
-    def forward(self, x, training=False, out=None):
-        x = self.expect(x, "N", self.in_channels, "H", "W")
-        before, output = self.geometry(x.shape[2:])
-        y = self.buffer(out, (len(x), self.out_channels, *output), x)
-        bias = self.bias and self.bias.value
-        if self.shifts_rows(output):
-            conv2d.shifted_forward(x, self.weight.value, bias, y, before)
-        else:
-            conv2d.unfolded_forward(x, self.weight.value, bias, y, self.stride, before)
-        self.cache = (x, before, output)
-        return y
+    def accept(self, x):
+        return self.expect(x, "N", self.in_channels, "H", "W")
 
-    def backward(self, dout, need_dx=True, out=None):
-        x, before, output = self.cache
-        dout = self.expect(dout, len(x), self.out_channels, *output, what="dout")
-        shifted = self.shifts_rows(output)
-        if shifted:
-            conv2d.shifted_backward_weight(dout, x, self.weight.grad, before)
+    def forward_calls(self, p):
+        """y = b + w ⋆ x"""
+        before, output = self.geometry(p.x.shape[2:])
+        w, b = self.weight.value, self.bias and self.bias.value
+        if self.shifts_rows(output):
+            yield partial(conv2d.shifted_forward, p.x, w, b, p.y, before)
         else:
-            conv2d.unfolded_backward_weight(dout, x, self.weight.grad, self.stride, before)
+            yield partial(conv2d.unfolded_forward, p.x, w, b, p.y, self.stride, before)
+
+    def input_calls(self, p):
+        """dx = the adjoint of x ↦ w ⋆ x applied to dout"""
+        before, output = self.geometry(p.x.shape[2:])
+        if self.shifts_rows(output):
+            yield partial(conv2d.shifted_backward_input, p.dout, self.weight.value, p.dx, before)
+        else:
+            yield partial(conv2d.unfolded_backward_input, p.dout, self.weight.value, p.dx, self.stride, before)
+
+    def parameter_calls(self, p, rows=None):
+        """dw = dout ⋆ x,  db = Σ dout"""
+        before, output = self.geometry(p.x.shape[2:])
+        if self.shifts_rows(output):
+            yield partial(conv2d.shifted_backward_weight, p.dout, p.x, p.grad(self.weight), before)
+        else:
+            yield partial(conv2d.unfolded_backward_weight, p.dout, p.x, p.grad(self.weight), self.stride, before)
         if self.bias:
-            conv2d.conv2d_backward_bias(dout, self.bias.grad)
-        if not need_dx:
-            return None
-        dx = self.buffer(out, x.shape, dout)
-        if shifted:
-            conv2d.shifted_backward_input(dout, self.weight.value, dx, before)
-        else:
-            conv2d.unfolded_backward_input(dout, self.weight.value, dx, self.stride, before)
-        return dx
+            yield partial(conv2d.conv2d_backward_bias, p.dout, p.grad(self.bias))
 
     def output_shape(self, input_shape):
         if len(input_shape) != 3 or input_shape[0] != self.in_channels:

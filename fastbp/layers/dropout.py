@@ -1,5 +1,8 @@
 """Dropout."""
 
+import math
+from functools import partial
+
 import numpy as np
 
 from ..kernels import dropout
@@ -22,33 +25,28 @@ class Dropout(Layer):
         self.rate = float(rate)
         if not 0 <= self.rate < 1:
             raise ValueError(f"Dropout: rate is the probability to drop, in [0, 1), got {rate}")
-        self.state = {"key": np.zeros((), np.uint64), "step": np.zeros((), np.int64)}
+        self.state |= {"key": np.zeros((), np.uint64), "step": np.zeros((), np.int64)}
 
-    def forward(self, x, training=False, out=None):
-        x = self.expect(x, ...)
-        y = self.buffer(out, x.shape, x)
-        if training:
-            self.state["step"] += 1
-            rate, key = self.rate, self._pass_key()
-        else:
-            rate, key = 0.0, np.uint64(0)
-        dropout.dropout_forward(x.reshape(-1), y.reshape(-1), key, 0, rate)
-        self.cache = (x.shape, key, rate)
-        return y
+    def batch_shape(self, shape):
+        return shape
 
-    def backward(self, dout, need_dx=True, out=None):
-        shape, key, rate = self.cache
-        dout = self.expect(dout, *shape, what="dout")
-        if not need_dx:
-            return None
-        dx = self.buffer(out, shape, dout)
-        dropout.dropout_forward(dout.reshape(-1), dx.reshape(-1), key, 0, rate)
-        return dx
+    def prepare_calls(self, p):
+        """A training pass takes the next step's key; evaluation drops nothing."""
+        p.key = np.zeros(1, np.uint64)
+        if p.training:
+            yield partial(dropout.next_key, self.state["key"], self.state["step"], p.key)
 
-    def _pass_key(self) -> np.uint64:
-        """The generator's key of this training pass."""
-        bits = dropout.random_bits(self.state["key"][()], np.uint64(self.state["step"]))
-        return np.uint64(bits)  # Numba returns an int, which it would take for int64 or uint64 by its size
+    def forward_calls(self, p):
+        """y = x · m / (1 − rate)"""
+        yield self._masked(p.x, p.y, p)
+
+    def input_calls(self, p):
+        """dx = dout · m / (1 − rate)"""
+        yield self._masked(p.dout, p.dx, p)
+
+    def _masked(self, x, y, p):
+        first, rate = p.first * math.prod(x.shape[1:]), self.rate if p.training else 0.0
+        return partial(dropout.dropout_forward, x.reshape(-1), y.reshape(-1), p.key, first, rate)
 
     def output_shape(self, input_shape):
         return tuple(input_shape)

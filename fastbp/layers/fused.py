@@ -1,5 +1,7 @@
 """Sandwich layers: several layers of a network computed in one pass. Training uses them; their results are those of the layers."""
 
+from functools import partial
+
 import numpy as np
 
 from ..kernels import conv_relu_pool
@@ -34,26 +36,25 @@ class ConvReLUPool(Layer):
     def algorithm(self, input_shape):
         return "one pass, register tiles on shifted rows; weight gradient over the pooled pixels alone"
 
-    def forward(self, x, training=False, out=None):
-        conv = self.conv
-        x = self.expect(x, "N", conv.in_channels, "H", "W")
-        before, output = conv.geometry(x.shape[2:])
-        y = self.buffer(out, (len(x), conv.out_channels, output[0] // 2, output[1] // 2), x)
-        argmax = np.empty(y.shape, np.int32)
-        conv_relu_pool.conv_relu_pool_forward(x, conv.weight.value, conv.bias and conv.bias.value, y, argmax, before, output)
-        self.cache = (x, y, argmax, before, output)
-        return y
+    def accept(self, x):
+        return self.expect(x, "N", self.conv.in_channels, "H", "W")
 
-    def backward(self, dout, need_dx=True, out=None):
-        x, y, argmax, before, output = self.cache
-        conv, dout = self.conv, self.expect(dout, *y.shape, what="dout")
-        db = conv.bias and conv.bias.grad
-        conv_relu_pool.conv_relu_pool_backward_parameters(dout, x, y, argmax, conv.weight.grad, db, before, output)
-        if not need_dx:
-            return None
-        dx = self.buffer(out, x.shape, dout)
-        conv_relu_pool.conv_relu_pool_backward_input(dout, y, argmax, conv.weight.value, dx, before, output)
-        return dx
+    def forward_calls(self, p):
+        """y = max(0, b + the maximum of each window of w ⋆ x)"""
+        w, b = self.conv.weight.value, self.conv.bias and self.conv.bias.value
+        p.argmax, p.geometry = np.empty(p.y.shape, np.int32), self.conv.geometry(p.x.shape[2:])
+        yield partial(conv_relu_pool.conv_relu_pool_forward, p.x, w, b, p.y, p.argmax, *p.geometry)
+
+    def input_calls(self, p):
+        """dx, through the pixels that have a gradient"""
+        w = self.conv.weight.value
+        yield partial(conv_relu_pool.conv_relu_pool_backward_input, p.dout, p.y, p.argmax, w, p.dx, *p.geometry)
+
+    def parameter_calls(self, p, rows=None):
+        """dw, db, likewise"""
+        dw, db = p.grad(self.conv.weight), self.conv.bias and p.grad(self.conv.bias)
+        kernel = conv_relu_pool.conv_relu_pool_backward_parameters
+        yield partial(kernel, p.dout, p.x, p.y, p.argmax, dw, db, *p.geometry)
 
     def __repr__(self) -> str:
         return f"{self.conv!r} + ReLU() + MaxPool2d(2)"

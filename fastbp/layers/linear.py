@@ -1,5 +1,7 @@
 """The fully connected layer."""
 
+from functools import partial
+
 from .. import initializers
 from ..kernels import linear
 from .base import Layer
@@ -34,24 +36,25 @@ class Linear(Layer):
         self.weight = self.parameter("weight", (F, D), lambda rng: draw.weight(rng, (F, D), D, F))
         self.bias = self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), D)) if bias else None
 
-    def forward(self, x, training=False, out=None):
-        x = self.expect(x, "N", self.in_features)
-        y = self.buffer(out, (len(x), self.out_features), x)
-        linear.linear_forward(x, self.weight.value, self.bias and self.bias.value, y)
-        self.cache = (x,)
-        return y
+    splits_rows = True
 
-    def backward(self, dout, need_dx=True, out=None):
-        (x,) = self.cache
-        dout = self.expect(dout, len(x), self.out_features, what="dout")
-        linear.linear_backward_weight(dout, x, self.weight.grad)
-        if self.bias:
-            linear.linear_backward_bias(dout, self.bias.grad)
-        if not need_dx:
-            return None
-        dx = self.buffer(out, x.shape, dout)
-        linear.linear_backward_input(dout, self.weight.value, dx)
-        return dx
+    def accept(self, x):
+        return self.expect(x, "N", self.in_features)
+
+    def forward_calls(self, p):
+        """y = x Wᵀ + b"""
+        yield partial(linear.linear_forward, p.x, self.weight.value, self.bias and self.bias.value, p.y)
+
+    def input_calls(self, p):
+        """dx = dout W"""
+        yield partial(linear.linear_backward_input, p.dout, self.weight.value, p.dx)
+
+    def parameter_calls(self, p, rows=None):
+        """dw = doutᵀ x,  db = Σₙ dout"""
+        whole = (0, self.out_features)
+        yield partial(linear.linear_backward_weight, p.dout, p.x, self.weight.grad, rows or whole)
+        if self.bias and (rows is None or rows[1] == self.out_features):  # with the last rows: it follows them in the flat vector
+            yield partial(linear.linear_backward_bias, p.dout, self.bias.grad, whole)
 
     def algorithm(self, input_shape):
         return "register tiles"

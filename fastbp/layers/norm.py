@@ -1,6 +1,7 @@
 """Batch normalisation."""
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -37,49 +38,52 @@ class BatchNorm(Layer):
             raise ValueError(f"{name}: momentum must be in [0, 1], got {momentum}")
         self.gamma = self.parameter("gamma", (C,), lambda rng: np.ones(C))
         self.beta = self.parameter("beta", (C,), lambda rng: np.zeros(C))
-        self.state = {"running_mean": np.zeros(C, self.dtype), "running_var": np.ones(C, self.dtype)}
+        self.state |= {"running_mean": np.zeros(C, self.dtype), "running_var": np.ones(C, self.dtype)}
 
-    def forward(self, x, training=False, out=None):
-        x = self._expect(x)
-        y = self.buffer(out, x.shape, x)
-        x3 = x.reshape(len(x), self.num_features, math.prod(x.shape[2:]))
-        mean, inv_std = self.state["running_mean"].copy(), np.empty(self.num_features, x.dtype)
+    mixes_samples = True
+
+    def prepare_calls(self, p):
+        if p.training and p.x.size == 0:
+            raise ValueError(f"{type(self).__name__}: the mean of an empty batch {p.x.shape} is not defined in training")
+        p.mean, p.inv_std = np.empty(self.num_features, p.x.dtype), np.empty(self.num_features, p.x.dtype)
+        return iter(())
+
+    def _planes(self, array):
+        return array.reshape(len(array), self.num_features, math.prod(array.shape[2:]))
+
+    def forward_calls(self, p):
+        yield partial(self._statistics, p)
+        yield partial(norm.batch_norm_forward, self._planes(p.x), self.gamma.value, self.beta.value, p.mean, p.inv_std, self._planes(p.y))
+
+    def _statistics(self, p):
+        p.mean[:] = self.state["running_mean"]
         var = self.state["running_var"]
-        if training:
-            count = len(x) * x3.shape[2]
-            if count == 0:
-                raise ValueError(f"{type(self).__name__}: the mean of an empty batch {x.shape} is not defined in training")
+        if p.training:
+            count = p.x.size // self.num_features
             var = np.empty_like(var)
-            norm.batch_norm_statistics(x3, mean, var)
-            for name, batch in (("running_mean", mean), ("running_var", var * (count / max(count - 1, 1)))):
+            norm.batch_norm_statistics(self._planes(p.x), p.mean, var)
+            for name, batch in (("running_mean", p.mean), ("running_var", var * (count / max(count - 1, 1)))):
                 self.state[name] += self.momentum * (batch - self.state[name])
-        norm.batch_norm_inv_std(var, inv_std, self.eps)
-        norm.batch_norm_forward(x3, self.gamma.value, self.beta.value, mean, inv_std, y.reshape(x3.shape))
-        self.cache = (x, mean, inv_std, training)
-        return y
+        norm.batch_norm_inv_std(var, p.inv_std, self.eps)
 
-    def backward(self, dout, need_dx=True, out=None):
-        x, mean, inv_std, training = self.cache
-        dout = self.expect(dout, *x.shape, what="dout")
-        x3 = x.reshape(len(x), self.num_features, math.prod(x.shape[2:]))
-        dout3 = dout.reshape(x3.shape)
-        dgamma, dbeta = self.gamma.grad, self.beta.grad
-        norm.batch_norm_backward_parameters(dout3, x3, mean, inv_std, dgamma, dbeta)
-        if not need_dx:
-            return None
-        dx = self.buffer(out, x.shape, dout)
-        dx3, gamma = dx.reshape(x3.shape), self.gamma.value
-        if training:
-            norm.batch_norm_backward_training(dout3, x3, gamma, mean, inv_std, dgamma, dbeta, dx3)
+    def input_calls(self, p):
+        dout, x, dx = self._planes(p.dout), self._planes(p.x), self._planes(p.dx)
+        if p.training:
+            yield partial(
+                norm.batch_norm_backward_training, dout, x, self.gamma.value, p.mean, p.inv_std, self.gamma.grad, self.beta.grad, dx
+            )
         else:
-            norm.batch_norm_backward_evaluation(dout3, gamma, inv_std, dx3)
-        return dx
+            yield partial(norm.batch_norm_backward_evaluation, dout, self.gamma.value, p.inv_std, dx)
+
+    def parameter_calls(self, p, rows=None):
+        dout, x = self._planes(p.dout), self._planes(p.x)
+        yield partial(norm.batch_norm_backward_parameters, dout, x, p.mean, p.inv_std, self.gamma.grad, self.beta.grad)
 
 
 class BatchNorm1d(BatchNorm):
     __doc__ = BatchNorm.__doc__.replace("x, y (N, C) or (N, C, …)", "x, y (N, C), or (N, C, L) for sequences")
 
-    def _expect(self, x):
+    def accept(self, x):
         if isinstance(x, np.ndarray) and x.ndim == 3:
             return self.expect(x, "N", self.num_features, "L")
         return self.expect(x, "N", self.num_features)
@@ -93,7 +97,7 @@ class BatchNorm1d(BatchNorm):
 class BatchNorm2d(BatchNorm):
     __doc__ = BatchNorm.__doc__.replace("x, y (N, C) or (N, C, …)", "x, y (N, C, H, W)")
 
-    def _expect(self, x):
+    def accept(self, x):
         return self.expect(x, "N", self.num_features, "H", "W")
 
     def output_shape(self, input_shape):

@@ -1,5 +1,7 @@
 """Max and average pooling."""
 
+from functools import partial
+
 import numpy as np
 
 from ..kernels import pool2d
@@ -23,6 +25,9 @@ class Pool2d(Layer):
         self.padding = pair(f"{name}: padding", padding, least=0)
         if self.padding[0] >= self.kernel_size[0] or self.padding[1] >= self.kernel_size[1]:
             raise ValueError(f"{name}: padding {self.padding} must be smaller than the kernel {self.kernel_size}")
+
+    def accept(self, x):
+        return self.expect(x, "N", "C", "H", "W")
 
     def output_shape(self, input_shape):
         name = type(self).__name__
@@ -53,22 +58,12 @@ class MaxPool2d(Pool2d):
         plain = self.kernel_size == self.stride == (2, 2) and self.padding == (0, 0)
         return "vectors of 2×2 windows" if plain else ""
 
-    def forward(self, x, training=False, out=None):
-        x = self.expect(x, "N", "C", "H", "W")
-        y = self.buffer(out, (len(x), *self.output_shape(x.shape[1:])), x)
-        argmax = np.empty(y.shape, np.int32)
-        pool2d.max_pool2d_forward(x, y, argmax, self.kernel_size, self.stride, self.padding)
-        self.cache = (x.shape, argmax)
-        return y
+    def forward_calls(self, p):
+        p.argmax = np.empty(p.y.shape, np.int32)
+        yield partial(pool2d.max_pool2d_forward, p.x, p.y, p.argmax, self.kernel_size, self.stride, self.padding)
 
-    def backward(self, dout, need_dx=True, out=None):
-        shape, argmax = self.cache
-        dout = self.expect(dout, *argmax.shape, what="dout")
-        if not need_dx:
-            return None
-        dx = self.buffer(out, shape, dout)
-        pool2d.max_pool2d_backward(dout, argmax, dx)
-        return dx
+    def input_calls(self, p):
+        yield partial(pool2d.max_pool2d_backward, p.dout, p.argmax, p.dx)
 
 
 class AvgPool2d(Pool2d):
@@ -82,18 +77,8 @@ class AvgPool2d(Pool2d):
     (6, 4, 4)
     """
 
-    def forward(self, x, training=False, out=None):
-        x = self.expect(x, "N", "C", "H", "W")
-        y = self.buffer(out, (len(x), *self.output_shape(x.shape[1:])), x)
-        pool2d.avg_pool2d_forward(x, y, self.kernel_size, self.stride, self.padding)
-        self.cache = (x.shape, y.shape)
-        return y
+    def forward_calls(self, p):
+        yield partial(pool2d.avg_pool2d_forward, p.x, p.y, self.kernel_size, self.stride, self.padding)
 
-    def backward(self, dout, need_dx=True, out=None):
-        shape, y_shape = self.cache
-        dout = self.expect(dout, *y_shape, what="dout")
-        if not need_dx:
-            return None
-        dx = self.buffer(out, shape, dout)
-        pool2d.avg_pool2d_backward(dout, dx, self.kernel_size, self.stride, self.padding)
-        return dx
+    def input_calls(self, p):
+        yield partial(pool2d.avg_pool2d_backward, p.dout, p.dx, self.kernel_size, self.stride, self.padding)
