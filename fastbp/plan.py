@@ -102,11 +102,6 @@ class Stage:
         self.parts: list[Pass] = []
         self.sums: np.ndarray | None = None  # (parts, parameters): each part's share of the gradients
 
-    def multiply_adds(self, output_shape: tuple[int, ...]) -> int:
-        """Of one sample's forward pass in products with weights, roughly."""
-        pixels = math.prod(output_shape[1:])
-        return sum(parameter.size * pixels for parameter in self.layer.parameters if len(parameter.shape) > 1)
-
 
 class Batch:
     """The buffers of a plan for one batch size, and the calls bound to them.
@@ -177,8 +172,8 @@ class Batch:
         self.x = x = aligned((self.size, *input_shape), self.dtype)
         shapes = [tuple(input_shape)]
         for stage in self.stages:
+            stage.work = stage.layer.multiply_adds(shapes[-1])
             shapes.append(tuple(stage.layer.output_shape(shapes[-1])))
-            stage.work = stage.multiply_adds(shapes[-1])
         largest = 0 if self.training else self.size * max(math.prod(shape) for shape in shapes)
         scratch = [aligned(largest, self.dtype) for _ in range(2)]  # evaluation keeps one stage's input and output at a time
         for stage, shape in zip(self.stages, shapes[1:], strict=True):

@@ -44,9 +44,16 @@ def layers_channels(layers, C):
     return next((layer.out_channels for layer in reversed(layers) if isinstance(layer, fastbp.Conv2d)), C)
 
 
-@settings(max_examples=40)
-@given(networks(), st.integers(0, 3), st.integers(0, 2**32 - 1), st.booleans())
-def test_a_plan_computes_what_the_layers_compute(case, batch, seed, need_dx):
+@settings(max_examples=60)
+@given(networks(), st.integers(0, 5), st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
+def test_a_plan_computes_what_the_layers_compute(case, batch, seed, need_dx, cut):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("PART_WORK", 1), ("ROWS", 1)) if cut else ():
+            patch.setattr(fastbp.plan, name, value)
+        compare_plan_and_layers(case, batch, seed, need_dx)
+
+
+def compare_plan_and_layers(case, batch, seed, need_dx):
     network, shape = case
     if batch == 0 and any(isinstance(layer, fastbp.BatchNorm2d) for layer in network.layers):
         batch = 2
@@ -168,3 +175,92 @@ def test_a_plan_says_how_each_stage_is_computed():
     ]  # fmt: skip
     expected = ("one pass", "unfolded patches: strides", "fewer than 100", "a loop", "register tiles")
     assert all(how in line for how, line in zip(expected, lines, strict=True))
+
+
+def pooled(*more, seed=0):
+    return fastbp.Sequential(fastbp.Conv2d(1, 2, 3), fastbp.ReLU(), *more, fastbp.Flatten(), fastbp.Linear(200, 3), seed=seed)
+
+
+def test_a_changed_layer_changes_the_plan():
+    """A rate, a slope or a state that is set between two steps counts from the next step on."""
+    network = pooled(fastbp.Dropout(0.5), fastbp.LeakyReLU(0.1))
+    x, plan = np.random.default_rng(0).normal(size=(4, 1, 12, 12)).astype(np.float32), network.plan((1, 12, 12))
+    first = plan.forward(x, training=True).copy()
+    network.layers[2].state["step"] = 0  # the same mask again, in the array that the plan is bound to
+    assert np.array_equal(plan.forward(x, training=True), first)
+    network.layers[2].rate = 0.0
+    assert network.plan((1, 12, 12)) is not plan
+    np.testing.assert_allclose(network.plan((1, 12, 12)).forward(x, training=True), network.forward(x), atol=1e-5)
+    network.layers[3].negative_slope = 3.0
+    np.testing.assert_allclose(network.plan((1, 12, 12)).forward(x), network.forward(x), atol=1e-5)
+
+
+def test_batch_sizes_take_turns_and_memory_stays_bounded():
+    network, rng = pooled(), np.random.default_rng(0)
+    plan = network.plan((1, 12, 12))
+    for size in (4, 1, 4, 7, 0, 2, 9, 4, 3):
+        for training in (True, False):
+            x = rng.normal(size=(size, 1, 12, 12)).astype(np.float32)
+            np.testing.assert_allclose(plan.forward(x, training), network.forward(x), atol=1e-5)
+    assert len(plan._batches) <= fastbp.plan.BATCHES_KEPT
+
+
+class Halved(fastbp.Layer):
+    """A layer of one's own that gives a new array."""
+
+    def forward(self, x, training=False, out=None):
+        self.mask = x > 0  # an attribute set in every pass
+        self.cache = ()
+        return x / 2
+
+    def backward(self, dout, need_dx=True, out=None):
+        return dout / 2 if need_dx else None
+
+    def output_shape(self, input_shape):
+        return tuple(input_shape)
+
+
+def test_a_layer_of_ones_own_in_a_plan():
+    network, rng = pooled(Halved()).astype(np.float64), np.random.default_rng(0)
+    plan, x = network.plan((1, 12, 12)), rng.normal(size=(3, 1, 12, 12))
+    np.testing.assert_allclose(plan.forward(x, True), network.forward(x, True), atol=1e-12)
+    dout = rng.normal(size=(3, 3))
+    dx = plan.backward(dout).copy()
+    gradient = network.gradient_vector.copy()
+    np.testing.assert_allclose(dx, network.backward(dout), atol=1e-12)
+    np.testing.assert_allclose(gradient, network.gradient_vector, atol=1e-12)
+    assert network.plan((1, 12, 12)) is plan  # setting `mask` did not throw it away
+
+    class Wrong(Halved):
+        def output_shape(self, input_shape):
+            return (*input_shape, 1)
+
+    with pytest.raises(ValueError, match="Wrong: forward gave"):
+        fastbp.Sequential(Wrong()).plan((3,)).forward(np.zeros((2, 3), np.float32))
+
+
+class Normalised(fastbp.Optimizer):
+    """An optimiser that needs the whole gradient at once."""
+
+    def step(self, values, grads):
+        values -= self.lr * grads / np.linalg.norm(grads)
+
+
+@pytest.mark.parametrize("make", [lambda: fastbp.SGD(0.1, 0.9), lambda: fastbp.Adam(0.01), lambda: Normalised(0.1)])
+def test_a_step_of_the_plan_is_a_step_of_the_optimizer(make, monkeypatch):
+    monkeypatch.setattr(fastbp.plan, "PART_WORK", 1)
+    network, rng = pooled().astype(np.float64), np.random.default_rng(0)
+    other, loss, optimizer = copy.deepcopy(network), fastbp.SoftmaxCrossEntropy(), make()
+    trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), make())
+    for step in range(4):
+        x, labels = rng.normal(size=(8, 1, 12, 12)), rng.integers(0, 3, 8)
+        trainer.optimizer.lr = optimizer.lr = 0.1 / (step + 1)
+        if step == 2:  # the optimiser's vectors are replaced, as when a run is resumed
+            trainer.optimizer.state = {name: vector.copy() for name, vector in trainer.optimizer.state.items()}
+        expected = loss.forward(other.forward(x, training=True), labels)
+        other.backward(loss.backward())
+        optimizer.step(other.parameter_vector, other.gradient_vector)
+        assert trainer.step(x, labels) == pytest.approx(expected)
+        np.testing.assert_allclose(network.gradient_vector, other.gradient_vector, atol=1e-11)
+        np.testing.assert_allclose(network.parameter_vector, other.parameter_vector, atol=1e-11)
+    assert trainer.optimizer.steps == optimizer.steps

@@ -284,6 +284,11 @@ class Layer:
         """The shape of one sample's output, given one sample's input shape (both without the batch)."""
         raise TypeError(f"{type(self).__name__} does not define output_shape")
 
+    def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
+        """The multiply–adds of one sample's forward pass in products with weights: an output's pixels times the weights."""
+        weights = sum(parameter.size for parameter in self.parameters if len(parameter.shape) > 1)
+        return weights and weights * math.prod(self.output_shape(input_shape)[1:])
+
     def algorithm(self, input_shape: tuple[int, ...]) -> str:
         """How it is computed for such input, in a few words; empty for a plain loop over the elements."""
         return ""

@@ -59,6 +59,9 @@ class ConvReLUPool(Layer):
     def __repr__(self) -> str:
         return f"{self.conv!r} + ReLU() + MaxPool2d(2)"
 
+    def multiply_adds(self, input_shape):
+        return self.conv.multiply_adds(input_shape)
+
     def output_shape(self, input_shape):
         F, OH, OW = self.conv.output_shape(input_shape)
         return (F, OH // 2, OW // 2)

@@ -1,0 +1,196 @@
+"""Several threads, several trainings at once, forked processes: the same numbers, and neighbours left in peace."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastbp
+from fastbp import plan, threads
+
+PACKAGE = Path(fastbp.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    before = fastbp.get_num_threads()
+    yield
+    fastbp.set_num_threads(before)
+
+
+@pytest.fixture
+def fine_cut(monkeypatch):
+    """Small problems are cut as large ones are."""
+    for name, value in (("PART_WORK", 1), ("LARGE", 10**9), ("ROWS", 1)):
+        monkeypatch.setattr(plan, name, value)
+
+
+def convolutional(seed=0):
+    return fastbp.Sequential(
+        fastbp.Conv2d(1, 4, 3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Conv2d(4, 5, 3, stride=2), fastbp.BatchNorm2d(5),
+        fastbp.ReLU(), fastbp.Dropout(0.3), fastbp.Flatten(), fastbp.Linear(45, 30), fastbp.Tanh(), fastbp.Linear(30, 4), seed=seed,
+    )  # fmt: skip
+
+
+def train(network, shape, steps, optimizer=None, batch=16):
+    """The network's parameters after some steps on random data, the last batch of each four smaller."""
+    trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), optimizer or fastbp.SGD(lr=0.05, momentum=0.9))
+    rng = np.random.default_rng(0)
+    for step in range(steps):
+        size = batch if step % 4 else batch - 3
+        trainer.step(rng.normal(size=(size, *shape)).astype(network.dtype), rng.integers(0, 4, size))
+    return network.parameter_vector.copy()
+
+
+@pytest.mark.parametrize("optimizer", [lambda: fastbp.SGD(lr=0.05, momentum=0.9), lambda: fastbp.Adam(lr=0.01)])
+def test_parameters_do_not_depend_on_the_number_of_threads(fine_cut, optimizer):
+    results = []
+    for count in (1, 2, 4):
+        fastbp.set_num_threads(count)
+        network = convolutional()
+        results.append((train(network, (1, 18, 18), 100, optimizer()), network.state_dict()["4.running_var"]))
+    assert len(network.plan((1, 18, 18)).batch(16, True).bounds) == 8
+    for parameters, variance in results[1:]:
+        assert np.array_equal(parameters, results[0][0]) and np.array_equal(variance, results[0][1])
+    assert np.isfinite(results[0][0]).all()
+
+
+def test_a_problem_that_is_cut_without_help_of_the_test():
+    results = []
+    for count in (1, 2, 4):
+        fastbp.set_num_threads(count)
+        network = fastbp.Sequential(fastbp.Linear(300, 600), fastbp.ReLU(), fastbp.Linear(600, 4))
+        results.append(train(network, (300,), 8, batch=70))
+    assert len(network.plan((300,)).batch(70, True).bounds) > 1
+    assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def test_several_trainings_at_once(fine_cut):
+    fastbp.set_num_threads(2)
+    expected = [train(convolutional(seed), (1, 18, 18), 30) for seed in range(4)]
+    results = [None] * 4
+
+    def work(seed):
+        results[seed] = train(convolutional(seed), (1, 18, 18), 30)
+
+    running = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(120)
+    assert all(np.array_equal(result, right) for result, right in zip(results, expected, strict=True))
+
+
+def test_predictions_of_one_network_from_several_threads():
+    network, x = convolutional(), np.random.default_rng(0).normal(size=(40, 1, 18, 18)).astype(np.float32)
+    expected = [network.forward(x[k : k + 10]).argmax(1) for k in range(0, 40, 10)]
+    wrong = []
+
+    def work(k):
+        for _ in range(50):
+            if not np.array_equal(fastbp.predict(network, x[10 * k : 10 * k + 10]), expected[k]):
+                wrong.append(k)
+
+    running = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(120)
+    assert not wrong
+
+
+def script(code: str) -> str:
+    """What a fresh interpreter prints."""
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+TRAIN = """
+import os, warnings
+import numpy as np, fastbp, fastbp.plan
+fastbp.plan.PART_WORK = 1
+fastbp.set_num_threads(2)
+def train(seed):
+    network = fastbp.Sequential(fastbp.Linear(8, 16), fastbp.ReLU(), fastbp.Linear(16, 3), seed=seed)
+    trainer, rng = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1)), np.random.default_rng(seed)
+    for _ in range(20):
+        trainer.step(rng.normal(size=(16, 8)).astype(np.float32), rng.integers(0, 3, 16))
+    return network.parameter_vector.tobytes().hex()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forked_processes_train_at_once():
+    out = script(TRAIN + """
+import multiprocessing
+warnings.simplefilter("ignore")
+expected = [train(seed) for seed in range(3)]  # starts the threads, which the forked processes don't have
+with multiprocessing.get_context("fork").Pool(3) as pool:
+    print(pool.map(train, range(3)) == expected and train(0) == expected[0])
+""")  # fmt: skip
+    assert out == "True"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
+def test_importing_starts_no_thread_and_using_starts_as_many_as_are_wanted():
+    out = script("""
+import os, numpy, numba, scipy.special
+def count(): return len(os.listdir("/proc/self/task"))
+environment, before = dict(os.environ), count()
+import fastbp
+print(count() - before, dict(os.environ) == environment, end=" ")
+""" + TRAIN.replace("set_num_threads(2)", "set_num_threads(1)") + """
+train(0)
+print(count() - before, end=" ")
+fastbp.set_num_threads(3)
+train(0)
+print(count() - before <= 2, dict(os.environ) == environment, end=" ")
+import numba.np.ufunc.parallel
+print(numba.np.ufunc.parallel._is_initialized)
+""")  # fmt: skip
+    assert out == "0 True 0 True True False"
+
+
+def test_idle_threads_use_no_processor_time(fine_cut):
+    fastbp.set_num_threads(2)
+    train(convolutional(), (1, 18, 18), 4)
+    before = time.process_time()
+    time.sleep(0.4)
+    assert time.process_time() - before < 0.2
+
+
+def test_an_error_in_a_part_reaches_the_caller_and_the_threads_live_on():
+    fastbp.set_num_threads(2)
+    done = []
+
+    def fail():
+        raise KeyError("planted")
+
+    for _ in range(20):
+        with pytest.raises(KeyError, match="planted"):
+            threads.share([[lambda: done.append(1)], [fail], [lambda: done.append(1)]])
+    assert len(done) == 40  # the other parts are done: nothing writes to the caller's arrays afterwards
+    threads.share([[lambda: done.append(2)]] * 5)
+    assert done.count(2) == 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"), [(0, ValueError), (-1, ValueError), (True, ValueError), (1.5, TypeError), ("2", TypeError)]
+)
+def test_numbers_of_threads_that_make_no_sense(wrong, error):
+    with pytest.raises(error, match="set_num_threads: threads"):
+        fastbp.set_num_threads(wrong)
+
+
+def test_the_default_is_what_the_process_may_use():
+    assert threads.usable_cores() >= 1
+    if hasattr(os, "sched_setaffinity") and threads.usable_cores() > 1:
+        one = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        assert script(one + "import fastbp; print(fastbp.get_num_threads())") == "1"
