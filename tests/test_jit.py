@@ -97,6 +97,29 @@ def test_a_damaged_cache_file_is_compiled_again(tmp_path):
     assert json.loads(run(STEP, FASTBP_CACHE_DIR=str(cache)))[1] == 0
 
 
+def test_a_kernel_from_the_disk_finds_the_separate_kernels_it_calls(tmp_path):
+    """They are not part of its file: they are loaded with it, or compiled again where theirs is missing or damaged."""
+    step = "import fastbp, numpy as np\ny = fastbp.Linear(7, 5).forward(np.ones((6, 7), np.float32))\n"
+    step += "print(json.dumps([y.tolist(), sorted(set(Count.compiled))]))"
+    first = json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path)))
+    assert {"inner_product", "linear_forward"} <= set(first[1])
+    assert json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path))) == [first[0], []]
+    (product,) = tmp_path.glob("*/matmul.inner_product-*.nbc")
+    product.write_bytes(b"garbage")
+    again = json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path)))
+    assert again[0] == first[0] and "inner_product" in again[1] and "linear_forward" not in again[1]
+    product.unlink()
+    assert json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path)))[0] == first[0]
+
+
+def test_a_separate_kernel_raises_what_its_caller_would():
+    source = "import numpy as np\nfrom fastbp.kernels.jit import kernel, separate_kernel\n"
+    source += "@separate_kernel\ndef inner(a, k):\n    return a[k], np.ones(k).sum() if k else np.empty(-1).sum()\n"
+    source += "@kernel\ndef outer(a, k):\n    value, total = inner(a, k)\n    return value + total\n"
+    source += "print(outer(np.arange(4.0), 2))\ntry:\n    outer(np.arange(4.0), 0)\nexcept ValueError as error:\n    print(error)"
+    assert run(source).splitlines() == ["4.0", "negative dimensions not allowed"]
+
+
 def test_a_full_disk_does_not_stop_a_kernel(tmp_path):
     """No file may grow beyond 0 bytes: every write to the cache fails."""
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -143,7 +166,7 @@ def test_kernels_live_in_their_folder_and_nowhere_else():
         if path.parent.name == "kernels" and path.name not in ("jit.py", "plain.py", "__init__.py"):
             for node in tree.body:
                 if isinstance(node, ast.FunctionDef):
-                    assert [d.id for d in node.decorator_list] == ["kernel"], f"{path.name}: {node.name}"
+                    assert [d.id for d in node.decorator_list] in (["kernel"], ["separate_kernel"]), f"{path.name}: {node.name}"
                     assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
                     assert len(node.args.args) <= 8, f"{path.name}: {node.name} has too many arguments"
 

@@ -21,7 +21,7 @@ Unfolded, for any stride: `patches` (C·KH·KW, n·OH·OW) holds under each outp
 
 import numpy as np
 
-from .jit import kernel
+from .jit import kernel, separate_kernel
 from .matmul import add_inner_product_at, inner_product, outer_product, outer_product_at
 
 SHIFTED_FROM = 100  # pixels of an output map from which rows are shifted; the sums over t of 8×8 maps are too short for the tiles
@@ -31,7 +31,7 @@ COLUMNS = 384  # of patches, from as many images as it takes to fill the tiles: 
 # -- shifted rows ------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@separate_kernel
 def put(image, wide, start, rows, row):
     """wide[start + c·rows·row + h·row + j] = image[c, h, j]: (C, H, W) into rows `row` long, `rows` of them to a channel"""
     for c in range(image.shape[0]):
@@ -41,7 +41,7 @@ def put(image, wide, start, rows, row):
                 place[j] = image[c, h, j]
 
 
-@kernel
+@separate_kernel
 def taps(at, C, kernel_size, padded, first, step):
     """at[(c, p, q)] = first + c·step + p·PW + q for padded = (PH, PW)"""
     (KH, KW), PW = kernel_size, padded[1]
@@ -51,7 +51,7 @@ def taps(at, C, kernel_size, padded, first, step):
                 at[(c * KH + p) * KW + q] = first + c * step + p * PW + q
 
 
-@kernel
+@separate_kernel
 def adjoint_taps(F, K, kernel_size, padded):
     """(in_w, in_dout, margin, size) for dx[c, t] = Σ_{f,p,q} w[f, c, p, q] dout[f, t − p·PW − q], K = C·KH·KW
 
@@ -69,7 +69,7 @@ def adjoint_taps(F, K, kernel_size, padded):
     return in_w, in_dout, margin, size
 
 
-@kernel
+@separate_kernel
 def take(wide, size, row, maps, b):
     """maps[f, i, j] = wide[f·size + i·row + j] + b[f]"""
     for f in range(maps.shape[0]):
@@ -144,7 +144,7 @@ def span(tap, before, stride, size, outputs):
     return min(first, outputs), max(last, 0)
 
 
-@kernel
+@separate_kernel
 def unfold(x, patches, first, kernel_size, stride, before, output_size):
     """patches[(c, p, q), first + (i, j)] = x[c, i·sh + p − top, j·sw + q − left], 0 outside, for one image x (C, H, W)"""
     (KH, KW), (OH, OW) = kernel_size, output_size
@@ -172,7 +172,7 @@ def unfold(x, patches, first, kernel_size, stride, before, output_size):
                 k += 1
 
 
-@kernel
+@separate_kernel
 def fold(patches, first, x, kernel_size, stride, before, output_size):
     """x[c, i·sh + p − top, j·sw + q − left] = Σ patches[(c, p, q), first + (i, j)]: the adjoint of `unfold`"""
     (KH, KW), (OH, OW) = kernel_size, output_size
@@ -196,7 +196,7 @@ def fold(patches, first, x, kernel_size, stride, before, output_size):
                 k += 1
 
 
-@kernel
+@separate_kernel
 def gather(dout, maps):
     """maps[f, (n, i, j)] = dout[n, f, i, j], 0 in the columns of samples that dout has not"""
     N, F, P = dout.shape[0], dout.shape[1], dout.shape[2] * dout.shape[3]

@@ -18,7 +18,7 @@ import numpy as np
 
 from . import simd
 from .conv2d import adjoint_taps, put, take, taps
-from .jit import kernel
+from .jit import kernel, separate_kernel
 from .matmul import outer_product_at
 
 
@@ -84,7 +84,7 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
                 dw[f, r // KH, r % KH, q] = sums[(f * R + r * vectors) * L + q]
 
 
-@kernel
+@separate_kernel
 def live(dout, y, argmax, gradients, places):
     """The windows that pass a gradient: their dout and their pixel, one after the other; returns how many
 

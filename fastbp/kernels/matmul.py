@@ -7,7 +7,7 @@ times at a batch of 4, and about even at 1, where both wait for memory. They don
 import numpy as np
 
 from . import simd
-from .jit import kernel
+from .jit import separate_kernel
 
 PACKED_FROM = 8  # rows of c from which copying the columns of b can pay
 ALIASED = 1024  # bytes: rows of b that lie a multiple of this apart share few places of the first cache
@@ -15,7 +15,7 @@ FAR = 512  # rows of b, each in a page of its own: more than the processor has p
 BLOCK = 1024  # numbers of a row of a and b that a dot product takes at a time: 4 + 3 such rows stay in the first cache
 
 
-@kernel
+@separate_kernel
 def sum_of_rows(a, ak, b, c, N, K):
     """c[n] = Σ_{k<K} a[k·ak] · b[k, n], four rows of b at a time from end to end: b is read once, as it lies in memory"""
     c[:N] = 0
@@ -30,7 +30,7 @@ def sum_of_rows(a, ak, b, c, N, K):
             c[n] += number * row[n]
 
 
-@kernel
+@separate_kernel
 def outer_product(a, strides, b, c, sizes):
     """c[m, n] = Σ_{k<K} a[m·am + k·ak] · b[k, n], sizes = (M, N, K), strides = (am, ak), b (K, N): vectors run along n
 
@@ -58,7 +58,7 @@ def outer_product(a, strides, b, c, sizes):
             simd.outer(a, m * am, am, ak, source, start, bk, K, c, m * N + n, N, min(4, M - m), columns, False)
 
 
-@kernel
+@separate_kernel
 def inner_product(a, b, c, sizes):
     """c[m, n] = Σ_{k<K} a[m, k] · b[n, k], sizes = (M, N, K): c = a bᵀ, the vectors run along k"""
     M, N, K = sizes
@@ -69,7 +69,7 @@ def inner_product(a, b, c, sizes):
                 simd.dot(a, m * K + k, K, b, n * K + k, K, min(BLOCK, K - k), c, m * N + n, N, rows, columns, k > 0)
 
 
-@kernel
+@separate_kernel
 def outer_product_at(a, in_a, b, in_b, c, sizes):
     """c[m, n] = Σ_{k<K} a[m·am + ak[k]] · b[b0 + bk[k] + n], sizes = (M, N, K), in_a = (am, ak), in_b = (b0, bk): ak, bk tables"""
     (am, ak), (b0, bk), (M, N, K), wide = in_a, in_b, sizes, 3 * simd.lanes(c)
@@ -78,7 +78,7 @@ def outer_product_at(a, in_a, b, in_b, c, sizes):
             simd.outer_at(a, m * am, am, ak, b, b0 + n, bk, K, c, m * N + n, N, min(4, M - m), min(wide, N - n), False)
 
 
-@kernel
+@separate_kernel
 def add_inner_product_at(a, in_a, b, bn, c, sizes):
     """c[m, n] += Σ_{k<K} a[a0 + m·am + k] · b[bn[n] + k], sizes = (M, N, K), in_a = (a0, am), bn a table of offsets"""
     (a0, am), (M, N, K) = in_a, sizes
