@@ -78,7 +78,9 @@ def inner_product(a, b, c, sizes):
                 source, start, am = a, m0 * K + k, K
                 if packed:
                     for m in range(m1 - m0):
-                        panel[m * count : (m + 1) * count] = a[start + m * K : start + m * K + count]
+                        row, copy = a[start + m * K : start + m * K + count], panel[m * count : (m + 1) * count]
+                        for j in range(count):
+                            copy[j] = row[j]
                     source, start, am = panel, 0, count
                 for n in range(first, min(first + group, N), 4):
                     for m in range(m0, m1, 3):

@@ -37,16 +37,16 @@ class Linear(Layer):
     def forward(self, x, training=False, out=None):
         x = self.expect(x, "N", self.in_features)
         y = self.buffer(out, (len(x), self.out_features), x)
-        linear.linear_forward(x, self.weight.value, self.bias and self.bias.value, y)
+        linear.linear_forward(x, self.weight.value, self.bias and self.bias.value, y, False)
         self.cache = (x,)
         return y
 
     def backward(self, dout, need_dx=True, out=None):
         (x,) = self.cache
         dout = self.expect(dout, len(x), self.out_features, what="dout")
-        linear.linear_backward_weight(dout, x, self.weight.grad)
+        linear.linear_backward_weight(dout, x, self.weight.grad, (0, self.out_features))
         if self.bias:
-            linear.linear_backward_bias(dout, self.bias.grad)
+            linear.linear_backward_bias(dout, self.bias.grad, (0, self.out_features))
         if not need_dx:
             return None
         dx = self.buffer(out, x.shape, dout)
