@@ -26,9 +26,7 @@ XZ_MEMORY_LIMIT = 1 << 29
 IDX_UINT8 = 0x08
 IDX_MAX_RANK = 32  # the smallest limit among supported NumPy versions
 CIFAR_RECORD = 1 + 3 * 32 * 32
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"}
-)
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
 
 
 def read_idx(path: StrPath) -> NDArray[np.uint8]:
@@ -46,29 +44,19 @@ def read_idx(path: StrPath) -> NDArray[np.uint8]:
     if len(data) < 4:
         raise DataError(f"{path}: expected a 4-byte idx header, found {len(data)} bytes")
     if data[0] or data[1]:
-        raise DataError(
-            f"{path}: expected an idx file starting with bytes 00 00, found {data[:2].hex(' ')}"
-        )
+        raise DataError(f"{path}: expected an idx file starting with bytes 00 00, found {data[:2].hex(' ')}")
     if data[2] != IDX_UINT8:
-        raise DataError(
-            f"{path}: expected idx type code 0x{IDX_UINT8:02x} (uint8), found 0x{data[2]:02x}"
-        )
+        raise DataError(f"{path}: expected idx type code 0x{IDX_UINT8:02x} (uint8), found 0x{data[2]:02x}")
     rank = data[3]
     if rank > IDX_MAX_RANK:
         raise DataError(f"{path}: expected an idx rank of at most {IDX_MAX_RANK}, found {rank}")
     start = 4 + 4 * rank
     if len(data) < start:
-        raise DataError(
-            f"{path}: expected an idx header of {start} bytes for rank {rank}, "
-            f"found {len(data)} bytes"
-        )
+        raise DataError(f"{path}: expected an idx header of {start} bytes for rank {rank}, found {len(data)} bytes")
     shape = struct.unpack_from(f">{rank}I", data, 4)
     expected = start + math.prod(shape)
     if len(data) != expected:
-        raise DataError(
-            f"{path}: expected {expected} bytes for an idx file of shape {shape}, "
-            f"found {len(data)} bytes"
-        )
+        raise DataError(f"{path}: expected {expected} bytes for an idx file of shape {shape}, found {len(data)} bytes")
     if not math.prod(shape):
         try:
             return np.empty(shape, np.uint8)
@@ -89,10 +77,7 @@ def read_cifar_batch(path: StrPath) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     """
     data = _content(path)
     if not data or len(data) % CIFAR_RECORD:
-        raise DataError(
-            f"{path}: expected a whole number of {CIFAR_RECORD}-byte CIFAR records, "
-            f"found {len(data)} bytes"
-        )
+        raise DataError(f"{path}: expected a whole number of {CIFAR_RECORD}-byte CIFAR records, found {len(data)} bytes")
     records = np.frombuffer(data, np.uint8).reshape(-1, CIFAR_RECORD)
     labels = records[:, 0].copy()
     if labels.max() > 9:
@@ -100,9 +85,7 @@ def read_cifar_batch(path: StrPath) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     return np.ascontiguousarray(records[:, 1:]).reshape(-1, 3, 32, 32), labels
 
 
-def read_image_folder(
-    path: StrPath, skip_unreadable: bool = False
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
+def read_image_folder(path: StrPath, skip_unreadable: bool = False) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
     """Read a folder with one sub-folder of image files (PNG, JPEG, ...) for each class.
 
     Sub-folders and files are taken in sorted order; hidden ones, and files without an image
@@ -118,27 +101,21 @@ def read_image_folder(
     if the folder cannot be listed.
     """
     folder = Path(path)
-    classes = sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
-    )
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
     if not classes:
         raise DataError(f"{folder}: expected one sub-folder for each class, found none")
     images, labels = read_class_folders(folder, classes, skip_unreadable)
     return images, labels, tuple(classes)
 
 
-def read_class_folders(
-    folder: Path, classes: Sequence[str], skip_unreadable: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def read_class_folders(folder: Path, classes: Sequence[str], skip_unreadable: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read the named sub-folders of images, as read_image_folder; label k is ``classes[k]``."""
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     skipped: list[Path] = []
     for label, name in enumerate(classes):
         files = sorted(
-            entry
-            for entry in (folder / name).iterdir()
-            if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "."
+            entry for entry in (folder / name).iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "."
         )
         if not files:
             raise DataError(f"{folder / name}: expected image files, found none")
@@ -147,16 +124,11 @@ def read_class_folders(
                 image = _read_image(file)
             except _Unreadable as error:
                 if not skip_unreadable:
-                    raise DataError(
-                        f"{file}: expected a readable image, found {error}"
-                    ) from error.__cause__
+                    raise DataError(f"{file}: expected a readable image, found {error}") from error.__cause__
                 skipped.append(file)
                 continue
             if images and image.shape[1:] != images[0].shape[1:]:
-                raise DataError(
-                    f"{file}: expected an image of {_size(images[0])} like the first one, "
-                    f"found {_size(image)}"
-                )
+                raise DataError(f"{file}: expected an image of {_size(images[0])} like the first one, found {_size(image)}")
             images.append(image)
             labels.append(label)
     if not images:
@@ -225,8 +197,7 @@ def _content(path: StrPath) -> bytearray:
                 data += block
         except _errors(kind) as error:
             raise DataError(
-                f"{path}: expected one whole {kind} file, found it damaged, truncated or "
-                f"followed by other bytes ({error})"
+                f"{path}: expected one whole {kind} file, found it damaged, truncated or followed by other bytes ({error})"
             ) from error
     return data
 

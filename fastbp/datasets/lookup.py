@@ -66,9 +66,7 @@ def _expand(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def _advice(
-    name: str, files: Sequence[str], roots: Sequence[Path], cache: Path | None, error: Exception
-) -> str:
+def _advice(name: str, files: Sequence[str], roots: Sequence[Path], cache: Path | None, error: Exception) -> str:
     looked = ", ".join(map(str, roots)) or f"nowhere ({VARIABLE} is not set)"
     here = f"into {cache / name}, or " if cache is not None else ""
     return (

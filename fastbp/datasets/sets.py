@@ -112,8 +112,7 @@ def digits(dtype: DTypeLike = np.float32, test_fraction: float = 0.2, seed: int 
         count = round(test_fraction * len(members))
         if not 0 < count < len(members):
             raise ValueError(
-                f"test_fraction {test_fraction} leaves no training or no test images of class "
-                f"{label}, which has {len(members)}"
+                f"test_fraction {test_fraction} leaves no training or no test images of class {label}, which has {len(members)}"
             )
         held_out[rng.permutation(members)[:count]] = True
     images = images[:, None]
@@ -149,9 +148,7 @@ def mnist(data_dir: str | os.PathLike[str] | None = None, dtype: DTypeLike = np.
     )
 
 
-def notmnist(
-    data_dir: str | os.PathLike[str] | None = None, dtype: DTypeLike = np.float32
-) -> Dataset:
+def notmnist(data_dir: str | os.PathLike[str] | None = None, dtype: DTypeLike = np.float32) -> Dataset:
     """notMNIST: letters A to J in many fonts (label 0 is A), x of shape (N, 1, 28, 28).
 
     Reads from ``<root>/notmnist/`` the first of these that is there:
@@ -189,10 +186,7 @@ def notmnist(
     else:
         images, labels = read_class_folders(found, LETTERS, skip_unreadable=True)
         if images.shape[1:] != (1, 28, 28):
-            raise DataError(
-                f"{found}: expected greyscale images of 28x28, found (channels, height, width) = "
-                f"{images.shape[1:]}"
-            )
+            raise DataError(f"{found}: expected greyscale images of 28x28, found (channels, height, width) = {images.shape[1:]}")
         cut = _four_fifths(len(images), found)
         order = np.random.default_rng(0).permutation(len(images))
         pieces = [(images[part], labels[part]) for part in (order[:cut], order[cut:])]
@@ -200,9 +194,7 @@ def notmnist(
     return Dataset("notmnist", train, test, LETTERS)
 
 
-def cifar10(
-    data_dir: str | os.PathLike[str] | None = None, dtype: DTypeLike = np.float32
-) -> Dataset:
+def cifar10(data_dir: str | os.PathLike[str] | None = None, dtype: DTypeLike = np.float32) -> Dataset:
     """CIFAR-10: 50,000 training and 10,000 test colour images, x of shape (N, 3, 32, 32).
 
     Reads ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin``, plain, ``.xz``
@@ -245,9 +237,7 @@ def _floating(dtype: DTypeLike) -> np.dtype:
     return kind
 
 
-def _split(
-    images: NDArray[np.uint8], labels: NDArray[np.uint8], dtype: np.dtype, top: int
-) -> Split:
+def _split(images: NDArray[np.uint8], labels: NDArray[np.uint8], dtype: np.dtype, top: int) -> Split:
     """Images of shape (N, C, H, W) and labels as a Split, x = images / top in one pass."""
     return Split(np.divide(images, top, dtype=dtype), labels.astype(np.int64))
 
@@ -262,13 +252,10 @@ def _idx_pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], 
     """Images, uint8 (N, 1, 28, 28), and labels, uint8 (N,), checked against each other."""
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
-        raise DataError(
-            f"{images_path}: expected images of shape (N, 28, 28), found {images.shape}"
-        )
+        raise DataError(f"{images_path}: expected images of shape (N, 28, 28), found {images.shape}")
     if labels.shape != images.shape[:1]:
         raise DataError(
-            f"{labels_path}: expected labels of shape {images.shape[:1]} to go with "
-            f"{images_path.name}, found {labels.shape}"
+            f"{labels_path}: expected labels of shape {images.shape[:1]} to go with {images_path.name}, found {labels.shape}"
         )
     if labels.max() > 9:
         raise DataError(f"{labels_path}: expected labels 0..9, found {labels.max()}")
@@ -277,10 +264,7 @@ def _idx_pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], 
 
 def _idx_names(*stems: str) -> list[list[str]]:
     """The names each idx file may have; some unpackers turn the last hyphen but one to a dot."""
-    return [
-        [name + suffix for name in (stem, stem.replace("-idx", ".idx")) for suffix in ("", ".gz")]
-        for stem in stems
-    ]
+    return [[name + suffix for name in (stem, stem.replace("-idx", ".idx")) for suffix in ("", ".gz")] for stem in stems]
 
 
 def _first_of(folder: Path, names: Sequence[str]) -> Path | None:
@@ -302,8 +286,7 @@ def _all_of(name: str, choices: Sequence[Sequence[str]], folders: Sequence[Path]
         if fewest is None or len(missing) < len(fewest):
             fewest = missing
     raise DataNotFoundError(
-        f"{name}: expected {', '.join(fewest or [])} (plain or compressed) in "
-        f"{' or '.join(map(str, folders))}; not there"
+        f"{name}: expected {', '.join(fewest or [])} (plain or compressed) in {' or '.join(map(str, folders))}; not there"
     )
 
 
@@ -315,15 +298,12 @@ def _match_notmnist(root: Path) -> list[Path] | Path:
     if len(test) == 2 and len(train) != 1:
         return train + test
     if len(train) == 1:
-        raise DataError(
-            f"{folder}: expected both {TRAIN[0]} and {TRAIN[1]}, found only {train[0].name}"
-        )
+        raise DataError(f"{folder}: expected both {TRAIN[0]} and {TRAIN[1]}, found only {train[0].name}")
     for place in (folder, folder / "notMNIST_small", folder / "notMNIST_large"):
         if all(os.path.isdir(place / letter) for letter in LETTERS):
             return place
     raise DataNotFoundError(
-        f"notmnist: expected {TEST[0]} and {TEST[1]} (plain or gzipped), or folders A to J of "
-        f"images, in {folder}; not there"
+        f"notmnist: expected {TEST[0]} and {TEST[1]} (plain or gzipped), or folders A to J of images, in {folder}; not there"
     )
 
 

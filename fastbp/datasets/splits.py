@@ -76,7 +76,5 @@ def _walk(
 def _pair(data: Split | tuple[ArrayLike, ArrayLike]) -> tuple[NDArray[Any], NDArray[Any]]:
     x, y = (np.asarray(part) for part in data)
     if not x.ndim or not y.ndim or len(x) != len(y):
-        raise ValueError(
-            f"x and y must have equal first dimensions, not shapes {x.shape} and {y.shape}"
-        )
+        raise ValueError(f"x and y must have equal first dimensions, not shapes {x.shape} and {y.shape}")
     return x, y

@@ -154,9 +154,7 @@ def _check_tensor(name, array, gradient, function, cotangent, samples, tolerance
             worst = (error, element, analytic, numeric)
     error, element, analytic, numeric = worst
     index = tuple(int(i) for i in np.unravel_index(element, array.shape)) if len(elements) else ()
-    return TensorCheck(
-        name, array.shape, array.size, len(elements), kinks, failures, index, analytic, numeric, max(error, 0.0)
-    )
+    return TensorCheck(name, array.shape, array.size, len(elements), kinks, failures, index, analytic, numeric, max(error, 0.0))
 
 
 def _compare(array, element, analytic, function, centre, cotangent, tolerance) -> tuple[float, float, bool]:
