@@ -50,6 +50,14 @@ class Loss:
         self._backward(scores, targets, dscores)
         return dscores
 
+    def step(self, scores: np.ndarray, targets: np.ndarray, out: np.ndarray) -> float:
+        """The loss of the batch, and its gradient in `out`, which has the shape and dtype of the scores: what training calls.
+
+        The scores are the network's own: contiguous, of its dtype. Where both are cheaper together, a subclass says so here."""
+        value = self.forward(scores, targets)
+        self.backward(out)
+        return value
+
     def predict(self, scores: np.ndarray) -> np.ndarray:
         """The decided labels (N,)."""
         raise TypeError(f"{type(self).__name__} has no classes to predict")
@@ -130,11 +138,20 @@ class SoftmaxCrossEntropy(ClassLoss):
         if not 0 <= self.label_smoothing <= 1:
             self._fail(ValueError, f"label_smoothing must be in [0, 1], got {label_smoothing}")
 
-    def _forward(self, scores, labels, values):
-        losses.softmax_cross_entropy_forward(scores, labels, self.label_smoothing, values)
+    def forward(self, scores, targets):
+        scores, labels = self.check(scores, targets)
+        scores = np.require(scores, requirements="CAW")
+        dscores = np.empty_like(scores)  # from the same exponentials
+        self._cache = (dscores, labels)
+        return losses.softmax_cross_entropy(scores, labels, self.label_smoothing, dscores)
 
-    def _backward(self, scores, labels, dscores):
-        losses.softmax_cross_entropy_backward(scores, labels, self.label_smoothing, 1 / len(scores), dscores)
+    def _backward(self, kept, labels, dscores):
+        np.copyto(dscores, kept)
+
+    def step(self, scores, targets, out):
+        if type(self).forward is not SoftmaxCrossEntropy.forward or type(self).backward is not Loss.backward:
+            return super().step(scores, targets, out)
+        return losses.softmax_cross_entropy(scores, self._check_targets(scores, targets), self.label_smoothing, out)
 
     def probabilities(self, scores):
         scores = np.ascontiguousarray(self._check_scores(scores))

@@ -37,6 +37,16 @@ def dot_at(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
 
 
 @kernel
+def add_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns):
+    simd.add_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns)
+
+
+@kernel
+def pack(b, b0, bk, K, panel, p0, columns):
+    simd.pack(b, b0, bk, K, panel, p0, columns)
+
+
+@kernel
 def lanes(x):
     return simd.lanes(x)
 
@@ -67,16 +77,67 @@ def test_outer_tile(dtype, seed, rows, columns, K, tables, add):
         same(outer, plain.outer, (a, 3, am, ak, b, 2, bk, K, c, 4, cm, rows, columns, add), c)
 
 
-@given(dtypes, seeds, st.integers(1, 4), st.integers(1, 3), st.integers(0, 40), st.booleans(), st.booleans())
+@given(dtypes, seeds, st.integers(1, 3), st.integers(1, 4), st.integers(0, 40), st.booleans(), st.booleans())
 def test_dot_tile(dtype, seed, rows, columns, K, tables, add):
     rng = np.random.default_rng(seed)
-    am, bn, cm = K + rng.integers(0, 5), K + rng.integers(0, 5), 3 + rng.integers(0, 5)
-    a, b = rng.normal(size=1 + 3 * am + K).astype(dtype), rng.normal(size=2 + 2 * bn + K).astype(dtype)
-    c = rng.normal(size=4 * cm + 9).astype(dtype)
+    am, bn, cm = K + rng.integers(0, 5), K + rng.integers(0, 5), 4 + rng.integers(0, 5)
+    a, b = rng.normal(size=1 + 2 * am + K).astype(dtype), rng.normal(size=2 + 3 * bn + K).astype(dtype)
+    c = rng.normal(size=3 * cm + 9).astype(dtype)
     if tables:
-        same(dot_at, plain.dot_at, (a, 1, am, b, 0, 2 + np.arange(3) * bn, K, c, 2, cm, rows, columns, add), c)
+        same(dot_at, plain.dot_at, (a, 1, am, b, 0, 2 + np.arange(4) * bn, K, c, 2, cm, rows, columns, add), c)
     else:
         same(dot, plain.dot, (a, 1, am, b, 2, bn, K, c, 2, cm, rows, columns, add), c)
+
+
+@given(dtypes, seeds, st.integers(1, 4), st.integers(1, 40))
+def test_rows_added(dtype, seed, rows, columns):
+    rng = np.random.default_rng(seed)
+    ak, bk = 1 + rng.integers(0, 5), columns + rng.integers(0, 5)
+    a, b, c = (rng.normal(size=n).astype(dtype) for n in (2 + rows * ak, 1 + (rows - 1) * bk + columns, 3 + columns + 5))
+    same(add_rows, plain.add_rows, (a, 2, ak, rows, b, 1, bk, c, 3, columns), c)
+
+
+@given(dtypes, seeds, st.integers(0, 5), st.integers(1, 48))
+def test_packed_columns(dtype, seed, K, columns):
+    rng, wide = np.random.default_rng(seed), 3 * lanes(np.empty(0, dtype))
+    columns = min(columns, wide)
+    bk = columns + rng.integers(0, 5)
+    b, panel = rng.normal(size=2 + max(K - 1, 0) * bk + columns).astype(dtype), np.full(4 + K * wide, np.nan, dtype)
+    pack(b, 2, bk, K, panel, 4, columns)
+    for k in range(K):
+        row = panel[4 + k * wide : 4 + (k + 1) * wide]
+        assert np.array_equal(row[:columns], b[2 + k * bk : 2 + k * bk + columns]) and not row[columns:].any()
+    assert np.isnan(panel[:4]).all()
+
+
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="NumPy's sums follow the shapes")
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("M", "N", "K"), [(70, 50, 37), (66, 256, 600), (9, 65, 1030), (65, 9, 3072), (5, 1, 300), (3, 7, 0)])
+def test_parts_of_a_product_have_the_bits_of_the_whole(M, N, K, dtype, transposed):
+    """Threads may share a product by any rows or columns of c: for any part, no bit changes."""
+    rng = np.random.default_rng(M)
+    a, b = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
+
+    def outer_part(m, n):
+        mine, columns = a[m[0] : m[1]], b[:, n[0] : n[1]].copy()
+        stored, strides = (mine.T.copy(), (1, len(mine))) if transposed else (mine.copy(), (K, 1))
+        c = np.full((len(mine), columns.shape[1]), np.nan, dtype)
+        matmul.outer_product(stored.reshape(-1), strides, columns.reshape(-1), c.reshape(-1), (*c.shape, K))
+        return c
+
+    def inner_part(m, n):
+        mine, columns = a[m[0] : m[1]].copy(), b[:, n[0] : n[1]].T.copy()
+        c = np.full((len(mine), len(columns)), np.nan, dtype)
+        matmul.inner_product(mine.reshape(-1), columns.reshape(-1), c.reshape(-1), (*c.shape, K))
+        return c
+
+    for part in (outer_part, inner_part):
+        whole = part((0, M), (0, N))
+        np.testing.assert_allclose(whole, a @ b, atol=1e-11 if dtype == np.float64 else 1e-3)
+        for m in [(0, 1), (M - 1, M), (1, M), (0, 2), (0, M // 2), (M // 3, M)]:
+            for n in [(0, N), (0, 1), (N // 2, N), (0, (N + 1) // 2)]:
+                assert np.array_equal(part(m, n), whole[m[0] : m[1], n[0] : n[1]]), (part, m, n)
 
 
 @given(dtypes, seeds, st.integers(1, 9), st.integers(1, 60), st.integers(0, 9), st.booleans())
@@ -87,12 +148,11 @@ def test_products_of_any_size(dtype, seed, M, N, K, transposed):
     stored, strides = (a.T.copy(), (1, M)) if transposed else (a, (K, 1))
     matmul.outer_product(stored.reshape(-1), strides, b.reshape(-1), c.reshape(-1), (M, N, K))
     np.testing.assert_allclose(c, a @ b, atol=50 * tolerance)
-    if K:
-        matmul.inner_product(a.reshape(-1), b.T.copy().reshape(-1), d.reshape(-1), (M, N, K))
-        np.testing.assert_allclose(d, a @ b, atol=50 * tolerance)
+    matmul.inner_product(a.reshape(-1), b.T.copy().reshape(-1), d.reshape(-1), (M, N, K))
+    np.testing.assert_allclose(d, a @ b, atol=50 * tolerance)
 
 
-@pytest.mark.parametrize(("M", "N", "K"), [(9, 256, 5), (40, 31, 600), (3, 5, 2500), (1, 70, 513)])
+@pytest.mark.parametrize(("M", "N", "K"), [(16, 256, 5), (17, 128, 300), (70, 31, 600), (3, 5, 2500), (61, 5, 2560), (1, 70, 513)])
 def test_products_that_are_copied_or_taken_in_blocks(M, N, K):
     rng = np.random.default_rng(0)
     a, b, c, d = rng.normal(size=(M, K)), rng.normal(size=(K, N)), np.empty((M, N)), np.empty((M, N))

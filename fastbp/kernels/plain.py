@@ -36,6 +36,20 @@ def dot_at(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
             c[where] = c[where] + value if add else value
 
 
+def pack(b, b0, bk, K, panel, p0, columns):
+    """panel[p0 + k·3L + n] = b[b0 + k·bk + n], 0 in the rest of the 3L columns"""
+    wide = 3 * lanes(b)
+    panel[p0 : p0 + K * wide] = 0
+    for k in range(K):
+        panel[p0 + k * wide : p0 + k * wide + columns] = b[b0 + k * bk : b0 + k * bk + columns]
+
+
+def add_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns):
+    """c[c0 + n] += Σ_{k<rows} a[a0 + k·ak] · b[b0 + k·bk + n]"""
+    for k in range(rows):
+        c[c0 : c0 + columns] += a[a0 + k * ak] * b[b0 + k * bk : b0 + k * bk + columns]
+
+
 def pool_pairs(x, top, low, y, argmax, out, first, width, columns):
     """y[out + j] = the first maximum of the 2×2 pixels at top + 2j and low + 2j, argmax[out + j] its number from `first`"""
     for j in range(columns):

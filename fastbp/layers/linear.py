@@ -36,6 +36,7 @@ class Linear(Layer):
         self.weight = self.parameter("weight", (F, D), lambda rng: draw.weight(rng, (F, D), D, F))
         self.bias = self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), D)) if bias else None
 
+    takes_relu = True
     splits_rows = True
 
     def accept(self, x):
@@ -43,18 +44,17 @@ class Linear(Layer):
 
     def forward_calls(self, p):
         """y = x Wᵀ + b"""
-        yield partial(linear.linear_forward, p.x, self.weight.value, self.bias and self.bias.value, p.y)
+        yield partial(linear.linear_forward, p.x, self.weight.value, self.bias and self.bias.value, p.y, p.relu)
 
     def input_calls(self, p):
         """dx = dout W"""
         yield partial(linear.linear_backward_input, p.dout, self.weight.value, p.dx)
 
     def parameter_calls(self, p, rows=None):
-        """dw = doutᵀ x,  db = Σₙ dout"""
-        whole = (0, self.out_features)
-        yield partial(linear.linear_backward_weight, p.dout, p.x, self.weight.grad, rows or whole)
-        if self.bias and (rows is None or rows[1] == self.out_features):  # with the last rows: it follows them in the flat vector
-            yield partial(linear.linear_backward_bias, p.dout, self.bias.grad, whole)
+        """dw = doutᵀ x,  db = Σₙ dout; db with the last rows, which it follows in the flat vector"""
+        rows = rows or (0, self.out_features)
+        db = self.bias and self.bias.grad if rows[1] == self.out_features else None
+        yield partial(linear.linear_backward_parameters, p.dout, p.x, self.weight.grad, db, rows)
 
     def algorithm(self, input_shape):
         return "register tiles"

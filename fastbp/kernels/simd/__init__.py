@@ -14,8 +14,9 @@ Twelve of the sixteen AVX2 registers hold c, three hold the row of b and one the
 Only when k is through is c written to memory.
 
 - `outer`: the tile above; vectors run along n. Rows of b are `bk` apart, or anywhere for `outer_at`, which takes tables of offsets.
-- `dot`: c[m, n] = Σ_k a[m, k] b[n, k], both contiguous along k: the vectors run along the sum, and each
-  accumulator is added up at the end. `dot_at` takes a table for the rows of b.
+- `dot`: c[m, n] = Σ_k a[m, k] b[n, k], both contiguous along k: the vectors run along the sum, and the accumulators, three
+  rows of four, are added up at the end. `dot_at` takes a table for the rows of b.
+- `add_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
 
 Each is an intrinsic: a function that Numba calls to emit LLVM code in the place of the call. Arrays are passed whole, with
 offsets in elements, so they stay alive. A tile may have fewer rows and columns than the largest. Vectors at the end of a row
@@ -31,10 +32,10 @@ from numba import config
 from .pooling import SPARSE_ROWS
 
 if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
-    from ..plain import add_weighted_rows, dot, dot_at, lanes, outer, outer_at, pool_pairs
+    from ..plain import add_rows, add_weighted_rows, dot, dot_at, lanes, outer, outer_at, pack, pool_pairs
 else:
     from .emitter import lanes
     from .pooling import add_weighted_rows, pool_pairs
-    from .products import dot, dot_at, outer, outer_at
+    from .products import add_rows, dot, dot_at, outer, outer_at, pack
 
-__all__ = ["SPARSE_ROWS", "add_weighted_rows", "dot", "dot_at", "lanes", "outer", "outer_at", "pool_pairs"]
+__all__ = ["SPARSE_ROWS", "add_rows", "add_weighted_rows", "dot", "dot_at", "lanes", "outer", "outer_at", "pack", "pool_pairs"]

@@ -68,6 +68,14 @@ class Emitter:
         else:
             self.builder.store(value, pointer).align = self.align
 
+    def fetch(self, base, offset):
+        """Ask for the cache line of this number: a hint, which reads nothing and may point outside an array."""
+        byte = ir.IntType(8).as_pointer()
+        kinds = [byte, I32, I32, I32]
+        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0")
+        address = self.builder.bitcast(self.builder.gep(base, [offset]), byte)
+        self.builder.call(function, [address, I32(1), I32(3), I32(1)])  # to be written, kept in all caches, data
+
     def _call(self, name, kinds, result, arguments):
         name = f"{name}.{self.suffix}" + (".p0" if "masked" in name else "")
         function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, kinds), name)
@@ -88,21 +96,37 @@ class Emitter:
         numbers = ir.Constant(ir.VectorType(I32, self.lanes), list(range(self.lanes)))
         return self.builder.icmp_signed("<", numbers, self.repeat(self.builder.trunc(count, I32)))
 
+    def add(self, a, b):
+        """a + b in this order: Numba lets LLVM reorder sums, but for those that have a flag of their own"""
+        return self.builder.fadd(a, b, flags=("nsz",))
+
     def multiply_add(self, a, b, c):
         """a · b + c"""
         return self._call("llvm.fmuladd", [self.vector] * 3, self.vector, [a, b, c])
 
-    def sum(self, value):
-        """The sum of all lanes, by halves."""
-        count = self.lanes
-        while count > 1:
-            half = count // 2
-            low, high = (
-                self.builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, half), list(lane)))
-                for lane in (range(half), range(half, count))
-            )
-            value, count = self.builder.fadd(low, high), half
-        return self.builder.extract_element(value, I32(0))
+    def shuffle(self, x, y, lanes):
+        """A vector of these lanes of x, numbered from 0, and of y, numbered on from there."""
+        return self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes)))
+
+    def sums(self, a, b, c, d):
+        """A vector of four: the sum of each vector's lanes, by halves.
+
+        One vector holds the halves of two, then the quarters of four: 12 instructions on AVX2, one by one it is 24."""
+
+        def halves(x, y, width):
+            """x and y hold numbers of `width` lanes each; the sums of their halves, a number of x and one of y in turn"""
+            starts = [start + side for start in range(0, self.lanes, width) for side in (0, self.lanes)]
+            low, high = ([s + at + i for s in starts for i in range(width // 2)] for at in (0, width // 2))
+            return self.add(self.shuffle(x, y, low), self.shuffle(x, y, high))
+
+        even, odd, width = halves(a, c, self.lanes), halves(b, d, self.lanes), self.lanes // 2
+        if width == 1:
+            return self.shuffle(even, odd, (0, 2, 1, 3))
+        value, width = halves(even, odd, width), width // 2
+        while width > 1:
+            low, high = ([s + at + i for s in range(0, 4 * width, width) for i in range(width // 2)] for at in (0, width // 2))
+            value, width = self.add(self.shuffle(value, value, low), self.shuffle(value, value, high)), width // 2
+        return value
 
     def accumulators(self, MR, NV):
         """MR × NV vectors of zeros; LLVM keeps them in registers."""

@@ -92,7 +92,7 @@ def add_weighted_rows(typingctx, numbers, places, count, x, offsets, r0, c, c0, 
                     e.add_product(total, number, e.load(X, e.at(place, offset)))
             for r, total in enumerate(sums):
                 where = e.at(c0, I64(r * e.lanes))
-                e.store(builder.fadd(builder.load(total), e.load(C, where)), C, where)
+                e.store(e.add(builder.load(total), e.load(C, where)), C, where)
 
         for R in range(1, SPARSE_ROWS + 1):
             with builder.if_then(builder.icmp_signed("==", rows, I64(R))):
