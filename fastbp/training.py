@@ -180,7 +180,7 @@ def _check_data(name: str, network: Sequential, loss: Loss, x: np.ndarray, targe
         raise ValueError(f"fit: {name} holds no samples")
     try:
         scores = outputs(network, x[:1])
-        if type(loss).forward is Loss.forward:  # a loss of the user's own may take other targets
+        if type(loss).forward.__module__ == Loss.__module__:  # a loss of the user's own may take other targets
             loss.check(np.broadcast_to(scores, (len(x), *scores.shape[1:])), targets)
     except (TypeError, ValueError) as error:
         raise type(error)(f"fit: {name}: {error}") from None

@@ -54,9 +54,9 @@ def kernel(function: Callable) -> Callable:
 class Separate(_Intrinsic):
     """A kernel that other kernels call and don't contain.
 
-    Numba compiles a called function anew into every caller. For the matrix products, which hold all variants of their tiles,
-    that was half of the compiling: 24 instead of 12 s for a convolutional network's first step. A separate kernel is compiled once for
-    its types and stays a call, by a symbol of the process; callers that come from the disk see to it that it is there.
+    Numba compiles a called function anew into every caller. For matrix products, which hold all variants of their tiles, that was
+    half of the compiling: 24 instead of 12 s for a convolutional network's first step. A separate kernel is compiled once for its
+    types and stays a call, by a symbol of the process; callers that come from the disk see to it that it is there.
     """
 
     named: dict[str, "Separate"] = {}

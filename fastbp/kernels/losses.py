@@ -32,9 +32,9 @@ def first_outside(labels, classes):
 def softmax_cross_entropy(scores, labels, smoothing, dscores):
     """Returns 1/N Σ_n (log Σ_c exp s[c] − Σ_c q[c] s[c]);   dscores[n, c] = 1/N · (softmax(s)[c] − q[c]),   s = scores[n]
 
-    with q = (1 − smoothing) · onehot(label) + smoothing / C, which sums to 1. So each row can be shifted by its maximum m: the value
-    is log Σ exp(s − m) + Σ_c q[c] (m − s[c]), in which nothing overflows or cancels, and each exponential is taken once, for both
-    results. It is libm's, 3 ns a number: 4 µs of a training step with 128 × 10 scores, so vectors would not pay."""
+    with q = (1 − smoothing) · onehot(label) + smoothing / C, which sums to 1. So each row can be shifted by its maximum m: the
+    value is log Σ exp(s − m) + Σ_c q[c] (m − s[c]), in which nothing overflows or cancels. Each exponential is taken once, for both
+    results; it is libm's, 3 ns a number: 4 µs of a training step with 128 × 10 scores, so vectors would not pay."""
     (N, C), number = scores.shape, scores.dtype.type
     hit, miss, scale = number(1) - number(smoothing), number(smoothing / C), number(1 / N)
     value = 0.0
