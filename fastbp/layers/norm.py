@@ -43,18 +43,17 @@ class BatchNorm(Layer):
         x = self._expect(x)
         y = self.buffer(out, x.shape, x)
         x3 = x.reshape(len(x), self.num_features, math.prod(x.shape[2:]))
-        mean, inv_std = self.state["running_mean"].copy(), np.empty(self.num_features, x.dtype)
-        var = self.state["running_var"]
+        C, inv_std = self.num_features, np.empty(self.num_features, x.dtype)
+        running_mean, running_var = self.state["running_mean"], self.state["running_var"]
         if training:
-            count = len(x) * x3.shape[2]
-            if count == 0:
+            if x.size == 0:
                 raise ValueError(f"{type(self).__name__}: the mean of an empty batch {x.shape} is not defined in training")
-            var = np.empty_like(var)
-            norm.batch_norm_statistics(x3, mean, var)
-            for name, batch in (("running_mean", mean), ("running_var", var * (count / max(count - 1, 1)))):
-                self.state[name] += self.momentum * (batch - self.state[name])
-        norm.batch_norm_inv_std(var, inv_std, self.eps)
-        norm.batch_norm_forward(x3, self.gamma.value, self.beta.value, mean, inv_std, y.reshape(x3.shape))
+            mean, settings = np.empty_like(inv_std), (self.eps, self.momentum)
+            norm.batch_norm_statistics(x3, mean, inv_std, running_mean, running_var, settings, (0, C))
+        else:
+            mean = running_mean.copy()
+            norm.batch_norm_inv_std(running_var, inv_std, self.eps)
+        norm.batch_norm_forward(x3, self.gamma.value, self.beta.value, mean, inv_std, y.reshape(x3.shape), (0, C), False)
         self.cache = (x, mean, inv_std, training)
         return y
 
@@ -62,17 +61,17 @@ class BatchNorm(Layer):
         x, mean, inv_std, training = self.cache
         dout = self.expect(dout, *x.shape, what="dout")
         x3 = x.reshape(len(x), self.num_features, math.prod(x.shape[2:]))
-        dout3 = dout.reshape(x3.shape)
-        dgamma, dbeta = self.gamma.grad, self.beta.grad
-        norm.batch_norm_backward_parameters(dout3, x3, mean, inv_std, dgamma, dbeta)
+        dout3, batch, channels = dout.reshape(x3.shape), (mean, inv_std), (0, self.num_features)
+        gamma, dgamma, dbeta = self.gamma.value, self.gamma.grad, self.beta.grad
+        norm.batch_norm_backward_parameters(dout3, x3, x3, batch, dgamma, dbeta, channels, False)
         if not need_dx:
             return None
         dx = self.buffer(out, x.shape, dout)
-        dx3, gamma = dx.reshape(x3.shape), self.gamma.value
+        dx3 = dx.reshape(x3.shape)
         if training:
-            norm.batch_norm_backward_training(dout3, x3, gamma, mean, inv_std, dgamma, dbeta, dx3)
+            norm.batch_norm_backward_training(dout3, x3, x3, batch, (gamma, dgamma, dbeta), dx3, channels, False)
         else:
-            norm.batch_norm_backward_evaluation(dout3, gamma, inv_std, dx3)
+            norm.batch_norm_backward_evaluation(dout3, x3, gamma, inv_std, dx3, channels, False)
         return dx
 
 
