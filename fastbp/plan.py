@@ -223,7 +223,7 @@ class Batch:
                 yield False, [[partial(own_forward, layer, p)]]
                 continue
             if layer.mixes_samples:
-                stage.parts = [p.of_channels(*part) for part in spread(layer.num_features, 1)]
+                stage.parts = [p.of_channels(*part) for part in spread(layer.num_features, len(self.bounds))]
             else:
                 stage.parts = [p.samples(*part) for part in self.bounds]
             if not (stage.view or stage.applied):

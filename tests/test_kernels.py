@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numba import config
 
-from fastbp.kernels import linear
+from fastbp.kernels import linear, norm
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -40,3 +40,59 @@ def test_parts_of_linear_gradients(dtype):
         np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14)
         if not config.DISABLE_JIT:  # NumPy's sums follow the shapes
             assert np.array_equal(parts, whole)
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(5, 9, 1), (3, 4, 23), (1, 3, 40)])
+def test_batch_norm_with_relu_and_by_channels(dtype, shape):
+    """Against the layer's kernels without ReLU, which the oracle and finite differences hold, followed by a ReLU."""
+    (N, C, M), rng, tight = shape, np.random.default_rng(2), 1e-5 if dtype == np.float32 else 1e-12
+    x, dout = rng.normal(3, 2, shape).astype(dtype), rng.normal(size=shape).astype(dtype)
+    x[0, 2, 0] = np.nan
+    gamma, beta = rng.normal(size=C).astype(dtype), rng.normal(size=C).astype(dtype)
+    running = np.zeros(C, dtype), np.ones(C, dtype)
+    whole, everything = {}, (0, C)
+
+    def run(cuts, relu):
+        mean, inv_std, rm, rv, y, dx, dx_constant, dgamma, dbeta = (
+            np.full(s, 7, dtype) for s in [C, C, C, C, shape, shape, shape, C, C]
+        )
+        rm[:], rv[:] = running
+        for channels in zip(cuts[:-1], cuts[1:], strict=True):
+            norm.batch_norm_statistics(x, mean, inv_std, rm, rv, (1e-5, 0.2), channels)
+            norm.batch_norm_forward(x, gamma, beta, mean, inv_std, y, channels, relu)
+            norm.batch_norm_backward_parameters(dout, x, y, (mean, inv_std), dgamma, dbeta, channels, relu)
+            norm.batch_norm_backward_training(dout, x, y, (mean, inv_std), (gamma, dgamma, dbeta), dx, channels, relu)
+            norm.batch_norm_backward_evaluation(dout, y, gamma, inv_std, dx_constant, channels, relu)
+            for array in (mean, dgamma, dbeta, y.transpose(1, 0, 2), dx.transpose(1, 0, 2)):
+                assert (array[channels[1] :] == 7).all()
+        return mean, inv_std, rm, rv, y, dx, dx_constant, dgamma, dbeta
+
+    whole = {relu: run(everything, relu) for relu in (False, True)}
+    for relu in (False, True):
+        for cuts in [(0, 1, C), (0, 2, 3, C), (0, 0, C)]:
+            for part, expected in zip(run(cuts, relu), whole[relu], strict=True):
+                assert np.array_equal(part, expected, equal_nan=True)
+    mean, inv_std, rm, rv, y, dx, dx_constant, dgamma, dbeta = whole[True]
+    good = np.arange(C) != 2
+    for array in (mean, inv_std, y.transpose(1, 0, 2), rm, rv, dgamma):
+        assert np.isnan(array[2]).all() and np.isfinite(array[good]).all()
+    assert np.array_equal(y, naive.relu(whole[False][4]).astype(dtype), equal_nan=True)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(mean[good], wide.mean((0, 2))[good], rtol=tight)
+    np.testing.assert_allclose(rv[good], (0.8 + 0.2 * wide.var((0, 2), ddof=1))[good], rtol=tight)
+    hat = ((wide - wide.mean((0, 2))[:, None]) / np.sqrt(wide.var((0, 2)) + 1e-5)[:, None])[:, good]
+    masked, factor = (dout * (y > 0))[:, good].astype(np.float64), (gamma * inv_std)[good, None]
+    np.testing.assert_allclose(dgamma[good], (masked * hat).sum((0, 2)), atol=50 * tight)
+    np.testing.assert_allclose(dbeta[good], masked.sum((0, 2)), atol=50 * tight)
+    np.testing.assert_allclose(dx_constant[:, good], masked * factor, atol=50 * tight)
+    through = masked.sum((0, 2))[:, None] + hat * (masked * hat).sum((0, 2))[:, None]
+    np.testing.assert_allclose(dx[:, good], factor * (masked - through / (N * M)), atol=50 * tight)
+
+
+def test_statistics_of_a_mean_a_million_deviations_away():
+    x = np.random.default_rng(3).normal(1e6, 1, (20, 2, 50))
+    mean, inv_std, rm, rv = np.empty(2), np.empty(2), np.zeros(2), np.zeros(2)
+    norm.batch_norm_statistics(x, mean, inv_std, rm, rv, (0.0, 1.0), (0, 2))
+    np.testing.assert_allclose(inv_std, 1 / x.std((0, 2)), rtol=1e-9)
+    np.testing.assert_allclose(rm, x.mean((0, 2)), rtol=1e-14)

@@ -40,44 +40,44 @@ class BatchNorm(Layer):
         self.beta = self.parameter("beta", (C,), lambda rng: np.zeros(C))
         self.state |= {"running_mean": np.zeros(C, self.dtype), "running_var": np.ones(C, self.dtype)}
 
+    takes_relu = True
     mixes_samples = True
 
     def prepare_calls(self, p):
-        if p.training and p.x.size == 0:
-            raise ValueError(f"{type(self).__name__}: the mean of an empty batch {p.x.shape} is not defined in training")
         p.mean, p.inv_std = np.empty(self.num_features, p.x.dtype), np.empty(self.num_features, p.x.dtype)
-        return iter(())
-
-    def _planes(self, array):
-        return array.reshape(len(array), self.num_features, math.prod(array.shape[2:]))
+        if not p.training:
+            yield partial(np.copyto, p.mean, self.state["running_mean"])
+            yield partial(norm.batch_norm_inv_std, self.state["running_var"], p.inv_std, self.eps)
+        elif p.x.size == 0:
+            raise ValueError(f"{type(self).__name__}: the mean of an empty batch {p.x.shape} is not defined in training")
 
     def forward_calls(self, p):
-        yield partial(self._statistics, p)
-        yield partial(norm.batch_norm_forward, self._planes(p.x), self.gamma.value, self.beta.value, p.mean, p.inv_std, self._planes(p.y))
-
-    def _statistics(self, p):
-        p.mean[:] = self.state["running_mean"]
-        var = self.state["running_var"]
+        """y = gamma · x̂ + beta"""
+        x, y, channels = self._planes(p.x), self._planes(p.y), p.channels or (0, self.num_features)
         if p.training:
-            count = p.x.size // self.num_features
-            var = np.empty_like(var)
-            norm.batch_norm_statistics(self._planes(p.x), p.mean, var)
-            for name, batch in (("running_mean", p.mean), ("running_var", var * (count / max(count - 1, 1)))):
-                self.state[name] += self.momentum * (batch - self.state[name])
-        norm.batch_norm_inv_std(var, p.inv_std, self.eps)
-
-    def input_calls(self, p):
-        dout, x, dx = self._planes(p.dout), self._planes(p.x), self._planes(p.dx)
-        if p.training:
-            yield partial(
-                norm.batch_norm_backward_training, dout, x, self.gamma.value, p.mean, p.inv_std, self.gamma.grad, self.beta.grad, dx
-            )
-        else:
-            yield partial(norm.batch_norm_backward_evaluation, dout, self.gamma.value, p.inv_std, dx)
+            running, settings = (self.state["running_mean"], self.state["running_var"]), (self.eps, self.momentum)
+            yield partial(norm.batch_norm_statistics, x, p.mean, p.inv_std, *running, settings, channels)
+        yield partial(norm.batch_norm_forward, x, self.gamma.value, self.beta.value, p.mean, p.inv_std, y, channels, p.relu)
 
     def parameter_calls(self, p, rows=None):
-        dout, x = self._planes(p.dout), self._planes(p.x)
-        yield partial(norm.batch_norm_backward_parameters, dout, x, p.mean, p.inv_std, self.gamma.grad, self.beta.grad)
+        """dgamma = Σ dout · x̂,  dbeta = Σ dout"""
+        arrays, channels = (self._planes(array) for array in (p.dout, p.x, p.y)), p.channels or (0, self.num_features)
+        sums = self.gamma.grad, self.beta.grad
+        yield partial(norm.batch_norm_backward_parameters, *arrays, (p.mean, p.inv_std), *sums, channels, p.relu)
+
+    def input_calls(self, p):
+        """dx, through the mean and the variance too where they are the batch's own"""
+        dout, x, y, dx = (self._planes(array) for array in (p.dout, p.x, p.y, p.dx))
+        gamma, channels = self.gamma.value, p.channels or (0, self.num_features)
+        if p.training:
+            sums = gamma, self.gamma.grad, self.beta.grad
+            yield partial(norm.batch_norm_backward_training, dout, x, y, (p.mean, p.inv_std), sums, dx, channels, p.relu)
+        else:
+            yield partial(norm.batch_norm_backward_evaluation, dout, y, gamma, p.inv_std, dx, channels, p.relu)
+
+    def _planes(self, array):
+        """(N, C, M), M the pixels of a channel."""
+        return array.reshape(len(array), self.num_features, math.prod(array.shape[2:]))
 
 
 class BatchNorm1d(BatchNorm):
