@@ -272,7 +272,7 @@ def main() -> None:
         print("PyTorch is not installed: oneDNN is left out")
     machine = measuring.machine(*["torch"] * torch_too)
     levels = machine["caches"]
-    sizes = np.geomspace(levels["L1"] / 4, 4 * levels["L3"], 5 if options.quick else 20)
+    sizes = np.geomspace(levels["L1"] / 4, 8 * levels["L3"], 5 if options.quick else 20)
     triad = [(int(size), measuring.bandwidth(int(size))) for size in sizes]
     places = {"L2": levels["L2"] // 2, "L3": levels["L3"] // 2, "memory": 4 * levels["L3"]}
     bandwidth = {name: measuring.bandwidth(size) for name, size in places.items()}

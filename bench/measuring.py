@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import platform
+import shlex
 import signal
 import statistics
 import subprocess
@@ -175,30 +176,30 @@ def bandwidth(size: int) -> float:
 # -- child processes ---------------------------------------------------------------------------------------------------
 
 
-def child(command: list, threads: int | None = None, pinned: bool = True, **environment: str) -> str:
+def child(command: list, threads: int | None = None, pinned: bool = True, quiet: bool = False, **environment: str) -> str:
     """What a command prints to standard output; it must succeed. With `threads`, libraries are told to use so
-    many, and unless `pinned` is False the process may use so many cores: XLA has no other setting."""
-    variables = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
+    many, and unless `pinned` is False the process may use so many cores: XLA has no other setting. `quiet`
+    keeps what it prints to standard error for the case that it fails."""
+    command, variables = [str(word) for word in command], {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
     if threads is not None:
         variables |= {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"}
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     if pinned and threads is not None and before:
         os.sched_setaffinity(0, usable_cores()[:threads])  # the child inherits it
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE if quiet else None}
     try:
         # a group of its own, so that Ctrl-C does not make it print a traceback, and nothing of it is left when we end
-        process = subprocess.Popen(
-            list(map(str, command)), env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
+        process = subprocess.Popen(command, env=variables, text=True, start_new_session=True, **streams)
     finally:
         if before:
             os.sched_setaffinity(0, before)
     try:
-        output, _ = process.communicate()
+        output, errors = process.communicate()
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     if process.returncode:
-        raise SystemExit(f"this failed with exit status {process.returncode}: {' '.join(map(str, command))}")
+        raise SystemExit(f"{errors or ''}this failed with exit status {process.returncode}: {shlex.join(command)}")
     return output
 
 
