@@ -285,7 +285,7 @@ def size_text(size: float) -> str:
 
 def write_json(path: Path | None, content: dict) -> None:
     if path is not None:
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def new_figure(width: float, height: float, panels: tuple[int, int] = (1, 1)):

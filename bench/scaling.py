@@ -116,11 +116,15 @@ def explain(rows: list[dict], caches: dict[str, int]) -> tuple[int, int]:
     return first, last
 
 
-def slope(rows: list[dict], key: str) -> float:
-    """Of log `key` over log size; NaN for one point."""
+def slope(rows: list[dict], key: str) -> float | None:
+    """Of log `key` over log size; None for one point."""
     if len(rows) < 2:
-        return math.nan
+        return None
     return float(np.polyfit(np.log([row["size"] for row in rows]), np.log([row[key] for row in rows]), 1)[0])
+
+
+def slope_text(slope: float | None) -> str:
+    return "–" if slope is None else f"{slope:.2f}"
 
 
 def report(name: str, rows: list[dict], caches: dict[str, int]) -> dict:
@@ -147,8 +151,8 @@ def report(name: str, rows: list[dict], caches: dict[str, int]) -> dict:
     linear = rows[first : last + 1]
     result |= {"slope": slope(linear, "median"), "flops_slope": slope(linear, "flops"), "slope_of_all": slope(rows, "median")}
     result["linear"] = [rows[first]["size"], rows[last]["size"]]
-    print(f"linear from {rows[first]['size']} to {rows[last]['size']}, slope {result['slope']:.2f}", end="")
-    print(f" (FLOPs {result['flops_slope']:.2f}); over all sizes {result['slope_of_all']:.2f}")
+    texts = [slope_text(result[key]) for key in ("slope", "flops_slope", "slope_of_all")]
+    print("linear from {} to {}, slope {} (FLOPs {}); over all sizes {}".format(*result["linear"], *texts))
     return result
 
 
@@ -177,7 +181,7 @@ def draw(results: dict[str, dict], machine: dict):
                 shown = {"label": None if name == "threads" else label}
                 panel.plot(*zip(*chosen, strict=True), "o", color="C0", markerfacecolor=fill, **shown)
         title = result["title"] + (
-            f"\nslope {result['slope']:.2f} (FLOPs {result['flops_slope']:.2f})" if "slope" in result else ""
+            f"\nslope {slope_text(result['slope'])} (FLOPs {slope_text(result['flops_slope'])})" if "slope" in result else ""
         )
         panel.set_title(title, fontsize=9)
         panel.set(xscale="log", yscale="log", ylabel="ms")
@@ -204,6 +208,7 @@ def main() -> None:
             sizes = sorted({*(2**k for k in range(most.bit_length())), most})
             if most == 1:
                 print("\nthreads: this fastbp computes on one thread" if machine["cores"] > 1 else "\nthreads: one core to use")
+                continue
         results[name] = report(name, sweep(name, sizes[: options.points], options.seconds), machine["caches"])
     measuring.write_json(options.json, {"machine": machine, "sweeps": results})
     if options.figure:

@@ -1,6 +1,6 @@
 """What starting costs: imports, `fastbp train`, and whole processes from their start to the end of a first training step.
 
-    python bench/start_up.py [--runs 5] [--workloads mnist-cnn | --all] [--json start_up.json]
+    python bench/start_up.py [--runs 5] [--parts imports,train,steps] [--workloads mnist-cnn | --all] [--json start_up.json]
 
 How it is measured. Every figure is the wall time of a whole fresh process, the interpreter's own start and end included; what is
 compared alternates. A cold run gets an empty kernel cache of its own; the warm runs after it reuse that cache. A first step is
@@ -10,6 +10,7 @@ How to read it. Cold is paid once after installing or upgrading fastbp, warm in 
 kernels that the cold run compiled are counted in the cache folder.
 """
 
+import statistics
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from measuring import time_text
 from workloads import WORKLOADS, Workload
 
 BATCH = 32
+PARTS = ("imports", "train", "steps")
 
 
 def seconds(command: list[str], **environment: str) -> float:
@@ -92,46 +94,52 @@ def first_steps(workload: Workload, runs: int, torch_too: bool) -> dict:
     return {"workload": workload.name, "cold": cold, "kernels": kernels, "bytes": size, "warm": warm, "torch": theirs}
 
 
+def show(table: measuring.Table, rows: dict[str, list[float]]) -> dict[str, list[float]]:
+    for name, times in rows.items():
+        table.row(name, time_text(min(times)), time_text(statistics.median(times)), len(times))
+    return rows
+
+
 def main() -> None:
     parser = measuring.parser(__doc__, figure=False)
     parser.add_argument("--runs", type=int, default=5, help="of each import and of each warm run (default: 5)")
     parser.add_argument("--workloads", type=measuring.one_of(WORKLOADS), default=["mnist-cnn"], help="default: mnist-cnn")
     parser.add_argument("--all", action="store_true", help="all workloads")
-    parser.add_argument("--no-train", action="store_true", help="leave `fastbp train` out")
+    parser.add_argument("--parts", type=measuring.one_of(PARTS), default=list(PARTS), help=f"default: {','.join(PARTS)}")
+    parser.add_argument("--peers", type=measuring.one_of(["torch"]), default=["torch"], help="default: torch; '' for none")
     options = parser.parse_args()
-    torch_too = sides.installed("torch")
+    torch_too = "torch" in options.peers and sides.installed("torch")
     machine = measuring.machine(*["torch"] * torch_too)
     print(measuring.describe(machine))
 
-    table = measuring.Table("whole process:-31", "best:9", "median:9", "runs:4")
-    rows, compiled = imports(options.runs, torch_too), None
-
-    def show(some: dict[str, list[float]]) -> None:
-        for name, values in some.items():
-            figures = measuring.summary(values)
-            table.row(name, time_text(figures["best"]), time_text(figures["median"]), len(values))
-
-    show(rows)
-    if not options.no_train:
-        trained, compiled = training(options.runs)
-        show(trained)
-        rows |= trained
-        print(f"kernels compiled by the cold run: {compiled[0]}, {compiled[1] / 1e6:.1f} MB on disk")
-
-    print(f"\nfrom the start of a process to the end of its first training step, batch {BATCH}; medians:")
-    columns = ("workload:-12", "fastbp, cold:12", "kernels:7", "on disk:8", "fastbp, warm:12", *["torch:9", "ratio:5"] * torch_too)
-    table, steps = measuring.Table(*columns), []
-    for name in WORKLOADS if options.all else options.workloads:
-        step = first_steps(WORKLOADS[name], options.runs, torch_too)
-        steps.append(step)
-        warm, theirs = measuring.summary(step["warm"])["median"], []
-        if torch_too:
-            median = measuring.summary(step["torch"])["median"]
-            theirs = [time_text(median), f"{median / warm:.2f}"]
-        table.row(name, time_text(step["cold"]), step["kernels"], f"{step['bytes'] / 1e6:.1f} MB", time_text(warm), *theirs)
-    results = {"machine": machine, "seconds": rows, "first_steps": steps}
-    if compiled:
-        results |= {"kernels": compiled[0], "bytes": compiled[1]}
+    results = {"machine": machine, "seconds": {}, "first_steps": []}
+    if "imports" in options.parts or "train" in options.parts:
+        table = measuring.Table("whole process:-31", "best:9", "median:9", "runs:4")
+    if "imports" in options.parts:
+        results["seconds"] |= show(table, imports(options.runs, torch_too))
+    if "train" in options.parts:
+        rows, (results["kernels"], results["bytes"]) = training(options.runs)
+        results["seconds"] |= show(table, rows)
+        print(f"kernels compiled by the cold run: {results['kernels']}, {results['bytes'] / 1e6:.1f} MB on disk")
+    if "steps" in options.parts:
+        print(f"\nfrom the start of a process to the end of its first training step, batch {BATCH}; medians:")
+        columns = (
+            "workload:-12",
+            "fastbp, cold:12",
+            "kernels:7",
+            "on disk:8",
+            "fastbp, warm:12",
+            *["torch:9", "ratio:5"] * torch_too,
+        )
+        table = measuring.Table(*columns)
+        for name in WORKLOADS if options.all else options.workloads:
+            step = first_steps(WORKLOADS[name], options.runs, torch_too)
+            results["first_steps"].append(step)
+            warm, theirs = statistics.median(step["warm"]), []
+            if torch_too:
+                median = statistics.median(step["torch"])
+                theirs = [time_text(median), f"{median / warm:.2f}"]
+            table.row(name, time_text(step["cold"]), step["kernels"], f"{step['bytes'] / 1e6:.1f} MB", time_text(warm), *theirs)
     measuring.write_json(options.json, results)
 
 

@@ -43,6 +43,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.winograd and not sides.takes_winograd():
         parser.error("--winograd: this fastbp's Sequential does not take it")
+    if max(options.threads) > len(measuring.usable_cores()):
+        parser.error(f"--threads: there are {len(measuring.usable_cores())} cores to use")
     if options.child:
         print(json.dumps(measure(options.child.split(","), options)))
         return
