@@ -107,10 +107,9 @@ def main() -> None:
     kinds = ["fastbp", *(f"torch{workers}" for workers in WORKERS)] if torch_too else ["fastbp"]
     machine = measuring.machine(*["torch"] * torch_too)
     print(measuring.describe(machine))
-    print(
-        f"{options.threads} thread{'s' * (options.threads > 1)}"
-        + ("" if torch_too else "; PyTorch is not installed and is left out")
-    )
+    print(f"{options.threads} thread{'s' * (options.threads > 1)} on each side")
+    if not torch_too:
+        print("PyTorch is not installed and is left out")
     if sides.fastbp_threads(options.threads) < options.threads:
         print("this fastbp computes on 1 thread")
     workers = [f"torch, {workers} workers:16" for workers in WORKERS] if torch_too else []

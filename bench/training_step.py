@@ -11,7 +11,7 @@ First steps, which compile or load compiled code, are told apart from the timed 
 
 How to read it. `fastbp`, `torch`, … are medians, `best` the shortest step seen. GF/s counts the useful multiply–adds of
 Linear and Conv2d; `peak` is its fraction of what this machine reaches with all operands in registers, measured at the start.
-`error` is the largest difference of a gradient from fastbp's, relative to the tensor's largest element. `ratio` is
+`error` is the largest difference of a gradient from fastbp's, relative to its tensor's largest element. `ratio` is
 the fastest peer's time by fastbp's and `torch×` PyTorch's (eager): below 1, fastbp loses.
 """
 
@@ -115,9 +115,11 @@ def measure(names: list[str], options) -> list[dict]:
 
 
 def difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
-    """The largest difference of two lists of gradients, relative to each tensor's largest element."""
-    pairs = zip(ours, theirs, strict=True)
-    return max(float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)) for a, b in pairs)
+    """The largest difference of two lists of gradients, relative to each tensor's largest element.
+
+    The scale is at least 1 % of the largest of all: a bias before batch norm has a gradient of rounding errors alone."""
+    least = 0.01 * max(float(np.abs(b).max()) for b in theirs)
+    return max(float(np.abs(a - b).max() / max(np.abs(b).max(), least)) for a, b in zip(ours, theirs, strict=True))
 
 
 def measure_workload(name: str, threads: int, peers: list[str], options) -> list[dict]:
@@ -200,7 +202,8 @@ def markdown(results: dict, peers: list[str]) -> str:
     lines = [
         f"One training step in float32 on {machine['processor']}, {machine['cores']} cores, by `{results['command']}`; "
         f"Python {machine['python']}, Numba {machine['numba']}{''.join(', ' + version for version in versions)}. "
-        f"Measured peak: {peaks}. Medians; the ratio is the fastest peer's time by fastbp's, bold where fastbp loses.",
+        f"Measured peak: {peaks}. Medians"
+        + ("; the ratio is the fastest peer's time by fastbp's, bold where fastbp loses." if peers else "."),
         "",
     ]
     several = len(results["peak_gflops"]) > 1
