@@ -1,152 +1,259 @@
-"""The time of one training step, fastbp beside PyTorch: forward, softmax cross-entropy, backward, SGD with momentum 0.9.
+"""The time of one training step, fastbp beside PyTorch and JAX: forward, softmax cross-entropy, backward, SGD with momentum 0.9.
 
-    python bench/training_step.py [--threads 1,2] [--workloads mnist-cnn,mlp-100] [--json training_step.json]
+    python bench/training_step.py [--peers torch,jax,torch-compile] [--threads 1,2] [--workloads mnist-cnn,mlp-100]
+                                  [--markdown] [--json step.json] [--figure step.png]
 
-For each number of threads a process of its own is started, and in it the two sides alternate for every workload and batch, float32.
-The first step of both sides starts from the same parameters and data and its gradients are compared. PyTorch is also
-timed alone in a process, since the two disturb each other; the better of its two medians counts for the ratio.
-Compiling is done before timing. `ratio` is PyTorch's time by fastbp's: below 1, fastbp loses.
+How it is measured. Float32; every side starts from the same parameters and the same batch, and the gradients of the
+first step are compared (not where there is dropout: each side draws its own). Each workload is run in one process
+where the sides alternate, and by each side alone in a process of its own, since thread pools disturb each other; the better of
+a side's two medians counts, for fastbp as for the others. Processes are pinned to as many cores as they have threads.
+First steps, which compile or load compiled code, are told apart from the timed ones; fastbp's kernel cache is as it is found.
+
+How to read it. `fastbp`, `torch`, … are medians, `best` the shortest step seen. GF/s counts the useful multiply–adds of
+Linear and Conv2d; `peak` is its fraction of what this machine reaches with all operands in registers, measured at the start.
+`error` is the largest difference of a gradient from fastbp's, relative to its tensor's largest element. `ratio` is
+the fastest peer's time by fastbp's and `torch×` PyTorch's (eager): below 1, fastbp loses.
 """
 
-import argparse
+import importlib
 import json
-import os
+import shlex
 import statistics
-import subprocess
 import sys
 import time
 
+import measuring
 import numpy as np
-from workloads import WORKLOADS, torch_module
+import sides
+from measuring import time_text
+from workloads import WORKLOADS
 
-
-def ours(workload, batch: int, x: np.ndarray, labels: np.ndarray):
-    """(network, one training step)"""
-    import fastbp
-
-    network = workload.network()
-    trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.01, momentum=0.9))
-    return network, lambda: trainer.step(x, labels)
-
-
-def peer(network, x: np.ndarray, labels: np.ndarray):
-    """(module, one training step) in PyTorch"""
-    import torch
-
-    module = torch_module(network).train()
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
-    loss = torch.nn.CrossEntropyLoss()
-    inputs, targets = torch.tensor(x), torch.tensor(labels)
-
-    def step():
-        optimizer.zero_grad()
-        value = loss(module(inputs), targets)
-        value.backward()
-        optimizer.step()
-        return value
-
-    return module, step
-
-
-def alternate(steps: list, seconds: float) -> list[list[float]]:
-    """Times of each step function, taken in turn in bursts, after a warm-up."""
-    for step in steps:
-        for _ in range(3):
-            step()
-    times: list[list[float]] = [[] for _ in steps]
-    end = time.perf_counter() + seconds * len(steps)
-    while time.perf_counter() < end or len(times[0]) < 9:
-        for step, taken in zip(steps, times, strict=True):
-            step()  # the other side has left its data in the caches
-            for _ in range(3):
-                start = time.perf_counter()
-                step()
-                taken.append(time.perf_counter() - start)
-    return times
-
-
-def gradient_error(network, module) -> float | None:
-    """The largest difference of the two sides' gradients, relative to each tensor's largest; None with dropout."""
-    if any(type(layer).__name__ == "Dropout" for layer in network.layers):
-        return None
-    errors = []
-    for parameter, tensor in zip(network.parameters, module.parameters(), strict=True):
-        other = tensor.grad.numpy()
-        errors.append(float(np.abs(parameter.grad - other).max() / (np.abs(other).max() + 1e-30)))
-    return max(errors)
-
-
-def measure(names: list[str], threads: int, alone: bool, seconds: float) -> list[dict]:
-    import threadpoolctl
-    import torch
-
-    torch.set_num_threads(threads)
-    rows = []
-    for name in names:
-        workload = WORKLOADS[name]
-        for batch in workload.batches:
-            rng = np.random.default_rng(0)
-            x = rng.normal(size=(batch, *workload.input_shape)).astype(np.float32)
-            labels = rng.integers(0, 10, batch)
-            with threadpoolctl.threadpool_limits(threads):
-                network, step = ours(workload, batch, x, labels)
-                module, other = peer(network, x, labels)
-                row = {"workload": name, "batch": batch, "threads": threads}
-                if alone:
-                    (theirs,) = alternate([other], seconds)
-                else:
-                    step(), other()
-                    row["gradient_error"] = gradient_error(network, module)
-                    mine, theirs = alternate([step, other], seconds)
-                    row |= {"ours": statistics.median(mine), "ours_best": min(mine)}
-                    row["gflops"] = workload.flops() * batch / row["ours"] / 1e9
-            row |= {"torch": statistics.median(theirs), "torch_best": min(theirs)}
-            rows.append(row)
-    return rows
+NAMES = {"fastbp": "fastbp", "torch": "PyTorch", "torch-compile": "torch.compile", "jax": "JAX"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", default="1", help="numbers of threads, by commas (default: 1)")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="by commas (default: all)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of timing, for each side of each row (default: 1)")
-    parser.add_argument("--json", help="also write the figures to this file")
-    parser.add_argument("--child", choices=("together", "alone"), help=argparse.SUPPRESS)
+    parser = measuring.parser(__doc__, seconds=1.0)
+    parser.add_argument("--peers", type=measuring.one_of(list(NAMES)[1:]), default=["torch", "jax"], help="default: torch,jax")
+    parser.add_argument("--threads", type=measuring.whole_numbers, default=[1], help="numbers of threads, by commas (default: 1)")
+    parser.add_argument("--workloads", type=measuring.one_of(WORKLOADS), default=list(WORKLOADS), help="by commas (default: all)")
+    parser.add_argument("--batches", type=measuring.whole_numbers, help="by commas (default: each workload's own)")
+    parser.add_argument("--winograd", type=int, choices=(2, 4), help="the tile of fastbp's 3×3 convolutions")
+    parser.add_argument("--markdown", action="store_true", help="print the table for the README at the end")
+    parser.add_argument("--child", help="for internal use: measure these sides in this process")
     options = parser.parse_args()
-    names = options.workloads.split(",")
-    if unknown := set(names) - WORKLOADS.keys():
-        parser.error(f"unknown workloads {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    if options.winograd and not sides.takes_winograd():
+        parser.error("--winograd: this fastbp's Sequential does not take it")
+    if max(options.threads) > len(measuring.usable_cores()):
+        parser.error(f"--threads: there are {len(measuring.usable_cores())} cores to use")
     if options.child:
-        json.dump(measure(names, int(options.threads), options.child == "alone", options.seconds), sys.stdout)
+        print(json.dumps(measure(options.child.split(","), options)))
         return
 
-    results, ratios = [], []
-    head = ("workload", "batch", "thr", "fastbp", "best", "GF/s", "torch", "alone", "ratio", "gradients")
-    print("{:<13} {:>5} {:>3} {:>10} {:>10} {:>6} {:>10} {:>10} {:>6}  {}".format(*head))
-    for threads in options.threads.split(","):
+    peers = [name for name in options.peers if sides.installed(name)]
+    for name in options.peers:
+        if name not in peers:
+            print(f"{NAMES[name]} is not installed and is left out")
+    machine = measuring.machine(*dict.fromkeys(sides.LIBRARIES[name] for name in peers))
+    peaks = {threads: measuring.peak(threads) for threads in options.threads}
+    print(measuring.describe(machine))
+    for threads, rate in peaks.items():
+        print(f"peak of {threads} thread{'s' * (threads > 1)}, float32: {rate:.1f} GFLOP/s")
+    used = {threads: sides.fastbp_threads(threads) for threads in options.threads}
+    for threads, number in used.items():
+        if number < threads:
+            print(f"this fastbp computes on {number} thread, also in the rows of {threads}")
+
+    columns = [f"{name}:10" for peer in peers for name in (NAMES[peer], "best", "error")]
+    columns = [column.replace("error:10", "error:7") for column in columns]
+    against = ["ratio:6"] * bool(peers) + ["torch×:6"] * ("torch" in peers)
+    table = measuring.Table("workload:-12", "batch:5", "thr:3", "fastbp:9", "best:9", "GF/s:6", "peak:5", *columns, *against)
+    rows = []
+    for threads in options.threads:
+        for name in options.workloads:
+            for row in measure_workload(name, threads, peers, options):
+                row["of_peak"] = row["gflops"] / peaks[threads]
+                rows.append(row)
+                show(table, row, peers)
+
+    print("\nfirst step, compiling or loading compiled code, in a process of its own:")
+    table = measuring.Table("workload:-12", "batch:5", "thr:3", *(f"{NAMES[side]}:13" for side in ("fastbp", *peers)))
+    for row in rows:
+        first = (time_text(row["sides"][side]["first"]) for side in ("fastbp", *peers))
+        table.row(row["workload"], row["batch"], row["threads"], *first)
+    results = {"machine": machine, "peak_gflops": peaks, "fastbp_threads": used, "command": command(), "rows": rows}
+    if peers:
+        results["summary"] = summary(rows)
+        print(f"\n{summary_text(results['summary'])}")
+    if options.markdown:
+        print("\n" + markdown(results, peers))
+    measuring.write_json(options.json, results)
+    if options.figure and peers:
+        draw(rows, peers, machine).savefig(options.figure, dpi=130)
+
+
+def measure(names: list[str], options) -> list[dict]:
+    """In a child process: the first step and the timed steps of these sides, for each batch of the one workload."""
+    workload, (threads,) = WORKLOADS[options.workloads[0]], options.threads
+    results = []
+    for batch in options.batches or workload.batches:
+        built, rows, gradients = {}, {}, {}
         for name in names:
-            parts = []
-            for kind in ("together", "alone"):
-                command = [sys.executable, __file__, "--child", kind, "--threads", threads, "--workloads", name]
-                command += ["--seconds", str(options.seconds)]
-                environment = {**os.environ, "OMP_NUM_THREADS": threads}
-                output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-                parts.append(json.loads(output.stdout))
-            for row, alone in zip(*parts, strict=True):
-                row["torch_alone"] = alone["torch"]
-                row["ratio"] = min(row["torch"], row["torch_alone"]) / row["ours"]
-                ratios.append(row["ratio"])
-                results.append(row)
-                error = "not compared" if row["gradient_error"] is None else f"{row['gradient_error']:.0e}"
-                micro = [f"{row[key] * 1e6:>7.0f} µs" for key in ("ours", "ours_best", "torch", "torch_alone")]
-                cells = (*micro[:2], f"{row['gflops']:.1f}", *micro[2:], f"{row['ratio']:.2f}", error)
-                print("{:<13} {:>5} {:>3} {:>10} {:>10} {:>6} {:>10} {:>10} {:>6}  {}".format(name, row["batch"], threads, *cells))
-                sys.stdout.flush()
-    print(f"geometric mean of the ratios {statistics.geometric_mean(ratios):.2f}, smallest {min(ratios):.2f}")
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(results, file, indent=2)
+            extra = {"winograd": options.winograd} if name == "fastbp" and options.winograd else {}
+            importlib.import_module(sides.LIBRARIES[name])  # start_up.py times this
+            start = time.perf_counter()
+            built[name] = sides.build(name, workload, batch, threads, **extra)
+            built[name].step()
+            rows[name] = {"first": time.perf_counter() - start}
+            if len(names) > 1 and not workload.has("Dropout"):
+                gradients[name] = built[name].gradients()
+        for name, times in measuring.alternate({name: side.step for name, side in built.items()}, options.seconds).items():
+            rows[name] |= measuring.summary(times)
+            if name != "fastbp" and gradients:
+                rows[name]["error"] = difference(gradients["fastbp"], gradients[name])
+        results.append(rows)
+    return results
+
+
+def difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    """The largest difference of two lists of gradients, relative to each tensor's largest element.
+
+    The scale is at least 1 % of the largest of all: a bias before batch norm has a gradient of rounding errors alone."""
+    least = 0.01 * max(float(np.abs(b).max()) for b in theirs)
+    return max(float(np.abs(a - b).max() / max(np.abs(b).max(), least)) for a, b in zip(ours, theirs, strict=True))
+
+
+def measure_workload(name: str, threads: int, peers: list[str], options) -> list[dict]:
+    """A row for each batch: all sides together and each alone, in child processes."""
+    workload, everyone = WORKLOADS[name], ["fastbp", *peers]
+    extra = ["--seconds", options.seconds]
+    if options.batches:
+        extra += ["--batches", ",".join(map(str, options.batches))]
+    if options.winograd:
+        extra += ["--winograd", options.winograd]
+
+    def child(names: list[str]) -> list[dict]:
+        words = ("--child", ",".join(names), "--threads", threads, "--workloads", name, *extra)
+        return measuring.child_json(__file__, *words, threads=threads)
+
+    together = child(everyone) if peers else None
+    alone = {side: child([side]) for side in everyone}
+    rows = []
+    for index, batch in enumerate(options.batches or workload.batches):
+        row = {"workload": name, "batch": batch, "threads": threads, "winograd": options.winograd, "sides": {}}
+        for side in everyone:
+            runs = {"alone": alone[side][index][side]} | ({"together": together[index][side]} if together else {})
+            best = {key: min(run[key] for run in runs.values()) for key in ("median", "best")}
+            best |= {"first": runs["alone"]["first"], "error": runs.get("together", {}).get("error")}
+            row["sides"][side] = best | runs
+        ours = row["sides"]["fastbp"]["median"]
+        row["gflops"] = workload.flops() * batch / ours / 1e9
+        if peers:
+            row["ratio"] = min(row["sides"][peer]["median"] for peer in peers) / ours
+        if "torch" in peers:
+            row["ratio_torch"] = row["sides"]["torch"]["median"] / ours
+        rows.append(row)
+    return rows
+
+
+def show(table: measuring.Table, row: dict, peers: list[str]) -> None:
+    cells = []
+    for side in ("fastbp", *peers):
+        times = row["sides"][side]
+        cells += [time_text(times["median"]), time_text(times["best"])]
+        if side == "fastbp":
+            cells += [f"{row['gflops']:.1f}", f"{row['of_peak']:.0%}"]
+        else:
+            cells.append("dropout" if times["error"] is None else f"{times['error']:.0e}")
+    ratios = [f"{row[key]:.2f}" for key in ("ratio", "ratio_torch") if key in row]
+    table.row(row["workload"], row["batch"], row["threads"], *cells, *ratios)
+
+
+def summary(rows: list[dict]) -> dict:
+    """Of each ratio: geometric mean, smallest, and how many rows fastbp loses."""
+    result = {}
+    for key in ("ratio", "ratio_torch"):
+        ratios = [row[key] for row in rows if key in row]
+        if ratios:
+            lost = sum(ratio < 1 for ratio in ratios)
+            result[key] = {"geometric_mean": statistics.geometric_mean(ratios), "smallest": min(ratios), "lost": lost}
+    return result
+
+
+def summary_text(summary: dict) -> str:
+    names = {"ratio": "fastest peer / fastbp", "ratio_torch": "PyTorch / fastbp"}
+    return "\n".join(
+        f"{names[key]}: geometric mean {each['geometric_mean']:.2f}, smallest {each['smallest']:.2f}, rows lost {each['lost']}"
+        for key, each in summary.items()
+    )
+
+
+def command() -> str:
+    """The command line without the options that only say where the results go."""
+    words = iter(sys.argv[1:])
+    kept = [word for word in words if word != "--markdown" and not (word in ("--json", "--figure") and next(words))]
+    return shlex.join(["python", "bench/training_step.py", *kept])
+
+
+def markdown(results: dict, peers: list[str]) -> str:
+    """The README's table; a ratio below 1 is bold."""
+    machine, rows = results["machine"], results["rows"]
+    versions = [f"{name} {machine[library]}" for name, library in (("PyTorch", "torch"), ("JAX", "jax")) if library in machine]
+    peaks = ", ".join(f"{rate:.0f} GFLOP/s on {n} thread{'s' * (int(n) > 1)}" for n, rate in results["peak_gflops"].items())
+    lines = [
+        f"One training step in float32 on {machine['processor']}, {machine['cores']} cores, by `{results['command']}`; "
+        f"Python {machine['python']}, Numba {machine['numba']}{''.join(', ' + version for version in versions)}. "
+        f"Measured peak: {peaks}. Medians"
+        + ("; the ratio is the fastest peer's time by fastbp's, bold where fastbp loses." if peers else "."),
+        "",
+    ]
+    several = len(results["peak_gflops"]) > 1
+    head = [
+        "network",
+        "batch",
+        *["threads"] * several,
+        "fastbp",
+        "of peak",
+        *(NAMES[peer] for peer in peers),
+        *["ratio"] * bool(peers),
+    ]
+    lines += ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for row in rows:
+        cells = [WORKLOADS[row["workload"]].title, row["batch"], *[row["threads"]] * several]
+        cells += [time_text(row["sides"]["fastbp"]["median"]), f"{100 * row['of_peak']:.0f} %"]
+        cells += [time_text(row["sides"][peer]["median"]) for peer in peers]
+        if peers:
+            cells.append(f"{row['ratio']:.2f}" if row["ratio"] >= 1 else f"**{row['ratio']:.2f}**")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    if peers:
+        lines += ["", summary_text(results["summary"]).replace("\n", "; ") + "."]
+    return "\n".join(lines)
+
+
+def draw(rows: list[dict], peers: list[str], machine: dict):
+    """Each peer's time by fastbp's, a line for each row, a panel for each number of threads."""
+    from matplotlib.ticker import LogLocator
+
+    threads = list(dict.fromkeys(row["threads"] for row in rows))
+    lines = len(rows) // len(threads)
+    figure, axes = measuring.new_figure(1 + 5 * len(threads), 2 + 0.25 * lines, (1, len(threads)))
+    for panel, number in zip(axes[0], threads, strict=True):
+        shown = [row for row in rows if row["threads"] == number]
+        for index, (peer, marker) in enumerate(zip(peers, "osD", strict=False)):
+            ratios = [row["sides"][peer]["median"] / row["sides"]["fastbp"]["median"] for row in shown]
+            panel.plot(ratios, range(len(shown)), marker, color=f"C{index}", label=NAMES[peer], zorder=3)
+        panel.axvline(1, color="0.3", linewidth=1)
+        panel.set_xscale("log")
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_minor_formatter("")
+        panel.set_yticks(range(len(shown)), [f"{row['workload']}, batch {row['batch']}" for row in shown])
+        panel.invert_yaxis()
+        panel.set_xlabel("time by fastbp's time (left of 1, fastbp loses)")
+        panel.set_title(f"{number} thread{'s' * (number > 1)}", fontsize=10)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(peers), frameon=False)
+    figure.suptitle(f"One training step, {machine['processor']}", fontsize=11)
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    measuring.run(main)
