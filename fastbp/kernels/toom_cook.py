@@ -1,7 +1,7 @@
 """The matrices of minimal filtering, F(m×m, 3×3), from the points at which the polynomials are evaluated (Toom and Cook).
 
-m outputs of a filter of 3 are the product of two polynomials, read backwards: a transposed multiplication. It is done at the n = m + 2
-points a_0 … a_m and ∞, one product each, in the place of 3m. Along one axis
+m outputs of a filter of 3 are the product of two polynomials, read backwards: a transposed multiplication. It is done at the
+n = m + 2 points a_0 … a_m and ∞, one product each, in the place of 3m. Along one axis
 
     y = Aᵀ[(G w) ⊙ (Bᵀ d)]    Aᵀ[i, j] = a_jⁱ    G[j, k] = a_jᵏ / Π_{i≠j} (a_j − a_i)    Bᵀ[j] = coefficients of Π_{i≠j} (x − a_i)
 

@@ -6,8 +6,8 @@ A map is cut into tiles of m×m outputs, each of which sees n×n inputs d, n = m
 
     Y = Aᵀ[(G w Gᵀ) ⊙ (Bᵀ d B)]A
 
-takes n² products for the 9m² of the definition: 16 for 36 where m = 2, 36 for 144 where m = 4. Each of the n² points is then a matrix
-product over the channels, for the row of every tile t
+takes n² products for the 9m² of the definition: 16 for 36 where m = 2, 36 for 144 where m = 4. Each of the n² points is then a
+matrix product over the channels, for the row of every tile t
 
     V = Bᵀ d B     U = G w Gᵀ     M[t, f] = Σ_c V[t, c] U[c, f]          Y  = Aᵀ M A
     dM = A dY Aᵀ                 dV[t, c] = Σ_f dM[t, f] U[c, f]         dd = B dV Bᵀ, added up where tiles overlap
