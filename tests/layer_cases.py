@@ -94,6 +94,15 @@ def conv2d_large(draw):
 
 
 @st.composite
+def conv2d_winograd(draw):
+    """3×3 filters on small maps with channels enough for Winograd's kernels."""
+    padding = draw(st.tuples(dims(0, 2), dims(0, 2)))
+    layer = fastbp.Conv2d(draw(dims(4, 6)), draw(dims(4, 6)), 3, padding=padding, bias=draw(st.booleans()))
+    layer.winograd_tile = draw(st.sampled_from([2, 4]))
+    return layer, fitting(layer, (layer.in_channels, draw(dims(1, 5)), draw(dims(1, 5))))
+
+
+@st.composite
 def pool(draw, make):
     window = draw(pairs)
     KH, KW = window if isinstance(window, tuple) else (window, window)
@@ -121,7 +130,7 @@ FAMILIES = {
     "Dropout": anywhere(fastbp.Dropout, st.sampled_from([0.0, 0.2, 0.7])),
     "BatchNorm1d": batch_norm_1d(),
     "BatchNorm2d": batch_norm_2d(),
-    "Conv2d": st.one_of(conv2d(), conv2d_large()),
+    "Conv2d": st.one_of(conv2d(), conv2d_large(), conv2d_winograd()),
     "MaxPool2d": pool(fastbp.MaxPool2d),
     "AvgPool2d": pool(fastbp.AvgPool2d),
     "Flatten": anywhere(fastbp.Flatten),

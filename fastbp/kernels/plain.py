@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .toom_cook import GRADIENTS, INPUTS, WEIGHTS
+
 
 def lanes(x):
     """Any number does; this one leaves tails."""
@@ -68,3 +70,42 @@ def add_weighted_rows(numbers, places, count, x, offsets, r0, c, c0, rows):
         for s in range(count):
             start = places[s] + offsets[r0 + r]
             c[c0 + r * L : c0 + (r + 1) * L] += numbers[s] * x[start : start + L]
+
+
+def to_points(choices):
+    """points[p0 + q·step + j] = (X d Xᵀ)_q with d_k = pixels[at + table[t0 + k] + j], for j < count·L, X = choices[m]"""
+
+    def transform(m, pixels, at, table, t0, points, p0, step, count):
+        (n, side), across = choices[m].shape, np.arange(count * lanes(pixels))
+        d = pixels[at + table[t0 : t0 + side * side, None] + across].reshape(side, side, -1)
+        results = np.einsum("ip,jq,pqc->ijc", choices[m], choices[m], d)
+        points[p0 + np.arange(n * n)[:, None] * step + across] = results.reshape(n * n, -1)
+
+    return transform
+
+
+def from_points(choices):
+    """pixels[at + table[t0 + k] + j] += (Xᵀ d X)_k with d_q = points[p0 + q·step + j], for j < count·L, X = choices[m]"""
+
+    def transform(m, points, p0, step, pixels, at, table, t0, count):
+        (n, side), across = choices[m].shape, np.arange(count * lanes(pixels))
+        d = points[p0 + np.arange(n * n)[:, None] * step + across].reshape(n, n, -1)
+        results = np.einsum("pi,qj,pqc->ijc", choices[m], choices[m], d)
+        pixels[at + table[t0 : t0 + side * side, None] + across] += results.reshape(side * side, -1)
+
+    return transform
+
+
+image_to_points, map_to_points, filter_to_points = to_points(INPUTS), to_points(GRADIENTS), to_points(WEIGHTS)
+points_to_image, points_to_map, points_to_filter = from_points(INPUTS), from_points(GRADIENTS), from_points(WEIGHTS)
+
+
+def transpose(source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + j·ts + i] = source[s0 + i·ss + j] for i < rows and j < columns"""
+    i, j = np.arange(rows), np.arange(columns)
+    target[t0 + j[:, None] * ts + i] = source[s0 + i * ss + j[:, None]]
+
+
+def panel_product(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows and n < 16, + c with `add`"""
+    outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, 16, add)

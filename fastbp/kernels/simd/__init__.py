@@ -30,12 +30,45 @@ The number of lanes follows from the instruction set that Numba compiles for: 64
 from numba import config
 
 from .pooling import SPARSE_ROWS
+from .transforms import PANEL
 
 if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
-    from ..plain import add_rows, add_weighted_rows, dot, dot_at, lanes, outer, outer_at, pack, pool_pairs
+    from ..plain import (
+        add_rows,
+        add_weighted_rows,
+        dot,
+        dot_at,
+        filter_to_points,
+        image_to_points,
+        lanes,
+        map_to_points,
+        outer,
+        outer_at,
+        pack,
+        panel_product,
+        points_to_filter,
+        points_to_image,
+        points_to_map,
+        pool_pairs,
+        transpose,
+    )
 else:
     from .emitter import lanes
     from .pooling import add_weighted_rows, pool_pairs
     from .products import add_rows, dot, dot_at, outer, outer_at, pack
+    from .transforms import (
+        filter_to_points,
+        image_to_points,
+        map_to_points,
+        panel_product,
+        points_to_filter,
+        points_to_image,
+        points_to_map,
+        transpose,
+    )
 
-__all__ = ["SPARSE_ROWS", "add_rows", "add_weighted_rows", "dot", "dot_at", "lanes", "outer", "outer_at", "pack", "pool_pairs"]
+__all__ = [
+    "PANEL", "SPARSE_ROWS", "add_rows", "add_weighted_rows", "dot", "dot_at", "filter_to_points", "image_to_points", "lanes",
+    "map_to_points", "outer", "outer_at", "pack", "panel_product", "points_to_filter", "points_to_image", "points_to_map",
+    "pool_pairs", "transpose",
+]  # fmt: skip

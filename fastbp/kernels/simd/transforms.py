@@ -1,0 +1,214 @@
+"""Straight-line code for Winograd's transforms, the transpose that puts channels into lanes, and the product between them."""
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from ..toom_cook import GRADIENTS, INPUTS, WEIGHTS
+from .emitter import I64, Emitter
+
+PANEL = 16  # columns of a panel of `panel_product`: two vectors of 8, or a whole number of vectors of any other processor
+HEIGHTS = (6, 4, 2, 1)  # rows of its tiles; 6 × 2 sums, 2 vectors of b and the number of a fill 15 of 16 registers
+
+
+def weighted_sum(e, weights, vectors):
+    """Σ weights[k] · vectors[k], terms of weight 0 left out"""
+    b, total = e.builder, None
+    for weight, vector in sorted(zip(weights, vectors, strict=True), key=lambda term: abs(term[0]) != 1):
+        if weight == 0:
+            continue
+        factor = ir.Constant(e.vector, [float(weight)] * e.lanes)
+        if total is None:
+            total = vector if weight == 1 else b.fmul(factor, vector)
+        elif abs(weight) == 1:
+            total = b.fadd(total, vector) if weight == 1 else b.fsub(total, vector)
+        else:
+            total = e.multiply_add(factor, vector, total)
+    return total
+
+
+def evaluate(e, matrix, vectors):
+    """matrix · vectors. The rows of the points ±a are E ± O, with the even powers of a in E and the odd ones in O."""
+    b, results = e.builder, [weighted_sum(e, matrix[0], vectors)]
+    for plus, minus in zip(matrix[1:-1:2], matrix[2:-1:2], strict=True):
+        even, odd = (weighted_sum(e, half, vectors) for half in ((plus + minus) / 2, (plus - minus) / 2))
+        results += [b.fadd(even, odd), b.fsub(even, odd)]
+    return [*results, weighted_sum(e, matrix[-1], vectors)]
+
+
+def interpolate(e, matrix, vectors):
+    """matrixᵀ · vectors: the vectors of the points ±a are added and subtracted first."""
+    b, terms, rows = e.builder, [vectors[0]], [matrix[0]]
+    for k in range(1, len(vectors) - 1, 2):
+        terms += [b.fadd(*vectors[k : k + 2]), b.fsub(*vectors[k : k + 2])]
+        rows += [(matrix[k] + matrix[k + 1]) / 2, (matrix[k] - matrix[k + 1]) / 2]
+    rows, terms = [*rows, matrix[-1]], [*terms, vectors[-1]]
+    return [weighted_sum(e, [row[i] for row in rows], terms) for i in range(matrix.shape[1])]
+
+
+def both_axes(step, matrix, block):
+    """`step` applied to every column, then to every row of what that gives."""
+    columns = [step(matrix, list(column)) for column in zip(*block, strict=True)]
+    return [step(matrix, list(row)) for row in zip(*columns, strict=True)]
+
+
+def to_points(choices):
+    """points[p0 + q·step + j] = (X d Xᵀ)_q, d_k = pixels[at + table[t0 + k] + j], for j < count·L and q < n²
+
+    X = choices[m] has n rows; d is a square of as many vectors as X has columns, each at its own offset."""
+
+    @intrinsic
+    def transform(typingctx, m, pixels, at, table, t0, points, p0, step, count):
+        i64 = types.int64
+        signature = types.void(i64, pixels, i64, table, i64, points, i64, i64, i64)
+
+        def codegen(context, builder, signature, arguments):
+            e = Emitter(context, builder, signature.args[1].dtype)
+            PIXELS, TABLE, POINTS = (e.data(signature.args[i], arguments[i]) for i in (1, 3, 5))
+            m, _, at, _, t0, _, p0, step, count = arguments
+
+            def body(matrix):
+                n, side = matrix.shape
+                with cgutils.for_range(builder, count, intp=I64) as loop:
+                    j = builder.mul(loop.index, I64(e.lanes))
+                    place = lambda k: e.at(at, e.number_at(TABLE, e.at(t0, I64(k))), j)  # noqa: E731
+                    block = [[e.load(PIXELS, place(i * side + k)) for k in range(side)] for i in range(side)]
+                    for i, row in enumerate(both_axes(lambda *a: evaluate(e, *a), matrix, block)):
+                        for k, vector in enumerate(row):
+                            e.store(vector, POINTS, e.at(p0, (I64(i * n + k), step), j))
+
+            for size, matrix in choices.items():
+                with builder.if_then(builder.icmp_signed("==", m, I64(size))):
+                    body(matrix)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return transform
+
+
+def from_points(choices):
+    """pixels[at + table[t0 + k] + j] += (Xᵀ d X)_k, d_q = points[p0 + q·step + j]: the adjoint of `to_points`
+
+    With two equal offsets, which only pixels that nobody reads have, one of the sums may be lost."""
+
+    @intrinsic
+    def transform(typingctx, m, points, p0, step, pixels, at, table, t0, count):
+        i64 = types.int64
+        signature = types.void(i64, points, i64, i64, pixels, i64, table, i64, i64)
+
+        def codegen(context, builder, signature, arguments):
+            e = Emitter(context, builder, signature.args[1].dtype)
+            POINTS, PIXELS, TABLE = (e.data(signature.args[i], arguments[i]) for i in (1, 4, 6))
+            m, _, p0, step, _, at, _, t0, count = arguments
+
+            def body(matrix):
+                n, side = matrix.shape
+                with cgutils.for_range(builder, count, intp=I64) as loop:
+                    j = builder.mul(loop.index, I64(e.lanes))
+                    block = [[e.load(POINTS, e.at(p0, (I64(i * n + k), step), j)) for k in range(n)] for i in range(n)]
+                    for i, row in enumerate(both_axes(lambda *a: interpolate(e, *a), matrix, block)):
+                        for k, vector in enumerate(row):
+                            where = e.at(at, e.number_at(TABLE, e.at(t0, I64(i * side + k))), j)
+                            e.store(builder.fadd(e.load(PIXELS, where), vector), PIXELS, where)
+
+            for size, matrix in choices.items():
+                with builder.if_then(builder.icmp_signed("==", m, I64(size))):
+                    body(matrix)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return transform
+
+
+image_to_points, map_to_points, filter_to_points = to_points(INPUTS), to_points(GRADIENTS), to_points(WEIGHTS)
+points_to_image, points_to_map, points_to_filter = from_points(INPUTS), from_points(GRADIENTS), from_points(WEIGHTS)
+
+
+@intrinsic
+def transpose(typingctx, source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + j·ts + i] = source[s0 + i·ss + j] for i < rows ≤ L and j < columns ≤ L, by log L rounds of exchanges"""
+    i64 = types.int64
+    signature = types.void(source, i64, i64, target, i64, i64, i64, i64)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        SOURCE, TARGET = (e.data(signature.args[i], arguments[i]) for i in (0, 3))
+        _, s0, ss, _, t0, ts, rows, columns = arguments
+        L = e.lanes
+
+        def first_if(i, count, across):
+            """The mask of the first `across` lanes in the rows before `count`, of none in the others"""
+            return e.first(builder.select(builder.icmp_signed("<", I64(i), count), across, I64(0)))
+
+        def body(whole):
+            vectors = [e.load(SOURCE, e.at(s0, (I64(i), ss)), None if whole else first_if(i, rows, columns)) for i in range(L)]
+            half = L // 2
+            while half:  # the squares of `half` rows and lanes off the diagonal change places
+                low = [lane if not lane & half else L + lane - half for lane in range(L)]
+                high = [lane + half if not lane & half else L + lane for lane in range(L)]
+                low, high = (ir.Constant(ir.VectorType(ir.IntType(32), L), order) for order in (low, high))
+                for i in range(L):
+                    if not i & half:
+                        pair = vectors[i], vectors[i + half]
+                        vectors[i], vectors[i + half] = builder.shuffle_vector(*pair, low), builder.shuffle_vector(*pair, high)
+                half //= 2
+            for j, vector in enumerate(vectors):
+                e.store(vector, TARGET, e.at(t0, (I64(j), ts)), None if whole else first_if(j, columns, rows))
+
+        whole = builder.and_(*(builder.icmp_signed("==", count, I64(L)) for count in (rows, columns)))
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                body(True)
+            with otherwise:
+                body(False)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def panel_product(typingctx, a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows and n < PANEL, + c with `add`
+
+    As `outer`, for any number of rows and a fixed one of columns: no masks, and half as many bodies."""
+    i64 = types.int64
+    signature = types.void(a, i64, i64, i64, b, i64, i64, i64, c, i64, i64, i64, types.boolean)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        A, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 8))
+        _, a0, am, ak, _, b0, bk, K, _, c0, cm, rows, add = arguments
+        NV = min(2, PANEL // e.lanes)
+
+        def body(MR, first):
+            with cgutils.for_range(builder, I64(PANEL // (NV * e.lanes)), intp=I64) as part:
+                n = builder.mul(part.index, I64(NV * e.lanes))
+                places = [[e.at(c0, (builder.add(first, I64(m)), cm), n, I64(v * e.lanes)) for v in range(NV)] for m in range(MR)]
+                sums = e.accumulators(MR, NV)
+                with builder.if_then(add):
+                    for row, where in zip(sums, places, strict=True):
+                        for total, place in zip(row, where, strict=True):
+                            builder.store(e.load(C, place), total)
+                in_a = e.at(a0, (first, am))
+                with cgutils.for_range(builder, K, intp=I64) as loop:
+                    k = loop.index
+                    vectors = [e.load(B, e.at(b0, n, (k, bk), I64(v * e.lanes))) for v in range(NV)]
+                    for m, row in enumerate(sums):
+                        number = e.repeat(e.number_at(A, e.at(in_a, (k, ak), (I64(m), am))))
+                        for total, vector in zip(row, vectors, strict=True):
+                            e.add_product(total, number, vector)
+                for row, where in zip(sums, places, strict=True):
+                    for total, place in zip(row, where, strict=True):
+                        e.store(builder.load(total), C, place)
+
+        done = I64(0)
+        for MR in HEIGHTS:
+            tiles = builder.sdiv(builder.sub(rows, done), I64(MR))
+            with cgutils.for_range(builder, tiles, intp=I64) as loop:
+                body(MR, e.at(done, (loop.index, I64(MR))))
+            done = e.at(done, (tiles, I64(MR)))
+        return context.get_dummy_value()
+
+    return signature, codegen

@@ -1,0 +1,252 @@
+"""Winograd's convolution against the definition: any shape, both dtypes, any slice of a batch; its tiles, and its matrices."""
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastbp
+from fastbp.kernels import plain, simd, toom_cook, winograd
+from fastbp.kernels.jit import kernel
+
+dtypes, seeds = st.sampled_from([np.float32, np.float64]), st.integers(0, 2**32 - 1)
+tile_sizes = st.sampled_from([2, 4])
+# Largest error by the largest result, of any array here. Measured in float32 with up to 256 channels: 8e-7 and 3e-6
+BOUNDS = {(np.float32, 2): 2e-6, (np.float32, 4): 8e-6, (np.float64, 2): 1e-14, (np.float64, 4): 2e-14}
+
+
+@st.composite
+def convolutions(draw, most=20):
+    """(x, w, b, dout, before), float64, not of the values that the kernels will get but their originals"""
+    rng = np.random.default_rng(draw(seeds))
+    N, C, F = draw(st.integers(0, 5)), *(draw(st.sampled_from([1, 3, 4, 5, 8, 9, 15, 16, 17, most])) for _ in range(2))
+    before, after = (draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in range(2))
+    H, W = (draw(st.integers(max(1, 3 - before[axis] - after[axis]), 11)) for axis in (0, 1))
+    OH, OW = (size + before[axis] + after[axis] - 2 for axis, size in ((0, H), (1, W)))
+    x, w, dout = rng.normal(size=(N, C, H, W)), rng.normal(size=(F, C, 3, 3)), rng.normal(size=(N, F, OH, OW))
+    return x, w, rng.normal(size=F) if draw(st.booleans()) else None, dout, before
+
+
+def passes(x, w, b, dout, before, m):
+    """(y, dx, dw) of the kernels"""
+    u = np.full(((m + 2) ** 2, winograd.filter_size(w.shape[1], len(w))), np.nan, x.dtype)
+    y, dx, dw = np.full_like(dout, np.nan), np.full_like(x, np.nan), np.full_like(w, np.nan)
+    inputs = [array if array is None else array.copy() for array in (x, w, b, dout)]
+    winograd.winograd_filters(w, u)
+    transformed = u.copy()
+    winograd.winograd_forward(x, u, b, y, before)
+    winograd.winograd_backward_input(dout, u, dx, before)
+    winograd.winograd_backward_weight(dout, x, dw, before, m)
+    for array, copy in zip((x, w, b, dout, u), (*inputs, transformed), strict=True):
+        assert array is None or np.array_equal(array, copy, equal_nan=True)
+    return y, dx, dw
+
+
+def definition(x, w, b, dout, before):
+    """(y, dx, dw) by the taps, in float64"""
+    (N, C, H, W), (OH, OW), (top, left) = x.shape, dout.shape[2:], before
+    padded = np.zeros((N, C, max(OH + 2, H + top), max(OW + 2, W + left)))
+    padded[:, :, top : top + H, left : left + W] = x
+    y, dpadded, dw = np.zeros(dout.shape), np.zeros_like(padded), np.zeros(w.shape)
+    for p in range(3):
+        for q in range(3):
+            seen = padded[:, :, p : p + OH, q : q + OW]
+            y += np.einsum("fc,ncij->nfij", w[:, :, p, q], seen)
+            dpadded[:, :, p : p + OH, q : q + OW] += np.einsum("fc,nfij->ncij", w[:, :, p, q], dout)
+            dw[:, :, p, q] = np.einsum("nfij,ncij->fc", dout, seen)
+    return y if b is None else y + b[:, None, None], dpadded[:, :, top : top + H, left : left + W], dw
+
+
+def close(results, expected, bound):
+    for result, right in zip(results, expected, strict=True):
+        assert np.abs(result - right).max(initial=0) <= bound * max(np.abs(right).max(initial=0), 1)
+
+
+def cast(arrays, dtype):
+    return [array if array is None else array.astype(dtype) for array in arrays]
+
+
+@given(convolutions(), dtypes, tile_sizes)
+def test_passes_agree_with_the_definition(convolution, dtype, m):
+    *arrays, before = convolution
+    arrays = cast(arrays, dtype)
+    results = passes(*arrays, before, m)
+    close(results, definition(*cast(arrays, np.float64), before), BOUNDS[dtype, m])
+    assert all(result.dtype == dtype for result in results)
+
+
+@given(tile_sizes, seeds)
+def test_the_definition_is_the_oracles(m, seed):
+    rng = np.random.default_rng(seed)
+    x, w, b, dout = (rng.normal(size=shape) for shape in ((2, 2, 4, 5), (3, 2, 3, 3), (3,), (2, 3, 5, 4)))
+    y = naive.conv2d(x, w, b, (1, 1), ((1, 2), (0, 1)))
+    np.testing.assert_allclose(definition(x, w, b, dout, (1, 0))[0], y, atol=1e-12)
+    np.testing.assert_allclose(passes(x, w, b, dout, (1, 0), m)[0], y, atol=1e-12)
+
+
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("N", "C", "F", "size"), [(3, 40, 70, 12), (30, 64, 33, 4), (2, 5, 3, 26)])
+def test_more_tiles_than_are_taken_at_once(m, dtype, N, C, F, size):
+    rng = np.random.default_rng(0)
+    arrays = cast((rng.normal(size=s) for s in ((N, C, size, size), (F, C, 3, 3), (F,), (N, F, size, size))), dtype)
+    assert N * (size / m) ** 2 > winograd.ROWS or m == 4
+    close(passes(*arrays, (1, 1), m), definition(*cast(arrays, np.float64), (1, 1)), BOUNDS[dtype, m])
+
+
+@given(convolutions(most=24), tile_sizes)
+def test_gradients_are_the_adjoint_of_forward(convolution, m):
+    """⟨conv(x, w), dout⟩ = ⟨x, dx⟩ = ⟨w, dw⟩"""
+    x, w, _, dout, before = convolution
+    y, dx, dw = passes(x, w, None, dout, before, m)
+    scale = 1e-12 * (1 + np.linalg.norm(y) * np.linalg.norm(dout))
+    assert abs((y * dout).sum() - (x * dx).sum()) < scale and abs((y * dout).sum() - (w * dw).sum()) < scale
+
+
+@given(dtypes, tile_sizes, seeds, st.integers(1, 7), st.integers(0, 7))
+def test_a_slice_of_a_batch_gives_the_same_bits(dtype, m, seed, N, first):
+    """So that threads may take parts of a batch. 49 or 16 tiles an image: the tiles of a slice are also cut elsewhere."""
+    rng, first = np.random.default_rng(seed), min(first, N - 1)
+    arrays = cast((rng.normal(size=s) for s in ((N, 5, 14, 13), (9, 5, 3, 3), (9,), (N, 9, 14, 13))), dtype)
+    last = int(rng.integers(first, N)) + 1
+    y, dx, _ = passes(*arrays, (1, 1), m)
+    x, w, b, dout = arrays
+    part = passes(x[first:last], w, b, dout[first:last], (1, 1), m)
+    assert np.array_equal(y[first:last], part[0]) and np.array_equal(dx[first:last], part[1])
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_nan_goes_where_the_definition_sends_it(m):
+    """And into the rest of its tiles, but into no other image."""
+    rng = np.random.default_rng(0)
+    x, w, dout = rng.normal(size=(2, 4, 9, 9)), rng.normal(size=(5, 4, 3, 3)), rng.normal(size=(2, 5, 9, 9))
+    x[0, 1, 4, 4] = dout[0, 2, 5, 3] = np.nan
+    results, expected = passes(x, w, None, dout, (1, 1), m), definition(x, w, None, dout, (1, 1))
+    for result, right in zip(results, expected, strict=True):
+        assert np.isnan(result[np.isnan(right)]).all()
+    assert np.isfinite(results[0][1]).all() and np.isfinite(results[1][1]).all()
+
+
+# -- the layer ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_layer_chooses():
+    layer = fastbp.Conv2d(16, 16, 3, padding=1)
+    assert [layer.tile(output) for output in ((1, 1), (2, 2), (4, 4), (30, 31))] == [2, 2, 2, 2]
+    layer.winograd_tile = 4
+    assert [layer.tile(output) for output in ((1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (7, 8))] == [2, 2, 4, 4, 2, 4]
+    assert "4×4" in layer.algorithm((16, 8, 8)) and "2×2" in layer.algorithm((16, 2, 2))
+    assert fastbp.Conv2d(8, 16, 3).tile((10, 10)) == 0 and fastbp.Conv2d(8, 16, 3).tile((9, 9)) == 2
+    assert fastbp.Conv2d(16, 16, 3, stride=2).tile((9, 9)) == fastbp.Conv2d(16, 16, (3, 2)).tile((9, 9)) == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_layer_follows_its_weights_its_dtype_and_its_tile(dtype):
+    rng, layer = np.random.default_rng(0), fastbp.Conv2d(5, 6, 3, padding="same").astype(np.float64)
+    layer.forward(rng.normal(size=(1, 5, 3, 3)))
+    layer.astype(dtype)
+    for m, size in ((2, 4), (4, 4), (2, 6)):
+        layer.winograd_tile, layer.weight.value, layer.bias.value = m, rng.normal(size=(6, 5, 3, 3)), rng.normal(size=6)
+        x, dout = rng.normal(size=(2, 5, size, size)).astype(dtype), rng.normal(size=(2, 6, size, size)).astype(dtype)
+        results = layer.forward(x), layer.backward(dout), layer.weight.grad
+        arrays = cast((x, layer.weight.value, layer.bias.value, dout), np.float64)
+        close(results, definition(*arrays, (1, 1)), BOUNDS[dtype, m])
+        assert np.array_equal(layer.backward(dout), results[1])
+
+
+# -- the tiles ---------------------------------------------------------------------------------------------------------
+
+KINDS = ["image_to_points", "map_to_points", "filter_to_points", "points_to_image", "points_to_map", "points_to_filter"]
+
+
+@kernel
+def every_transform(kind, m, pixels, table, points, p0, step, count):  # compiled once
+    if kind == 0:
+        simd.image_to_points(m, pixels, 2, table, 1, points, p0, step, count)
+    elif kind == 1:
+        simd.map_to_points(m, pixels, 2, table, 1, points, p0, step, count)
+    elif kind == 2:
+        simd.filter_to_points(m, pixels, 2, table, 1, points, p0, step, count)
+    elif kind == 3:
+        simd.points_to_image(m, points, p0, step, pixels, 2, table, 1, count)
+    elif kind == 4:
+        simd.points_to_map(m, points, p0, step, pixels, 2, table, 1, count)
+    else:
+        simd.points_to_filter(m, points, p0, step, pixels, 2, table, 1, count)
+
+
+@kernel
+def transpose(source, s0, ss, target, t0, ts, rows, columns):
+    simd.transpose(source, s0, ss, target, t0, ts, rows, columns)
+
+
+@kernel
+def panel_product(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
+    simd.panel_product(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add)
+
+
+@kernel
+def lanes(x):
+    return simd.lanes(x)
+
+
+@given(st.integers(0, 5), tile_sizes, dtypes, seeds, st.sampled_from([0, 2, 4]))
+def test_transforms(kind, m, dtype, seed, count):
+    rng = np.random.default_rng(seed)
+    side, width = (m + 2, m, 3)[kind % 3], count * lanes(np.empty(0, dtype))
+    vectors = width // plain.lanes(None)  # of the definition's
+    table = np.append(0, rng.permutation(side * side) * (width + 3))
+    pixels = rng.normal(size=2 + side * side * (width + 3)).astype(dtype)
+    points = rng.normal(size=1 + (m + 2) ** 2 * (width + 1)).astype(dtype)
+    expected = [pixels.copy(), points.copy()]
+    changed = (pixels, expected[0]) if kind >= 3 else (points, expected[1])
+    before = changed[0].copy()
+    every_transform(kind, m, pixels, table, points, 1, width + 1, count)
+    if kind < 3:
+        getattr(plain, KINDS[kind])(m, expected[0], 2, table, 1, expected[1], 1, width + 1, vectors)
+    else:
+        getattr(plain, KINDS[kind])(m, expected[1], 1, width + 1, expected[0], 2, table, 1, vectors)
+    bound = 1e-5 if dtype == np.float32 else 1e-13
+    np.testing.assert_allclose(pixels, expected[0], rtol=0, atol=50 * bound)
+    np.testing.assert_allclose(points, expected[1], rtol=0, atol=50 * bound)
+    untouched = changed[1] == before
+    assert np.array_equal(changed[0][untouched], before[untouched])
+
+
+@given(dtypes, seeds, st.data())
+def test_transpose(dtype, seed, data):
+    rng, L = np.random.default_rng(seed), lanes(np.empty(0, dtype))
+    rows, columns = data.draw(st.integers(1, L)), data.draw(st.integers(1, L))
+    ss, ts = columns + rng.integers(0, 4), rows + rng.integers(0, 4)
+    source = rng.normal(size=1 + (rows - 1) * ss + columns).astype(dtype)  # ends with its last number
+    target = rng.normal(size=2 + (columns - 1) * ts + rows).astype(dtype)
+    expected = target.copy()
+    plain.transpose(source, 1, ss, expected, 2, ts, rows, columns)
+    transpose(source, 1, ss, target, 2, ts, rows, columns)
+    assert np.array_equal(target, expected)
+
+
+@given(dtypes, seeds, st.integers(0, 20), st.integers(0, 9), st.booleans())
+def test_panel_product(dtype, seed, rows, K, add):
+    rng = np.random.default_rng(seed)
+    am, ak, bk, cm = 1 + rng.integers(0, 9, 4) + (0, 0, simd.PANEL, simd.PANEL)
+    a, b = rng.normal(size=3 + 20 * am + 9 * ak).astype(dtype), rng.normal(size=2 + 9 * bk).astype(dtype)
+    c = rng.normal(size=4 + 20 * cm).astype(dtype)
+    expected, before = c.copy(), c.copy()
+    plain.panel_product(a, 3, am, ak, b, 2, bk, K, expected, 4, cm, rows, add)
+    panel_product(a, 3, am, ak, b, 2, bk, K, c, 4, cm, rows, add)
+    np.testing.assert_allclose(c, expected, rtol=0, atol=1e-4 if dtype == np.float32 else 1e-12)
+    assert np.array_equal(c[expected == before], before[expected == before])
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_matrices_convolve(m):
+    """Along one axis: y[i] = Σ_k w[k] d[i + k]"""
+    B, A, G = toom_cook.matrices(m)
+    rng = np.random.default_rng(m)
+    d, w = rng.normal(size=m + 2), rng.normal(size=3)
+    np.testing.assert_allclose(A.T @ ((G @ w) * (B @ d)), np.correlate(d, w), atol=1e-14)
+    for matrix in (B, A, G):  # rows of ±a have even powers in common and differ in the sign of odd ones
+        for plus, minus in zip(matrix[1:-1:2], matrix[2:-1:2], strict=True):
+            assert np.array_equal(abs(plus), abs(minus))
