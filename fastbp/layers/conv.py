@@ -132,7 +132,7 @@ class Conv2d(Layer):
         p.before, output = self.geometry(p.x.shape[2:])
         p.tile, p.shifted = self.tile(output), self.shifts_rows(output)
         if p.tile:
-            p.u = np.empty(((p.tile + 2) ** 2, winograd.filter_size(self.in_channels, self.out_channels)), p.x.dtype)
+            p.u = np.zeros(((p.tile + 2) ** 2, winograd.filter_size(self.in_channels, self.out_channels)), p.x.dtype)
             yield partial(winograd.winograd_filters, self.weight.value, p.u)
 
     def forward_calls(self, p):
