@@ -126,7 +126,7 @@ def _multiply_adds():
             with cgutils.for_range(builder, count, intp=I64):
                 for place in sums:
                     builder.store(e.multiply_add(builder.load(place), a, b), place)
-            return e.sum(functools.reduce(builder.fadd, map(builder.load, sums)))
+            return builder.extract_element(functools.reduce(builder.fadd, map(builder.load, sums)), I64(0))
 
         return types.float32(types.int64, types.float32, types.float32), codegen
 

@@ -24,7 +24,7 @@ class Sequential:
 
     `layers` the layers in order · `dtype` float32 or float64, of every array inside · `seed` a non-negative int · `winograd` 2 or 4
 
-    `winograd` is the side of the tiles in which 3×3 convolutions with stride 1 and many channels are computed (Lavin and Gray 2016).
+    `winograd` is the side of the tiles in which 3×3 convolutions with stride 1 and many channels are computed (Lavin, Gray 2016).
     Tiles of 2×2 outputs need 16 products where the definition has 36; tiles of 4×4 need 36 for 144, are faster on maps of 4×4 and
     more in batches of more than a few, and round more: float32 outputs differ from exact ones by up to 7·10⁻⁷ of the largest with
     tiles of 2, by up to 4·10⁻⁶ with tiles of 4 (256 channels).

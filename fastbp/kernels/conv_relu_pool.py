@@ -17,7 +17,7 @@ have one,
 import numpy as np
 
 from . import simd
-from .conv2d import adjoint_taps, put, take, taps
+from .conv2d import put, take, taps
 from .jit import kernel, separate_kernel
 from .matmul import outer_product_at
 
@@ -33,14 +33,15 @@ def conv_relu_pool_forward(x, w, b, y, argmax, before, output_size):
     for k in range(K):
         in_w[k] = k
     image[:] = 0
-    maxima, numbers = y.reshape(-1), argmax.reshape(-1)
+    maxima, numbers, together = y.reshape(-1), argmax.reshape(-1), -(-F // -(-F // 4))
     for n in range(N):
         put(x[n], image, before[0] * PW + before[1], PH, PW)
         for f in range(F):
-            if f % 4 == 0:  # four filters at a time: their maps stay in the first cache until they are pooled
-                outer_product_at(w[f : f + 4].reshape(-1), (K, in_w), image, (0, in_x), wide, (min(4, F - f), T, K))
+            if f % together == 0:  # up to four filters at a time: their maps stay in the first cache until they are pooled
+                filters = w[f : f + together]
+                outer_product_at(filters.reshape(-1), (K, in_w), image, (0, in_x), wide, (filters.shape[0], T, K))
             for i in range(rows):
-                top, out = f % 4 * T + 2 * i * PW, ((n * F + f) * rows + i) * columns
+                top, out = f % together * T + 2 * i * PW, ((n * F + f) * rows + i) * columns
                 simd.pool_pairs(wide, top, top + PW, maxima, numbers, out, 2 * i * PW, PW, columns)
             bias, zero = x.dtype.type(0) if b is None else b[f], x.dtype.type(0)
             pooled = y[n, f].reshape(-1)
@@ -55,17 +56,14 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
     (N, C), (F, _, KH, KW), (OH, OW), L = x.shape[:2], dw.shape, output_size, simd.lanes(dw)
     PH, PW, vectors = OH + KH - 1, OW + KW - 1, (KW + L - 1) // L
     R, image = C * KH * vectors, np.empty(C * PH * PW + vectors * L, x.dtype)
-    rows, sums = np.empty(R, np.int64), np.empty(F * R * L, x.dtype)
-    for c in range(C):
-        for p in range(KH):
-            for v in range(vectors):
-                rows[(c * KH + p) * vectors + v] = c * PH * PW + p * PW + v * L
+    rows, to, sums = np.empty(R, np.int64), np.empty(R, np.int64), np.empty(F * R * L, x.dtype)
+    for r in range(R):
+        rows[r], to[r] = row_of_patch(r, (KH, vectors, L), (PH, PW)), r * L
     image[:] = 0
     sums[:] = 0
     windows = y.shape[2] * y.shape[3]
     gradients, places = np.empty(windows, x.dtype), np.empty(windows, np.int64)
-    step = (R + simd.SPARSE_ROWS - 1) // simd.SPARSE_ROWS
-    step = (R + step - 1) // step
+    step = rows_at_once(R)
     if db is not None:
         db[:] = 0
     for n in range(N):
@@ -73,8 +71,7 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
         for f in range(F):
             count = live(dout[n, f].reshape(-1), y[n, f].reshape(-1), argmax[n, f].reshape(-1), gradients, places)
             for r in range(0, R, step):
-                c0 = (f * R + r) * L
-                simd.add_weighted_rows(gradients, places, count, image, rows, r, sums, c0, min(step, R - r))
+                simd.add_weighted_rows(gradients, places, 0, count, image, rows, r, sums, f * R * L, to, min(step, R - r))
             if db is not None:
                 for s in range(count):
                     db[f] += gradients[s]
@@ -99,18 +96,69 @@ def live(dout, y, argmax, gradients, places):
 
 @kernel
 def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
-    """dx, as `shifted_backward_input` computes it from the convolution's gradient, put in place pixel by pixel"""
-    (N, C, H, W), F, (KH, KW), K, (OH, OW) = dx.shape, w.shape[0], w.shape[2:], w.size // w.shape[0], output_size
-    PH, PW = OH + KH - 1, OW + KW - 1
-    in_w, in_dout, margin, size = adjoint_taps(F, K, (KH, KW), (PH, PW))
-    T = (H - 1) * PW + W
-    around, wide = np.empty(F * size, dout.dtype), np.empty(C * T, dout.dtype)
+    """dx[n, c, i + p − top, j + q − left] = Σ_{f, p, q} g · w[f, c, p, q] over the pixels (i, j) that have a gradient g
+
+    A window's pixels that have one, a pixel for each filter at most, are four neighbours: together they reach a patch of
+    (KH + 1)×(KW + 1) inputs. A patch is summed over the filters in registers, from filters that are shifted to each of the four
+    places, with zeros around, and is added to the image once: 0.21 ms for 32 images of 6×14×14 and 16 filters of 5×5, where the
+    dense sum of `shifted_backward_input` takes 0.51 ms."""
+    (N, C), F, (KH, KW), (OH, OW), L = dx.shape[:2], w.shape[0], w.shape[2:], output_size, simd.lanes(dx)
+    PH, PW, vectors, windows, columns = OH + KH - 1, OW + KW - 1, KW // L + 1, y.shape[2] * y.shape[3], y.shape[3]
+    R = C * (KH + 1) * vectors
+    step = rows_at_once(R)
+    offsets, to = np.empty(R, np.int64), np.empty(R, np.int64)
+    for r in range(R):  # the rows that are summed at once lie together, for all filters: they stay in the second cache
+        offsets[r], to[r] = (r // step * 4 * F * step + r % step) * L, row_of_patch(r, (KH + 1, vectors, L), (PH, PW))
+    shifted = np.zeros((R + step) * 4 * F * L, dx.dtype)
+    for f in range(F):
+        for c in range(C):
+            for k in range(4 * KH):
+                place, p = k // KH, k % KH
+                row = w[f, c, p]
+                for q in range(KW):
+                    column = q + place % 2
+                    r = (c * (KH + 1) + p + place // 2) * vectors + column // L
+                    shifted[(4 * f + place) * step * L + offsets[r] + column % L] = row[q]
+    image = np.empty(C * PH * PW + vectors * L, dx.dtype)
+    gradients, places, starts = np.empty(F * windows, dx.dtype), np.empty(F * windows, np.int64), np.empty(windows + 1, np.int64)
     for n in range(N):
-        around[:] = 0
-        for f in range(F):
-            gradients, values, places = dout[n, f].reshape(-1), y[n, f].reshape(-1), argmax[n, f].reshape(-1)
-            for s in range(values.size):
-                around[f * size + margin + places[s]] = dout.dtype.type(0) if values[s] <= 0 else gradients[s]
-        start = before[0] * PW + before[1]
-        outer_product_at(w.reshape(-1), (KH * KW, in_w), around, (start, in_dout), wide, (C, T, F * KH * KW))
-        take(wide, T, PW, dx[n], None)
+        live_filters(dout[n], y[n], argmax[n], PW, step * L, (gradients, places, starts))
+        image[:] = 0
+        for r in range(0, R, step):
+            for s in range(windows):
+                corner, count = s // columns * 2 * PW + s % columns * 2, starts[s + 1] - starts[s]
+                first, rows = starts[s], min(step, R - r)
+                simd.add_weighted_rows(gradients, places, first, count, shifted, offsets, r, image, corner, to, rows)
+        take(image[before[0] * PW + before[1] :], PH * PW, PW, dx[n], None)
+
+
+@separate_kernel
+def live_filters(dout, y, argmax, PW, step, out):
+    """For each window the filters that pass a gradient: their dout, and the place of their shifted copy; out = (gradients, places,
+    starts), of which window s has those from starts[s] to starts[s + 1]"""
+    (gradients, places, starts), (F, rows, columns) = out, y.shape
+    count = 0
+    for i in range(rows):
+        for j in range(columns):
+            starts[i * columns + j] = count
+            corner = 2 * i * PW + 2 * j
+            for f in range(F):  # without a branch to mispredict, as in `live`
+                apart = argmax[f, i, j] - corner
+                gradients[count] = dout[f, i, j]
+                places[count] = (4 * f + (apart if apart < 2 else apart - PW + 2)) * step
+                count += not y[f, i, j] <= 0
+    starts[rows * columns] = count
+
+
+@kernel
+def row_of_patch(r, patch, padded):
+    """Where row r = (c, p, v) of a patch lies in an image of padded = (PH, PW) pixels, patch = (rows, vectors, lanes)"""
+    rows, vectors, L = patch
+    return (r // (rows * vectors) * padded[0] + r // vectors % rows) * padded[1] + r % vectors * L
+
+
+@kernel
+def rows_at_once(R):
+    """R rows in equal groups of at most SPARSE_ROWS"""
+    groups = -(-R // simd.SPARSE_ROWS)
+    return -(-R // groups)

@@ -63,13 +63,16 @@ def pool_pairs(x, top, low, y, argmax, out, first, width, columns):
         argmax[out + j] = first + 2 * j + number
 
 
-def add_weighted_rows(numbers, places, count, x, offsets, r0, c, c0, rows):
-    """c[c0 + r·L + j] += Σ_{s<count} numbers[s] · x[places[s] + offsets[r0 + r] + j]"""
+def add_weighted_rows(numbers, places, first, count, x, offsets, r0, c, c0, to, rows):
+    """c[c0 + to[r] + j] += Σ_s numbers[s] · x[places[s] + offsets[r] + j]"""
     L = lanes(c)
-    for r in range(rows):
-        for s in range(count):
-            start = places[s] + offsets[r0 + r]
-            c[c0 + r * L : c0 + (r + 1) * L] += numbers[s] * x[start : start + L]
+    for r in range(r0, r0 + rows):
+        total = np.zeros(L, c.dtype)
+        for s in range(first, first + count):
+            start = places[s] + offsets[r]
+            total += numbers[s] * x[start : start + L]
+        c[c0 + to[r] : c0 + to[r] + L] += total
+
 
 
 def to_points(choices):

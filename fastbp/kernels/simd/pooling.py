@@ -71,27 +71,29 @@ SPARSE_ROWS = 12  # accumulators of add_weighted_rows; with the repeated number 
 
 
 @intrinsic
-def add_weighted_rows(typingctx, numbers, places, count, x, offsets, r0, c, c0, rows):
-    """c[c0 + r·L + j] += Σ_{s<count} numbers[s] · x[places[s] + offsets[r0 + r] + j] for r < rows ≤ 12 and all L lanes j
+def add_weighted_rows(typingctx, numbers, places, first, count, x, offsets, r0, c, c0, to, rows):
+    """c[c0 + to[r] + j] += Σ_s numbers[s] · x[places[s] + offsets[r] + j] for all L lanes j, rows r0 ≤ r < r0 + rows, rows ≤ 12
 
-    One vector of c for each row stays in a register while the sum runs. x must reach L − 1 numbers beyond the last place."""
+    and s running over `count` entries from `first` on. One vector of c for each row stays in a register while the sum runs. x and c
+    must reach L − 1 numbers beyond the last place."""
     i64 = types.int64
-    signature = types.void(numbers, places, i64, x, offsets, i64, c, i64, i64)
+    signature = types.void(numbers, places, i64, i64, x, offsets, i64, c, i64, to, i64)
 
     def codegen(context, builder, signature, arguments):
         e = Emitter(context, builder, signature.args[0].dtype)
-        NUMBERS, PLACES, X, OFFSETS, C = (e.data(signature.args[i], arguments[i]) for i in (0, 1, 3, 4, 6))
-        _, _, count, _, _, r0, _, c0, rows = arguments
+        NUMBERS, PLACES, X, OFFSETS, C, TO = (e.data(signature.args[i], arguments[i]) for i in (0, 1, 4, 5, 7, 9))
+        _, _, first, count, _, _, r0, _, c0, _, rows = arguments
 
         def body(R):
             offsets = [e.number_at(OFFSETS, e.at(r0, I64(r))) for r in range(R)]
             (sums,) = e.accumulators(1, R)
             with cgutils.for_range(builder, count, intp=I64) as loop:
-                number, place = e.repeat(e.number_at(NUMBERS, loop.index)), e.number_at(PLACES, loop.index)
+                s = e.at(first, loop.index)
+                number, place = e.repeat(e.number_at(NUMBERS, s)), e.number_at(PLACES, s)
                 for total, offset in zip(sums, offsets, strict=True):
                     e.add_product(total, number, e.load(X, e.at(place, offset)))
             for r, total in enumerate(sums):
-                where = e.at(c0, I64(r * e.lanes))
+                where = e.at(c0, e.number_at(TO, e.at(r0, I64(r))))
                 e.store(e.add(builder.load(total), e.load(C, where)), C, where)
 
         for R in range(1, SPARSE_ROWS + 1):
