@@ -9,6 +9,7 @@ How the work is cut depends on the network and the batch size alone, never on th
 """
 
 import math
+import operator
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -152,7 +153,7 @@ class Batch:
             return
         vectors = optimizer.begin(values, grads)
         bound_to, bound, parts = self._updates
-        if bound_to is not optimizer or any(a is not b for a, b in zip(bound, vectors, strict=True)):
+        if bound_to is not optimizer or not all(map(operator.is_, bound, vectors)):
             parts = []
             for calls, first, last in self.ranges:
                 of_range = [vector[first:last] for vector in (values, grads, *vectors)]

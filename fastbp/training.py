@@ -1,5 +1,6 @@
 """Training: one step, the loop over it, and what a trained network says about data."""
 
+import copy
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import numpy as np
 
 from .callbacks import Callback
 from .files import written_atomically
+from .kernels.jit import KernelCache
 from .layers import LogSoftmax, Sigmoid, Softmax
 from .layers.checks import whole
 from .losses import Loss
@@ -59,6 +61,25 @@ class Trainer:
             batch.update(self.optimizer, network.parameter_vector, network.gradient_vector)
             self.scores = batch.y.copy()
         return value
+
+
+def warmup(network: Sequential, loss: Loss, optimizer: Optimizer, batch: tuple[np.ndarray, np.ndarray]) -> int:
+    """Compile the kernels that training on batches like this one needs, or load them from the disk; return how many were compiled.
+
+    Otherwise the first step does it. `batch` is a pair (x, targets); copies of the network and the optimiser make a step and a
+    prediction with it, so nothing that is given changes.
+
+    >>> import fastbp
+    >>> network, batch = fastbp.Sequential(fastbp.Linear(4, 3)), (np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0]))
+    >>> _ = fastbp.warmup(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(), batch)
+    >>> fastbp.warmup(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(), batch)
+    0
+    """
+    before, (x, targets) = KernelCache.compiled, _pair("batch", batch)
+    trainer = Trainer(copy.deepcopy(network), copy.deepcopy(loss), copy.deepcopy(optimizer))
+    trainer.step(x, targets)
+    evaluate(trainer.network, trainer.loss, (x, targets))
+    return KernelCache.compiled - before
 
 
 @dataclass

@@ -59,6 +59,23 @@ def test_a_second_process_compiles_nothing(tmp_path):
     assert first[0] == second[0] and first[2] == second[2]
 
 
+def test_warming_up_compiles_what_training_needs_and_changes_nothing(tmp_path):
+    code = """
+import fastbp, numpy as np
+network = fastbp.Sequential(fastbp.Linear(4, 8), fastbp.BatchNorm1d(8), fastbp.ReLU(), fastbp.Dropout(0.2), fastbp.Linear(8, 3))
+before, x, labels = network.state_dict(), np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0])
+loss, optimizer = fastbp.SoftmaxCrossEntropy(), fastbp.Adam()
+counts = [fastbp.warmup(network, loss, optimizer, (x, labels)) for _ in range(2)]
+unchanged = all(np.array_equal(before[name], array) for name, array in network.state_dict().items()) and not optimizer.steps
+compiled = len(Count.compiled)
+fastbp.fit(network, loss, optimizer, (x, labels), (x, labels), epochs=1, progress=False)
+print(json.dumps([counts, unchanged, len(Count.compiled) - compiled]))
+"""
+    first, second = (json.loads(run(code, FASTBP_CACHE_DIR=str(tmp_path))) for _ in range(2))
+    assert first[0][0] > 5 and first[0][1] == 0 and second[0] == [0, 0]
+    assert first[1:] == second[1:] == [True, 0]
+
+
 def test_an_edited_kernel_is_used_even_where_another_file_calls_it(tmp_path):
     """Numba's own cache would keep the old log_sum_exp inside the compiled loss: it looks at the loss's file alone."""
     shutil.copytree(PACKAGE, tmp_path / "fastbp", ignore=shutil.ignore_patterns("__pycache__"))

@@ -164,7 +164,10 @@ class KernelCache(NullCache):
 
     Numba's own keeps an index beside the numbered data files; two processes that first compile two signatures
     at once can leave an index entry that names the other's code. A file whose name is its whole key has no index.
+    `compiled` counts the kernels that this process had to compile.
     """
+
+    compiled = 0
 
     def __init__(self, name: str):
         self._name = name
@@ -188,6 +191,7 @@ class KernelCache(NullCache):
             return None
 
     def save_overload(self, sig, data):
+        KernelCache.compiled += 1
         path = self._path(sig, data.codegen)
         if path is None or data.library.has_dynamic_globals:
             return
