@@ -26,11 +26,12 @@ from .optimizers import Optimizer
 from .threads import Calls, share
 
 BATCHES_KEPT = 4  # bound at a time: training and evaluation, and the smaller last batch of each
-PARTS = 8  # of a batch or of the gradients, at most
+PARTS = 8  # of a batch, at most
+BLOCKS = 4  # of a linear layer's gradients, at most: each reads all of the input again
 PART_WORK = 4_000_000  # multiply–adds in a part at least: 0.1 ms; handing it to another thread takes 0.05 ms
 PART_SUMS = 4_000_000  # numbers in the parts' shares of sums over the batch, at most: 16 MB that are written and read again
-LARGE = 65_536  # weights of a linear layer that crowd the second cache: then parts of a batch have
-ROWS = 16  # samples at least, for which each weight is read once
+PER_WEIGHT = 128  # multiply–adds in a part for each number of its share, at least
+LARGE, ROWS = 65_536, 32  # weights of a linear layer that crowd the second cache; samples in a part then, with two parts or more
 UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds
 
 
@@ -201,9 +202,11 @@ class Batch:
             elif self._sums(stage):
                 summed += sum(parameter.size for parameter in stage.layer.parameters)
         work = sum(stage.work for stage in self.stages) * self.size
-        limits = [PARTS, work // PART_WORK, self.size // (ROWS if rows > LARGE else 1)]
+        limits = [PARTS, self.size, work // PART_WORK]
+        if rows > LARGE:
+            limits.append(max(self.size // ROWS, 2 if self.size >= ROWS else 1))
         if self.training and summed:
-            limits.append(max(2, PART_SUMS // summed))
+            limits += [max(2, PART_SUMS // summed), work // PER_WEIGHT // summed]
         count = 1 << (max(min(limits), 1).bit_length() - 1)
         return [(k * self.size // count, (k + 1) * self.size // count) for k in range(count)]
 
@@ -286,7 +289,7 @@ class Batch:
             start, end = end, end + size
             if layer.splits_rows and not stage.own:
                 F, work = layer.parameters[0].shape[0], size * (self.size + UPDATE_WORK)
-                blocks = spread(F, min(PARTS, work // PART_WORK))
+                blocks = spread(F, min(BLOCKS, work // PART_WORK))
                 for first, last in blocks:
                     stop = end if last == F else start + layer.parameters[0].size // F * last
                     yield stop, work * (last - first) // F, list(layer.parameter_calls(stage.p, (first, last)))

@@ -48,7 +48,7 @@ def layers_channels(layers, C):
 @given(networks(), st.integers(0, 5), st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
 def test_a_plan_computes_what_the_layers_compute(case, batch, seed, need_dx, cut):
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("PART_WORK", 1), ("ROWS", 1)) if cut else ():
+        for name, value in (("PART_WORK", 1), ("PER_WEIGHT", 1), ("ROWS", 1)) if cut else ():
             patch.setattr(fastbp.plan, name, value)
         compare_plan_and_layers(case, batch, seed, need_dx)
 
