@@ -51,10 +51,12 @@ class Plan:
 
     def __str__(self) -> str:
         """A line for each stage: its layers, and how they are computed."""
-        rows, shape = [], self.input_shape
-        for stage in self.stages:
-            rows.append((repr(stage), stage.algorithm(shape) or "a loop over the elements"))
-            shape = stage.output_shape(shape)
+        rows, shape, before = [], self.input_shape, None
+        for layer, following in zip(self.stages, [*self.stages[1:], None], strict=True):
+            before = Stage(layer, before, following)
+            how = layer.algorithm(shape) or ("no computation" if before.view else "a loop over the elements")
+            rows.append((repr(layer), "in the pass of the layer before" if before.applied else how))
+            shape = layer.output_shape(shape)
         width = max(len(stage) for stage, _ in rows)
         return "\n".join(f"{stage:<{width}}  {how}" for stage, how in rows)
 

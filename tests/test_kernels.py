@@ -7,6 +7,8 @@ from numba import config
 
 from fastbp.kernels import linear, norm
 
+pytestmark = pytest.mark.vectors
+
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 

@@ -12,6 +12,8 @@ from layer_cases import values
 import fastbp
 from fastbp.layers.fused import ConvReLUPool
 
+pytestmark = pytest.mark.vectors
+
 
 @st.composite
 def networks(draw):
@@ -167,13 +169,14 @@ def test_plans_are_kept_for_the_last_few_shapes_and_dropped_with_the_dtype():
 def test_a_plan_says_how_each_stage_is_computed():
     network = fastbp.Sequential(
         fastbp.Conv2d(1, 2, 3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Conv2d(2, 2, 3, stride=2), fastbp.Conv2d(2, 2, 2),
-        fastbp.Flatten(), fastbp.Linear(18, 3),
+        fastbp.Flatten(), fastbp.Linear(18, 3), fastbp.ReLU(),
     )  # fmt: skip
     lines = str(network.plan((1, 20, 20))).splitlines()
     assert [line.split("  ")[0] for line in lines] == [
         "Conv2d(1, 2, 3) + ReLU() + MaxPool2d(2)", "Conv2d(2, 2, 3, stride=2)", "Conv2d(2, 2, 2)", "Flatten()", "Linear(18, 3)",
+        "ReLU()",
     ]  # fmt: skip
-    expected = ("one pass", "unfolded patches: strides", "fewer than 100", "a loop", "register tiles")
+    expected = ("one pass", "unfolded patches: strides", "fewer than 100", "no computation", "register tiles", "the layer before")
     assert all(how in line for how, line in zip(expected, lines, strict=True))
 
 

@@ -10,6 +10,8 @@ import fastbp
 from fastbp.kernels import plain, simd, toom_cook, winograd
 from fastbp.kernels.jit import kernel
 
+pytestmark = pytest.mark.vectors
+
 dtypes, seeds = st.sampled_from([np.float32, np.float64]), st.integers(0, 2**32 - 1)
 tile_sizes = st.sampled_from([2, 4])
 # Largest error by the largest result, of any array here. Measured in float32 with up to 256 channels: 8e-7 and 3e-6

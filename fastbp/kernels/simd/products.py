@@ -35,9 +35,8 @@ def outer_tile(tables: bool):
                     for m, row in enumerate(sums):
                         for v, (place, mask) in enumerate(zip(row, masks, strict=True)):
                             builder.store(e.load(C, e.at(c0, (I64(m), cm), I64(v * e.lanes)), mask), place)
-                for m in range(
-                    MR
-                ):  # the next tile's, where c is too large for the cache: 80 instead of 74 GFlop/s (128 3072, K 512)
+                # the next tile's, where c is too large for the cache: 80 instead of 74 GFlop/s (128 3072, K 512)
+                for m in range(MR):
                     for v in range(NV):
                         e.fetch(C, e.at(c0, (I64(m + MR), cm), I64(v * e.lanes)))
                 with cgutils.for_range(builder, K, intp=I64) as loop:
