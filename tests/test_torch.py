@@ -110,3 +110,13 @@ def test_ten_training_steps(make, other):
         np.testing.assert_allclose(parameter.value, tensor.detach(), rtol=1e-7, atol=1e-9)
     for name in ("running_mean", "running_var"):
         np.testing.assert_allclose(network.layers[1].state[name], getattr(model[1], name), rtol=1e-7, atol=1e-9)
+
+
+def test_pytorch_keeps_its_threads():
+    """Training in the same process leaves PyTorch as many threads as it had."""
+    before = torch.get_num_threads(), torch.get_num_interop_threads()
+    network = fastbp.Sequential(fastbp.Linear(300, 600), fastbp.ReLU(), fastbp.Linear(600, 4))
+    trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD())
+    for _ in range(3):
+        trainer.step(rng.normal(size=(70, 300)).astype(np.float32), rng.integers(0, 4, 70))
+    assert (torch.get_num_threads(), torch.get_num_interop_threads()) == before
