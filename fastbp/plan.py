@@ -28,11 +28,12 @@ from .threads import Calls, share
 BATCHES_KEPT = 4  # bound at a time: training and evaluation, and the smaller last batch of each
 PARTS = 8  # of a batch, at most
 BLOCKS = 4  # of a linear layer's gradients, at most: each reads all of the input again
-PART_WORK = 4_000_000  # multiply–adds in a part at least: 0.1 ms; handing it to another thread takes 0.05 ms
+PART_WORK = 8_000_000  # multiply–adds forward in a part at least, 0.2 ms: handing it to another thread takes 0.05 to 0.1 ms
 PART_SUMS = 4_000_000  # numbers in the parts' shares of sums over the batch, at most: 16 MB that are written and read again
 PER_WEIGHT = 128  # multiply–adds in a part for each number of its share, at least
 LARGE, ROWS = 65_536, 32  # weights of a linear layer that crowd the second cache; samples in a part then, with two parts or more
-UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds
+UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds, where it is read from far away
+RANGE_WORK = 8_000_000  # multiply–adds in a range of the gradients at least
 
 
 class Plan:
@@ -277,7 +278,7 @@ class Batch:
         calls, first, cost = [], 0, 0
         for last, work, more in self._pieces():
             calls, cost = [*calls, *more], cost + work
-            if cost >= PART_WORK:
+            if cost >= RANGE_WORK:
                 yield calls, first, last
                 calls, first, cost = [], last, 0
         if first < last or calls:
@@ -291,7 +292,7 @@ class Batch:
             start, end = end, end + size
             if layer.splits_rows and not stage.own:
                 F, work = layer.parameters[0].shape[0], size * (self.size + UPDATE_WORK)
-                blocks = spread(F, min(BLOCKS, work // PART_WORK))
+                blocks = spread(F, min(BLOCKS, work // RANGE_WORK))
                 for first, last in blocks:
                     stop = end if last == F else start + layer.parameters[0].size // F * last
                     yield stop, work * (last - first) // F, list(layer.parameter_calls(stage.p, (first, last)))

@@ -50,7 +50,7 @@ def layers_channels(layers, C):
 @given(networks(), st.integers(0, 5), st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
 def test_a_plan_computes_what_the_layers_compute(case, batch, seed, need_dx, cut):
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("PART_WORK", 1), ("PER_WEIGHT", 1), ("ROWS", 1)) if cut else ():
+        for name, value in (("PART_WORK", 1), ("RANGE_WORK", 1), ("PER_WEIGHT", 1), ("ROWS", 1)) if cut else ():
             patch.setattr(fastbp.plan, name, value)
         compare_plan_and_layers(case, batch, seed, need_dx)
 
@@ -251,7 +251,8 @@ class Normalised(fastbp.Optimizer):
 
 @pytest.mark.parametrize("make", [lambda: fastbp.SGD(0.1, 0.9), lambda: fastbp.Adam(0.01), lambda: Normalised(0.1)])
 def test_a_step_of_the_plan_is_a_step_of_the_optimizer(make, monkeypatch):
-    monkeypatch.setattr(fastbp.plan, "PART_WORK", 1)
+    for name in ("PART_WORK", "RANGE_WORK"):
+        monkeypatch.setattr(fastbp.plan, name, 1)
     network, rng = pooled().astype(np.float64), np.random.default_rng(0)
     other, loss, optimizer = copy.deepcopy(network), fastbp.SoftmaxCrossEntropy(), make()
     trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), make())

@@ -26,7 +26,7 @@ def restored():
 @pytest.fixture
 def fine_cut(monkeypatch):
     """Small problems are cut as large ones are."""
-    for name, value in (("PART_WORK", 1), ("PER_WEIGHT", 1), ("ROWS", 1)):
+    for name, value in (("PART_WORK", 1), ("RANGE_WORK", 1), ("PER_WEIGHT", 1), ("ROWS", 1)):
         monkeypatch.setattr(plan, name, value)
 
 
@@ -115,7 +115,7 @@ def script(code: str) -> str:
 TRAIN = """
 import os, warnings
 import numpy as np, fastbp, fastbp.plan
-fastbp.plan.PART_WORK = 1
+fastbp.plan.PART_WORK = fastbp.plan.RANGE_WORK = 1
 fastbp.set_num_threads(2)
 def train(seed):
     network = fastbp.Sequential(fastbp.Linear(8, 16), fastbp.ReLU(), fastbp.Linear(16, 3), seed=seed)
