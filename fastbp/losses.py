@@ -16,7 +16,10 @@ from .layers.base import FLOATS
 
 
 class Loss:
-    """Base class. Subclasses define `_check`, which returns what the kernels need, `_forward` and `_backward`.
+    """Base class. A loss of your own defines `forward(scores, targets)` and `backward()`, as above.
+
+    The package's define `_check_shape` of the scores, `_check_targets`, which returns what the kernels need, `_forward` and
+    `_backward`.
 
     `predict(scores)` and `probabilities(scores)` say what the scores mean as decisions and as probabilities,
     `correct(scores, targets)` counts the right ones; all three are None or a TypeError where the loss has no such meaning.
@@ -51,11 +54,12 @@ class Loss:
         return dscores
 
     def step(self, scores: np.ndarray, targets: np.ndarray, out: np.ndarray) -> float:
-        """The loss of the batch, and its gradient in `out`, which has the shape and dtype of the scores: what training calls.
-
-        The scores are the network's own: contiguous, of its dtype. Where both are cheaper together, a subclass says so here."""
+        """The loss of the batch, and its gradient in `out`, an array like the scores: what training calls."""
         value = self.forward(scores, targets)
-        self.backward(out)
+        dscores = self.backward()
+        if np.shape(dscores) != out.shape:
+            self._fail(ValueError, f"backward gave {np.shape(dscores)} for scores {out.shape}")
+        np.copyto(out, dscores)
         return value
 
     def predict(self, scores: np.ndarray) -> np.ndarray:
@@ -149,9 +153,10 @@ class SoftmaxCrossEntropy(ClassLoss):
         np.copyto(dscores, kept)
 
     def step(self, scores, targets, out):
-        if type(self).forward is not SoftmaxCrossEntropy.forward or type(self).backward is not Loss.backward:
+        if type(self) is not SoftmaxCrossEntropy:  # a subclass may compute something else
             return super().step(scores, targets, out)
-        return losses.softmax_cross_entropy(scores, self._check_targets(scores, targets), self.label_smoothing, out)
+        scores, labels = self.check(scores, targets)
+        return losses.softmax_cross_entropy(scores, labels, self.label_smoothing, out)
 
     def probabilities(self, scores):
         scores = np.ascontiguousarray(self._check_scores(scores))

@@ -121,6 +121,9 @@ class Sequential:
         """
         shape = tuple(input_shape)
         if shape not in self._plans:
+            if type(self).forward is not Sequential.forward or type(self).backward is not Sequential.backward:
+                name = type(self).__name__
+                raise TypeError(f"{name} has a forward or backward of its own, which training would not use: put it into a layer")
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[shape] = Plan(self.layers, shape, self.gradient_vector)

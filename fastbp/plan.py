@@ -10,7 +10,9 @@ How the work is cut depends on the network and the batch size alone, never on th
 
 import math
 import operator
+import os
 import threading
+import weakref
 from collections.abc import Iterator
 from functools import partial
 
@@ -36,6 +38,9 @@ UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–add
 RANGE_WORK = 8_000_000  # multiply–adds in a range of the gradients at least
 
 
+PLANS: "weakref.WeakSet[Plan]" = weakref.WeakSet()
+
+
 class Plan:
     """The stages of a network for one input shape: its own layers and sandwich layers over them.
 
@@ -46,7 +51,8 @@ class Plan:
     def __init__(self, layers: tuple[Layer, ...], input_shape: tuple[int, ...], gradient_vector: np.ndarray):
         self.input_shape, self.gradient_vector, self.dtype = tuple(input_shape), gradient_vector, gradient_vector.dtype
         self.stages = sandwiches(layers, self.input_shape)
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a loss or an optimiser may make predictions in the middle of a step
+        PLANS.add(self)
         self._batches: dict[tuple[int, bool], Batch] = {}
         self._last: Batch | None = None
 
@@ -74,18 +80,23 @@ class Plan:
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """The last stage's output for a batch x (N, *input_shape), in a buffer that the next pass overwrites."""
+        if np.shape(x)[1:] != self.input_shape:
+            raise ValueError(f"Plan: expected input (N, {', '.join(map(str, self.input_shape))}), got {np.shape(x)}")
         batch = self.batch(len(x), training)
         np.copyto(batch.x, x)
         batch.forward()
         return batch.y
 
     def backward(self, dout: np.ndarray, need_dx: bool = True) -> np.ndarray | None:
-        """Fill all gradients from the last forward pass; return the gradient with respect to its input, in a buffer.
+        """Fill all gradients from the last forward pass, which must have been in training mode; return the gradient with respect to
+        its input, in a buffer.
 
         With `need_dx=False` that gradient, which training doesn't need, is not computed and None is returned.
         """
-        if self._last is None:
-            raise RuntimeError("Plan.backward called before forward")
+        if self._last is None or not self._last.training:
+            raise RuntimeError("Plan.backward called before a forward pass in training mode")
+        if np.shape(dout) != self._last.y.shape:
+            raise ValueError(f"Plan: expected dout {self._last.y.shape}, got {np.shape(dout)}")
         np.copyto(self._last.dout, dout)
         dx = self._last.backward(need_dx)
         self._last.sum_gradients()
@@ -97,10 +108,10 @@ class Stage:
 
     def __init__(self, layer: Layer, previous: "Stage | None", following: Layer | None):
         self.layer = layer
-        self.own = type(layer).forward is not Layer.forward or type(layer).backward is not Layer.backward
-        # -- a layer of the user's own: called as a whole
-        self.view = isinstance(layer, Copy) and not self.own  # its output is its input in another shape
-        self.relu = layer.takes_relu and not self.own and type(following) is ReLU
+        self.own = is_own(layer)  # called as a whole
+        self.view = function(layer.forward_calls) is Copy.forward_calls and not self.own  # its output is its input in another shape
+        maker = next(kind for kind in type(layer).__mro__ if "forward_calls" in vars(kind))
+        self.relu = vars(maker).get("takes_relu", False) and not self.own and type(following) is ReLU
         self.applied = previous is not None and previous.relu  # a ReLU that the stage before has computed
         self.back_applied = self.applied and previous.layer.mixes_samples  # and whose backward it computes too
         self.p: Pass | None = None
@@ -121,8 +132,11 @@ class Batch:
             self.stages.append(Stage(layer, self.stages[-1] if self.stages else None, following))
         self.first = next((i for i, stage in enumerate(self.stages) if stage.layer.parameters), len(self.stages))
         # -- of the stages that learn; training needs no gradient before it
-        self._allocate(plan.input_shape)
+        self.shapes = [tuple(plan.input_shape)]
+        for stage in self.stages:
+            self.shapes.append(tuple(stage.layer.output_shape(self.shapes[-1])))
         self.bounds = self._partition()
+        self._allocate()
         self._forward = list(joined(self._forward_sections()))
         self._dout: np.ndarray | None = None
         self._backward: dict[bool, list[list[Calls]]] = {}
@@ -151,7 +165,7 @@ class Batch:
 
     def update(self, optimizer: Optimizer, values: np.ndarray, grads: np.ndarray) -> None:
         """The gradients that backward has left open, and one step of the optimiser, range by range."""
-        if type(optimizer).step is not Optimizer.step:
+        if function(optimizer.step) is not Optimizer.step:
             self.sum_gradients()
             optimizer.step(values, grads)
             return
@@ -173,20 +187,17 @@ class Batch:
 
     # -- buffers and the partition -----------------------------------------------------------------------------------
 
-    def _allocate(self, input_shape: tuple[int, ...]) -> None:
-        self.x = x = aligned((self.size, *input_shape), self.dtype)
-        shapes = [tuple(input_shape)]
-        for stage in self.stages:
-            stage.work = stage.layer.multiply_adds(shapes[-1])
-            shapes.append(tuple(stage.layer.output_shape(shapes[-1])))
-        largest = 0 if self.training else self.size * max(math.prod(shape) for shape in shapes)
-        scratch = [aligned(largest, self.dtype) for _ in range(2)]  # evaluation keeps one stage's input and output at a time
-        for stage, shape in zip(self.stages, shapes[1:], strict=True):
+    def _allocate(self) -> None:
+        self.x = x = aligned((self.size, *self.shapes[0]), self.dtype)
+        apart = self.training or len(self.bounds) > 1
+        largest = 0 if apart else self.size * max(math.prod(shape) for shape in self.shapes)
+        scratch = [aligned(largest, self.dtype) for _ in range(2)]  # enough for evaluation, if a stage is done before the next
+        for stage, shape in zip(self.stages, self.shapes[1:], strict=True):
             if stage.applied:
                 y = x
             elif stage.view:
                 y = x.reshape(self.size, *shape)
-            elif self.training:
+            elif apart:
                 y = aligned((self.size, *shape), self.dtype)
             else:
                 y = scratch[0][: self.size * math.prod(shape)].reshape(self.size, *shape)
@@ -204,6 +215,8 @@ class Batch:
                 rows = max(rows, stage.layer.parameters[0].size)
             elif self._sums(stage):
                 summed += sum(parameter.size for parameter in stage.layer.parameters)
+        for stage, shape in zip(self.stages, self.shapes, strict=False):
+            stage.work = stage.layer.multiply_adds(shape)
         work = sum(stage.work for stage in self.stages) * self.size
         limits = [PARTS, self.size, work // PART_WORK]
         if rows > LARGE:
@@ -301,6 +314,16 @@ class Batch:
                 yield end, size * UPDATE_WORK, calls
 
 
+def function(method):
+    """The function behind a method, or what stands in its place."""
+    return getattr(method, "__func__", method)
+
+
+def is_own(layer: Layer) -> bool:
+    """Does this layer, of the user's own, have another forward or backward than the package's layers?"""
+    return function(layer.forward) is not Layer.forward or function(layer.backward) is not Layer.backward
+
+
 def spread(count: int, parts: int) -> list[tuple[int, int]]:
     """[0, count) in up to `parts` pieces, which begin at multiples of 4: a tile's rows."""
     ends = sorted({min(-(-count * (k + 1) // (4 * max(parts, 1))) * 4, count) for k in range(max(parts, 1))})
@@ -334,6 +357,8 @@ def own_backward(layer: Layer, p: Pass, need_dx: bool) -> None:
     """The backward pass of a layer that has its own."""
     dx = layer.backward(p.dout, need_dx=need_dx)
     if need_dx:
+        if np.shape(dx) != p.x.shape:
+            raise ValueError(f"{type(layer).__name__}: backward gave {np.shape(dx)} for an input {p.x.shape}")
         np.copyto(p.dx, dx)
 
 
@@ -346,3 +371,13 @@ def backward_through(layers, dout: np.ndarray, need_dx: bool) -> np.ndarray | No
             return None
         dout = layers[i].backward(dout)
     return dout
+
+
+def _after_fork() -> None:
+    """A forked process has none of the threads that may have held a plan."""
+    for plan in PLANS:
+        plan.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

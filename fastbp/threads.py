@@ -25,26 +25,37 @@ class Job:
     """The parts of one section."""
 
     def __init__(self, parts: list[Calls]):
-        self.parts, self.unfinished, self.error = deque(parts), len(parts), None
-        self.lock, self.finished = threading.Lock(), threading.Lock()
-        self.finished.acquire()
+        self.parts, self.error = deque(parts), None
+        self.helpers, self.changed = 0, threading.Condition()
 
-    def help(self) -> None:
+    def work(self) -> None:
         """Do parts until none is left to take."""
-        while True:
+        while self.error is None:
             try:
                 part = self.parts.popleft()
             except IndexError:
                 return
-            try:
-                for call in part:
-                    call()
-            except BaseException as error:  # goes to the thread that wants the result
-                self.error = error
-            with self.lock:
-                self.unfinished -= 1
-                if not self.unfinished:
-                    self.finished.release()
+            for call in part:
+                call()
+
+    def help(self) -> None:
+        """`work` on another thread than the caller's, who gets its error."""
+        with self.changed:
+            self.helpers += 1
+        try:
+            self.work()
+        except BaseException as error:
+            self.error = error
+        with self.changed:
+            self.helpers -= 1
+            self.changed.notify_all()
+
+    def finish(self) -> None:
+        """Return when nobody works on a part any more: from here on, none will be taken."""
+        self.parts.clear()
+        with self.changed:
+            while self.helpers:
+                self.changed.wait()
 
 
 class Workers:
@@ -55,20 +66,19 @@ class Workers:
         self.started = 0
 
     def share(self, parts: list[Calls], threads: int) -> None:
-        """Do all parts, on the caller's thread and up to `threads` − 1 others, and return when all are done."""
+        """Do all parts, on the caller's thread and up to `threads` − 1 others, and return when all are done.
+
+        An error ends it, Ctrl-C as well; then too nobody writes to the caller's arrays any more when it returns."""
         job, helpers = Job(parts), min(threads, len(parts)) - 1
-        while self.started < helpers:
-            self.started += 1
-            threading.Thread(target=self._work, name=f"fastbp-{self.started}", daemon=True).start()
-        for _ in range(helpers):
-            self.jobs.put(job)
-        job.help()
         try:
-            job.finished.acquire()
-        except BaseException:  # Ctrl-C: the others are still writing to the caller's arrays
-            job.parts.clear()
-            job.finished.acquire()
-            raise
+            while self.started < helpers:
+                self.started += 1
+                threading.Thread(target=self._work, name=f"fastbp-{self.started}", daemon=True).start()
+            for _ in range(helpers):
+                self.jobs.put(job)
+            job.work()
+        finally:
+            job.finish()
         if job.error is not None:
             raise job.error
 
@@ -93,7 +103,7 @@ def get_num_threads() -> int:
 
 def share(parts: list[Calls]) -> None:
     """Do all parts of a section."""
-    if _threads == 1 or len(parts) == 1:
+    if _threads == 1 or len(parts) <= 1:
         for part in parts:
             for call in part:
                 call()

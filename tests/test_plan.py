@@ -268,3 +268,116 @@ def test_a_step_of_the_plan_is_a_step_of_the_optimizer(make, monkeypatch):
         np.testing.assert_allclose(network.gradient_vector, other.gradient_vector, atol=1e-11)
         np.testing.assert_allclose(network.parameter_vector, other.parameter_vector, atol=1e-11)
     assert trainer.optimizer.steps == optimizer.steps
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("training", [False, True])
+def test_parts_of_a_batch_stay_apart(threads, training, monkeypatch):
+    """A network that narrows and widens again: no part may write where another still reads."""
+    for name in ("PART_WORK", "PER_WEIGHT", "ROWS"):
+        monkeypatch.setattr(fastbp.plan, name, 1)
+    before, rng = fastbp.get_num_threads(), np.random.default_rng(0)
+    network = fastbp.Sequential(
+        fastbp.Linear(30, 40), fastbp.Tanh(), fastbp.Linear(40, 3), fastbp.ReLU(), fastbp.Linear(3, 50), fastbp.Tanh(),
+        fastbp.Linear(50, 30),
+    )  # fmt: skip
+    x = rng.normal(size=(16, 30)).astype(np.float32)
+    expected, plan = network.forward(x), network.plan((30,))
+    try:
+        fastbp.set_num_threads(threads)
+        for _ in range(50):
+            np.testing.assert_allclose(plan.forward(x, training), expected, atol=1e-5)
+    finally:
+        fastbp.set_num_threads(before)
+    assert len(plan.batch(16, training).bounds) == 8
+
+
+def test_a_network_without_parameters():
+    plan, x = fastbp.Sequential(fastbp.ReLU(), fastbp.Tanh()).plan((3,)), np.array([[1, -2, 3]], np.float32)
+    assert np.allclose(plan.forward(x, training=True), np.tanh([1, 0, 3]))
+    assert np.allclose(plan.backward(np.ones((1, 3), np.float32)), (1 - np.tanh([1, 0, 3]) ** 2) * [1, 0, 1])
+    trainer = fastbp.Trainer(fastbp.Sequential(fastbp.ReLU()), fastbp.SoftmaxCrossEntropy(), fastbp.SGD())
+    assert trainer.step(x, np.array([2])) > 0
+
+
+def test_the_plan_refuses_what_it_can_not_do():
+    network = pooled()
+    plan, x = network.plan((1, 12, 12)), np.zeros((2, 1, 12, 12), np.float32)
+    with pytest.raises(RuntimeError, match="before a forward pass in training mode"):
+        plan.backward(np.zeros((2, 3), np.float32))
+    plan.forward(x)
+    with pytest.raises(RuntimeError, match="before a forward pass in training mode"):
+        plan.backward(np.zeros((2, 3), np.float32))
+    plan.forward(x, training=True)
+    with pytest.raises(ValueError, match=r"expected dout \(2, 3\), got \(3,\)"):
+        plan.backward(np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match=r"expected input \(N, 1, 12, 12\), got \(2, 1, 12, 1\)"):
+        plan.forward(x[..., :1])
+
+    class Residual(fastbp.Sequential):
+        def forward(self, x, training=False):
+            return x + super().forward(x, training)
+
+    with pytest.raises(TypeError, match="Residual has a forward or backward of its own"):
+        Residual(fastbp.Linear(3, 3)).plan((3,))
+
+    class Summed(Halved):
+        def backward(self, dout, need_dx=True, out=None):
+            return dout.sum(axis=0)
+
+    plan = fastbp.Sequential(fastbp.Linear(3, 3), Summed()).plan((3,))
+    plan.forward(np.zeros((2, 3), np.float32), training=True)
+    with pytest.raises(ValueError, match=r"Summed: backward gave \(3,\) for an input \(2, 3\)"):
+        plan.backward(np.zeros((2, 3), np.float32))
+
+
+class Negative(fastbp.Identity):
+    """A layer of the package with other calls."""
+
+    def forward_calls(self, p):
+        yield lambda: np.negative(p.x, out=p.y)
+
+    def input_calls(self, p):
+        yield lambda: np.negative(p.dout, out=p.dx)
+
+
+class Doubled(fastbp.Linear):
+    def forward_calls(self, p):
+        yield from super().forward_calls(p)
+        yield lambda: np.multiply(p.y, 2, out=p.y)
+
+
+@pytest.mark.parametrize("layers", [
+    lambda: [fastbp.Linear(4, 4), Negative(), fastbp.Linear(4, 3)], lambda: [Doubled(4, 4), fastbp.ReLU(), fastbp.Linear(4, 3)],
+    lambda: [fastbp.Linear(4, 4), fastbp.ReLU(), fastbp.ReLU(), fastbp.BatchNorm1d(4), fastbp.ReLU()],
+    lambda: [fastbp.Flatten(), fastbp.BatchNorm1d(4), fastbp.ReLU(), fastbp.Identity()],
+])  # fmt: skip
+def test_subclasses_and_neighbours_that_could_be_mistaken(layers):
+    network, rng = fastbp.Sequential(*layers(), dtype=np.float64), np.random.default_rng(0)
+    other, plan, x = copy.deepcopy(network), network.plan((4,)), rng.normal(size=(6, 4))
+    y = plan.forward(x, training=True)
+    if not any(isinstance(layer, Doubled) for layer in network.layers):  # whose gradients are the plain layer's
+        dout = rng.normal(size=y.shape)
+        np.testing.assert_allclose(y, other.forward(x, training=True), atol=1e-12)
+        np.testing.assert_allclose(plan.backward(dout), other.backward(dout), atol=1e-12)
+        np.testing.assert_allclose(network.gradient_vector, other.gradient_vector, atol=1e-12)
+    np.testing.assert_allclose(plan.forward(x), network.forward(x), atol=1e-12)
+
+
+def test_state_and_methods_that_are_replaced_count():
+    network = fastbp.Sequential(fastbp.BatchNorm1d(3), fastbp.Linear(3, 2))
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    network.plan((3,)).forward(x)
+    network.layers[0].state.update(running_mean=[5, 6, 7])
+    np.testing.assert_allclose(network.plan((3,)).forward(x), network.forward(x), atol=1e-5)
+    network.layers[0].state = {"running_mean": np.ones(3, np.float32), "running_var": np.full(3, 2, np.float32)}
+    np.testing.assert_allclose(network.plan((3,)).forward(x), network.forward(x), atol=1e-5)
+    network.layers[0].state["running_var"] = [3, 4, 5]
+    np.testing.assert_allclose(network.plan((3,)).forward(x), network.forward(x), atol=1e-5)
+    network.layers[1].forward = lambda x, training=False, out=None: np.full((4, 2), 8, np.float32)
+    assert (network.plan((3,)).forward(x) == 8).all()
+    trainer = fastbp.Trainer(pooled(), fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=1))
+    trainer.optimizer.step = lambda values, grads: None
+    before = trainer.network.parameter_vector.copy()
+    trainer.step(np.zeros((2, 1, 12, 12), np.float32), np.array([0, 1]))
+    assert np.array_equal(trainer.network.parameter_vector, before)

@@ -65,8 +65,8 @@ def test_a_problem_that_is_cut_without_help_of_the_test():
     for count in (1, 2, 4):
         fastbp.set_num_threads(count)
         network = fastbp.Sequential(fastbp.Linear(300, 600), fastbp.ReLU(), fastbp.Linear(600, 4))
-        results.append(train(network, (300,), 8, batch=70))
-    assert len(network.plan((300,)).batch(70, True).bounds) > 1
+        results.append(train(network, (300,), 8, batch=140))
+    assert len(network.plan((300,)).batch(140, True).bounds) > 1
     assert all(np.array_equal(result, results[0]) for result in results)
 
 
@@ -138,6 +138,28 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
     assert out == "True"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_while_another_thread_is_at_work():
+    """The forked process has not the thread that holds the network's plan."""
+    out = script(TRAIN + """
+import threading, time
+warnings.simplefilter("ignore")
+network, x = fastbp.Sequential(fastbp.Linear(8, 3)), np.ones((4, 8), np.float32)
+expected, held, plan = fastbp.predict(network, x), threading.Event(), network.plan((8,))
+def hold():
+    with plan.lock:
+        held.set()
+        time.sleep(3)
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if not child:
+    os._exit(0 if np.array_equal(fastbp.predict(network, x), expected) else 1)
+print(os.waitpid(child, 0)[1])
+""")  # fmt: skip
+    assert out == "0"
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
 def test_importing_starts_no_thread_and_using_starts_as_many_as_are_wanted():
     out = script("""
@@ -166,19 +188,29 @@ def test_idle_threads_use_no_processor_time(fine_cut):
     assert time.process_time() - before < 0.2
 
 
-def test_an_error_in_a_part_reaches_the_caller_and_the_threads_live_on():
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_an_error_in_a_part_reaches_the_caller_and_ends_the_others(error):
+    """Whoever takes the part that fails: when `share` returns, nobody writes to the caller's arrays any more."""
     fastbp.set_num_threads(2)
-    done = []
+    running = []
+
+    def slow():
+        running.append(1)
+        time.sleep(0.01)
+        running.pop()
 
     def fail():
-        raise KeyError("planted")
+        raise error("planted")
 
-    for _ in range(20):
-        with pytest.raises(KeyError, match="planted"):
-            threads.share([[lambda: done.append(1)], [fail], [lambda: done.append(1)]])
-    assert len(done) == 40  # the other parts are done: nothing writes to the caller's arrays afterwards
+    for place in range(20):
+        parts = [[slow], [slow], [slow]]
+        parts.insert(place % 4, [fail])
+        with pytest.raises(error, match="planted"):
+            threads.share(parts)
+        assert not running
+    done = []
     threads.share([[lambda: done.append(2)]] * 5)
-    assert done.count(2) == 5
+    assert done == [2] * 5
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The training loop against loops written out by hand, and the numbers it keeps."""
 
 import contextlib
+import copy
 import io
 import json
 import math
@@ -619,3 +620,51 @@ def test_fit_warns_of_nothing_on_ordinary_data():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit(small(), SoftmaxCrossEntropy(), Adam(), (X, Y), (X, Y), epochs=2, progress=False)
+
+
+class Absolute(fastbp.Loss):
+    """A loss of one's own, as losses.py describes it: the mean of |scores|."""
+
+    def forward(self, scores, targets):
+        self.gradient = np.sign(scores) / scores.size
+        return float(np.abs(scores).mean())
+
+    def backward(self):
+        return self.gradient
+
+
+class Scaled(fastbp.SoftmaxCrossEntropy):
+    def _backward(self, kept, labels, dscores):
+        np.copyto(dscores, 100 * kept)
+
+
+@pytest.mark.parametrize("make", [Absolute, Scaled])
+def test_a_loss_of_ones_own_gives_the_gradient_that_is_used(make):
+    network, x, labels = fastbp.Sequential(fastbp.Linear(4, 3)), np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0])
+    other, loss = copy.deepcopy(network), make()
+    value = loss.forward(other.forward(x), labels)
+    other.backward(loss.backward())
+    assert fastbp.Trainer(network, make(), fastbp.SGD(lr=0)).step(x, labels) == pytest.approx(value)
+    np.testing.assert_allclose(network.gradient_vector, other.gradient_vector, rtol=1e-5)
+    assert np.abs(network.gradient_vector).max() > 0
+
+
+def test_an_empty_batch_is_an_error_and_changes_nothing():
+    network = fastbp.Sequential(fastbp.Linear(4, 3))
+    trainer, before = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(weight_decay=0.5)), network.state_dict()
+    with pytest.raises(ValueError, match="the mean of an empty batch"):
+        trainer.step(np.empty((0, 4), np.float32), np.empty(0, np.int64))
+    assert all(np.array_equal(before[name], array) for name, array in network.state_dict().items())
+
+
+def test_predictions_in_the_middle_of_a_step():
+    """An optimiser that looks at the network while it steps, as a line search does."""
+    network, x, labels = fastbp.Sequential(fastbp.Linear(4, 3)), np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0])
+
+    class Looking(fastbp.SGD):
+        def step(self, values, grads):
+            self.seen = fastbp.evaluate(network, fastbp.SoftmaxCrossEntropy(), (x, labels)).loss
+            super().step(values, grads)
+
+    trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), Looking(lr=0.1))
+    assert trainer.step(x, labels) == pytest.approx(trainer.optimizer.seen)

@@ -23,7 +23,7 @@ Tiles of all images are numbered through, and at most ROWS of them are transform
 The product of each point is taken panel by panel of 16 columns, which stays in the first cache while all rows pass it (60 to 95
 of 103 GF/s on Zen 3, with everything in the third cache). For dV the panel is Uᵀ, transposed as it is copied.
 
-All sums are taken in an order that depends on the image alone: a slice of a batch gives the bits that the whole batch gives.
+The sums in y and dx are taken in an order that depends on the image alone: a slice of a batch gives the bits of the whole.
 """
 
 import numpy as np

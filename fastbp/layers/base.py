@@ -125,13 +125,21 @@ def run(calls: Iterable[Callable[[], None]]) -> None:
 
 
 class State(dict):
-    """Arrays by name. Assigning to a name copies into its array, so whatever holds the array stays in step."""
+    """Arrays by name. Assigning to a name, or updating, copies into its array, so whatever holds the array stays in step."""
 
     def __setitem__(self, name: str, value) -> None:
         if name in self:
             self[name][...] = value
         else:
             super().__setitem__(name, value)
+
+    def update(self, *arrays, **named) -> None:
+        for name, value in dict(*arrays, **named).items():
+            self[name] = value
+
+    def __ior__(self, arrays) -> "State":
+        self.update(arrays)
+        return self
 
 
 class Layer:
@@ -159,8 +167,9 @@ class Layer:
 
     Each may be made for some samples of a batch, unless the layer has `mixes_samples`: then for some channels of all samples,
     and dx after the gradients of the parameters.
-    Gradients are summed over the samples' parts, unless the layer has `splits_rows`: then `parameter_calls(p, rows)` gives
-    rows [first, last) of the gradients for the whole batch.
+    Gradients go to `p.grad(parameter)` and are summed over the samples' parts, unless the layer has `splits_rows`: then
+    `parameter_calls(p, rows)` gives rows [first, last) of `parameter.grad` for the whole batch. A layer that `takes_relu` heeds
+    `p.relu`.
     """
 
     takes_relu = False  # forward_calls can apply a ReLU that follows (and backward's, for layers that mix samples)
@@ -181,8 +190,9 @@ class Layer:
 
     def __setattr__(self, name: str, value) -> None:
         """An attribute that changes (a rate, a slope) changes the calls that a network has bound to it."""
-        object.__setattr__(self, name, value)
-        if name[0] != "_" and name != "cache" and type(self).forward is Layer.forward and (network := self.network) is not None:
+        object.__setattr__(self, name, State(value) if name == "state" else value)
+        ours = type(self).forward is Layer.forward and type(self).backward is Layer.backward
+        if ours and name[0] != "_" and name != "cache" and (network := self.network) is not None:
             network.forget_plans()
 
     # -- for subclasses ------------------------------------------------------------------------------------------
