@@ -27,16 +27,15 @@ from .memory import aligned
 from .optimizers import Optimizer
 from .threads import Calls, share
 
-BATCHES_KEPT = 4  # bound at a time: training and evaluation, and the smaller last batch of each
+BATCHES_KEPT = 6  # bound at a time: training, validation and test, and the smaller last batch of each
 PARTS = 8  # of a batch, at most
 BLOCKS = 4  # of a linear layer's gradients, at most: each reads all of the input again
 PART_WORK = 8_000_000  # multiply–adds forward in a part at least, 0.2 ms: handing it to another thread takes 0.05 to 0.1 ms
 PART_SUMS = 4_000_000  # numbers in the parts' shares of sums over the batch, at most: 16 MB that are written and read again
 PER_WEIGHT = 128  # multiply–adds in a part for each number of its share, at least
-LARGE, ROWS = 65_536, 32  # weights of a linear layer that crowd the second cache; samples in a part then, with two parts or more
+LARGE, ROWS = 65_536, 32  # weights of a linear layer that crowd the second cache; samples that should then read them together
 UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds, where it is read from far away
 RANGE_WORK = 8_000_000  # multiply–adds in a range of the gradients at least
-
 
 PLANS: "weakref.WeakSet[Plan]" = weakref.WeakSet()
 
