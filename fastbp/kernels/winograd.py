@@ -63,14 +63,14 @@ def tiles(m, side, before, size, output, row):
     """table[t, i, j]: where tile t's pixel (i, j) begins among the rows of an image of that size, t over m×m outputs"""
     (H, W), TW = size, -(-output[1] // m)
     T = -(-output[0] // m) * TW
-    table = np.full(T * side * side, H * W * row)
+    table = np.empty(T * side * side, np.int64)
     for t in range(T):
         for i in range(side):
             h = t // TW * m + i - before[0]
             for j in range(side):
                 w = t % TW * m + j - before[1]
-                if 0 <= h < H and 0 <= w < W:
-                    table[(t * side + i) * side + j] = (h * W + w) * row
+                inside = 0 <= h < H and 0 <= w < W
+                table[(t * side + i) * side + j] = (h * W + w if inside else H * W) * row
     return table
 
 
@@ -142,6 +142,14 @@ def points_to_images(dv, m, pixels, table, dx, span):
             transpose(pixels, row, dx[n].reshape(-1), H * W, H * W, C)
 
 
+@separate_kernel
+def multiply_panel(a, in_a, b, in_b, c, in_c, sizes, add):
+    """c[m, n] = Σ_k a[m, k] b[k, n], + c with `add`, for a panel of PANEL columns n: in_a = (a0, am, ak), in_b = (b0, bk) and
+    in_c = (c0, cm) say where they begin and how far apart their rows and columns are, sizes = (M, K)"""
+    (a0, am, ak), (b0, bk), (c0, cm), (M, K) = in_a, in_b, in_c, sizes
+    simd.panel_product(a, a0, am, ak, b, b0, bk, K, c, c0, cm, M, add)
+
+
 # -- the passes --------------------------------------------------------------------------------------------------------
 
 
@@ -149,7 +157,9 @@ def points_to_images(dv, m, pixels, table, dx, span):
 def winograd_filters(w, u):
     """u[q, f / 16, c, f % 16] = (G w Gᵀ)_q, u (n², filter_size): 16 points for tiles of 2×2 outputs, 36 for 4×4"""
     (F, C), m = w.shape[:2], 2 if u.shape[0] == 16 else 4
-    taps, weights = np.arange(9) * PANEL, np.zeros(9 * C * PANEL, w.dtype)
+    taps, weights = np.empty(9, np.int64), np.zeros(9 * C * PANEL, w.dtype)
+    for k in range(9):
+        taps[k] = k * PANEL
     for f in range(0, F, PANEL):
         transpose(w[f : f + PANEL].reshape(-1), 9 * C, weights, PANEL, min(PANEL, F - f), 9 * C)
         for c in range(C):
@@ -171,10 +181,9 @@ def winograd_forward(x, u, b, y, before):
         images_to_points(x, m, pixels, in_x, v, (first, last, R))
         for q in range(len(u)):
             for f in range(0, F, PANEL):
-                simd.panel_product(
-                    v, q * (R * stride(C) + PANEL), stride(C), 1, u.reshape(-1), q * u.shape[1] + f * C, PANEL, C,
-                    p, q * (R * stride(F) + PANEL) + f, stride(F), last - first, False,
-                )  # fmt: skip
+                in_v, in_p = q * (R * stride(C) + PANEL), q * (R * stride(F) + PANEL) + f
+                in_u, sizes = (q * u.shape[1] + f * C, PANEL), (last - first, C)
+                multiply_panel(v, (in_v, stride(C), 1), u.reshape(-1), in_u, p, (in_p, stride(F)), sizes, False)
         points_to_maps(p, m, maps, in_y, b, y, (first, last, R))
 
 
@@ -196,10 +205,8 @@ def winograd_backward_input(dout, u, dx, before):
                 for f in range(0, F, PANEL):
                     panel = u[q, (f * C + c * PANEL) :]
                     transpose(panel, PANEL, turned[f * PANEL :], PANEL, min(PANEL, C - c), min(PANEL, F - f))
-                simd.panel_product(
-                    dm, q * (R * stride(F) + PANEL), stride(F), 1, turned, 0, PANEL, F,
-                    dv, q * (R * stride(C) + PANEL) + c, stride(C), last - first, False,
-                )  # fmt: skip
+                in_dm, in_dv = q * (R * stride(F) + PANEL), q * (R * stride(C) + PANEL) + c
+                multiply_panel(dm, (in_dm, stride(F), 1), turned, (0, PANEL), dv, (in_dv, stride(C)), (last - first, F), False)
         points_to_images(dv, m, pixels, in_x, dx, (first, last, R))
 
 
@@ -219,13 +226,14 @@ def winograd_backward_weight(dout, x, dw, before, m):
         maps_to_points(dout, m, maps, in_y, dm, (first, last, R))
         for q in range(Q):
             for f in range(0, F, PANEL):
-                simd.panel_product(
-                    v, q * (R * stride(C) + PANEL), 1, stride(C), dm, q * (R * stride(F) + PANEL) + f, stride(F), last - first,
-                    du.reshape(-1), q * du.shape[1] + f * C, PANEL, C, first > 0,
-                )  # fmt: skip
+                in_v, in_dm = q * (R * stride(C) + PANEL), q * (R * stride(F) + PANEL) + f
+                in_du, sizes = (q * du.shape[1] + f * C, PANEL), (C, last - first)
+                multiply_panel(v, (in_v, 1, stride(C)), dm, (in_dm, stride(F)), du.reshape(-1), in_du, sizes, first > 0)
     if N == 0:
         du[:] = 0
-    taps, weights = np.arange(9) * PANEL, np.empty(9 * C * PANEL, x.dtype)
+    taps, weights = np.empty(9, np.int64), np.empty(9 * C * PANEL, x.dtype)
+    for k in range(9):
+        taps[k] = k * PANEL
     for f in range(0, F, PANEL):
         weights[:] = 0
         for c in range(C):
