@@ -341,14 +341,14 @@ class Negative(fastbp.Identity):
         yield lambda: np.negative(p.dout, out=p.dx)
 
 
-class Doubled(fastbp.Linear):
+class Twofold(fastbp.Linear):
     def forward_calls(self, p):
         yield from super().forward_calls(p)
         yield lambda: np.multiply(p.y, 2, out=p.y)
 
 
 @pytest.mark.parametrize("layers", [
-    lambda: [fastbp.Linear(4, 4), Negative(), fastbp.Linear(4, 3)], lambda: [Doubled(4, 4), fastbp.ReLU(), fastbp.Linear(4, 3)],
+    lambda: [fastbp.Linear(4, 4), Negative(), fastbp.Linear(4, 3)], lambda: [Twofold(4, 4), fastbp.ReLU(), fastbp.Linear(4, 3)],
     lambda: [fastbp.Linear(4, 4), fastbp.ReLU(), fastbp.ReLU(), fastbp.BatchNorm1d(4), fastbp.ReLU()],
     lambda: [fastbp.Flatten(), fastbp.BatchNorm1d(4), fastbp.ReLU(), fastbp.Identity()],
 ])  # fmt: skip
@@ -356,7 +356,7 @@ def test_subclasses_and_neighbours_that_could_be_mistaken(layers):
     network, rng = fastbp.Sequential(*layers(), dtype=np.float64), np.random.default_rng(0)
     other, plan, x = copy.deepcopy(network), network.plan((4,)), rng.normal(size=(6, 4))
     y = plan.forward(x, training=True)
-    if not any(isinstance(layer, Doubled) for layer in network.layers):  # whose gradients are the plain layer's
+    if not any(isinstance(layer, Twofold) for layer in network.layers):  # whose gradients are the plain layer's
         dout = rng.normal(size=y.shape)
         np.testing.assert_allclose(y, other.forward(x, training=True), atol=1e-12)
         np.testing.assert_allclose(plan.backward(dout), other.backward(dout), atol=1e-12)
