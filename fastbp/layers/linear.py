@@ -27,6 +27,9 @@ class Linear(Layer):
     (32, 100)
     """
 
+    takes_relu = True
+    splits_rows = True
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True, init: str | initializers.Initializer = "he_normal"):
         super().__init__()
         D = self.in_features = whole("Linear: in_features", in_features)
@@ -35,9 +38,6 @@ class Linear(Layer):
         draw = initializers.get(init)
         self.weight = self.parameter("weight", (F, D), lambda rng: draw.weight(rng, (F, D), D, F))
         self.bias = self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), D)) if bias else None
-
-    takes_relu = True
-    splits_rows = True
 
     def accept(self, x):
         return self.expect(x, "N", self.in_features)

@@ -27,6 +27,9 @@ class BatchNorm(Layer):
     A batch of one value a channel gives y = beta and dx = 0 in training; an empty batch is a ValueError there.
     """
 
+    takes_relu = True
+    mixes_samples = True
+
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__()
         name = type(self).__name__
@@ -39,9 +42,6 @@ class BatchNorm(Layer):
         self.gamma = self.parameter("gamma", (C,), lambda rng: np.ones(C))
         self.beta = self.parameter("beta", (C,), lambda rng: np.zeros(C))
         self.state |= {"running_mean": np.zeros(C, self.dtype), "running_var": np.ones(C, self.dtype)}
-
-    takes_relu = True
-    mixes_samples = True
 
     def prepare_calls(self, p):
         p.mean, p.inv_std = np.empty(self.num_features, p.x.dtype), np.empty(self.num_features, p.x.dtype)

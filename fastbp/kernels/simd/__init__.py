@@ -17,6 +17,10 @@ Only when k is through is c written to memory.
 - `dot`: c[m, n] = Σ_k a[m, k] b[n, k], both contiguous along k: the vectors run along the sum, and the accumulators, three
   rows of four, are added up at the end. `dot_at` takes a table for the rows of b.
 - `add_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
+- `pool_pairs` takes the maxima of 2×2 windows, a vector of windows at a time; `add_weighted_rows` sums rows that lie anywhere, each
+  with its own factor: the gradients that only some pixels have.
+- `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors of channels;
+  `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back.
 
 Each is an intrinsic: a function that Numba calls to emit LLVM code in the place of the call. Arrays are passed whole, with
 offsets in elements, so they stay alive. A tile may have fewer rows and columns than the largest. Vectors at the end of a row
