@@ -155,6 +155,11 @@ class SoftmaxCrossEntropy(ClassLoss):
     def step(self, scores, targets, out):
         if type(self) is not SoftmaxCrossEntropy:  # a subclass may compute something else
             return super().step(scores, targets, out)
+        plain = type(targets) is np.ndarray and targets.dtype == np.int64 and targets.flags.carray
+        if plain and scores.size and targets.shape == scores.shape[:1] and scores.ndim == 2:
+            value = losses.softmax_cross_entropy(scores, targets, self.label_smoothing, out)
+            if value >= 0 or value != value:  # otherwise a label is not a class, which `check` says better
+                return value
         scores, labels = self.check(scores, targets)
         return losses.softmax_cross_entropy(scores, labels, self.label_smoothing, out)
 

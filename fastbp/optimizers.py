@@ -8,6 +8,9 @@ weight_decay · value to every gradient, biases included (AdamW decouples it). I
 changed between steps; schedules do. `state` holds the optimiser's own vectors, made at the first step for that vector.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from .kernels import optimizers as kernels
@@ -15,44 +18,67 @@ from .kernels import optimizers as kernels
 
 class Optimizer:
     """Base class: checks and state. Subclasses name their vectors and define `update`, which works element by element: training
-    calls it for parts of the vectors. One that can't work so (it needs the norm of the whole gradient, say) defines `step`."""
+    calls it for parts of the vectors. One that can't work so (it needs the norm of the whole gradient, say) defines `step`.
+
+    The package's own name, in place of `update`, the `kernel` that it calls with the vectors and with the numbers of `settings()`.
+    """
 
     vectors: tuple[str, ...] = ()
+    kernel = None
 
     def __init__(self, lr: float, weight_decay: float = 0.0):
         self.lr = self._number("lr", lr)
         self.weight_decay = self._number("weight_decay", weight_decay)
         self.steps = 0
         self.state: dict[str, np.ndarray] = {}
+        self.numbers: np.ndarray | None = None  # this step's settings, where the kernel reads them
+        self._settings: tuple[float, ...] | None = None
 
     def step(self, values: np.ndarray, grads: np.ndarray) -> None:
         """Update `values` in place; both are contiguous vectors (P,) of one floating dtype."""
         vectors = self.begin(values, grads)
         self.update(values, grads, *vectors)
 
-    def begin(self, values: np.ndarray, grads: np.ndarray) -> tuple[np.ndarray, ...]:
+    def begin(self, values: np.ndarray, grads: np.ndarray) -> list[np.ndarray]:
         """Begin a step: check the vectors, count it and return the optimiser's own vectors. `update` does the rest."""
-        if values.ndim != 1 or values.shape != grads.shape or values.dtype != grads.dtype:
+        shape, dtype = values.shape, values.dtype
+        if len(shape) != 1 or grads.shape != shape or grads.dtype != dtype:
             raise ValueError(
                 f"{type(self).__name__}: expected two vectors of one size and dtype, "
                 f"got {values.dtype} {values.shape} and {grads.dtype} {grads.shape}"
             )
-        for name in self.vectors:
-            vector = self.state.get(name)
+        vectors = [self.state.get(name) for name in self.vectors]
+        for i, vector in enumerate(vectors):
             if vector is None:
-                self.state[name] = np.zeros_like(values)
-            elif vector.shape != values.shape or vector.dtype != values.dtype:
+                self.state[self.vectors[i]] = vectors[i] = np.zeros_like(values)
+            elif vector.shape != shape or vector.dtype != dtype:
                 raise ValueError(
                     f"{type(self).__name__}: this optimiser has been training {vector.size} {vector.dtype} parameters, "
                     f"got {values.size} {values.dtype}; make a new one for another network"
                 )
         self.lr = float(self.lr)
         self.steps += 1
-        return tuple(self.state[name] for name in self.vectors)
+        if (settings := self.settings()) != self._settings:
+            if self.numbers is None:
+                self.numbers = np.zeros(len(settings))
+            self.numbers[:] = self._settings = settings
+        return vectors
+
+    def settings(self) -> tuple[float, ...]:
+        """The numbers of this step's kernel call."""
+        return ()
 
     def update(self, values: np.ndarray, grads: np.ndarray, *vectors: np.ndarray) -> None:
         """Update `values`, some or all of the parameters, with the same part of the other vectors."""
-        raise TypeError(f"{type(self).__name__} does not define update")
+        self.update_call(values, grads, *vectors)()
+
+    def update_call(self, values: np.ndarray, grads: np.ndarray, *vectors: np.ndarray) -> Callable[[], None]:
+        """`update` as a call that can be made step after step."""
+        if getattr(self.update, "__func__", self.update) is not Optimizer.update:
+            return partial(self.update, values, grads, *vectors)
+        if self.kernel is None:
+            raise TypeError(f"{type(self).__name__} does not define update")
+        return partial(self.kernel, values, grads, *vectors, self.numbers)
 
     def _number(self, name: str, value, below: float = float("inf")) -> float:
         number = float(value)
@@ -62,7 +88,7 @@ class Optimizer:
         return number
 
     def __repr__(self) -> str:
-        hidden = ("steps", "state")
+        hidden = ("steps", "state", "numbers", "_settings")
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.__dict__.items() if k not in hidden)})"
 
 
@@ -72,7 +98,7 @@ class SGD(Optimizer):
     With `nesterov`, value ← value − lr · (g + momentum · v) instead, which needs a momentum.
     """
 
-    vectors = ("velocity",)
+    vectors, kernel = ("velocity",), staticmethod(kernels.sgd_update)
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0):
         super().__init__(lr, weight_decay)
@@ -80,34 +106,34 @@ class SGD(Optimizer):
         if self.nesterov and self.momentum == 0:
             raise ValueError("SGD: nesterov needs a momentum")
 
-    def update(self, values, grads, velocity):
-        kernels.sgd_update(values, grads, velocity, self.lr, self.momentum, self.nesterov, self.weight_decay)
+    def settings(self):
+        return self.lr, self.momentum, self.weight_decay, self.nesterov
 
 
 class Adagrad(Optimizer):
     """total ← total + g²;  value ← value − lr · g / (√total + eps)   (Duchi, Hazan, Singer 2011)."""
 
-    vectors = ("total",)
+    vectors, kernel = ("total",), staticmethod(kernels.adagrad_update)
 
     def __init__(self, lr: float = 0.01, eps: float = 1e-10, weight_decay: float = 0.0):
         super().__init__(lr, weight_decay)
         self.eps = self._number("eps", eps)
 
-    def update(self, values, grads, total):
-        kernels.adagrad_update(values, grads, total, self.lr, self.eps, self.weight_decay)
+    def settings(self):
+        return self.lr, self.eps, self.weight_decay
 
 
 class RMSProp(Optimizer):
     """square ← decay · square + (1 − decay) · g²;  value ← value − lr · g / (√square + eps)   (Tieleman and Hinton 2012)."""
 
-    vectors = ("square",)
+    vectors, kernel = ("square",), staticmethod(kernels.rmsprop_update)
 
     def __init__(self, lr: float = 0.01, decay: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0):
         super().__init__(lr, weight_decay)
         self.decay, self.eps = self._number("decay", decay, below=1), self._number("eps", eps)
 
-    def update(self, values, grads, square):
-        kernels.rmsprop_update(values, grads, square, self.lr, self.decay, self.eps, self.weight_decay)
+    def settings(self):
+        return self.lr, self.decay, self.eps, self.weight_decay
 
 
 class Adam(Optimizer):
@@ -116,7 +142,7 @@ class Adam(Optimizer):
     value ← value − lr · (first / (1 − β₁ᵗ)) / (√(second / (1 − β₂ᵗ)) + eps) at the t-th step.
     """
 
-    vectors = ("first", "second")
+    vectors, kernel = ("first", "second"), staticmethod(kernels.adam_update)
 
     def __init__(
         self,
@@ -130,13 +156,9 @@ class Adam(Optimizer):
         self.beta1, self.beta2 = self._number("beta1", beta1, below=1), self._number("beta2", beta2, below=1)
         self.eps = self._number("eps", eps)
 
-    def update(self, values, grads, first, second):
-        self._adam(values, grads, first, second, self.weight_decay, 0.0)
-
-    def _adam(self, values, grads, first, second, weight_decay, decoupled_decay):
+    def settings(self):
         c1, c2 = 1 - self.beta1**self.steps, 1 - self.beta2**self.steps
-        scalars = (self.beta1, self.beta2, c1, c2, self.eps, weight_decay)
-        kernels.adam_update(values, grads, first, second, scalars, self.lr, decoupled_decay)
+        return self.lr, self.beta1, self.beta2, self.eps, self.weight_decay, 0.0, c1, c2
 
 
 class AdamW(Adam):
@@ -153,5 +175,6 @@ class AdamW(Adam):
     ):
         super().__init__(lr, beta1, beta2, eps, weight_decay)
 
-    def update(self, values, grads, first, second):
-        self._adam(values, grads, first, second, 0.0, self.lr * self.weight_decay)
+    def settings(self):
+        lr, beta1, beta2, eps, weight_decay, _, c1, c2 = super().settings()
+        return lr, beta1, beta2, eps, 0.0, lr * weight_decay, c1, c2

@@ -18,6 +18,7 @@ from functools import partial
 
 import numpy as np
 
+from .kernels.program import programs
 from .kernels.reduce import sum_parts
 from .layers.activations import ReLU
 from .layers.base import Layer, Pass
@@ -136,10 +137,11 @@ class Batch:
             self.shapes.append(tuple(stage.layer.output_shape(self.shapes[-1])))
         self.bounds = self._partition()
         self._allocate()
-        self._forward = list(joined(self._forward_sections()))
+        self._forward = programmed(self._forward_sections())
         self._dout: np.ndarray | None = None
         self._backward: dict[bool, list[list[Calls]]] = {}
         self._ranges: list[tuple[Calls, int, int]] = []
+        self._sum_calls: list[Calls] = []
         self._updates: tuple = (None, (), [])
 
     # -- what a step runs --------------------------------------------------------------------------------------------
@@ -153,14 +155,16 @@ class Batch:
         """The gradients up to the input's, or to the first parameters', from dout; sums over the batch are left open."""
         sections = self._backward.get(need_dx)
         if sections is None:
-            sections = self._backward[need_dx] = list(joined(self._backward_sections(need_dx)))
+            sections = self._backward[need_dx] = programmed(self._backward_sections(need_dx))
         for parts in sections:
             share(parts)
         return self.stages[0].p.dx if need_dx else None
 
     def sum_gradients(self) -> None:
         """The gradients that backward has left open."""
-        share([calls for calls, _, _ in self.ranges])
+        if not self._sum_calls:
+            self._sum_calls = [programs(calls) for calls, _, _ in self.ranges]
+        share(self._sum_calls)
 
     def update(self, optimizer: Optimizer, values: np.ndarray, grads: np.ndarray) -> None:
         """The gradients that backward has left open, and one step of the optimiser, range by range."""
@@ -174,7 +178,7 @@ class Batch:
             parts = []
             for calls, first, last in self.ranges:
                 of_range = [vector[first:last] for vector in (values, grads, *vectors)]
-                parts.append([*calls, partial(optimizer.update, *of_range)])
+                parts.append(programs([*calls, optimizer.update_call(*of_range)]))
             self._updates = (optimizer, vectors, parts)
         share(parts)
 
@@ -327,6 +331,11 @@ def spread(count: int, parts: int) -> list[tuple[int, int]]:
     """[0, count) in up to `parts` pieces, which begin at multiples of 4: a tile's rows."""
     ends = sorted({min(-(-count * (k + 1) // (4 * max(parts, 1))) * 4, count) for k in range(max(parts, 1))})
     return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def programmed(sections) -> list[list[Calls]]:
+    """Sections as a step runs them: neighbours joined, a part's kernels one program."""
+    return [[programs(calls) for calls in parts] for parts in joined(sections)]
 
 
 def joined(sections) -> Iterator[list[Calls]]:

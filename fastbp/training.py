@@ -54,7 +54,7 @@ class Trainer:
         plan = network.plan(network.check(x).shape[1:])
         with plan.lock:
             batch = plan.batch(len(x), training=True)
-            np.copyto(batch.x, x)
+            batch.x[...] = x
             batch.forward()
             value = loss.step(batch.y, targets, batch.dout)
             batch.backward()

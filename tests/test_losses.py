@@ -138,6 +138,18 @@ def test_hinge_at_the_kink_is_zero():
     assert multi.backward().tolist() == [[-1, 0, 1]]
 
 
+@pytest.mark.parametrize("labels", [np.array([0, 4]), np.array([-1, 2]), np.array([0, 2.0]), np.array([0]), np.array([[0], [1]])])
+def test_a_step_refuses_the_labels_that_forward_refuses(labels):
+    loss, scores, out = fastbp.SoftmaxCrossEntropy(), np.random.default_rng(0).normal(size=(2, 4)), np.zeros((2, 4))
+    with pytest.raises((TypeError, ValueError)) as from_forward:
+        loss.forward(scores, labels)
+    with pytest.raises(from_forward.type, match="labels") as from_step:
+        loss.step(scores, labels, out)
+    assert str(from_step.value) == str(from_forward.value)
+    assert loss.step(scores, np.array([0, 3]), out) == loss.forward(scores, np.array([0, 3]))
+    assert np.array_equal(out, loss.backward())
+
+
 @pytest.mark.parametrize(
     ("make", "scores", "targets", "error", "message"),
     [

@@ -33,13 +33,16 @@ def softmax_cross_entropy(scores, labels, smoothing, dscores):
     """Returns 1/N Σ_n (log Σ_c exp s[c] − Σ_c q[c] s[c]);   dscores[n, c] = 1/N · (softmax(s)[c] − q[c]),   s = scores[n]
 
     with q = (1 − smoothing) · onehot(label) + smoothing / C, which sums to 1. So each row can be shifted by its maximum m: the
-    value is log Σ exp(s − m) + Σ_c q[c] (m − s[c]), in which nothing overflows or cancels. Each exponential is taken once, for both
+    value is log Σ exp(s − m) + Σ_c q[c] (m − s[c]), in which nothing overflows or cancels, and which is not below 0. A label
+    outside [0, C) makes the value −1. Each exponential is taken once, for both
     results; it is libm's, 3 ns a number: 4 µs of a training step with 128 × 10 scores, so vectors would not pay."""
     (N, C), number = scores.shape, scores.dtype.type
     hit, miss, scale = number(1) - number(smoothing), number(smoothing / C), number(1 / N)
     value = 0.0
     for n in range(N):
         row, out, label = scores[n], dscores[n], labels[n]
+        if not 0 <= label < C:
+            return -1.0
         largest, total = row[0], number(0)
         for c in range(1, C):
             if row[c] > largest:

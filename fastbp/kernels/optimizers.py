@@ -1,6 +1,7 @@
 """Optimiser updates on the flat parameter vector, in place: values, grads and each state vector are (P,).
 
-Scalars are brought to the vector's dtype first, so that a float32 update is float32 arithmetic throughout.
+`settings`, float64, holds the scalars that may change from step to step; so a call stays bound to it. They are brought to the
+vector's dtype first: a float32 update is float32 arithmetic throughout.
 """
 
 import numpy as np
@@ -9,10 +10,12 @@ from .jit import kernel
 
 
 @kernel
-def sgd_update(values, grads, velocity, lr, momentum, nesterov, weight_decay):
-    """g = grad + weight_decay · value;  v ← momentum · v + g;  value ← value − lr · (g + momentum · v if nesterov else v)"""
+def sgd_update(values, grads, velocity, settings):
+    """g = grad + weight_decay · value;  v ← momentum · v + g;  value ← value − lr · (g + momentum · v if nesterov else v)
+
+    settings = (lr, momentum, weight_decay, nesterov)"""
     number = values.dtype.type
-    lr, momentum, weight_decay = number(lr), number(momentum), number(weight_decay)
+    lr, momentum, weight_decay, nesterov = number(settings[0]), number(settings[1]), number(settings[2]), settings[3] > 0
     for i in range(values.size):
         g = grads[i] + weight_decay * values[i]
         velocity[i] = momentum * velocity[i] + g
@@ -20,16 +23,16 @@ def sgd_update(values, grads, velocity, lr, momentum, nesterov, weight_decay):
 
 
 @kernel
-def adam_update(values, grads, first, second, scalars, lr, decoupled_decay):
+def adam_update(values, grads, first, second, settings):
     """first ← β₁ first + (1 − β₁) g;  second ← β₂ second + (1 − β₂) g²
     value ← value · (1 − decoupled_decay) − lr · (first / c₁) / (√(second / c₂) + eps)
 
-    with g = grad + weight_decay · value and scalars = (β₁, β₂, c₁, c₂, eps, weight_decay), where c₁ = 1 − β₁ᵗ and
-    c₂ = 1 − β₂ᵗ correct the bias of the t-th step."""
+    with g = grad + weight_decay · value and settings = (lr, β₁, β₂, eps, weight_decay, decoupled_decay, c₁, c₂), where
+    c₁ = 1 − β₁ᵗ and c₂ = 1 − β₂ᵗ correct the bias of the t-th step."""
     number = values.dtype.type
     one = number(1)
-    beta1, beta2, eps, weight_decay = number(scalars[0]), number(scalars[1]), number(scalars[4]), number(scalars[5])
-    rate, root_c2, kept = number(lr / scalars[2]), number(np.sqrt(scalars[3])), number(1 - decoupled_decay)
+    beta1, beta2, eps, weight_decay = number(settings[1]), number(settings[2]), number(settings[3]), number(settings[4])
+    rate, root_c2, kept = number(settings[0] / settings[6]), number(np.sqrt(settings[7])), number(1 - settings[5])
     for i in range(values.size):
         g = grads[i] + weight_decay * values[i]
         first[i] = beta1 * first[i] + (one - beta1) * g
@@ -38,10 +41,13 @@ def adam_update(values, grads, first, second, scalars, lr, decoupled_decay):
 
 
 @kernel
-def rmsprop_update(values, grads, square, lr, decay, eps, weight_decay):
-    """square ← decay · square + (1 − decay) g²;  value ← value − lr · g / (√square + eps),  g = grad + weight_decay · value"""
+def rmsprop_update(values, grads, square, settings):
+    """square ← decay · square + (1 − decay) g²;  value ← value − lr · g / (√square + eps),  g = grad + weight_decay · value
+
+    settings = (lr, decay, eps, weight_decay)"""
     number = values.dtype.type
-    lr, decay, eps, weight_decay, one = number(lr), number(decay), number(eps), number(weight_decay), number(1)
+    lr, decay, eps, weight_decay = number(settings[0]), number(settings[1]), number(settings[2]), number(settings[3])
+    one = number(1)
     for i in range(values.size):
         g = grads[i] + weight_decay * values[i]
         square[i] = decay * square[i] + (one - decay) * g * g
@@ -49,10 +55,12 @@ def rmsprop_update(values, grads, square, lr, decay, eps, weight_decay):
 
 
 @kernel
-def adagrad_update(values, grads, total, lr, eps, weight_decay):
-    """total ← total + g²;  value ← value − lr · g / (√total + eps),  g = grad + weight_decay · value"""
+def adagrad_update(values, grads, total, settings):
+    """total ← total + g²;  value ← value − lr · g / (√total + eps),  g = grad + weight_decay · value
+
+    settings = (lr, eps, weight_decay)"""
     number = values.dtype.type
-    lr, eps, weight_decay = number(lr), number(eps), number(weight_decay)
+    lr, eps, weight_decay = number(settings[0]), number(settings[1]), number(settings[2])
     for i in range(values.size):
         g = grads[i] + weight_decay * values[i]
         total[i] += g * g

@@ -1,0 +1,109 @@
+"""Kernel calls made in a row by machine code are the calls from Python."""
+
+from functools import partial
+
+import numba
+import numpy as np
+import pytest
+
+from fastbp.kernels.jit import kernel
+from fastbp.kernels.program import Program, programs
+
+compiled = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the JIT is off")
+
+
+@kernel
+def mix(out, whole, matrix, bias, flag, count, ratio, settings, pair):
+    """out += everything it was given, each in a way of its own"""
+    for i in range(out.size):
+        out[i] += matrix[i % matrix.shape[0], i % matrix.shape[1]] * ratio + settings[1] * (i == 0)
+        out[i] += count if flag else -count
+        if bias is not None:
+            out[i] += bias[i % bias.size]
+        out[i] += pair[0][0] - pair[1][0] + np.float64(whole % np.uint64(1000)) + np.float64(settings[0])
+
+
+@kernel
+def halve(x):
+    """x ← x / 2"""
+    for i in range(x.size):
+        x[i] /= 2
+
+
+@kernel
+def refuse(x, limit):
+    """x ← x + 1, and an error where that is above the limit"""
+    x[0] += 1
+    if x[0] > limit:
+        raise ValueError("too large")
+
+
+@kernel
+def answer(x):
+    """x[0]"""
+    return x[0]
+
+
+def arguments(rng, dtype, bias):
+    matrix = rng.normal(size=(6, 5)).astype(dtype)
+    settings = (int(rng.integers(-9, 9)), float(rng.normal()))
+    pair = (rng.normal(size=2).astype(dtype), rng.normal(size=3).astype(dtype))
+    given = [np.uint64(rng.integers(2**63)), matrix[::2, 1:], rng.normal(size=3).astype(dtype) if bias else None]
+    return [*given, bool(rng.integers(2)), int(rng.integers(-5, 5)), dtype(rng.normal()), settings, pair]
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_program_is_its_calls_one_after_the_other(dtype, bias):
+    rng = np.random.default_rng(0)
+    wanted, out = np.zeros(7), np.zeros(7)
+    calls = []
+    for _ in range(5):
+        given = arguments(rng, dtype, bias)
+        mix(wanted, *given)
+        halve(wanted)
+        calls += [partial(mix, out, *given), partial(halve, out)]
+    [program] = programs(calls)
+    program()
+    assert np.array_equal(out, wanted) and np.abs(out).min() > 0
+    for call in calls:
+        call()
+    wanted, out[:] = out.copy(), wanted
+    program()  # again, on what the arrays hold now
+    assert np.array_equal(out, wanted)
+
+
+@compiled
+def test_other_calls_keep_their_place():
+    x, seen = np.array([8.0]), []
+    calls = [partial(halve, x), partial(halve, x), lambda: seen.append(x[0]), partial(halve, x), partial(np.copyto, x, 3.0)]
+    made = programs(calls)
+    assert [type(call) is Program for call in made] == [True, False, True, False]
+    for call in made:
+        call()
+    assert seen == [2.0] and x[0] == 3.0
+    assert programs([]) == []
+
+
+@compiled
+def test_an_error_is_that_of_the_call_that_failed():
+    x, y, z = np.zeros(1), np.zeros(1), np.array([8.0])
+    [program] = programs([partial(refuse, x, 5.0), partial(refuse, y, 1.0), partial(halve, z)])
+    program()
+    assert (x[0], y[0], z[0]) == (1, 1, 4)
+    with pytest.raises(ValueError, match="too large"):
+        program()
+    assert x[0] == 2 and z[0] == 4  # what follows is not done
+
+
+@compiled
+def test_a_kernel_with_a_result_is_refused():
+    with pytest.raises(TypeError, match="answer returns float64"):
+        programs([partial(answer, np.zeros(1))])
+
+
+def test_without_the_jit_calls_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    calls = [partial(halve, np.zeros(1))] * 2
+    assert programs(calls) is calls
