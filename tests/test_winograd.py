@@ -140,6 +140,9 @@ def test_the_layer_chooses():
     assert [layer.tile(output) for output in ((1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (7, 8))] == [2, 2, 4, 4, 2, 4]
     assert "4×4" in layer.algorithm((16, 8, 8)) and "2×2" in layer.algorithm((16, 2, 2))
     assert fastbp.Conv2d(8, 16, 3).tile((10, 10)) == 0 and fastbp.Conv2d(8, 16, 3).tile((9, 9)) == 2
+    assert fastbp.Conv2d(4, 16, 3).tile((9, 9)) == 0
+    assert [fastbp.Conv2d(8, 16, 3).tile((3, 4), samples) for samples in (1, 2, 3)] == [0, 0, 2]  # 4, 8 and 12 tiles
+    assert fastbp.Conv2d(16, 16, 3).tile((10, 10), 1) == 2  # rows are shifted in the other case
     assert fastbp.Conv2d(16, 16, 3, stride=2).tile((9, 9)) == fastbp.Conv2d(16, 16, (3, 2)).tile((9, 9)) == 0
 
 

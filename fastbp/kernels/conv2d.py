@@ -14,9 +14,10 @@ tap is a contiguous vector. Outputs in the last KW − 1 columns of a row mix tw
     y[f, t] = Σ_k w[f, k] x[at[k] + t]      dw[f, k] = Σ_t dout[f, t] x[at[k] + t]
     dx[c, t] = Σ_{f,p,q} w[f, c, p, q] dout[f, t − p·PW − q]
 
-Unfolded, for any stride: `patches` (C·KH·KW, n·OH·OW) holds under each output of n images the inputs that its window sees,
+Unfolded, for any stride: the row of `patches` (n·OH·OW, C·KH·KW) for an output of n images holds the inputs that its window sees.
+So the layer is a linear one whose samples are the patches: with y and dout as `maps` (n·OH·OW, F),
 
-    y = w patches        dw = dout patchesᵀ        dx = wᵀ dout, folded back onto the images
+    y = patches wᵀ        dw = doutᵀ patches        dx = dout w, folded back onto the images
 """
 
 import numpy as np
@@ -25,7 +26,7 @@ from .jit import kernel, separate_kernel
 from .matmul import add_inner_product_at, inner_product, outer_product, outer_product_at
 
 SHIFTED_FROM = 100  # pixels of an output map from which rows are shifted; the sums over t of 8×8 maps are too short for the tiles
-COLUMNS = 384  # of patches, from as many images as it takes to fill the tiles: at most 3.5 MB for 256 channels and 3×3 filters
+PATCHES = 384  # at a time, from as many images as that takes: at most 3.5 MB for 256 channels and 3×3 filters
 
 
 # -- shifted rows ------------------------------------------------------------------------------------------------------
@@ -137,122 +138,108 @@ def shifted_backward_weight(dout, x, dw, before):
 
 
 @kernel
-def span(tap, before, stride, size, outputs):
-    """[first, last): the outputs i for which the input i·stride + tap − before lies in [0, size)"""
-    first = max(0, -((tap - before) // stride))
-    last = min(outputs, (size - 1 + before - tap) // stride + 1)
-    return min(first, outputs), max(last, 0)
+def padded_size(image_size, output_size, kernel_size, stride, before):
+    """(PH, PW) of the padded image: it holds the image and all windows"""
+    PH = max((output_size[0] - 1) * stride[0] + kernel_size[0], before[0] + image_size[0])
+    PW = max((output_size[1] - 1) * stride[1] + kernel_size[1], before[1] + image_size[1])
+    return PH, PW
 
 
 @separate_kernel
-def unfold(x, patches, first, kernel_size, stride, before, output_size):
-    """patches[(c, p, q), first + (i, j)] = x[c, i·sh + p − top, j·sw + q − left], 0 outside, for one image x (C, H, W)"""
-    (KH, KW), (OH, OW) = kernel_size, output_size
-    k = 0
-    for c in range(x.shape[0]):
-        for p in range(KH):
-            i0, i1 = span(p, before[0], stride[0], x.shape[1], OH)
-            for q in range(KW):
-                j0, j1 = span(q, before[1], stride[1], x.shape[2], OW)
-                patch = patches[k, first : first + OH * OW].reshape(OH, OW)
-                patch[:i0] = 0
-                patch[i1:] = 0
-                for i in range(i0, i1):
-                    patch[i, :j0] = 0
-                    patch[i, j1:] = 0
-                    # slices, not offsets: Numba would test each offset for being negative (1.5 to 3 times slower)
-                    pixels = x[c, i * stride[0] + p - before[0], j0 * stride[1] + q - before[1] :]
-                    row = patch[i, j0:j1]
-                    if stride[1] == 1:
-                        for j in range(row.size):
-                            row[j] = pixels[j]
-                    else:
-                        for j in range(row.size):
-                            row[j] = pixels[j * stride[1]]
-                k += 1
+def unfold(image, at, row, stride, output_size, patches):
+    """patches[(i, j), k] = image[i·sh·row + j·sw + at[k]] for a padded image with rows `row` long and the table of its taps
+
+    It is a gather, 0.7 ns a number; copies of the few neighbours that a row of a filter has would take longer."""
+    for i in range(output_size[0]):
+        for j in range(output_size[1]):
+            start, place = np.uint64(i * stride[0] * row + j * stride[1]), np.uint64((i * output_size[1] + j) * at.size)
+            for k in range(at.size):
+                patches[place + np.uint64(k)] = image[start + np.uint64(at[k])]
 
 
 @separate_kernel
-def fold(patches, first, x, kernel_size, stride, before, output_size):
-    """x[c, i·sh + p − top, j·sw + q − left] = Σ patches[(c, p, q), first + (i, j)]: the adjoint of `unfold`"""
-    (KH, KW), (OH, OW) = kernel_size, output_size
-    x[:] = 0
-    k = 0
-    for c in range(x.shape[0]):
-        for p in range(KH):
-            i0, i1 = span(p, before[0], stride[0], x.shape[1], OH)
-            for q in range(KW):
-                j0, j1 = span(q, before[1], stride[1], x.shape[2], OW)
-                patch = patches[k, first : first + OH * OW].reshape(OH, OW)
-                for i in range(i0, i1):
-                    pixels = x[c, i * stride[0] + p - before[0], j0 * stride[1] + q - before[1] :]
-                    row = patch[i, j0:j1]
-                    if stride[1] == 1:
-                        for j in range(row.size):
-                            pixels[j] += row[j]
-                    else:
-                        for j in range(row.size):
-                            pixels[j * stride[1]] += row[j]
-                k += 1
+def fold(patches, at, row, stride, output_size, image):
+    """image[i·sh·row + j·sw + at[k]] = Σ patches[(i, j), k]: the adjoint of `unfold`"""
+    image[:] = 0
+    for i in range(output_size[0]):
+        for j in range(output_size[1]):
+            start, place = np.uint64(i * stride[0] * row + j * stride[1]), np.uint64((i * output_size[1] + j) * at.size)
+            for k in range(at.size):
+                image[start + np.uint64(at[k])] += patches[place + np.uint64(k)]
 
 
 @separate_kernel
-def gather(dout, maps):
-    """maps[f, (n, i, j)] = dout[n, f, i, j], 0 in the columns of samples that dout has not"""
-    N, F, P = dout.shape[0], dout.shape[1], dout.shape[2] * dout.shape[3]
-    for f in range(F):
-        for n in range(N):
-            row, place = dout[n, f].reshape(-1), maps[f, n * P : (n + 1) * P]
+def to_rows(dout, maps):
+    """maps[(n, i, j), f] = dout[n, f, i, j]"""
+    N, F, P, G = dout.shape[0], dout.shape[1], dout.shape[2] * dout.shape[3], dout.reshape(-1)
+    for n in range(N):
+        for f in range(F):
+            start, place = np.uint64((n * F + f) * P), np.uint64(n * P * F + f)
             for t in range(P):
-                place[t] = row[t]
-        maps[f, N * P :] = 0
+                maps[place + np.uint64(t * F)] = G[start + np.uint64(t)]
 
 
 @kernel
 def unfolded_forward(x, w, b, y, stride, before):
     """y = b + w ⋆ x"""
-    (N, F, OH, OW), kernel_size, K = y.shape, w.shape[2:], w.size // w.shape[0]
-    P = OH * OW
-    group = max(1, min(N, COLUMNS // P))
-    patches, maps = np.empty((K, group * P), x.dtype), np.empty((F, group * P), x.dtype)
+    (N, F, OH, OW), C, (KH, KW), K = y.shape, x.shape[1], w.shape[2:], w.size // w.shape[0]
+    (PH, PW), P, Y = padded_size(x.shape[2:], (OH, OW), (KH, KW), stride, before), OH * OW, y.reshape(-1)
+    group = max(1, min(N, PATCHES // P))
+    at, image = np.empty(K, np.int64), np.zeros(C * PH * PW, x.dtype)
+    patches, maps = np.empty(group * P * K, x.dtype), np.empty(group * P * F, x.dtype)
+    taps(at, C, (KH, KW), (PH, PW), 0, PH * PW)
     for first in range(0, N, group):
         last = min(first + group, N)
         for n in range(first, last):
-            unfold(x[n], patches, (n - first) * P, kernel_size, stride, before, (OH, OW))
-        outer_product(w.reshape(-1), (K, 1), patches.reshape(-1), maps.reshape(-1), (F, group * P, K))
+            put(x[n], image, before[0] * PW + before[1], PH, PW)
+            unfold(image, at, PW, stride, (OH, OW), patches[(n - first) * P * K :])
+        inner_product(patches, w.reshape(-1), maps, ((last - first) * P, F, K))
         for n in range(first, last):
-            take(maps.reshape(-1)[(n - first) * P :], group * P, OW, y[n], b)
+            for f in range(F):
+                out, start = np.uint64((n * F + f) * P), np.uint64((n - first) * P * F + f)
+                bias = x.dtype.type(0) if b is None else b[f]
+                for t in range(P):
+                    Y[out + np.uint64(t)] = maps[start + np.uint64(t * F)] + bias
 
 
 @kernel
 def unfolded_backward_input(dout, w, dx, stride, before):
     """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w)"""
-    (N, F, OH, OW), kernel_size, K = dout.shape, w.shape[2:], w.size // w.shape[0]
-    P = OH * OW
-    group = max(1, min(N, COLUMNS // P))
-    patches, maps = np.empty((K, group * P), dout.dtype), np.empty((F, group * P), dout.dtype)
+    (N, F, OH, OW), C, (KH, KW), K = dout.shape, dx.shape[1], w.shape[2:], w.size // w.shape[0]
+    (PH, PW), P = padded_size(dx.shape[2:], (OH, OW), (KH, KW), stride, before), OH * OW
+    group = max(1, min(N, PATCHES // P))
+    at, image = np.empty(K, np.int64), np.empty(C * PH * PW, dx.dtype)
+    patches, maps = np.empty(group * P * K, dx.dtype), np.empty(group * P * F, dx.dtype)
+    taps(at, C, (KH, KW), (PH, PW), 0, PH * PW)
     for first in range(0, N, group):
-        gather(dout[first : first + group], maps)
-        outer_product(w.reshape(-1), (1, K), maps.reshape(-1), patches.reshape(-1), (K, group * P, F))
-        for n in range(first, min(first + group, N)):
-            fold(patches, (n - first) * P, dx[n], kernel_size, stride, before, (OH, OW))
+        last = min(first + group, N)
+        to_rows(dout[first:last], maps)
+        outer_product(maps, (F, 1), w.reshape(-1), patches, ((last - first) * P, K, F))
+        for n in range(first, last):
+            fold(patches[(n - first) * P * K :], at, PW, stride, (OH, OW), image)
+            take(image[before[0] * PW + before[1] :], PH * PW, PW, dx[n], None)
 
 
 @kernel
 def unfolded_backward_weight(dout, x, dw, stride, before):
     """dw[f, c, p, q] = Σ_{n,i,j} dout[n, f, i, j] · x[n, c, i·sh + p − top, j·sw + q − left]"""
-    (N, F, OH, OW), kernel_size, K = dout.shape, dw.shape[2:], dw.size // dw.shape[0]
-    P = OH * OW
-    group = max(1, min(N, COLUMNS // P))
-    patches, maps, part = np.empty((K, group * P), x.dtype), np.empty((F, group * P), x.dtype), np.empty(F * K, x.dtype)
-    sums = dw.reshape(-1)
+    (N, F, OH, OW), C, (KH, KW), K, sums = dout.shape, x.shape[1], dw.shape[2:], dw.size // dw.shape[0], dw.reshape(-1)
+    (PH, PW), P = padded_size(x.shape[2:], (OH, OW), (KH, KW), stride, before), OH * OW
+    group = max(1, min(N, PATCHES // P))
+    at, image, part = np.empty(K, np.int64), np.zeros(C * PH * PW, x.dtype), np.empty(F * K if group < N else 0, x.dtype)
+    patches, maps = np.empty(group * P * K, x.dtype), np.empty(group * P * F, x.dtype)
+    taps(at, C, (KH, KW), (PH, PW), 0, PH * PW)
     sums[:] = 0
-    patches[:] = 0
     for first in range(0, N, group):
-        gather(dout[first : first + group], maps)
-        for n in range(first, min(first + group, N)):
-            unfold(x[n], patches, (n - first) * P, kernel_size, stride, before, (OH, OW))
-        inner_product(maps.reshape(-1), patches.reshape(-1), part, (F, K, group * P))
+        last = min(first + group, N)
+        to_rows(dout[first:last], maps)
+        for n in range(first, last):
+            put(x[n], image, before[0] * PW + before[1], PH, PW)
+            unfold(image, at, PW, stride, (OH, OW), patches[(n - first) * P * K :])
+        if first == 0:
+            outer_product(maps, (1, F), patches, sums, (F, K, (last - first) * P))
+            continue
+        outer_product(maps, (1, F), patches, part, (F, K, (last - first) * P))
         for k in range(sums.size):
             sums[k] += part[k]
 

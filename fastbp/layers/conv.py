@@ -26,6 +26,10 @@ def pad(size: int, kernel: int, stride: int, padding: int | str) -> tuple[int, i
     return padding, 2 * padding
 
 
+FEW_TILES = 8  # of 2×2 outputs in a batch, for which it isn't worth it to bring the filters to Winograd's points: with 256→256
+# -- channels on 2×2, forward and both gradients take 1.2 ms for 4 samples, unfolded 0.9 ms; for 16 samples 2.6 and 2.9 ms
+
+
 class Conv2d(Layer):
     """Two-dimensional convolution of deep learning: the cross-correlation of the input with each filter.
 
@@ -100,13 +104,18 @@ class Conv2d(Layer):
         """Whether the kernels for shifted rows are faster than those that unfold, for outputs (OH, OW)."""
         return self.stride == (1, 1) and output[0] * output[1] >= conv2d.SHIFTED_FROM
 
-    def tile(self, output: tuple[int, int]) -> int:
-        """The side of Winograd's tiles for outputs (OH, OW), or 0 where other kernels are faster or the only ones."""
+    def tile(self, output: tuple[int, int], samples: int | None = None) -> int:
+        """The side of Winograd's tiles for outputs (OH, OW) of so many samples (None: many), or 0 where other kernels are faster
+        or the only ones."""
         # A whole step by tiles of 2 is 1.2 to 1.8 times as fast as one by shifted rows from 16 channels in and out on (8 images of
-        # 14×14; 0.9 to 1.4 of 28×28), 0.2 to 0.8 times below. Beside unfolding (8×8 and 4×4) it is 1.6 times as fast for 4→8
-        # channels, 5 times for 16→16. Tiles of 4 pay where they take fewer products: 36 for a tile in the place of 16.
-        least = 16 if self.shifts_rows(output) else 4
+        # 14×14; 0.9 to 1.4 of 28×28), 0.2 to 0.8 times below. Beside unfolding (8×8 and 4×4) it is 0.7 times as fast for 4→8
+        # channels, 1.1 to 1.3 times for 8→8, 2 times for 16→16. Tiles of 4 pay where they take fewer products: 36 for a tile in
+        # the place of 16.
+        least = 16 if self.shifts_rows(output) else 8
         if self.kernel_size != (3, 3) or self.stride != (1, 1) or min(self.in_channels, self.out_channels) < least:
+            return 0
+        tiles = -(-output[0] // 2) * -(-output[1] // 2)
+        if samples is not None and samples * tiles <= FEW_TILES and not self.shifts_rows(output):
             return 0
         products = {m: (m + 2) ** 2 * -(-output[0] // m) * -(-output[1] // m) for m in (2, self.winograd_tile)}
         return min(products, key=products.get)
@@ -114,7 +123,8 @@ class Conv2d(Layer):
     def algorithm(self, input_shape):
         output = self.geometry(tuple(input_shape[1:]))[1]
         if m := self.tile(output):
-            return f"Winograd's minimal filtering, tiles of {m}×{m} outputs: 3×3 filters, stride 1"
+            few = "" if self.tile(output, 1) else f"; unfolded patches for {FEW_TILES} tiles of 2×2 or fewer in a batch"
+            return f"Winograd's minimal filtering, tiles of {m}×{m} outputs: 3×3 filters, stride 1{few}"
         if self.shifts_rows(output):
             return "register tiles on shifted rows: stride 1, output of 100 pixels or more"
         why = "strides" if self.stride != (1, 1) else "output of fewer than 100 pixels"
@@ -130,7 +140,7 @@ class Conv2d(Layer):
     def prepare_calls(self, p):
         """The filters at the points of Winograd's tiles, where they are used"""
         p.before, output = self.geometry(p.x.shape[2:])
-        p.tile, p.shifted = self.tile(output), self.shifts_rows(output)
+        p.tile, p.shifted = self.tile(output, len(p.x)), self.shifts_rows(output)
         if p.tile:
             p.u = np.zeros(((p.tile + 2) ** 2, winograd.filter_size(self.in_channels, self.out_channels)), p.x.dtype)
             yield partial(winograd.winograd_filters, self.weight.value, p.u)
