@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from layer_cases import values
 
 import fastbp
-from fastbp.layers.fused import ConvReLUPool
+from fastbp.layers.fused import ConvReLUPool, NormReLUPool
 
 pytestmark = pytest.mark.vectors
 
@@ -27,7 +27,7 @@ def networks(draw):
             bias=draw(st.booleans()),
         )  # fmt: skip
         layers.append(conv)
-        layers += [fastbp.BatchNorm2d(conv.out_channels)] * draw(st.sampled_from([0, 0, 1]))
+        layers += [fastbp.BatchNorm2d(conv.out_channels)] * draw(st.integers(0, 1))
         layers += [draw(st.sampled_from([fastbp.ReLU, fastbp.ReLU, fastbp.Tanh]))()]
         pools = [fastbp.MaxPool2d(2), fastbp.MaxPool2d(2), fastbp.MaxPool2d(3, 2, 1), fastbp.AvgPool2d(2)]
         layers.append(draw(st.sampled_from(pools)))
@@ -59,9 +59,11 @@ def compare_plan_and_layers(case, batch, seed, need_dx):
     network, shape = case
     if batch == 0 and any(isinstance(layer, fastbp.BatchNorm2d) for layer in network.layers):
         batch = 2
-    other, rng = copy.deepcopy(network), np.random.default_rng(seed)
-    x = rng.normal(size=(batch, *shape))
-    plan = network.plan(shape)
+    rng = np.random.default_rng(seed)
+    for layer in network.layers:
+        if isinstance(layer, fastbp.BatchNorm2d):  # channels with negative factors, and without one
+            layer.gamma.value, layer.beta.value = rng.integers(-2, 3, layer.num_features), rng.normal(size=layer.num_features)
+    other, plan, x = copy.deepcopy(network), network.plan(shape), rng.normal(size=(batch, *shape))
     for _ in range(2):  # the second pass has other dropout masks and running statistics
         y, expected = plan.forward(x, training=True), other.forward(x, training=True)
         np.testing.assert_allclose(y, expected, atol=1e-11)
@@ -135,6 +137,103 @@ def test_a_broken_sandwich_is_rejected(bug, monkeypatch):
     assert not fastbp.check_gradients(sandwich, x).passed
 
 
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(2, 9), st.integers(2, 40), st.booleans(), st.data())
+def test_norm_relu_pool(N, C, H, W, training, data):
+    """Against the three layers, and the oracle; small whole numbers have ties, a gamma of 0 has nothing else."""
+    rng, shape = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), (N, C, H, W)
+    norm = fastbp.BatchNorm2d(C, momentum=0.3).astype(np.float64)
+    norm.gamma.value, norm.beta.value = rng.integers(-2, 3, C), rng.normal(size=C)
+    norm.state.update(running_mean=rng.normal(size=C), running_var=rng.uniform(1, 2, C))
+    layers = copy.deepcopy((norm, fastbp.ReLU(), fastbp.MaxPool2d(2)))
+    assert NormReLUPool.fits(layers, shape[1:])
+    x = rng.integers(-1, 2, shape) * 1.0 if data.draw(st.booleans()) else rng.normal(3, 2, shape)
+    y = x
+    for layer in layers:
+        y = layer.forward(y, training)
+    dx = dout = rng.normal(size=y.shape)
+    for layer in reversed(layers):
+        dx = layer.backward(dx)
+    sandwich = NormReLUPool(norm)
+    assert sandwich.output_shape(shape[1:]) == y.shape[1:]
+    np.testing.assert_allclose(sandwich.forward(x, training), y, atol=1e-12)
+    statistics = (layers[0].state["running_mean"], layers[0].state["running_var"])
+    np.testing.assert_allclose((norm.state["running_mean"], norm.state["running_var"]), statistics, atol=1e-13)
+    if training:
+        maps = naive.batch_norm_training(x, norm.gamma.value, norm.beta.value, norm.eps)[0]
+    else:
+        maps = naive.batch_norm_evaluation(x, norm.gamma.value, norm.beta.value, *statistics, norm.eps)
+    np.testing.assert_allclose(y, naive.max_pool2d(naive.relu(maps), (2, 2), (2, 2))[0], atol=1e-11)
+    for need_dx in (True, False, True):
+        norm.gamma.grad, norm.beta.grad = np.full((2, C), 7.0)
+        got = sandwich.backward(dout, need_dx)
+        np.testing.assert_allclose(got, dx, atol=1e-11) if need_dx else None
+        for parameter, other in zip(norm.parameters, layers[0].parameters, strict=True):
+            np.testing.assert_allclose(parameter.grad, other.grad, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("training", [False, True])
+def test_norm_relu_pool_by_channels(dtype, training):
+    """Parts write their channels alone, and the same as the whole."""
+    rng, norm, shape = np.random.default_rng(0), fastbp.BatchNorm2d(6).astype(dtype), (3, 6, 11, 23)
+    norm.gamma.value, norm.beta.value = rng.normal(size=(2, 6))
+    x, sandwich = rng.normal(1, 2, shape).astype(dtype), NormReLUPool(norm)
+    x[1, 4, 2, 2] = np.nan
+    results = []
+    for cuts in ([(0, 6)], [(0, 1), (1, 3)], [(3, 6), (0, 0)]):
+        norm.gamma.grad, norm.beta.grad, norm.state["running_mean"], norm.state["running_var"] = np.full((4, 6), 1)
+        y, dx = np.full((3, 6, 5, 11), 7, dtype), np.full(shape, 7, dtype)
+        whole = fastbp.layers.base.Pass(x, y, training)
+        fastbp.layers.base.run(sandwich.prepare_calls(whole))
+        whole.dout, whole.dx = np.random.default_rng(1).normal(size=y.shape).astype(dtype), dx
+        for part in (whole.of_channels(*cut) for cut in cuts):
+            for calls in (sandwich.forward_calls, sandwich.parameter_calls, sandwich.input_calls):
+                fastbp.layers.base.run(calls(part))
+        sums = norm.gamma.grad, norm.beta.grad, norm.state["running_mean"], norm.state["running_var"]
+        results.append((y.swapaxes(0, 1), dx.swapaxes(0, 1), *map(np.copy, sums)))
+    for whole, low, high in zip(*results, strict=True):
+        assert np.array_equal(low[:3], whole[:3]) and np.array_equal(high[3:], whole[3:], equal_nan=True)
+        for untouched in (low[3:], high[:3]):
+            assert np.isin(untouched, (1, 7)).all()
+    y, dx, dgamma = results[0][:3]
+    assert np.isnan(y[4]).any() and np.isfinite(np.delete(y, 4, 0)).all() and np.isfinite(np.delete(dx, 4, 0)).all()
+    assert np.isnan(dgamma[4]) and np.isfinite(np.delete(dgamma, 4)).all()
+
+
+@pytest.mark.parametrize("bug", ["sign", "not divided", "one element", None])
+def test_norm_relu_pool_against_finite_differences(bug, monkeypatch):
+    correct = NormReLUPool.backward
+
+    def broken(self, dout, need_dx=True, out=None):
+        dx = correct(self, dout, need_dx, out)
+        if bug == "sign":
+            self.norm.gamma.grad *= -1
+        elif bug == "not divided":
+            dx *= 2
+        elif bug == "one element":
+            dx.flat[np.flatnonzero(dx)[0]] *= 1.01
+        return dx
+
+    monkeypatch.setattr(NormReLUPool, "backward", broken)
+    sandwich, rng = NormReLUPool(fastbp.BatchNorm2d(3).astype(np.float64)), np.random.default_rng(0)
+    sandwich.norm.gamma.value, sandwich.norm.beta.value = [1.5, -0.5, 0.7], [0.3, 0.2, -0.1]
+    assert fastbp.check_gradients(sandwich, rng.normal(size=(3, 3, 5, 6))).passed == (bug is None)
+
+
+def test_a_replaced_method_keeps_layers_out_of_a_sandwich():
+    for kind in (fastbp.Conv2d(1, 2, 3), fastbp.BatchNorm2d(1)):
+        layers, x = [kind, fastbp.ReLU(), fastbp.MaxPool2d(2)], np.ones((2, 1, 20, 20), np.float32)
+        for layer in layers:
+            network = fastbp.Sequential(*copy.deepcopy(layers))
+            assert len(network.plan((1, 20, 20)).stages) == 1
+            mine = network.layers[layers.index(layer)]
+            mine.forward = lambda x, training=False, out=None, shape=mine.output_shape: np.zeros(
+                (len(x), *shape(x.shape[1:])), np.float32
+            )
+            assert len(network.plan((1, 20, 20)).stages) == 3
+            np.testing.assert_allclose(network.plan((1, 20, 20)).forward(x), network.forward(x), atol=1e-6)
+
+
 def test_nan_passes_through_a_sandwich():
     conv, x = fastbp.Conv2d(1, 2, 3), np.zeros((1, 1, 12, 12), np.float32)
     x[0, 0, 5, 5] = np.nan
@@ -147,6 +246,12 @@ def test_nan_passes_through_a_sandwich():
 def test_sandwiches_are_made_where_they_fit():
     stages = fastbp.models.cnn().plan((1, 28, 28)).stages
     assert [type(stage).__name__ for stage in stages] == ["ConvReLUPool", "Flatten", "Linear", "ReLU", "Linear"]
+    stages = fastbp.models.cnn(batch_norm=True, dropout=0.5).plan((1, 28, 28)).stages
+    kinds = ["Conv2d", "NormReLUPool", "Dropout", "Flatten", "Linear", "ReLU", "Linear"]
+    assert [type(stage).__name__ for stage in stages] == kinds
+    for pool in (fastbp.MaxPool2d(2, 1), fastbp.MaxPool2d(3, 2), fastbp.MaxPool2d(2, 2, 1), fastbp.AvgPool2d(2)):
+        network = fastbp.Sequential(fastbp.BatchNorm2d(2), fastbp.ReLU(), pool)
+        assert len(network.plan((2, 9, 9)).stages) == 3
     strided = fastbp.Sequential(fastbp.Conv2d(1, 2, 3, stride=2), fastbp.ReLU(), fastbp.MaxPool2d(2))
     assert [type(stage).__name__ for stage in strided.plan((1, 40, 40)).stages] == ["Conv2d", "ReLU", "MaxPool2d"]
 

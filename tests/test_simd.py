@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbp.kernels import matmul, plain, pool2d, simd
+from fastbp.kernels import matmul, norm_relu_pool, plain, pool2d, simd
 from fastbp.kernels.jit import kernel
 
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -175,6 +175,28 @@ def test_pooled_pairs(dtype, seed, columns, kind):
     plain.pool_pairs(x.reshape(-1), 0, W, expected, numbers, 0, 0, W, columns)
     np.testing.assert_array_equal(y.reshape(-1), expected)
     assert np.array_equal(argmax.reshape(-1), numbers)
+
+
+@given(dtypes, seeds, st.integers(1, 40), st.sampled_from(["ties", "random", "nan"]))
+def test_pooled_normalised(dtype, seed, columns, kind):
+    """Three rows: the last belongs to no window."""
+    rng = np.random.default_rng(seed)
+    W = 2 * columns + seed % 2
+    x = (rng.integers(0, 2, (3, W)) if kind == "ties" else rng.normal(size=(3, W))).astype(dtype)
+    if kind == "nan":
+        x[rng.random((3, W)) < 0.2] = np.nan
+    middle, scale, shift = affine = tuple(rng.integers(-3, 4, 3).astype(dtype))  # exact for ties; the scale may be 0 or negative
+    maps, shape = np.broadcast_to(x, (2, 2, 3, W)).copy(), (2, 2, 1, columns)
+    y, chosen, argmax = np.full(shape, 7, dtype), np.full(shape, 7, dtype), np.full(shape, -1, np.int32)
+    gamma, beta, *batch = (np.array([0, number], dtype) for number in (scale, shift, middle, 1))
+    norm_relu_pool.norm_relu_pool_forward(maps, gamma, beta, tuple(batch), y, chosen, argmax, (1, 2))
+    assert (y[:, 0] == 7).all() and (chosen[:, 0] == 7).all() and (argmax[:, 0] == -1).all()
+    expected, at_maxima, numbers = np.empty(columns, dtype), np.empty(columns, dtype), np.empty(columns, np.int32)
+    plain.pool_normalised(x.reshape(-1), 0, W, affine, expected, at_maxima, numbers, 0, 0, W, columns)
+    for n in range(2):
+        np.testing.assert_allclose(y[n, 1, 0], expected, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-14)
+        np.testing.assert_array_equal(chosen[n, 1, 0], at_maxima)
+        assert np.array_equal(argmax[n, 1, 0], numbers)
 
 
 @pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="compiles for other processors")

@@ -4,10 +4,11 @@ from functools import partial
 
 import numpy as np
 
-from ..kernels import conv_relu_pool
+from ..kernels import conv_relu_pool, norm_relu_pool
 from .activations import ReLU
 from .base import Layer
 from .conv import Conv2d
+from .norm import BatchNorm2d
 from .pool import MaxPool2d
 
 
@@ -26,15 +27,13 @@ class ConvReLUPool(Layer):
     @staticmethod
     def fits(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> bool:
         """Do these three layers, of this input, make the sandwich?"""
-        if [type(layer) for layer in layers] != [Conv2d, ReLU, MaxPool2d]:
+        if not pools_pairs(layers, Conv2d):
             return False
-        conv, _, pool = layers
-        output = conv.output_shape(input_shape)[1:]
-        plain = pool.kernel_size == pool.stride == (2, 2) and pool.padding == (0, 0)
+        conv, output = layers[0], layers[0].output_shape(input_shape)[1:]
         # From 32 channels in and out on, Winograd's kernels and the three layers are faster: 128 ms for a step of cifar-8conv at
         # batch 64 where 32→64 channels on 16×16 are not fused, 136 ms where they are.
         many = conv.tile(output) and min(conv.in_channels, conv.out_channels) >= 32
-        return plain and min(output) >= 2 and conv.shifts_rows(output) and not many
+        return min(output) >= 2 and conv.shifts_rows(output) and not many
 
     def algorithm(self, input_shape):
         return "one pass, register tiles on shifted rows; weight gradient over the pooled pixels alone"
@@ -70,13 +69,78 @@ class ConvReLUPool(Layer):
         return (F, OH // 2, OW // 2)
 
 
+class NormReLUPool(Layer):
+    """BatchNorm2d, ReLU and 2×2 MaxPool2d, on the batch norm's own parameters and state.
+
+    x (N, C, H, W) · y (N, C, H // 2, W // 2)
+    """
+
+    mixes_samples = True
+
+    def __init__(self, norm: BatchNorm2d):
+        super().__init__()
+        self.norm, self.parameters, self.dtype, self.num_features = norm, norm.parameters, norm.dtype, norm.num_features
+
+    @staticmethod
+    def fits(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> bool:
+        """Do these three layers, of this input, make the sandwich?"""
+        return pools_pairs(layers, BatchNorm2d) and min(layers[0].output_shape(input_shape)[1:]) >= 2
+
+    def algorithm(self, input_shape):
+        return "one pass, vectors of 2×2 windows; parameters' gradients over the pooled pixels alone"
+
+    def accept(self, x):
+        return self.norm.accept(x)
+
+    def prepare_calls(self, p):
+        p.argmax, p.chosen = np.empty(p.y.shape, np.int32), np.empty(p.y.shape, p.y.dtype)
+        return self.norm.prepare_calls(p)
+
+    def forward_calls(self, p):
+        """y = max(0, the maximum of each window of gamma · x̂ + beta)"""
+        gamma, beta, channels = self.norm.gamma.value, self.norm.beta.value, p.channels or (0, self.num_features)
+        yield from self.norm.statistics_calls(p)
+        batch, kernel = (p.mean, p.inv_std), norm_relu_pool.norm_relu_pool_forward
+        yield partial(kernel, p.x, gamma, beta, batch, p.y, p.chosen, p.argmax, channels)
+
+    def parameter_calls(self, p, rows=None):
+        """dgamma and dbeta, from the pixels that have a gradient"""
+        sums, channels = (self.norm.gamma.grad, self.norm.beta.grad), p.channels or (0, self.num_features)
+        kernel = norm_relu_pool.norm_relu_pool_backward_parameters
+        yield partial(kernel, p.dout, p.y, p.chosen, (p.mean, p.inv_std), *sums, channels)
+
+    def input_calls(self, p):
+        """dx, through the mean and the variance too where they are the batch's own"""
+        gamma, beta, channels = self.norm.gamma, self.norm.beta, p.channels or (0, self.num_features)
+        batch, parameters = (p.mean, p.inv_std), (gamma.value, gamma.grad, beta.grad)
+        kernel = norm_relu_pool.norm_relu_pool_backward_input
+        yield partial(kernel, p.dout, p.x, p.y, p.argmax, batch, parameters, p.dx, channels, p.training)
+
+    def __repr__(self) -> str:
+        return f"{self.norm!r} + ReLU() + MaxPool2d(2)"
+
+    def output_shape(self, input_shape):
+        C, H, W = self.norm.output_shape(input_shape)
+        return (C, H // 2, W // 2)
+
+
+def pools_pairs(layers: tuple[Layer, ...], first: type[Layer]) -> bool:
+    """Are these a layer of the kind `first`, ReLU and 2×2 pooling, whose methods are the package's own?"""
+    if [type(layer) for layer in layers] != [first, ReLU, MaxPool2d]:
+        return False
+    changed = any(callable(getattr(type(layer), name, None)) for layer in layers for name in vars(layer))
+    pool = layers[2]
+    return pool.kernel_size == pool.stride == (2, 2) and pool.padding == (0, 0) and not changed
+
+
 def sandwiches(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> list[Layer]:
     """The layers with each group that makes a sandwich for this input replaced by it."""
     stages, at, shape = [], 0, tuple(input_shape)
     while at < len(layers):
         stage, taken = layers[at], 1
-        if ConvReLUPool.fits(layers[at : at + 3], shape):
-            stage, taken = ConvReLUPool(layers[at]), 3
+        for sandwich in (ConvReLUPool, NormReLUPool):
+            if sandwich.fits(layers[at : at + 3], shape):
+                stage, taken = sandwich(layers[at]), 3
         stages.append(stage)
         shape, at = stage.output_shape(shape), at + taken
     return stages

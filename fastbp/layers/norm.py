@@ -51,12 +51,17 @@ class BatchNorm(Layer):
         elif p.x.size == 0:
             raise ValueError(f"{type(self).__name__}: the mean of an empty batch {p.x.shape} is not defined in training")
 
-    def forward_calls(self, p):
-        """y = gamma · x̂ + beta"""
-        x, y, channels = self._planes(p.x), self._planes(p.y), p.channels or (0, self.num_features)
+    def statistics_calls(self, p):
+        """In training the batch's mean and 1 / √(var + eps), and the running statistics"""
         if p.training:
             running, settings = (self.state["running_mean"], self.state["running_var"]), (self.eps, self.momentum)
+            x, channels = self._planes(p.x), p.channels or (0, self.num_features)
             yield partial(norm.batch_norm_statistics, x, p.mean, p.inv_std, *running, settings, channels)
+
+    def forward_calls(self, p):
+        """y = gamma · x̂ + beta"""
+        yield from self.statistics_calls(p)
+        x, y, channels = self._planes(p.x), self._planes(p.y), p.channels or (0, self.num_features)
         yield partial(norm.batch_norm_forward, x, self.gamma.value, self.beta.value, p.mean, p.inv_std, y, channels, p.relu)
 
     def parameter_calls(self, p, rows=None):

@@ -10,10 +10,7 @@ from .emitter import I32, I64, Emitter
 @intrinsic
 def pool_pairs(typingctx, x, top, low, y, argmax, out, first, width, columns):
     """y[out + j] = the first maximum of x[top + 2j], x[top + 2j + 1], x[low + 2j], x[low + 2j + 1] for j < columns, and
-    argmax[out + j] its number: first + 2j, first + 2j + 1, or `width` more. A NaN is a maximum.
-
-    Even and odd pixels of two vectors are shuffled apart; comparing and choosing is done for all lanes at once, where branches on
-    random data would be mispredicted every second time."""
+    argmax[out + j] its number: first + 2j, first + 2j + 1, or `width` more. A NaN is a maximum. y is not x."""
     i64 = types.int64
     signature = types.void(x, i64, i64, y, argmax, i64, i64, i64, i64)
 
@@ -21,50 +18,103 @@ def pool_pairs(typingctx, x, top, low, y, argmax, out, first, width, columns):
         e = Emitter(context, builder, signature.args[0].dtype)
         X, Y, AT = (e.data(signature.args[i], arguments[i]) for i in (0, 3, 4))
         _, top, low, _, _, out, first, width, columns = arguments
-        L = e.lanes
-        whole_numbers = ir.VectorType(I32, L)
-        even, odd = (ir.Constant(whole_numbers, list(range(start, 2 * L, 2))) for start in (0, 1))
-        counting = ir.Constant(whole_numbers, list(range(0, 2 * L, 2)))
 
-        def step(j, left):
-            """The columns from j on: all lanes, or `left` of them"""
-            masks = (None, None)
-            if left is not None:
-                pixels = builder.mul(left, I64(2))
-                masks = (e.first(pixels), e.first(builder.sub(pixels, I64(L))))
-            candidates = []
-            for row in (top, low):
-                pair = [e.load(X, e.at(row, (j, I64(2)), I64(h * L)), mask) for h, mask in enumerate(masks)]
-                candidates += [builder.shuffle_vector(*pair, lanes) for lanes in (even, odd)]
-            steps = [I64(0), I64(1), width, builder.add(width, I64(1))]
-            best, number = candidates[0], e.repeat(I32(0))
-            for candidate, step in zip(candidates[1:], steps[1:], strict=True):
-                larger, nan = builder.fcmp_ordered(">", candidate, best), builder.fcmp_unordered("uno", candidate, candidate)
-                take = builder.or_(larger, nan)
-                best = builder.select(take, candidate, best)
-                number = builder.select(take, e.repeat(builder.trunc(step, I32)), number)
-            start = e.repeat(builder.trunc(e.at(first, (j, I64(2))), I32))
-            number = builder.add(builder.add(number, start), counting)
-            where, last = e.at(out, j), None if left is None else e.first(left)
-            e.store(best, Y, where, last)
-            place = builder.bitcast(builder.gep(AT, [where]), whole_numbers.as_pointer())
-            if last is None:
-                builder.store(number, place).align = 4
-            else:
-                kinds = [whole_numbers, place.type, I32, last.type]
-                function = ir.FunctionType(ir.VoidType(), kinds)
-                store = cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.store.v{L}i32.p0")
-                builder.call(store, [number, place, I32(4), last])
+        def step(j, columns_left):
+            best, number, _ = first_maximum(e, X, (top, low), width, j, columns_left)
+            store_maximum(e, best, Y, number, AT, (out, first, j), columns_left)
 
-        full = builder.sdiv(columns, I64(L))
-        with cgutils.for_range(builder, full, intp=I64) as loop:
-            step(builder.mul(loop.index, I64(L)), None)
-        done = builder.mul(full, I64(L))
-        with builder.if_then(builder.icmp_signed("<", done, columns)):
-            step(done, builder.sub(columns, done))
+        each_vector(e, columns, step)
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@intrinsic
+def pool_normalised(typingctx, x, top, low, affine, y, chosen, argmax, out, first, width, columns):
+    """`pool_pairs` of (x − middle) · scale + shift, affine = (middle, scale, shift), with max(0, maximum) in y[out + j] and the
+    maximum's x in chosen[out + j]"""
+    i64 = types.int64
+    signature = types.void(x, i64, i64, affine, y, chosen, argmax, i64, i64, i64, i64)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        X, Y, CHOSEN, AT = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 5, 6))
+        _, top, low, affine, _, _, _, out, first, width, columns = arguments
+        middle, scale, shift = (e.repeat(number) for number in cgutils.unpack_tuple(builder, affine, 3))
+
+        def step(j, columns_left):
+            def normalised(pixels):
+                return e.multiply_add(builder.fsub(pixels, middle), scale, shift)
+
+            best, number, x = first_maximum(e, X, (top, low), width, j, columns_left, normalised)
+            best = builder.select(builder.fcmp_ordered("<=", best, e.zero()), e.zero(), best)
+            store_maximum(e, best, Y, number, AT, (out, first, j), columns_left)
+            e.store(x, CHOSEN, e.at(out, j), columns_left and e.first(columns_left))
+
+        each_vector(e, columns, step)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def each_vector(e, columns, step):
+    """step(j, None) for the vectors of columns from each j on, the last of which ends with the last column and may do some again;
+    step(0, columns) where there are fewer columns than lanes.
+
+    A masked store takes some 20 cycles on a Zen processor: TODO."""
+    builder, L = e.builder, I64(e.lanes)
+    with builder.if_else(builder.icmp_signed(">=", columns, L)) as (wide, narrow):
+        with wide:
+            last = builder.sub(columns, L)
+            count = builder.sdiv(builder.add(columns, I64(e.lanes - 1)), L)
+            with cgutils.for_range(builder, count, intp=I64) as loop:
+                j = builder.mul(loop.index, L)
+                step(builder.select(builder.icmp_signed("<", j, last), j, last), None)
+        with narrow, builder.if_then(builder.icmp_signed(">", columns, I64(0))):
+            step(I64(0), columns)
+
+
+def first_maximum(e, X, rows, width, j, left, function=None):
+    """(the maxima of function(x), or of x, in the windows from column j on, their numbers counted from their windows, their x)
+
+    Even and odd pixels of two vectors are shuffled apart; comparing and choosing is done for all lanes at once, where branches on
+    random data would be mispredicted every second time."""
+    builder, L = e.builder, e.lanes
+    masks = (None, None)
+    if left is not None:
+        pixels = builder.mul(left, I64(2))
+        masks = (e.first(pixels), e.first(builder.sub(pixels, I64(L))))
+    candidates = []
+    for row in rows:
+        pair = [e.load(X, e.at(row, (j, I64(2)), I64(h * L)), mask) for h, mask in enumerate(masks)]
+        candidates += [e.shuffle(*pair, range(start, 2 * L, 2)) for start in (0, 1)]
+    steps = [I64(0), I64(1), width, builder.add(width, I64(1))]
+    x = candidates[0]
+    best, number = function(x) if function else x, e.repeat(I32(0))
+    for candidate, step in zip(candidates[1:], steps[1:], strict=True):
+        value = function(candidate) if function else candidate
+        larger, nan = builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value)
+        take = builder.or_(larger, nan)
+        best, x = builder.select(take, value, best), builder.select(take, candidate, x)
+        number = builder.select(take, e.repeat(builder.trunc(step, I32)), number)
+    return best, number, x
+
+
+def store_maximum(e, best, Y, number, AT, places, left):
+    """The maxima into Y, their numbers, counted from `first`, into AT; places = (out, first, j)"""
+    builder, (out, first, j) = e.builder, places
+    kind = number.type
+    start = e.repeat(builder.trunc(e.at(first, (j, I64(2))), I32))
+    number = builder.add(builder.add(number, start), ir.Constant(kind, list(range(0, 2 * e.lanes, 2))))
+    where, mask = e.at(out, j), left and e.first(left)
+    e.store(best, Y, where, mask)
+    place = builder.bitcast(builder.gep(AT, [where]), kind.as_pointer())
+    if mask is None:
+        builder.store(number, place).align = 4
+    else:
+        function = ir.FunctionType(ir.VoidType(), [kind, place.type, I32, mask.type])
+        store = cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.store.v{e.lanes}i32.p0")
+        builder.call(store, [number, place, I32(4), mask])
 
 
 SPARSE_ROWS = 12  # accumulators of add_weighted_rows; with the repeated number and the loads they fill the registers

@@ -1,0 +1,78 @@
+"""Batch normalisation, ReLU and 2×2 max pooling in one pass; neither the normalised maps nor their gradient reach memory.
+
+x, dx (N, C, H, W) · y, dout, chosen (N, C, H // 2, W // 2) · argmax int32 like y · mean, inv_std and the rest as in norm.py
+
+    y = max(0, the maximum of each window of gamma · x̂ + beta),   x̂ = (x − mean) · inv_std
+
+chosen holds each window's x at its first maximum, argmax that pixel's number h·W + w. No other pixel has a gradient from above, and
+none where ReLU is flat, so with g = dout where y > 0 and 0 elsewhere,
+
+    dgamma[c] = Σ g · x̂(chosen),   dbeta[c] = Σ g       over the windows, a quarter of the pixels
+    dx = gamma · inv_std · (g at argmax − (dbeta + x̂ · dgamma) / (N·H·W))
+
+Every kernel does the channels (first, last) and leaves the others alone.
+"""
+
+import numpy as np
+
+from . import simd
+from .jit import kernel
+
+
+@kernel
+def norm_relu_pool_forward(x, gamma, beta, batch, y, chosen, argmax, channels):
+    """y, chosen and argmax; batch = (mean, inv_std)"""
+    (N, C, H, W), (OH, OW), (mean, inv_std) = x.shape, y.shape[2:], batch
+    pixels, maxima, at_maxima, numbers = x.reshape(-1), y.reshape(-1), chosen.reshape(-1), argmax.reshape(-1)
+    for n in range(N):
+        for c in range(channels[0], channels[1]):
+            affine, m = (mean[c], gamma[c] * inv_std[c], beta[c]), n * C + c
+            for i in range(OH):
+                top, out = (m * H + 2 * i) * W, (m * OH + i) * OW
+                simd.pool_normalised(pixels, top, top + W, affine, maxima, at_maxima, numbers, out, 2 * i * W, W, OW)
+
+
+@kernel
+def norm_relu_pool_backward_parameters(dout, y, chosen, batch, dgamma, dbeta, channels):
+    """dgamma[c] = Σ g · x̂(chosen),   dbeta[c] = Σ g,   batch = (mean, inv_std)"""
+    (N, C), M, (mean, inv_std), (first, last), zero = y.shape[:2], y.shape[2] * y.shape[3], batch, channels, y.dtype.type(0)
+    X, Y, G = chosen.reshape(-1), y.reshape(-1), dout.reshape(-1)
+    dgamma[first:last] = 0
+    dbeta[first:last] = 0
+    for n in range(N):
+        for c in range(first, last):
+            start, middle, with_x, alone = (n * C + c) * M, mean[c], zero, zero
+            source, above, at_maxima = G[start : start + M], Y[start : start + M], X[start : start + M]
+            for m in range(M):
+                g = zero if above[m] <= zero else source[m]
+                with_x += g * (at_maxima[m] - middle)
+                alone += g
+            dgamma[c] += with_x * inv_std[c]
+            dbeta[c] += alone
+
+
+@kernel
+def norm_relu_pool_backward_input(dout, x, y, argmax, batch, parameters, dx, channels, training):
+    """dx; mean and variance move with x in training alone. batch = (mean, inv_std), parameters = (gamma, dgamma, dbeta)
+
+    A plane is written as if no window had a gradient, which is a loop of vectors, and the windows' gradients are added to it while
+    it is in the first cache."""
+    (N, C, H, W), M, (mean, inv_std), (gamma, dgamma, dbeta) = x.shape, y.shape[2] * y.shape[3], batch, parameters
+    zero, count = x.dtype.type(0), x.dtype.type(N * H * W)
+    X, DX, Y, G, AT = x.reshape(-1), dx.reshape(-1), y.reshape(-1), dout.reshape(-1), argmax.reshape(-1)
+    for n in range(N):
+        for c in range(channels[0], channels[1]):
+            plane, start, scale = (n * C + c) * H * W, (n * C + c) * M, gamma[c] * inv_std[c]
+            pixels, out = X[plane : plane + H * W], DX[plane : plane + H * W]
+            if training:
+                slope = -scale * dgamma[c] * inv_std[c] / count
+                middle, shift = mean[c], -scale * dbeta[c] / count
+                for m in range(H * W):
+                    out[m] = (pixels[m] - middle) * slope + shift
+            else:
+                for m in range(H * W):
+                    out[m] = zero
+            source, above, numbers = G[start : start + M], Y[start : start + M], AT[start : start + M]
+            for m in range(M):  # TODO
+                g = scale * source[m]
+                out[np.uint64(numbers[m])] += zero if above[m] <= zero else g
