@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numba import config
 
-from fastbp.kernels import linear, norm
+from fastbp.kernels import conv2d, linear, norm
 
 pytestmark = pytest.mark.vectors
 
@@ -42,6 +42,28 @@ def test_parts_of_linear_gradients(dtype):
         np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14)
         if not config.DISABLE_JIT:  # NumPy's sums follow the shapes
             assert np.array_equal(parts, whole)
+
+
+@dtypes
+@pytest.mark.parametrize(("C", "image", "kernel_size", "before", "after"), [
+    (1, (28, 28), (7, 7), (0, 0), (0, 0)), (2, (13, 14), (3, 7), (1, 2), (1, 4)), (3, (12, 29), (5, 5), (2, 2), (2, 2)),
+    (2, (12, 16), (1, 9), (0, 8), (0, 8)), (2, (14, 30), (3, 3), (1, 1), (1, 1)), (1, (20, 1), (2, 9), (0, 3), (1, 12)),
+])  # fmt: skip
+def test_rows_shifted_on_one_image_and_on_copies(dtype, C, image, kernel_size, before, after):
+    rng, F, tight = np.random.default_rng(5), 5, 1e-4 if dtype == np.float32 else 1e-12
+    x, w, b = (rng.normal(size=shape).astype(dtype) for shape in [(2, C, *image), (F, C, *kernel_size), (F,)])
+    padding = tuple(zip(before, after, strict=True))
+    expected = naive.conv2d(x, w, b, (1, 1), padding)
+    y, dw, padded = np.empty(expected.shape, dtype), np.empty_like(w), np.pad(x, ((0, 0), (0, 0), *padding)).astype(np.float64)
+    conv2d.shifted_forward(x, w, b, y, before)
+    np.testing.assert_allclose(y, expected, atol=tight)
+    conv2d.shifted_forward(x, w, None, y, before)
+    np.testing.assert_allclose(y + b[:, None, None], expected, atol=tight)
+    dout = rng.normal(size=y.shape).astype(dtype)
+    conv2d.shifted_backward_weight(dout, x, dw, before)
+    for p, q in np.ndindex(*kernel_size):
+        seen = padded[:, :, p : p + y.shape[2], q : q + y.shape[3]]
+        np.testing.assert_allclose(dw[:, :, p, q], np.einsum("nfij,ncij->fc", dout, seen), atol=tight)
 
 
 @dtypes

@@ -162,6 +162,20 @@ def test_products_that_are_copied_or_taken_in_blocks(M, N, K):
     np.testing.assert_allclose(d, a @ b, atol=1e-11)
 
 
+@kernel
+def copy_row(*arguments):
+    simd.copy_row(*arguments)
+
+
+@given(dtypes, st.integers(0, 40), st.integers(0, 3), st.integers(0, 3))
+def test_copied_rows(dtype, columns, start, to):
+    x, y, add = np.arange(3.0 * 50).astype(dtype).reshape(3, 50)[1:], np.full(50, -1, dtype), dtype(0.5)
+    expected = y.copy()
+    copy_row(x, start, y, to, columns, add)
+    plain.copy_row(x, start, expected, to, columns, add)
+    assert np.array_equal(y, expected) and (y >= 0).sum() == columns
+
+
 @given(dtypes, seeds, st.integers(1, 40), st.sampled_from(["ties", "random", "nan"]))
 def test_pooled_pairs(dtype, seed, columns, kind):
     rng = np.random.default_rng(seed)

@@ -9,7 +9,8 @@ implied by OH and OW. There are two ways, `shifted` and `unfolded`; the layer ch
 
 Shifted rows, for stride 1: one image at a time is padded to (C, PH, PW) and its pixels are numbered t = i·PW + j. Then tap
 k = (c, p, q) of output t reads pixel t + at[k], at[k] = c·PH·PW + p·PW + q, for every t: the image is never unfolded, and each
-tap is a contiguous vector. Outputs in the last KW − 1 columns of a row mix two rows; they are computed and left out.
+tap is a contiguous vector. Outputs in the last KW − 1 columns of a row mix two rows; they are computed and left out. Where these
+would be many, there are several copies of the image: see `aligned_rows`.
 
     y[f, t] = Σ_k w[f, k] x[at[k] + t]      dw[f, k] = Σ_t dout[f, t] x[at[k] + t]
     dx[c, t] = Σ_{f,p,q} w[f, c, p, q] dout[f, t − p·PW − q]
@@ -22,6 +23,7 @@ So the layer is a linear one whose samples are the patches: with y and dout as `
 
 import numpy as np
 
+from . import simd
 from .jit import kernel, separate_kernel
 from .matmul import add_inner_product_at, inner_product, outer_product, outer_product_at
 
@@ -35,11 +37,45 @@ PATCHES = 384  # at a time, from as many images as that takes: at most 3.5 MB fo
 @separate_kernel
 def put(image, wide, start, rows, row):
     """wide[start + c·rows·row + h·row + j] = image[c, h, j]: (C, H, W) into rows `row` long, `rows` of them to a channel"""
-    for c in range(image.shape[0]):
-        for h in range(image.shape[1]):
-            place = wide[start + (c * rows + h) * row : start + (c * rows + h) * row + image.shape[2]]
-            for j in range(place.size):
-                place[j] = image[c, h, j]
+    (C, H, W), zero = image.shape, image.dtype.type(0)
+    for c in range(C):
+        for h in range(H):
+            simd.copy_row(image, (c * H + h) * W, wide, start + (c * rows + h) * row, W, zero)
+
+
+@kernel
+def aligned_rows(width, KW, L):
+    """(copies, row): the length of a row of pixels for `width` outputs, and how many copies of the image lie in such rows
+
+    One image, whose rows hold the KW − 1 pixels more that the last outputs need; or, where it saves a tenth of the products, KW
+    copies in rows of whole vectors, copy q from pixel q of each row on. Then tap (p, q) reads copy q, and fewer outputs are left
+    out: 16 images of 28×28 and 32 filters of 7×7 take 0.33 ms forward and as long for the weights' gradient, else 0.41 and 0.40."""
+    whole, long = (width + L - 1) // L * L, width + KW - 1
+    return (KW, whole) if 10 * whole < 9 * long else (1, long)
+
+
+@separate_kernel
+def put_copies(image, wide, before, copies, rows, row):
+    """wide[c, q, h + top, j + left − q] = image[c, h, j] for q < copies, wide (C, copies, rows, row), before = (top, left)"""
+    (C, H, W), (top, left), zero = image.shape, before, image.dtype.type(0)
+    for c in range(C):
+        for q in range(copies):
+            first = max(left - q, 0)
+            count = max(min(left - q + W, row) - first, 0)
+            for h in range(H):
+                to = ((c * copies + q) * rows + top + h) * row + first
+                simd.copy_row(image, (c * H + h) * W + first + q - left, wide, to, count, zero)
+
+
+@separate_kernel
+def taps_of_copies(at, C, kernel_size, copies, rows, row):
+    """at[(c, p, q)], where that tap of output 0 lies in wide (C, copies, rows, row)"""
+    KH, KW = kernel_size
+    for c in range(C):
+        for p in range(KH):
+            for q in range(KW):
+                copy, right = (q, 0) if copies > 1 else (0, q)
+                at[(c * KH + p) * KW + q] = ((c * copies + copy) * rows + p) * row + right
 
 
 @separate_kernel
@@ -73,30 +109,29 @@ def adjoint_taps(F, K, kernel_size, padded):
 @separate_kernel
 def take(wide, size, row, maps, b):
     """maps[f, i, j] = wide[f·size + i·row + j] + b[f]"""
-    for f in range(maps.shape[0]):
+    F, OH, OW = maps.shape
+    for f in range(F):
         bias = maps.dtype.type(0) if b is None else b[f]
-        for i in range(maps.shape[1]):
-            start = f * size + i * row
-            pixels, out = wide[start : start + maps.shape[2]], maps[f, i]
-            for j in range(out.size):
-                out[j] = pixels[j] + bias
+        for i in range(OH):
+            simd.copy_row(wide, f * size + i * row, maps, (f * OH + i) * OW, OW, bias)
 
 
 @kernel
 def shifted_forward(x, w, b, y, before):
     """y = b + w ⋆ x"""
     (N, C), (F, OH, OW), (KH, KW), K = x.shape[:2], y.shape[1:], w.shape[2:], w.size // w.shape[0]
-    PH, PW = OH + KH - 1, OW + KW - 1
-    T = (OH - 1) * PW + OW
-    in_w, in_x, image, wide = np.empty(K, np.int64), np.empty(K, np.int64), np.empty(C * PH * PW, x.dtype), np.empty(F * T, x.dtype)
-    taps(in_x, C, (KH, KW), (PH, PW), 0, PH * PW)
+    PH, (copies, row) = OH + KH - 1, aligned_rows(OW, KW, simd.lanes(x))
+    T = OH * row if copies > 1 else (OH - 1) * row + OW
+    in_w, in_x, image = np.empty(K, np.int64), np.empty(K, np.int64), np.empty(C * copies * PH * row, x.dtype)
+    wide = np.empty(F * T, x.dtype)
+    taps_of_copies(in_x, C, (KH, KW), copies, PH, row)
     for k in range(K):
         in_w[k] = k
     image[:] = 0
     for n in range(N):
-        put(x[n], image, before[0] * PW + before[1], PH, PW)
+        put_copies(x[n], image, before, copies, PH, row)
         outer_product_at(w.reshape(-1), (K, in_w), image, (0, in_x), wide, (F, T, K))
-        take(wide, T, PW, y[n], b)
+        take(wide, T, row, y[n], b)
 
 
 @kernel
@@ -122,16 +157,17 @@ def shifted_backward_input(dout, w, dx, before):
 def shifted_backward_weight(dout, x, dw, before):
     """dw[f, c, p, q] = Σ_{n,i,j} dout[n, f, i, j] · x[n, c, i + p − top, j + q − left]"""
     (N, F, OH, OW), C, (KH, KW), K = dout.shape, x.shape[1], dw.shape[2:], dw.size // dw.shape[0]
-    PH, PW = OH + KH - 1, OW + KW - 1
-    in_x, image, wide = np.empty(K, np.int64), np.empty(C * PH * PW, x.dtype), np.empty(F * OH * PW, x.dtype)
-    taps(in_x, C, (KH, KW), (PH, PW), 0, PH * PW)
+    PH, (copies, row) = OH + KH - 1, aligned_rows(OW, KW, simd.lanes(x))
+    T = OH * row if copies > 1 else (OH - 1) * row + OW
+    in_x, image, wide = np.empty(K, np.int64), np.empty(C * copies * PH * row, x.dtype), np.empty(F * OH * row, x.dtype)
+    taps_of_copies(in_x, C, (KH, KW), copies, PH, row)
     dw[:] = 0
     image[:] = 0
     wide[:] = 0
     for n in range(N):
-        put(x[n], image, before[0] * PW + before[1], PH, PW)
-        put(dout[n], wide, 0, OH, PW)
-        add_inner_product_at(wide, (0, OH * PW), image, in_x, dw.reshape(-1), (F, K, (OH - 1) * PW + OW))
+        put_copies(x[n], image, before, copies, PH, row)
+        put(dout[n], wide, 0, OH, row)
+        add_inner_product_at(wide, (0, OH * row), image, in_x, dw.reshape(-1), (F, K, T))
 
 
 # -- unfolded ----------------------------------------------------------------------------------------------------------

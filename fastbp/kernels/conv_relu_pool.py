@@ -17,7 +17,7 @@ have one,
 import numpy as np
 
 from . import simd
-from .conv2d import put, take, taps
+from .conv2d import aligned_rows, put, put_copies, take, taps_of_copies
 from .jit import kernel, separate_kernel
 from .matmul import outer_product_at
 
@@ -26,23 +26,24 @@ from .matmul import outer_product_at
 def conv_relu_pool_forward(x, w, b, y, argmax, before, output_size):
     """y and argmax, for the convolution's output_size = (OH, OW)"""
     (N, C), F, (KH, KW), K, (OH, OW) = x.shape[:2], w.shape[0], w.shape[2:], w.size // w.shape[0], output_size
-    (rows, columns), PH, PW = y.shape[2:], OH + KH - 1, OW + KW - 1
-    T = (2 * rows - 1) * PW + 2 * columns
-    in_w, in_x, image, wide = np.empty(K, np.int64), np.empty(K, np.int64), np.empty(C * PH * PW, x.dtype), np.empty(4 * T, x.dtype)
-    taps(in_x, C, (KH, KW), (PH, PW), 0, PH * PW)
+    (rows, columns), PH, PW, (copies, row) = y.shape[2:], OH + KH - 1, OW + KW - 1, aligned_rows(OW, KW, simd.lanes(x))
+    T = 2 * rows * row if copies > 1 else (2 * rows - 1) * row + 2 * columns
+    in_w, in_x, image = np.empty(K, np.int64), np.empty(K, np.int64), np.empty(C * copies * PH * row, x.dtype)
+    wide = np.empty(4 * T, x.dtype)
+    taps_of_copies(in_x, C, (KH, KW), copies, PH, row)
     for k in range(K):
         in_w[k] = k
     image[:] = 0
     maxima, numbers, together = y.reshape(-1), argmax.reshape(-1), -(-F // -(-F // 4))
     for n in range(N):
-        put(x[n], image, before[0] * PW + before[1], PH, PW)
+        put_copies(x[n], image, before, copies, PH, row)
         for f in range(F):
             if f % together == 0:  # up to four filters at a time: their maps stay in the first cache until they are pooled
                 filters = w[f : f + together]
                 outer_product_at(filters.reshape(-1), (K, in_w), image, (0, in_x), wide, (filters.shape[0], T, K))
             for i in range(rows):
-                top, out = f % together * T + 2 * i * PW, ((n * F + f) * rows + i) * columns
-                simd.pool_pairs(wide, top, top + PW, maxima, numbers, out, 2 * i * PW, PW, columns)
+                top, out = f % together * T + 2 * i * row, ((n * F + f) * rows + i) * columns
+                simd.pool_pairs(wide, top, top + row, maxima, numbers, out, 2 * i * PW, PW, columns)
             bias, zero = x.dtype.type(0) if b is None else b[f], x.dtype.type(0)
             pooled = y[n, f].reshape(-1)
             for t in range(pooled.size):

@@ -52,6 +52,11 @@ def add_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns):
         c[c0 : c0 + columns] += a[a0 + k * ak] * b[b0 + k * bk : b0 + k * bk + columns]
 
 
+def copy_row(x, start, y, to, columns, add):
+    """y[to + j] = x[start + j] + add, both flat"""
+    y.reshape(-1)[to : to + columns] = x.reshape(-1)[start : start + columns] + add
+
+
 def pool_pairs(x, top, low, y, argmax, out, first, width, columns):
     """y[out + j] = the first maximum of the 2×2 pixels at top + 2j and low + 2j, argmax[out + j] its number from `first`"""
     for j in range(columns):

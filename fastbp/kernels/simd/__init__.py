@@ -18,8 +18,8 @@ Only when k is through is c written to memory.
   rows of four, are added up at the end. `dot_at` takes a table for the rows of b.
 - `add_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
 - `pool_pairs` takes the maxima of 2×2 windows, a vector of windows at a time, `pool_normalised` those of a normalised map after
-  ReLU; `add_weighted_rows` sums rows that lie anywhere, each
-  with its own factor: the gradients that only some pixels have.
+  ReLU; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only some pixels have.
+- `copy_row` copies a row, and adds a number to it.
 - `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors of channels;
   `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back.
 
@@ -41,6 +41,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
     from ..plain import (
         add_rows,
         add_weighted_rows,
+        copy_row,
         dot,
         dot_at,
         filter_to_points,
@@ -62,6 +63,7 @@ else:
     from .emitter import lanes
     from .pooling import add_weighted_rows, pool_normalised, pool_pairs
     from .products import add_rows, dot, dot_at, outer, outer_at, pack
+    from .rows import copy_row
     from .transforms import (
         filter_to_points,
         image_to_points,
@@ -74,7 +76,7 @@ else:
     )
 
 __all__ = [
-    "PANEL", "SPARSE_ROWS", "add_rows", "add_weighted_rows", "dot", "dot_at", "filter_to_points", "image_to_points", "lanes",
-    "map_to_points", "outer", "outer_at", "pack", "panel_product", "points_to_filter", "points_to_image", "points_to_map",
+    "PANEL", "SPARSE_ROWS", "add_rows", "add_weighted_rows", "copy_row", "dot", "dot_at", "filter_to_points", "image_to_points",
+    "lanes", "map_to_points", "outer", "outer_at", "pack", "panel_product", "points_to_filter", "points_to_image", "points_to_map",
     "pool_normalised", "pool_pairs", "transpose",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from .emitter import I32, I64, Emitter
+from .rows import each_vector
 
 
 @intrinsic
@@ -55,23 +56,6 @@ def pool_normalised(typingctx, x, top, low, affine, y, chosen, argmax, out, firs
         return context.get_dummy_value()
 
     return signature, codegen
-
-
-def each_vector(e, columns, step):
-    """step(j, None) for the vectors of columns from each j on, the last of which ends with the last column and may do some again;
-    step(0, columns) where there are fewer columns than lanes.
-
-    A masked store takes some 20 cycles on a Zen processor: TODO."""
-    builder, L = e.builder, I64(e.lanes)
-    with builder.if_else(builder.icmp_signed(">=", columns, L)) as (wide, narrow):
-        with wide:
-            last = builder.sub(columns, L)
-            count = builder.sdiv(builder.add(columns, I64(e.lanes - 1)), L)
-            with cgutils.for_range(builder, count, intp=I64) as loop:
-                j = builder.mul(loop.index, L)
-                step(builder.select(builder.icmp_signed("<", j, last), j, last), None)
-        with narrow, builder.if_then(builder.icmp_signed(">", columns, I64(0))):
-            step(I64(0), columns)
 
 
 def first_maximum(e, X, rows, width, j, left, function=None):

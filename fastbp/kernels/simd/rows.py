@@ -1,0 +1,43 @@
+"""Rows that are too short for the loops that LLVM makes of Numba's: 22 numbers as two vectors and six numbers one by one."""
+
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from .emitter import I64, Emitter
+
+
+@intrinsic
+def copy_row(typingctx, x, start, y, to, columns, add):
+    """y[to + j] = x[start + j] + add for j < columns, both numbered as they lie in memory; y is not x"""
+    i64 = types.int64
+    signature = types.void(x, i64, y, i64, i64, x.dtype)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        X, Y = (e.data(signature.args[i], arguments[i]) for i in (0, 2))
+        _, start, _, to, columns, add = arguments
+        add = e.repeat(add)
+
+        def step(j, left):
+            mask = left and e.first(left)
+            e.store(e.add(e.load(X, e.at(start, j), mask), add), Y, e.at(to, j), mask)
+
+        each_vector(e, columns, step)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def each_vector(e, columns, step):
+    """step(j, None) for vectors of columns from j on, the last of which ends with the last column and does some of them again;
+    step(0, columns) where there are fewer columns than lanes, under a mask. Masked stores are slow on AMD's processors."""
+    builder, L = e.builder, I64(e.lanes)
+    with builder.if_else(builder.icmp_signed(">=", columns, L)) as (wide, narrow):
+        with wide:
+            last = builder.sub(columns, L)
+            count = builder.sdiv(builder.add(columns, I64(e.lanes - 1)), L)
+            with cgutils.for_range(builder, count, intp=I64) as loop:
+                j = builder.mul(loop.index, L)
+                step(builder.select(builder.icmp_signed("<", j, last), j, last), None)
+        with narrow, builder.if_then(builder.icmp_signed(">", columns, I64(0))):
+            step(I64(0), columns)
