@@ -17,7 +17,7 @@ have one,
 import numpy as np
 
 from . import simd
-from .conv2d import aligned_rows, put, put_copies, take, taps_of_copies
+from .conv2d import aligned_rows, put_copies, take, taps_of_copies
 from .jit import kernel, separate_kernel
 from .matmul import outer_product_at
 
@@ -68,7 +68,7 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
     if db is not None:
         db[:] = 0
     for n in range(N):
-        put(x[n], image, before[0] * PW + before[1], PH, PW)
+        put_copies(x[n], image, before, 1, PH, PW)
         for f in range(F):
             count = live(dout[n, f].reshape(-1), y[n, f].reshape(-1), argmax[n, f].reshape(-1), gradients, places)
             for r in range(0, R, step):
