@@ -73,6 +73,6 @@ def norm_relu_pool_backward_input(dout, x, y, argmax, batch, parameters, dx, cha
                 for m in range(H * W):
                     out[m] = zero
             source, above, numbers = G[start : start + M], Y[start : start + M], AT[start : start + M]
-            for m in range(M):  # no branch, which would be mispredicted: 0.24 instead of 0.51 ms for 32 × 32 maps of 22×22
+            for m in range(M):  # no branch, which would be mispredicted: 0.24 to 0.32 instead of 0.51 ms for 32 × 32 maps of 22×22
                 g = scale * source[m]
                 out[np.uint64(numbers[m])] += zero if above[m] <= zero else g
