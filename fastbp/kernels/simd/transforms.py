@@ -185,23 +185,20 @@ def panel_product(typingctx, a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
         def body(MR, first):
             with cgutils.for_range(builder, I64(PANEL // (NV * e.lanes)), intp=I64) as part:
                 n = builder.mul(part.index, I64(NV * e.lanes))
-                places = [[e.at(c0, (builder.add(first, I64(m)), cm), n, I64(v * e.lanes)) for v in range(NV)] for m in range(MR)]
-                sums = e.accumulators(MR, NV)
-                with builder.if_then(add):
-                    for row, where in zip(sums, places, strict=True):
-                        for total, place in zip(row, where, strict=True):
-                            builder.store(e.load(C, place), total)
-                in_a = e.at(a0, (first, am))
-                with cgutils.for_range(builder, K, intp=I64) as loop:
-                    k = loop.index
+                places = [e.at(c0, (builder.add(first, I64(m)), cm), n, I64(v * e.lanes)) for m in range(MR) for v in range(NV)]
+                sums = e.when(add, [e.zero()] * len(places), lambda _: [e.load(C, place) for place in places])
+                in_a = [e.at(a0, (builder.add(first, I64(m)), am)) for m in range(MR)]
+
+                def step(k, sums):
                     vectors = [e.load(B, e.at(b0, n, (k, bk), I64(v * e.lanes))) for v in range(NV)]
-                    for m, row in enumerate(sums):
-                        number = e.repeat(e.number_at(A, e.at(in_a, (k, ak), (I64(m), am))))
-                        for total, vector in zip(row, vectors, strict=True):
-                            e.add_product(total, number, vector)
-                for row, where in zip(sums, places, strict=True):
-                    for total, place in zip(row, where, strict=True):
-                        e.store(builder.load(total), C, place)
+                    sums, results = iter(sums), []
+                    for start in in_a:
+                        number = e.repeat(e.number_at(A, e.at(start, (k, ak))))
+                        results += [e.multiply_add(number, vector, next(sums)) for vector in vectors]
+                    return results
+
+                for total, place in zip(e.loop(K, sums, step), places, strict=True):
+                    e.store(total, C, place)
 
         done = I64(0)
         for MR in HEIGHTS:
