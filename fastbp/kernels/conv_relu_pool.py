@@ -34,11 +34,11 @@ def conv_relu_pool_forward(x, w, b, y, argmax, before, output_size):
     for k in range(K):
         in_w[k] = k
     image[:] = 0
-    maxima, numbers, together = y.reshape(-1), argmax.reshape(-1), -(-F // -(-F // 4))
+    maxima, numbers, together = y.reshape(-1), argmax.reshape(-1), 4
     for n in range(N):
         put_copies(x[n], image, before, copies, PH, row)
         for f in range(F):
-            if f % together == 0:  # up to four filters at a time: their maps stay in the first cache until they are pooled
+            if f % together == 0:  # four filters at a time: their maps stay in the first cache until they are pooled
                 filters = w[f : f + together]
                 outer_product_at(filters.reshape(-1), (K, in_w), image, (0, in_x), wide, (filters.shape[0], T, K))
             for i in range(rows):
@@ -64,15 +64,15 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
     sums[:] = 0
     windows = y.shape[2] * y.shape[3]
     gradients, places = np.empty(windows, x.dtype), np.empty(windows, np.int64)
-    step = rows_at_once(R)
     if db is not None:
         db[:] = 0
     for n in range(N):
         put_copies(x[n], image, before, 1, PH, PW)
         for f in range(F):
             count = live(dout[n, f].reshape(-1), y[n, f].reshape(-1), argmax[n, f].reshape(-1), gradients, places)
-            for r in range(0, R, step):
-                simd.add_weighted_rows(gradients, places, 0, count, image, rows, r, sums, f * R * L, to, min(step, R - r))
+            for r in range(0, R, simd.SPARSE_ROWS):
+                group = min(simd.SPARSE_ROWS, R - r)
+                simd.add_weighted_rows(gradients, places, 0, count, image, rows, r, sums, f * R * L, to, group)
             if db is not None:
                 for s in range(count):
                     db[f] += gradients[s]
@@ -160,10 +160,3 @@ def row_of_patch(r, patch, padded):
     """Where row r = (c, p, v) of a patch lies in an image of padded = (PH, PW) pixels, patch = (rows, vectors, lanes)"""
     rows, vectors, L = patch
     return (r // (rows * vectors) * padded[0] + r // vectors % rows) * padded[1] + r % vectors * L
-
-
-@kernel
-def rows_at_once(R):
-    """R rows in equal groups of at most SPARSE_ROWS"""
-    groups = -(-R // simd.SPARSE_ROWS)
-    return -(-R // groups)

@@ -128,13 +128,48 @@ class Emitter:
             value, width = self.add(self.shuffle(value, value, low), self.shuffle(value, value, high)), width // 2
         return value
 
-    def accumulators(self, MR, NV):
-        """MR × NV vectors of zeros; LLVM keeps them in registers."""
-        rows = [[cgutils.alloca_once(self.builder, self.vector) for _ in range(NV)] for _ in range(MR)]
-        for row in rows:
-            for place in row:
-                self.builder.store(self.zero(), place)
-        return rows
+    def loop(self, count, values, step):
+        """values = step(i, values) for i < count; they stay in registers"""
+        b = self.builder
+        before, head, body, after = b.block, *(b.append_basic_block(name) for name in ("loop", "step", "done"))
+        b.branch(head)
+        b.position_at_end(head)
+        i, *places = (b.phi(kind) for kind in (I64, *(value.type for value in values)))
+        b.cbranch(b.icmp_signed("<", i, count), body, after)
+        b.position_at_end(body)
+        results = [*step(i, places), b.add(i, I64(1))]
+        for place, first, result in zip([*places, i], [*values, I64(0)], results, strict=True):
+            place.add_incoming(first, before)
+            place.add_incoming(result, b.block)
+        b.branch(head).set_metadata("llvm.loop", self._not_unrolled())
+        b.position_at_end(after)
+        return places
 
-    def add_product(self, place, a, b):
-        self.builder.store(self.multiply_add(a, b, self.builder.load(place)), place)
+    def _not_unrolled(self):
+        """A loop's mark that keeps LLVM from unrolling it: a tile's step is long enough, and copies take time to compile."""
+        module = self.builder.module
+        mark = ir.MDValue(module, (), name=str(len(module.metadata)))
+        mark.operands = mark, module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+        return mark
+
+    def when(self, condition, values, step):
+        """step(values) where the condition holds, else the values as they are"""
+        b, before = self.builder, self.builder.block
+        with b.if_then(condition):
+            results, end = step(values), b.block
+        merged = [b.phi(value.type) for value in values]
+        for place, value, result in zip(merged, values, results, strict=True):
+            place.add_incoming(value, before)
+            place.add_incoming(result, end)
+        return merged
+
+    def indices(self, body, count, doubtful=1):
+        """0, 1, … for a body of that many rows, of which the last `doubtful` may lie beyond `count`: those are its last row again.
+
+        So a body serves several counts. What it computes twice it stores twice, the same number to the same place."""
+        last = self.builder.sub(count, I64(1))
+        sure = body - doubtful
+        return [I64(i) if i < sure else self.least(I64(i), last) for i in range(body)]
+
+    def least(self, a, b):
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)

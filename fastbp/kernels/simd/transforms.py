@@ -46,10 +46,27 @@ def interpolate(e, matrix, vectors):
     return [weighted_sum(e, [row[i] for row in rows], terms) for i in range(matrix.shape[1])]
 
 
-def both_axes(step, matrix, block):
-    """`step` applied to every column, then to every row of what that gives."""
-    columns = [step(matrix, list(column)) for column in zip(*block, strict=True)]
-    return [step(matrix, list(row)) for row in zip(*columns, strict=True)]
+def both_axes(e, step, matrix, side, rows, read, write):
+    """`step` applied to each of `side` columns of vectors read(i, k), then to each of the `rows` rows of that: write(i, row)
+
+    More than four columns or rows are a loop. They don't fit into the registers anyway, and take long to compile one by one."""
+    b = e.builder
+    block = b.bitcast(cgutils.alloca_once(b, ir.ArrayType(e.vector, rows * side)), e.vector.as_pointer())
+
+    def column(k):
+        for i, vector in enumerate(step(e, matrix, [read(I64(i), k) for i in range(side)])):
+            b.store(vector, b.gep(block, [e.at(k, I64(i * side))]))
+
+    def row(i):
+        first = b.mul(i, I64(side))
+        write(i, step(e, matrix, [b.load(b.gep(block, [e.at(first, I64(k))])) for k in range(side)]))
+
+    for count, body in ((side, column), (rows, row)):
+        if count > 4:
+            e.loop(I64(count), [], lambda i, _, body=body: body(i) or [])
+            continue
+        for i in range(count):
+            body(I64(i))
 
 
 def to_points(choices):
@@ -71,11 +88,16 @@ def to_points(choices):
                 n, side = matrix.shape
                 with cgutils.for_range(builder, count, intp=I64) as loop:
                     j = builder.mul(loop.index, I64(e.lanes))
-                    place = lambda k: e.at(at, e.number_at(TABLE, e.at(t0, I64(k))), j)  # noqa: E731
-                    block = [[e.load(PIXELS, place(i * side + k)) for k in range(side)] for i in range(side)]
-                    for i, row in enumerate(both_axes(lambda *a: evaluate(e, *a), matrix, block)):
+
+                    def read(i, k, j=j):
+                        return e.load(PIXELS, e.at(at, e.number_at(TABLE, e.at(t0, (i, I64(side)), k)), j))
+
+                    def write(i, row, j=j):
+                        first = e.at(p0, (builder.mul(i, I64(n)), step), j)
                         for k, vector in enumerate(row):
-                            e.store(vector, POINTS, e.at(p0, (I64(i * n + k), step), j))
+                            e.store(vector, POINTS, e.at(first, (I64(k), step)))
+
+                    both_axes(e, evaluate, matrix, side, n, read, write)
 
             for size, matrix in choices.items():
                 with builder.if_then(builder.icmp_signed("==", m, I64(size))):
@@ -106,11 +128,17 @@ def from_points(choices):
                 n, side = matrix.shape
                 with cgutils.for_range(builder, count, intp=I64) as loop:
                     j = builder.mul(loop.index, I64(e.lanes))
-                    block = [[e.load(POINTS, e.at(p0, (I64(i * n + k), step), j)) for k in range(n)] for i in range(n)]
-                    for i, row in enumerate(both_axes(lambda *a: interpolate(e, *a), matrix, block)):
+
+                    def read(i, k, j=j):
+                        return e.load(POINTS, e.at(p0, (e.at((i, I64(n)), k), step), j))
+
+                    def write(i, row, j=j):
+                        first = e.at(t0, (i, I64(side)))
                         for k, vector in enumerate(row):
-                            where = e.at(at, e.number_at(TABLE, e.at(t0, I64(i * side + k))), j)
+                            where = e.at(at, e.number_at(TABLE, e.at(first, I64(k))), j)
                             e.store(builder.fadd(e.load(PIXELS, where), vector), PIXELS, where)
+
+                    both_axes(e, interpolate, matrix, n, side, read, write)
 
             for size, matrix in choices.items():
                 with builder.if_then(builder.icmp_signed("==", m, I64(size))):
@@ -185,23 +213,20 @@ def panel_product(typingctx, a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
         def body(MR, first):
             with cgutils.for_range(builder, I64(PANEL // (NV * e.lanes)), intp=I64) as part:
                 n = builder.mul(part.index, I64(NV * e.lanes))
-                places = [[e.at(c0, (builder.add(first, I64(m)), cm), n, I64(v * e.lanes)) for v in range(NV)] for m in range(MR)]
-                sums = e.accumulators(MR, NV)
-                with builder.if_then(add):
-                    for row, where in zip(sums, places, strict=True):
-                        for total, place in zip(row, where, strict=True):
-                            builder.store(e.load(C, place), total)
-                in_a = e.at(a0, (first, am))
-                with cgutils.for_range(builder, K, intp=I64) as loop:
-                    k = loop.index
+                places = [e.at(c0, (builder.add(first, I64(m)), cm), n, I64(v * e.lanes)) for m in range(MR) for v in range(NV)]
+                sums = e.when(add, [e.zero()] * len(places), lambda _: [e.load(C, place) for place in places])
+                in_a = [e.at(a0, (builder.add(first, I64(m)), am)) for m in range(MR)]
+
+                def step(k, sums):
                     vectors = [e.load(B, e.at(b0, n, (k, bk), I64(v * e.lanes))) for v in range(NV)]
-                    for m, row in enumerate(sums):
-                        number = e.repeat(e.number_at(A, e.at(in_a, (k, ak), (I64(m), am))))
-                        for total, vector in zip(row, vectors, strict=True):
-                            e.add_product(total, number, vector)
-                for row, where in zip(sums, places, strict=True):
-                    for total, place in zip(row, where, strict=True):
-                        e.store(builder.load(total), C, place)
+                    sums, results = iter(sums), []
+                    for start in in_a:
+                        number = e.repeat(e.number_at(A, e.at(start, (k, ak))))
+                        results += [e.multiply_add(number, vector, next(sums)) for vector in vectors]
+                    return results
+
+                for total, place in zip(e.loop(K, sums, step), places, strict=True):
+                    e.store(total, C, place)
 
         done = I64(0)
         for MR in HEIGHTS:
