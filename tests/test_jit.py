@@ -123,7 +123,7 @@ def test_a_kernel_from_the_disk_finds_the_separate_kernels_it_calls(tmp_path):
     first = json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path)))
     assert {"inner_product", "linear_forward"} <= set(first[1])
     assert json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path))) == [first[0], []]
-    (product,) = tmp_path.glob("*/matmul.inner_product-*.nbc")
+    (product,) = tmp_path.glob("*/matmul.inner_product.callee-*.nbc")
     product.write_bytes(b"garbage")
     again = json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path)))
     assert again[0] == first[0] and "inner_product" in again[1] and "linear_forward" not in again[1]

@@ -184,7 +184,7 @@ def test_pooled_pairs(dtype, seed, columns, kind):
     if kind == "nan":
         x[rng.random((2, W)) < 0.2] = np.nan
     y, argmax = np.full((1, 1, 1, columns), 7, dtype), np.full((1, 1, 1, columns), -1, np.int32)
-    pool2d.max_pool2d_forward(x.reshape(1, 1, 2, W), y, argmax, (2, 2), (2, 2), (0, 0))
+    pool2d.max_pool_pairs_forward(x.reshape(1, 1, 2, W), y, argmax)
     expected, numbers = np.empty(columns, dtype), np.empty(columns, np.int32)
     plain.pool_pairs(x.reshape(-1), 0, W, expected, numbers, 0, 0, W, columns)
     np.testing.assert_array_equal(y.reshape(-1), expected)

@@ -39,15 +39,18 @@ FAST_MATH = {"reassoc", "contract", "nsz"}
 # -- not nnan, not ninf: a NaN that comes in must go out. Not arcp, not afn: no approximate division or functions.
 
 
-def kernel(function: Callable) -> Callable:
+def kernel(function: Callable, callee: bool = False) -> Callable:
     """Compile `function` on its first call with the flags and the cache of this module.
 
-    Only functions in `fastbp/kernels/` are cached on disk: the cache's key covers no other file.
+    Only functions in `fastbp/kernels/` are cached on disk: the cache's key covers no other file. A `callee` can be called by other
+    kernels, not from Python: the wrapper for that is a twelfth of what there is to compile.
     """
-    compiled = numba.njit(nogil=True, error_model="numpy", fastmath=FAST_MATH)(function)
+    compiled = numba.njit(
+        nogil=True, error_model="numpy", fastmath=FAST_MATH, no_cfunc_wrapper=True, no_cpython_wrapper=callee
+    )(function)
     source = Path(function.__code__.co_filename)
     if isinstance(compiled, Dispatcher) and source.parent == KERNEL_FOLDER:  # a plain function where the JIT is off
-        compiled._cache = KernelCache(f"{source.stem}.{function.__qualname__}")
+        compiled._cache = KernelCache(f"{source.stem}.{function.__qualname__}{'.callee' if callee else ''}")
     return compiled
 
 
@@ -63,7 +66,7 @@ class Separate(_Intrinsic):
     symbols: dict[str, tuple[str, tuple]] = {}  # symbol → the kernel's name and its argument types
 
     def __init__(self, function: Callable):
-        self.dispatcher = kernel(function)
+        self.dispatcher, self.callee = kernel(function), kernel(function, callee=True)
 
         def define(typingctx, *types):
             return self._type(types)
@@ -80,8 +83,8 @@ class Separate(_Intrinsic):
 
     def ready(self, types: tuple) -> tuple[str, object]:
         """The symbol for these argument types, known to the process, and the compiled function's signature."""
-        self.dispatcher.compile(types)
-        result = self.dispatcher.overloads[types]
+        self.callee.compile(types)
+        result = self.callee.overloads[types]
         symbol = f"fastbp.{self.key}.{hashlib.sha256(repr(types).encode()).hexdigest()[:16]}"
         if symbol not in Separate.symbols:
             llvmlite.binding.add_symbol(symbol, result.library.get_pointer_to_function(result.fndesc.llvm_func_name))

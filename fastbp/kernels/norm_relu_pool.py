@@ -52,13 +52,14 @@ def norm_relu_pool_backward_parameters(dout, y, chosen, batch, dgamma, dbeta, ch
 
 
 @kernel
-def norm_relu_pool_backward_input(dout, x, y, argmax, batch, parameters, dx, channels, training):
-    """dx; mean and variance move with x in training alone. batch = (mean, inv_std), parameters = (gamma, dgamma, dbeta)
+def norm_relu_pool_backward_input(dout, x, pooled, batch, parameters, dx, channels, training):
+    """dx; mean and variance move with x in training alone. pooled = (y, argmax), batch = (mean, inv_std),
+    parameters = (gamma, dgamma, dbeta)
 
     A plane is written as if no window had a gradient, which is a loop of vectors, and the windows' gradients are added to it while
     it is in the first cache."""
-    (N, C, H, W), M, (mean, inv_std), (gamma, dgamma, dbeta) = x.shape, y.shape[2] * y.shape[3], batch, parameters
-    zero, count = x.dtype.type(0), x.dtype.type(N * H * W)
+    (N, C, H, W), (y, argmax), (mean, inv_std), (gamma, dgamma, dbeta) = x.shape, pooled, batch, parameters
+    M, zero, count = y.shape[2] * y.shape[3], x.dtype.type(0), x.dtype.type(N * H * W)
     X, DX, Y, G, AT = x.reshape(-1), dx.reshape(-1), y.reshape(-1), dout.reshape(-1), argmax.reshape(-1)
     for n in range(N):
         for c in range(channels[0], channels[1]):

@@ -28,13 +28,6 @@ def max_pool2d_forward(x, y, argmax, window, stride, padding):
 
     A NaN in the window is its maximum."""
     H, W = x.shape[2:]
-    if window == (2, 2) and stride == (2, 2) and padding == (0, 0):  # 12.7 ms in the loop below, for 128 × 32 maps of 22×22
-        (C, OH, OW), pixels, maxima, numbers = y.shape[1:], x.reshape(-1), y.reshape(-1), argmax.reshape(-1)
-        for m in range(x.shape[0] * C):
-            for i in range(OH):
-                top = m * H * W + 2 * i * W
-                simd.pool_pairs(pixels, top, top + W, maxima, numbers, (m * OH + i) * OW, 2 * i * W, W, OW)
-        return
     for n in range(x.shape[0]):
         for c in range(x.shape[1]):
             for i in range(y.shape[2]):
@@ -51,6 +44,16 @@ def max_pool2d_forward(x, y, argmax, window, stride, padding):
                                 at = h * W + w
                     y[n, c, i, j] = best
                     argmax[n, c, i, j] = at
+
+
+@kernel
+def max_pool_pairs_forward(x, y, argmax):
+    """The same for windows of 2×2 with stride 2, without padding (128 × 32 maps of 22×22 take 12.7 ms in the loop above)"""
+    (H, W), (OH, OW), pixels, maxima, numbers = x.shape[2:], y.shape[2:], x.reshape(-1), y.reshape(-1), argmax.reshape(-1)
+    for m in range(x.shape[0] * x.shape[1]):
+        for i in range(OH):
+            top = m * H * W + 2 * i * W
+            simd.pool_pairs(pixels, top, top + W, maxima, numbers, (m * OH + i) * OW, 2 * i * W, W, OW)
 
 
 @kernel

@@ -125,7 +125,7 @@ def dispatcher(call: Callable) -> Dispatcher | None:
     """The compiled function that a bound call makes, if it is one and all its arguments are in place."""
     if not isinstance(call, partial) or call.keywords:
         return None
-    function = call.func.dispatcher if isinstance(call.func, Separate) else call.func
+    function = call.func.callee if isinstance(call.func, Separate) else call.func
     return function if isinstance(function, Dispatcher) else None
 
 

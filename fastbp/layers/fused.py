@@ -114,7 +114,7 @@ class NormReLUPool(Layer):
         gamma, beta, channels = self.norm.gamma, self.norm.beta, p.channels or (0, self.num_features)
         batch, parameters = (p.mean, p.inv_std), (gamma.value, gamma.grad, beta.grad)
         kernel = norm_relu_pool.norm_relu_pool_backward_input
-        yield partial(kernel, p.dout, p.x, p.y, p.argmax, batch, parameters, p.dx, channels, p.training)
+        yield partial(kernel, p.dout, p.x, (p.y, p.argmax), batch, parameters, p.dx, channels, p.training)
 
     def __repr__(self) -> str:
         return f"{self.norm!r} + ReLU() + MaxPool2d(2)"
@@ -129,8 +129,7 @@ def pools_pairs(layers: tuple[Layer, ...], first: type[Layer]) -> bool:
     if [type(layer) for layer in layers] != [first, ReLU, MaxPool2d]:
         return False
     changed = any(callable(getattr(type(layer), name, None)) for layer in layers for name in vars(layer))
-    pool = layers[2]
-    return pool.kernel_size == pool.stride == (2, 2) and pool.padding == (0, 0) and not changed
+    return layers[2].pairs and not changed
 
 
 def sandwiches(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> list[Layer]:

@@ -54,12 +54,19 @@ class MaxPool2d(Pool2d):
     (6, 2, 2)
     """
 
+    @property
+    def pairs(self) -> bool:
+        """Are these windows of 2×2, side by side?"""
+        return self.kernel_size == self.stride == (2, 2) and self.padding == (0, 0)
+
     def algorithm(self, input_shape):
-        plain = self.kernel_size == self.stride == (2, 2) and self.padding == (0, 0)
-        return "vectors of 2×2 windows" if plain else ""
+        return "vectors of 2×2 windows" if self.pairs else ""
 
     def forward_calls(self, p):
         p.argmax = np.empty(p.y.shape, np.int32)
+        if self.pairs:
+            yield partial(pool2d.max_pool_pairs_forward, p.x, p.y, p.argmax)
+            return
         yield partial(pool2d.max_pool2d_forward, p.x, p.y, p.argmax, self.kernel_size, self.stride, self.padding)
 
     def input_calls(self, p):
