@@ -34,7 +34,7 @@ The number of lanes follows from the instruction set that Numba compiles for: 64
 
 from numba import config
 
-from .pooling import SPARSE_ROWS
+from .pooling import SPARSE_ROWS, SPARSE_STEP
 from .transforms import PANEL
 
 if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
@@ -76,7 +76,7 @@ else:
     )
 
 __all__ = [
-    "PANEL", "SPARSE_ROWS", "add_rows", "add_weighted_rows", "copy_row", "dot", "dot_at", "filter_to_points", "image_to_points",
-    "lanes", "map_to_points", "outer", "outer_at", "pack", "panel_product", "points_to_filter", "points_to_image", "points_to_map",
-    "pool_normalised", "pool_pairs", "transpose",
+    "PANEL", "SPARSE_ROWS", "SPARSE_STEP", "add_rows", "add_weighted_rows", "copy_row", "dot", "dot_at", "filter_to_points",
+    "image_to_points", "lanes", "map_to_points", "outer", "outer_at", "pack", "panel_product", "points_to_filter",
+    "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "transpose",
 ]  # fmt: skip

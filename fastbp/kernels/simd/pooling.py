@@ -102,7 +102,7 @@ def store_maximum(e, best, Y, number, AT, places, left):
 
 
 SPARSE_ROWS = 12  # accumulators of add_weighted_rows; with the repeated number and the loads they fill the registers
-SPARSE_STEP = 3  # one body for every third number of rows: 12 bodies took 1.5 s to compile
+SPARSE_STEP = 3  # one body for every third number of rows, to compile fewer
 
 
 @intrinsic
