@@ -109,7 +109,7 @@ def describe(machine: dict) -> str:
 def _multiply_adds():
     """A compiled loop of CHAINS vector multiply–adds a turn that touches no memory, and its FLOPs a turn."""
     import numba
-    from numba.core import cgutils, types
+    from numba.core import types
     from numba.extending import intrinsic
 
     from fastbp.kernels.simd import lanes
@@ -120,13 +120,9 @@ def _multiply_adds():
         def codegen(context, builder, signature, arguments):
             e = Emitter(context, builder, types.float32)
             count, a, b = arguments[0], e.repeat(arguments[1]), e.repeat(arguments[2])
-            (sums,) = e.accumulators(1, CHAINS)
-            for k, place in enumerate(sums):  # equal sums would be computed once
-                builder.store(e.repeat(e.number(float(k))), place)
-            with cgutils.for_range(builder, count, intp=I64):
-                for place in sums:
-                    builder.store(e.multiply_add(builder.load(place), a, b), place)
-            return builder.extract_element(functools.reduce(builder.fadd, map(builder.load, sums)), I64(0))
+            starts = [e.repeat(e.number(float(k))) for k in range(CHAINS)]  # equal sums would be computed once
+            sums = e.loop(count, starts, lambda _, values: [e.multiply_add(value, a, b) for value in values])
+            return builder.extract_element(functools.reduce(builder.fadd, sums), I64(0))
 
         return types.float32(types.int64, types.float32, types.float32), codegen
 
