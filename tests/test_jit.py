@@ -61,6 +61,17 @@ def test_a_second_process_compiles_nothing(tmp_path):
     assert first[0] == second[0] and first[2] == second[2]
 
 
+def test_loading_imports_nothing_of_the_compiler_which_comes_when_it_is_wanted(tmp_path):
+    step = "import fastbp, numpy as np\n"
+    step += "trainer = fastbp.Trainer(fastbp.Sequential(fastbp.Linear(4, 3)), fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1))\n"
+    step += "loss = trainer.step(np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0]))\n"
+    step += "loaded = [m for m in ('scipy.linalg', 'numba.np.arraymath') if m in sys.modules]\n"
+    step += "norm = numba.njit(lambda a: np.linalg.norm(a) + np.sort(a)[0])(np.array([4.0, 3.0]))\n"
+    step += "print(json.dumps([loss, loaded, norm, len(Count.compiled)]))"
+    first, second = (json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path))) for _ in range(2))
+    assert second[:3] == [first[0], [], 8.0] and second[3] < first[3]
+
+
 def test_warming_up_compiles_what_training_needs_and_changes_nothing(tmp_path):
     code = """
 import fastbp, numpy as np

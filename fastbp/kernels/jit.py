@@ -29,6 +29,7 @@ from numba.core import cgutils, serialize
 from numba.core.caching import CompileResultCacheImpl, NullCache
 from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
+from numba.core.runtime import rtsys
 
 KERNEL_FOLDER = Path(__file__).parent
 FOLDER_PREFIX = "fastbp-kernels-"
@@ -183,7 +184,9 @@ class KernelCache(NullCache):
         return folder and folder / f"{self._name}-{key}.nbc"
 
     def load_overload(self, sig, target_context):
-        target_context.refresh()
+        # Not target_context.refresh(), which Numba's cache calls: that imports all that might be compiled, SciPy's linear algebra
+        # too, which is half of the time to the first step (0.65 s) where nothing is compiled.
+        rtsys.initialize(target_context)
         path = self._path(sig, target_context.codegen())
         try:
             needed, data = pickle.loads(path.read_bytes())
