@@ -70,14 +70,14 @@ class Optimizer:
 
     def update(self, values: np.ndarray, grads: np.ndarray, *vectors: np.ndarray) -> None:
         """Update `values`, some or all of the parameters, with the same part of the other vectors."""
-        self.update_call(values, grads, *vectors)()
+        if self.kernel is None:
+            raise TypeError(f"{type(self).__name__} does not define update")
+        self.kernel(values, grads, *vectors, self.numbers)
 
     def update_call(self, values: np.ndarray, grads: np.ndarray, *vectors: np.ndarray) -> Callable[[], None]:
         """`update` as a call that can be made step after step."""
-        if getattr(self.update, "__func__", self.update) is not Optimizer.update:
+        if self.kernel is None or getattr(self.update, "__func__", self.update) is not Optimizer.update:
             return partial(self.update, values, grads, *vectors)
-        if self.kernel is None:
-            raise TypeError(f"{type(self).__name__} does not define update")
         return partial(self.kernel, values, grads, *vectors, self.numbers)
 
     def _number(self, name: str, value, below: float = float("inf")) -> float:

@@ -47,6 +47,26 @@ def test_the_learning_rate_can_be_changed_between_steps():
     assert values.tolist() == [-1.5, -3.0]
 
 
+class SignSGD(fastbp.SGD):
+    """SGD on the gradient's signs."""
+
+    def update(self, values, grads, velocity):
+        super().update(values, np.sign(grads), velocity)
+
+
+def test_a_subclass_may_call_the_update_that_it_replaces():
+    x, labels = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32), np.array([0, 1, 2, 0, 1, 2])
+    network, plain = (fastbp.Sequential(fastbp.Linear(4, 3)) for _ in range(2))
+    fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), SignSGD(lr=0.5)).step(x, labels)
+    loss = fastbp.SoftmaxCrossEntropy()
+    loss.forward(plain.forward(x, training=True), labels)
+    plain.backward(loss.backward())
+    wanted = plain.parameter_vector - np.float32(0.5) * np.sign(plain.gradient_vector)
+    np.testing.assert_allclose(network.parameter_vector, wanted, rtol=0, atol=1e-6)
+    with pytest.raises(TypeError, match="Optimizer does not define update"):
+        fastbp.optimizers.Optimizer(0.1).step(np.zeros(2), np.ones(2))
+
+
 def test_wrong_arguments_are_clear_errors():
     for make, message in [
         (lambda: fastbp.SGD(lr=-1), "SGD: lr must be a finite number, 0 or above, got -1"),
