@@ -32,7 +32,7 @@ class Optimizer:
         self.steps = 0
         self.state: dict[str, np.ndarray] = {}
         self.numbers: np.ndarray | None = None  # this step's settings, where the kernel reads them
-        self._settings: tuple[float, ...] | None = None
+        self._settings: tuple[float, ...] | None = None  # what they hold: writing to an array takes 0.4 µs of a step's 10
 
     def step(self, values: np.ndarray, grads: np.ndarray) -> None:
         """Update `values` in place; both are contiguous vectors (P,) of one floating dtype."""

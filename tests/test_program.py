@@ -1,11 +1,14 @@
 """Kernel calls made in a row by machine code are the calls from Python."""
 
+import threading
+import time
 from functools import partial
 
 import numba
 import numpy as np
 import pytest
 
+import fastbp.kernels.program as program_module
 from fastbp.kernels.jit import kernel
 from fastbp.kernels.program import Program, programs
 
@@ -95,6 +98,33 @@ def test_an_error_is_that_of_the_call_that_failed():
     with pytest.raises(ValueError, match="too large"):
         program()
     assert x[0] == 2 and z[0] == 4  # what follows is not done
+
+
+@compiled
+def test_threads_that_ask_at_once_get_one_entry(monkeypatch):
+    """Else two functions of one name would be compiled into the process."""
+    function, types = kernel(lambda x, y: None), (numba.float64, numba.float64)
+    function.compile(types)
+    made, parse, together = [], program_module.llvm.parse_assembly, threading.Barrier(8)
+
+    def counted(text):
+        made.append(text)
+        time.sleep(0.01)  # another thread's turn
+        return parse(text)
+
+    program_module.engine()
+    monkeypatch.setattr(program_module.llvm, "parse_assembly", counted)
+
+    def ask():
+        together.wait()
+        addresses.add(program_module.entry(function, types))
+
+    addresses, threads = set(), [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(addresses) == len(made) == 1
 
 
 @compiled

@@ -185,7 +185,7 @@ def padded_size(image_size, output_size, kernel_size, stride, before):
 def unfold(image, at, row, stride, output_size, patches):
     """patches[(i, j), k] = image[i·sh·row + j·sw + at[k]] for a padded image with rows `row` long and the table of its taps
 
-    It is a gather, 0.7 ns a number; copies of the few neighbours that a row of a filter has would take longer."""
+    It is a gather, 0.4 to 0.7 ns a number; copies of the few neighbours that a row of a filter has took 18 on maps of 2×2."""
     for i in range(output_size[0]):
         for j in range(output_size[1]):
             start, place = np.uint64(i * stride[0] * row + j * stride[1]), np.uint64((i * output_size[1] + j) * at.size)

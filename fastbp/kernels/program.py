@@ -60,8 +60,8 @@ def engine():
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
+@global_compiler_lock  # around the cache: two threads that ask at once would both compile it, under one name
 @functools.cache
-@global_compiler_lock
 def entry(function: Dispatcher, argument_types: tuple) -> int:
     """The address of a function that takes a record's arguments and calls `function`, which returns nothing, with them."""
     function.compile(argument_types)
@@ -99,7 +99,7 @@ def words(value) -> list[int]:
         return [0]
     if isinstance(value, np.ndarray):  # not owned by the callee: no reference count, no parent
         return [0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides]
-    return [int.from_bytes(np.asarray(value).tobytes(), "little")]
+    return np.frombuffer(np.asarray(value).tobytes().ljust(8, b"\0"), np.uint64).tolist()  # as it will lie in memory
 
 
 class Program:
