@@ -4,7 +4,8 @@
     dscores = loss.backward()
 
 The value is the mean over the batch and `dscores` the gradient of exactly that value. An empty batch has no mean: ValueError.
-Targets are checked before any kernel runs: shape, kind, range, NaN (in a training step, each label's range where it is used). Scores are float32 or float64, (N, C) for C classes.
+Targets are checked before any kernel runs: shape, kind, range, NaN (in a training step, each label's range where it is used).
+Scores are float32 or float64, (N, C) for C classes.
 """
 
 import numpy as np
