@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from .numeric import ROUNDING, Slopes, away_from_zero, function_noise, ladder, slopes
+from .numeric import EPS, ROUNDING, Slopes, away_from_zero, function_noise, ladder, slopes
 from .problems import Problem
 from .report import BELOW_NOISE, KINK, MISMATCH, NOT_CHECKED, NOT_FINITE, OK, TensorCheck
 
@@ -23,7 +23,8 @@ class Measure:
         self.centre, self.douts = centre.ravel(), douts.reshape(len(douts), -1)
         self.tensors = list(problem.tensors.values())
         direction = self.direction()
-        self.noise = function_noise(lambda t: self.along(direction)(t)[0], self.centre)
+        largest = max((np.abs(a).max(initial=0.0) for a in self.tensors), default=0.0)
+        self.noise = function_noise(lambda t: self.along(direction)(t)[0], self.centre, largest)
         self.on_kink: bool | None = None  # not known yet
         self.analytic: dict[str, bool] = {}  # tensors that the complex step can be trusted for, or not
 
@@ -161,45 +162,50 @@ class Measure:
         if slopes_of_outputs is None or slopes_of_outputs.size != self.centre.size or not np.isfinite(slopes_of_outputs).all():
             return None
         flat = slopes_of_outputs.ravel()
-        return self.douts @ flat, ROUNDING * (np.abs(self.douts) @ np.abs(flat))
+        return self.douts @ flat, np.abs(self.douts) @ (ROUNDING * np.abs(flat) + 16 * EPS)
+        # -- ε on its own as well: a slope may be a small difference of slopes of size 1
 
     def lies_on_kink(self) -> bool:
-        """Whether the slopes on the two sides of the point, along random directions, differ however small the step."""
+        """Whether no step settles the slopes along random directions: those on the two sides of the point differ, say."""
         if self.on_kink is None:
             self.on_kink = False
             for _ in range(4):
                 best = self.settle(self.along(self.direction()), 1.0)
-                if best is None or (best.kink > 10 * (best.noise + best.truncation)).any():
+                if best is None:
+                    continue
+                doubt = best.kink + best.truncation
+                if ((doubt > 10 * best.noise) & (doubt > 1e-3 * np.abs(best.value))).any():
                     self.on_kink = True
         return self.on_kink
 
     def around(self, array: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The least and greatest slope along an element at points near by, which lie off the kinks that meet at this one.
+        """The least and the greatest slope along an element that the kinks at this point allow, for each cotangent.
 
-        An output that bends twice at the point, relu(t) − relu(−t), may have equal slopes on both sides of t = 0, and yet no
-        gradient there: moved a little, its parts have the slopes 0 or 1 each. Where more than one kink meets (more than two slopes
-        are seen) not every combination need be among the points, so the range is taken twice as wide on both sides.
+        An output may bend twice at the point: relu(t) − relu(−t) has equal slopes on both sides of t = 0, and yet no gradient
+        there. And an element that ties in two pooling windows may win one and lose the other: each output has a slope of its own
+        choice. So each output's slopes are measured at points near by, which lie off the kinks that meet here, and the ranges of
+        the outputs are added. Where more than one kink meets in an output (more than two slopes are seen) not every combination
+        need be among the points, and its range is taken twice as wide on both sides.
         """
-        seen = []
-        saved, centre = [a.copy() for a in self.tensors], self.centre
+        saved, seen = [a.copy() for a in self.tensors], []
+        move, h = self.element(array, index), 2.0**-27 * max(1.0, _scale(array))
         for _ in range(NEARBY):
             try:
                 for a, d in zip(self.tensors, self.direction(), strict=True):
                     a += 2.0**-20 * d
-                self.centre = self.outputs()
-                found = slopes(self.element(array, index), self.centre, self.noise, self.douts, 2.0**-27 * max(1.0, _scale(array)))
-                if found is not None:
-                    seen.append(found.value)
+                (up, above), (down, below) = move(h), move(-h)
+                seen.append((up - down) / (above - below))
             finally:
                 for a, values in zip(self.tensors, saved, strict=True):
                     a[...] = values
-                self.centre = centre
-        seen = np.array(seen or [np.full(len(self.douts), np.nan)])
-        low, high = seen.min(axis=0), seen.max(axis=0)
+        low, high = np.min(seen, axis=0), np.max(seen, axis=0)
         with np.errstate(all="ignore"):
+            slack = 1e-4 * np.maximum(np.abs(low), np.abs(high)) + 4 * self.noise / h * (high != low)
             place = (seen - low) / (high - low)
-            several = ((place > 1e-3) & (place < 1 - 1e-3)).any(axis=0)
-        return low - several * (high - low), high + several * (high - low)
+            several = ((place > 1e-3) & (place < 1 - 1e-3)).any(axis=0) * (high - low)
+        low, high = low - several - slack, high + several + slack
+        ends = np.array([self.douts * low, self.douts * high])
+        return ends.min(axis=0).sum(axis=1), ends.max(axis=0).sum(axis=1)
 
 
 def _scale(array: np.ndarray) -> float:

@@ -47,8 +47,11 @@ def ladder(scale: float) -> Iterator[float]:
         yield scale * 2.0**power
 
 
-def function_noise(evaluate: Callable[[float], np.ndarray], centre: np.ndarray) -> np.ndarray:
+def function_noise(evaluate: Callable[[float], np.ndarray], centre: np.ndarray, largest: float) -> np.ndarray:
     """How much rounding moves each output (M,), from fourth differences of seven values close together: what is smooth cancels.
+
+    At least 64 ε of the output, and ε of the `largest` input or of 1: a loss of 10⁻¹⁵ is a difference of larger numbers, whose
+    rounding no small step shows.
 
     Near x the values of a smooth function lie on a cubic; its fourth differences are rounding's alone, 70 times its variance
     (Hamming; Moré and Wild, Estimating computational noise, 2011). `evaluate(t)` moves all the inputs by t along one direction.
@@ -56,7 +59,8 @@ def function_noise(evaluate: Callable[[float], np.ndarray], centre: np.ndarray) 
     table = np.array([evaluate(k * 2.0**-44) for k in range(-3, 4)])
     with np.errstate(all="ignore"):
         rough = np.abs(np.diff(table, 4, axis=0)).max(axis=0, initial=0.0) / np.sqrt(70)
-    return np.where(np.isfinite(rough), 8 * rough, 0.0) + ROUNDING * np.abs(np.nan_to_num(centre, posinf=0, neginf=0))
+    floor = ROUNDING * np.abs(np.nan_to_num(centre, posinf=0, neginf=0)) + EPS * max(1.0, largest)
+    return np.where(np.isfinite(rough), 8 * rough, 0.0) + floor
 
 
 def slopes(
@@ -80,8 +84,8 @@ def slopes(
         change = np.maximum(np.abs(up2 - down2), np.abs(up2 - centre))
         moved = (change > 0) | (up != centre) | (down != centre)
         weights = np.abs(cotangents)
-        rounding = 4 * weights @ (noise * moved) + EPS * (weights @ np.abs(centre) + len(centre) * (weights @ change))
-        # -- the second part: an output that didn't move may hide as much
+        hidden = np.maximum(np.abs(centre), 1.0) + len(centre) * change  # -- an output that did not move may hide as much
+        rounding = 4 * weights @ (noise * moved) + EPS * (weights @ hidden)
         value = (4 * near - wide) / 3
         right, left = 2 * right1 - right2, 2 * left1 - left2
         found = Slopes(value, left, right, np.abs(value - near), np.abs(right - left) / 2, rounding / h)

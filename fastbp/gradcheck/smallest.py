@@ -62,8 +62,8 @@ def smallest_failure(thing, inputs: tuple, loss: Loss | None, training: bool, re
             ours = type(thing).__module__.startswith("fastbp.")
             layer = _layer(thing, arguments)
             lines = ["import fastbp", "import numpy as np", f"layer = {'fastbp.' if ours else ''}{layer!r}.astype(np.float64)"]
-            lines += [f"layer.{p.name}.value = {_code(arguments[p.name])}" for p in layer.parameters]
-            lines.append(f"x = {_code(arguments['x'])}")
+            lines += [f"layer.{p.name}.value = {code(arguments[p.name])}" for p in layer.parameters]
+            lines.append(f"x = {code(arguments['x'])}")
             return "\n".join([*lines, f"print(fastbp.check_gradients(layer, x{'' if training else ', training=False'}))"])
 
         return search(build, start, snippet, report)
@@ -78,17 +78,28 @@ def smallest_failure(thing, inputs: tuple, loss: Loss | None, training: bool, re
 def search(
     build: Callable[[dict], Problem], start: dict, snippet: Callable[[dict], str], report: GradientReport, seconds: float = SECONDS
 ) -> SmallestCase | None:
-    """The smallest arguments found for which the problem that `build` makes of them fails where `report` did.
+    """The smallest arguments found for which the problem that `build` makes of them fails where `report` did."""
+    from .check import check
+
+    blamed = _failures(report)
+
+    def fails(arguments: dict) -> GradientReport | None:
+        found = check(build(arguments), tolerance=report.tolerance, seed=report.seed)
+        return found if not found.passed and _failures(found) & blamed else None
+
+    found = shrink(start, fails, seconds)
+    return None if found is None else SmallestCase(*found, snippet(found[0]))
+
+
+def shrink(start: dict, fails: Callable[[dict], object], seconds: float = SECONDS) -> tuple[dict, object] | None:
+    """The smallest arguments found for which `fails` gives something, and what it gives; None if nothing fails in time.
 
     Sizes that are equal in `start` are drawn as one (they mostly are one: the batch, the features); floating-point arrays get
-    whole numbers, integer arrays numbers of the range they had. Arguments that the functions refuse, by any exception, don't count.
+    whole numbers, integer arrays numbers of the range they had. Arguments that make `fails` raise anything don't count.
     """
     import hypothesis
     from hypothesis import strategies as st
 
-    from .check import check
-
-    blamed = _failures(report)
     sizes = sorted({n for a in _arrays(start) for n in a.shape if n > 1} | {n for n in _integers(start) if n > 1})
     deadline = time.monotonic() + seconds
     best: list[tuple] = []
@@ -98,19 +109,19 @@ def search(
         mapping = {n: draw(st.integers(1, min(n, LARGEST))) for n in sizes}
         return {name: _drawn(draw, st, value, mapping) for name, value in start.items()}
 
-    def fails(arguments: dict) -> bool:
+    def found(arguments: dict) -> bool:
         if time.monotonic() > deadline:
             return False
         try:
             with np.errstate(all="ignore"):
-                found = check(build(arguments), tolerance=report.tolerance, seed=report.seed)
-        except Exception:
+                result = fails(arguments)
+        except Exception:  # whatever the functions do with sizes that were not meant
             return False
-        if found.passed or not _failures(found) & blamed:
+        if result is None:
             return False
         weight = sum(a.size for a in _arrays(arguments)), float(sum(np.abs(a).sum() for a in _arrays(arguments)))
         if not best or weight <= best[0][0]:
-            best[:] = [(weight, arguments, found)]
+            best[:] = [(weight, arguments, result)]
         return True
 
     quiet = hypothesis.settings(
@@ -118,13 +129,10 @@ def search(
         phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink), verbosity=hypothesis.Verbosity.quiet,
     )  # fmt: skip
     try:
-        hypothesis.find(cases(), fails, settings=quiet)
+        hypothesis.find(cases(), found, settings=quiet)
     except (hypothesis.errors.HypothesisException, hypothesis.errors.HypothesisWarning):
         pass  # nothing found, or time ran out while shrinking: what was found before stands
-    if not best:
-        return None
-    _, arguments, found = best[0]
-    return SmallestCase(arguments, found, snippet(arguments))
+    return best[0][1:] if best else None
 
 
 def _failures(report: GradientReport) -> set[tuple[str, bool]]:
@@ -200,11 +208,11 @@ def _function_snippet(thing, arguments: dict) -> str:
             lines.append(f"from {modules.pop()} import {', '.join(names)}")
         shown = f"({', '.join(names)})" if len(names) > 1 else names[0]
     taken = [n if n.isidentifier() else f"input_{n.split()[-1]}" for n in arguments]
-    lines += [f"{name} = {_code(value)}" for name, value in zip(taken, arguments.values(), strict=True)]
+    lines += [f"{name} = {code(value)}" for name, value in zip(taken, arguments.values(), strict=True)]
     return "\n".join([*lines, f"print(fastbp.check_gradients({shown}, {', '.join(taken)}))"])
 
 
-def _code(value) -> str:
+def code(value) -> str:
     """Python that makes the value."""
     if isinstance(value, np.ndarray):
         if not value.size:
@@ -213,5 +221,5 @@ def _code(value) -> str:
         kind = "" if value.dtype.kind in "fi" else f", np.{value.dtype}"
         return f"np.array({' '.join(text.split())}{kind})"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k!r}: {_code(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{k!r}: {code(v)}" for k, v in value.items()) + "}"
     return repr(value)
