@@ -104,22 +104,23 @@ class Runner:
                 answer = self.failure(number, "value", f"{type(error).__name__}: {self.text(error)}")
             self.send(answer)
 
-    def receive(self) -> tuple[int, bytearray]:
-        header = self.read_exactly(self.wire.HEADER.size)
-        _, number, size = self.wire.HEADER.unpack(header)
-        return number, self.read_exactly(size)
-
-    def read_exactly(self, size: int) -> bytearray:
-        data = bytearray()
-        while len(data) < size:
+    def receive(self) -> tuple[int, memoryview]:
+        """The next message's number and body. The parent sends one and waits, so that what there is to read belongs to it."""
+        data, needed = bytearray(), self.wire.HEADER.size
+        headless = True
+        while len(data) < needed:
             try:
-                part = self.os_read(self.requests, min(size - len(data), 1 << 20))
+                part = self.os_read(self.requests, 1 << 16 if headless else min(needed - len(data), 1 << 20))
             except OSError:
                 self.exit(PIPE_BROKEN)
             if not part:
                 self.exit(0)  # the parent has gone
             data += part
-        return data
+            if headless and len(data) >= needed:
+                _, number, size = self.wire.HEADER.unpack_from(data)
+                needed += size
+                headless = False
+        return number, memoryview(data)[self.wire.HEADER.size :]
 
     def send(self, message: bytes) -> None:
         view = memoryview(message)

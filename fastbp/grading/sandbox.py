@@ -6,6 +6,7 @@ SubmissionError and ends the child.
 """
 
 import contextlib
+import fcntl
 import importlib.util
 import json
 import os
@@ -185,16 +186,13 @@ class Sandbox:
             message.write(argument)
         if any(getattr(handle, "child", None) is not child for handle in message.handles):
             raise SubmissionError("value", f"{name} could not be called: the process that held its cache has ended")
-        reader = self._exchange(child, message, name)
-        with self._protocol(child, name):
-            value = reader.read()
-            inside = reader.read()
-            changed = reader.read()
-            reader.end()
-            for i, argument in changed.items():
-                self.arguments_after[i] = argument
-            self.calls_inside = Counter({str(function): int(times) for function, times in inside.items()})
-            return value
+        value, inside, changed = self._ask(child, message, name, 3)
+        if changed:
+            for i in range(len(arguments)):
+                self.arguments_after[i] = changed.get(i, arguments[i])
+        if inside:
+            self.calls_inside.update(inside)
+        return value
 
     def _start(self) -> None:
         """A child that has read the submission and waits for a message."""
@@ -209,40 +207,43 @@ class Sandbox:
             self._notes = child.notes
             message = wire.Writer(sys.maxsize)
             message.write("import")
-            reader = self._exchange(child, message, "the import of the submission")
-            with self._protocol(child, "the import of the submission"):
-                functions = reader.read()
-                reader.end()
-                self._functions = {str(name): [str(p) for p in parameters] for name, parameters in functions.items()}
+            (functions,) = self._ask(child, message, "the import of the submission", 1)
+            self._functions = functions
         except SubmissionError as error:
             self._failure = (error.kind, error.message)
             self.close()
             raise
 
-    def _exchange(self, child: "_Child", message: wire.Writer, what: str) -> wire.Reader:
-        """Send the message; the answer, after its first value, which says that the call went well."""
+    def _ask(self, child: "_Child", message: wire.Writer, what: str, count: int) -> list:
+        """Send the message; the so many values of the answer. Whatever is wrong with it is the submission's doing."""
         try:
-            body = child.exchange(message, self.limits.seconds, what)
+            reader = wire.Reader(child.exchange(message, self.limits.seconds, what), lambda number: Handle(number, child))
+            well = reader.read()
+            values = [reader.read() for _ in range(count if well is True else 2)]
+            reader.end()
+            _check(well, values)
+        except (wire.WireError, MemoryError) as error:
+            self.close()
+            raise SubmissionError("protocol", f"{what}: the answer could not be read ({error})") from None
         except BaseException:  # KeyboardInterrupt too: the child is in the middle of something
             self.close()
             raise
-        with self._protocol(child, what):
-            reader = wire.Reader(body, lambda number: Handle(number, child))
-            if reader.read() is True:
-                return reader
-            kind, text = reader.read(), reader.read()
-            if not isinstance(kind, str) or not isinstance(text, str):
-                raise wire.WireError("an unknown answer")
-        raise SubmissionError(kind, text)
+        if well is not True:
+            raise SubmissionError(*values)
+        return values
 
-    @contextlib.contextmanager
-    def _protocol(self, child: "_Child", what: str):
-        """Whatever goes wrong when an answer is read is the submission's doing."""
-        try:
-            yield
-        except (wire.WireError, AttributeError, TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
-            self.close()
-            raise SubmissionError("protocol", f"{what}: the answer could not be read ({error})") from None
+
+def _check(well: object, values: list) -> None:
+    """Values of the right types: a failure's kind and message, or the functions, or a value, the counts and what was changed."""
+    if well is not True:
+        good = all(isinstance(value, str) for value in values)
+    elif len(values) == 1:
+        good = isinstance(values[0], dict) and all(isinstance(names, list) for names in values[0].values())
+    else:
+        _, inside, changed = values
+        good = isinstance(inside, dict) and all(isinstance(times, int) for times in inside.values()) and isinstance(changed, dict)
+    if not good:
+        raise wire.WireError("of the wrong types")
 
 
 class _Child:
@@ -335,6 +336,9 @@ class _Child:
     def _pipe(self) -> tuple[int, int]:
         ends = os.pipe()
         self._open += ends
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # large arrays cross with fewer changes of process
         return ends
 
     def _close(self, descriptor: int) -> None:
@@ -368,7 +372,7 @@ class _Child:
             for descriptor, _ in self._poll.poll(1000 * min(left, WATCH_SECONDS) + 1):
                 if descriptor == self._replies:
                     headless = len(answer) < wire.HEADER.size
-                    part = self._receive(PIPE_BYTES if headless else needed - len(answer) + 1)
+                    part = self._receive(1 << 16 if headless else needed - len(answer) + 1)
                     if part == b"":
                         raise self._ended(what)
                     answer += part or b""

@@ -71,11 +71,11 @@ class Writer:
     def __init__(self, limit: int, opaque: bool = False):
         self.parts: list = []
         self.handles: list[Handle] = []
-        self.opaque = opaque
-        self._room, self._values = limit, VALUES
+        self.opaque, self.size = opaque, 0
+        self._limit, self._values = limit, VALUES
 
     def message(self, number: int) -> bytes:
-        return b"".join((HEADER.pack(MARK, number, sum(map(_bytes, self.parts))), *self.parts))
+        return b"".join((HEADER.pack(MARK, number, self.size), *self.parts))
 
     def body(self) -> bytes:
         return b"".join(self.parts)
@@ -93,9 +93,9 @@ class Writer:
             value, writer = Opaque(type(value).__name__[:100]), Writer._write_opaque
         writer(self, value, depth)
 
-    def _add(self, part) -> None:
-        self._room -= _bytes(part)
-        if self._room < 0:
+    def _add(self, part: bytes) -> None:
+        self.size += len(part)
+        if self.size > self._limit:
             raise WireError("too large")
         self.parts.append(part)
 
@@ -131,7 +131,7 @@ class Writer:
         code, dtype = _code(value.dtype), value.dtype
         if value.ndim > DIMENSIONS:
             raise WireError(f"an array of more than {DIMENSIONS} dimensions")
-        if value.nbytes > self._room:
+        if self.size + value.nbytes > self._limit:
             raise WireError(f"an array of shape {value.shape}, {dtype}: too large")
         if not dtype.isnative:
             value = value.astype(DTYPES[code])
@@ -144,7 +144,8 @@ class Writer:
             layout, data = STRIDED, _contiguous(value)
         self._add(_ARRAY.pack(b"a", code, layout, value.ndim) + _SHAPES[value.ndim].pack(*value.shape))
         if value.size:
-            self._add(data.data)
+            self.size += value.nbytes
+            self.parts.append(data.data)
 
     def _write_sequence(self, value, depth) -> None:
         tag = b"t" if isinstance(value, tuple) else b"l"
@@ -207,10 +208,6 @@ def _code(dtype) -> int:
     return code
 
 
-def _bytes(part) -> int:
-    return part.nbytes if type(part) is memoryview else len(part)
-
-
 class Reader:
     """Reads values from a message's body. WireError for anything that Writer does not write.
 
@@ -219,10 +216,10 @@ class Reader:
 
     def __init__(self, data, handle=Handle):
         self.data, self.position = memoryview(data), 0
-        self._handle, self._values = handle, VALUES
+        self._size, self._handle, self._values = len(self.data), handle, VALUES
 
     def end(self) -> None:
-        if self.position != len(self.data):
+        if self.position != self._size:
             raise WireError("bytes after the last value")
 
     def read(self, depth: int = 0):
@@ -231,7 +228,7 @@ class Reader:
             raise WireError(f"more than {VALUES} values")
         if depth > DEPTH:
             raise WireError(f"nested deeper than {DEPTH} levels")
-        if self.position >= len(self.data):
+        if self.position >= self._size:
             raise WireError("cut short")
         reader = _READERS.get(self.data[self.position])
         if reader is None:
@@ -241,14 +238,14 @@ class Reader:
     def _take(self, layout: struct.Struct) -> tuple:
         start = self.position
         self.position = start + layout.size
-        if self.position > len(self.data):
+        if self.position > self._size:
             raise WireError("cut short")
         return layout.unpack_from(self.data, start)
 
     def _take_bytes(self, size: int) -> memoryview:
         start = self.position
         self.position = start + size
-        if self.position > len(self.data):
+        if self.position > self._size:
             raise WireError("cut short")
         return self.data[start : self.position]
 
@@ -310,7 +307,7 @@ class Reader:
 
     def _read_sequence(self, depth):
         tag, size = self._take(_TEXT)
-        if size > len(self.data) - self.position:
+        if size > self._size - self.position:
             raise WireError("cut short")
         items = [self.read(depth + 1) for _ in range(size)]
         return tuple(items) if tag == b"t" else items
