@@ -211,7 +211,7 @@ class Runner:
                 writer = self.wire.Writer(self.reply_bytes, opaque=True)
                 try:
                     writer.write(argument)
-                    if writer.body() != reader.data[starts[i] : starts[i + 1]]:
+                    if writer.body() != bytes(reader.data[starts[i] : starts[i + 1]]):
                         changed[i] = argument
                 except ValueError as error:
                     changed[i] = self.wire.Opaque(f"{type(argument).__name__}: {error}")

@@ -6,7 +6,6 @@ SubmissionError and ends the child.
 """
 
 import contextlib
-import fcntl
 import importlib.util
 import json
 import os
@@ -336,7 +335,9 @@ class _Child:
     def _pipe(self) -> tuple[int, int]:
         ends = os.pipe()
         self._open += ends
-        if hasattr(fcntl, "F_SETPIPE_SZ"):
+        if sys.platform == "linux":
+            import fcntl
+
             with contextlib.suppress(OSError):
                 fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # large arrays cross with fewer changes of process
         return ends
