@@ -221,7 +221,7 @@ def test_reading_cannot_execute_code():
 
 # -- ordinary submissions
 
-ORDINARY = '''
+ORDINARY = """
 import os, sys, weakref
 import numpy as np
 from numpy import *
@@ -286,7 +286,7 @@ def deeper(x):
     return np.zeros(2) @ np.zeros(3)
 def shifted(x): return shift(x)
 def _private(x): return x
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -619,7 +619,9 @@ def test_a_child_dies_with_its_parent(tmp_path):
         "print(sandbox._child._process.pid, sandbox._child.folder, flush=True)\n"
         "sandbox.call('fc_forward', 1, 2, 3)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", program, str(HOSTILE / "catches_everything.py")], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(HOSTILE / "catches_everything.py")], stdout=subprocess.PIPE, text=True
+    )
     pid, place = parent.stdout.readline().split(maxsplit=1)
     time.sleep(0.2)
     parent.kill()
