@@ -12,8 +12,8 @@ from ..network import Sequential
 from .problems import Problem, parameter_names, problem_of
 from .report import GradientReport
 
-SECONDS = 3.0  # for the whole search
-LARGEST = 6  # a size that is drawn: small cases fail as well as large ones, and are quick
+TRIES, SECONDS = 400, 10.0  # of a search; the number of tries, so that it finds the same each time, and a time as a last resort
+LARGEST = 4  # a size that is drawn: small cases fail as well as large ones, and are quick
 VALUES = 9  # elements are whole numbers from −9 to 9
 
 
@@ -76,7 +76,7 @@ def smallest_failure(thing, inputs: tuple, loss: Loss | None, training: bool, re
 
 
 def search(
-    build: Callable[[dict], Problem], start: dict, snippet: Callable[[dict], str], report: GradientReport, seconds: float = SECONDS
+    build: Callable[[dict], Problem], start: dict, snippet: Callable[[dict], str], report: GradientReport, tries: int = TRIES
 ) -> SmallestCase | None:
     """The smallest arguments found for which the problem that `build` makes of them fails where `report` did."""
     from .check import check
@@ -87,12 +87,12 @@ def search(
         found = check(build(arguments), tolerance=report.tolerance, seed=report.seed)
         return found if not found.passed and _failures(found) & blamed else None
 
-    found = shrink(start, fails, seconds)
+    found = shrink(start, fails, tries)
     return None if found is None else SmallestCase(*found, snippet(found[0]))
 
 
-def shrink(start: dict, fails: Callable[[dict], object], seconds: float = SECONDS) -> tuple[dict, object] | None:
-    """The smallest arguments found for which `fails` gives something, and what it gives; None if nothing fails in time.
+def shrink(start: dict, fails: Callable[[dict], object], tries: int = TRIES) -> tuple[dict, object] | None:
+    """The smallest arguments found for which `fails` gives something, and what it gives; None if nothing fails.
 
     Sizes that are equal in `start` are drawn as one (they mostly are one: the batch, the features); floating-point arrays get
     whole numbers, integer arrays numbers of the range they had. Arguments that make `fails` raise anything don't count.
@@ -101,7 +101,7 @@ def shrink(start: dict, fails: Callable[[dict], object], seconds: float = SECOND
     from hypothesis import strategies as st
 
     sizes = sorted({n for a in _arrays(start) for n in a.shape if n > 1} | {n for n in _integers(start) if n > 1})
-    deadline = time.monotonic() + seconds
+    deadline, tried = time.monotonic() + SECONDS, 0
     best: list[tuple] = []
 
     @st.composite
@@ -110,7 +110,9 @@ def shrink(start: dict, fails: Callable[[dict], object], seconds: float = SECOND
         return {name: _drawn(draw, st, value, mapping) for name, value in start.items()}
 
     def found(arguments: dict) -> bool:
-        if time.monotonic() > deadline:
+        nonlocal tried
+        tried += 1
+        if tried > tries or time.monotonic() > deadline:
             return False
         try:
             with np.errstate(all="ignore"):

@@ -3,24 +3,24 @@
 import contextlib
 import json
 import signal
-import threading
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from ..files import written_atomically
 from ..threads import usable_cores
 from .assignment import AssignmentError, load_assignment
-from .grade import grade
+from .grader import grade
 from .results import Result
 
 
 @dataclass(frozen=True)
 class Job:
-    """One submission to grade: `name` in results, `path` its file or folder, the assignment's name or file, and where the result
-    is written (None: nowhere)."""
+    """One submission to grade: `name` in results, `path` its file or folder, the assignment's name or file, and where and in what
+    form the result is written (`record` None: nowhere)."""
 
     name: str
     path: Path
@@ -28,6 +28,7 @@ class Job:
     seed: int
     seconds: float | None
     record: Path | None
+    form: Callable[[Result], dict] = Result.to_dict
 
     def __call__(self) -> Result:
         """Grade it here; what there is so far is on disk after every item. Whatever goes wrong becomes the result's error."""
@@ -46,7 +47,7 @@ class Job:
             return
         try:
             with written_atomically(self.record) as file:
-                file.write(json.dumps(result.to_dict(), indent=1, ensure_ascii=False).encode())
+                file.write(json.dumps(self.form(result), indent=1, ensure_ascii=False).encode())
         except OSError as error:  # a full disk: what was graded is still returned
             note = f"{self.record} could not be written: {error.strerror}"
             result.notes = [*(n for n in result.notes if n != note), note]
@@ -105,8 +106,9 @@ def grade_all(
     """The results of all submissions under `paths`, in the order in which they were found.
 
     They are graded over `executor`, any of `concurrent.futures` or alike (Dask's `client.get_executor()`, mpi4py's
-    MPIPoolExecutor): by default `jobs` processes, as many as there are cores. The same seed gives the same scores with any. Each submission's
-    result is in `folder` as NAME.json, rewritten after every item. `done(result)` is called as each ends, in any order.
+    MPIPoolExecutor): by default `jobs` processes, as many as there are cores. The same seed gives the same scores with any. Each
+    submission's result is in `folder` as NAME.json, rewritten after every item. `done(result)` is called as each ends, in any
+    order.
     AssignmentError, FileNotFoundError and ValueError before anything is graded.
     """
     load_assignment(assignment)
@@ -156,14 +158,19 @@ def _executor(given: Executor | None, jobs: int) -> Iterator[Executor | None]:
     elif jobs <= 1:
         yield None
     else:
-        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_ignore_interrupts)
+        others = set(active_children())
+        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_leave_interrupts)
         try:
             yield pool
+        except BaseException:  # Ctrl-C: a submission may take minutes yet, and its processes end with their worker
+            for worker in set(active_children()) - others:
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole group; the parent ends the workers."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_interrupts() -> None:
+    """In a worker: Ctrl-C reaches the whole group, and the parent then ends the workers, who clear up first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

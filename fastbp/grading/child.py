@@ -40,7 +40,10 @@ def main() -> None:
     wire = _load("wire", settings["wire"], own)
     guard, notes, alone = _isolate(settings, _load("isolation", settings["isolation"], own))
     sys.path.insert(0, folder)  # only now: a submission may have a numpy.py
-    numpy.random.seed(0)  # noqa: NPY002 -- what submissions draw from: the same numbers in every run
+    default_rng = numpy.random.default_rng
+    numpy.random.default_rng = lambda seed=0: default_rng(0 if seed is None else seed)
+    # -- what submissions draw from: the same numbers in every run, and in every call (Runner.call)
+    numpy.random.seed(0)  # noqa: NPY002
     random.seed(0)
     keep_alive = sys.modules["__main__"]  # its globals are this module's: they go when it goes
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -78,7 +81,9 @@ class Runner:
         self.requests, self.replies = requests, replies
         self.os_read, self.os_write, self.exit = os.read, os.write, os._exit
         self.threads, self.profiler, self.sleep = _thread._count, _lsprof.Profiler, time.sleep
-        self.array, self.getline = sys.modules["numpy"].ndarray, linecache.getline
+        numpy = sys.modules["numpy"]
+        self.array, self.empty, self.getline = numpy.ndarray, numpy.empty, linecache.getline
+        self.seeds = ((numpy.random.set_state, numpy.random.get_state()), (random.setstate, random.getstate()))
         self.module: types.ModuleType | None = None
         self.kept: dict[int, object] = {}
         self.last_kept = 0
@@ -167,13 +172,15 @@ class Runner:
         return self.answer(number, True, dict(list(functions.items())[: self.wire.KEYS]))
 
     def call(self, reader, number: int) -> bytes:
-        name, keep, released, count = reader.read(), reader.read(), reader.read(), reader.read()
+        name, keep, released, strided, count = (reader.read() for _ in range(5))
         for old in released:
             self.kept.pop(old, None)
         arguments, starts = [], []
         for _ in range(count):
             starts.append(reader.position)
             arguments.append(reader.read())
+            if strided and isinstance(arguments[-1], self.array):
+                arguments[-1] = self.not_contiguous(arguments[-1])
         starts.append(reader.position)
         before = list(arguments)
         if name not in self.module.__dict__:
@@ -182,6 +189,8 @@ class Runner:
         if not callable(function):
             return self.failure(number, "not callable", f"{name} is not a function but of type {type(function).__name__}")
 
+        for put_back, state in self.seeds:
+            put_back(state)
         profiler = self.profiler(builtins=False)
         profiler.enable()
         self.guard.off = False
@@ -225,6 +234,12 @@ class Runner:
         writer.opaque = True
         writer.write(changed)
         return writer.message(number)
+
+    def not_contiguous(self, array):
+        """The same numbers with gaps between them."""
+        wide = self.empty((*array.shape, 2), array.dtype)[..., 0]
+        wide[...] = array
+        return wide
 
     def threads_stay(self) -> bool:
         for _ in range(20):

@@ -169,11 +169,17 @@ class Sandbox:
         """The first part of what the submission printed, in all its processes."""
         return (self._printed + (self._child.printed if self._child is not None else ""))[: self.limits.output_bytes]
 
-    def call(self, name: str, *arguments, keep: Sequence[int] = ()):
+    def holds(self, handle: Handle) -> bool:
+        """Whether the child that the handle's value is in is still there."""
+        return self._child is not None and handle.child is self._child and self._child.waits()
+
+    def call(self, name: str, *arguments, keep: Sequence[int] = (), strided: bool = False):
         """The value of the submission's function: arrays, numbers, bool, None, strings, and tuples, lists, dicts of those.
 
         `keep` names positions of the result, a tuple, that stay in the child and come back as a Handle, which may be an
-        argument of later calls: `out, cache = sandbox.call("relu_forward", x, keep=(1,))`. Raises SubmissionError; wire.WireError
+        argument of later calls: `out, cache = sandbox.call("relu_forward", x, keep=(1,))`. `strided` makes the arrays in the child
+        not contiguous. Before every call the generators of NumPy and of Python are put back to the state they had at the start:
+        the same arguments, the same mask. Raises SubmissionError; wire.WireError
         (a ValueError) for an argument that cannot be sent.
         """
         self.calls_inside, self.arguments_after = Counter(), list(arguments)
@@ -184,6 +190,7 @@ class Sandbox:
         message.write(name)
         message.write(tuple(keep))
         message.write(child.take_released())
+        message.write(strided)
         message.write(len(arguments))
         for argument in arguments:
             message.write(argument)

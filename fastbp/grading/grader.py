@@ -1,5 +1,7 @@
 """One submission against an assignment: the submission answers calls from its sandbox, and everything is judged here."""
 
+import difflib
+import re
 import time
 import zlib
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from .assignment import Arguments, Assignment, Case, Convention, Disagrees, Item
 from .results import ItemResult, Part, Result
 from .sandbox import Handle, Limits, Sandbox, SubmissionError
 
-SMALLEST_SECONDS = 2.0  # for the search of each smallest failing input
+TRIES = 100  # of the search for each smallest failing input
 EXACT = 1e-12  # relative error of a gradient computed in closed form, at the most; by finite differences it is larger
 SHOWN = 40  # elements of an array that feedback shows
 
@@ -36,7 +38,7 @@ def grade(
     """
     start = time.perf_counter()
     result = Result(Path(path).stem, assignment.name, seed, assignment.points)
-    with Sandbox(path, Limits(seconds=seconds or assignment.seconds)) as box:
+    with Sandbox(path, Limits(seconds=seconds or assignment.seconds), main=main_file(Path(path), assignment)) as box:
         for item in assignment.items:
             began = time.perf_counter()
             graded = ItemGrader(box, item, assignment.tolerance, seed).grade()
@@ -53,6 +55,16 @@ def grade(
     result.seconds = round(time.perf_counter() - start, 3)
     done(result)
     return result
+
+
+def main_file(path: Path, assignment: Assignment) -> str | None:
+    """Of a folder's Python files, the one that defines most of the assignment's functions; None for a file, or if none does."""
+    wanted = {name for item in assignment.items for name in item.functions}
+    counts = {}
+    for file in sorted(path.glob("*.py")) if path.is_dir() else []:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        counts[file.name] = len(wanted & set(re.findall(r"^def\s+(\w+)", text, re.MULTILINE)))
+    return max(counts, key=counts.get) if any(counts.values()) else None
 
 
 def _whole_error(result: Result) -> str:
@@ -90,33 +102,37 @@ class ItemGrader:
         return np.random.default_rng([self.seed, zlib.crc32(self.item.name.encode()), number])
 
     def grade(self) -> ItemResult:
-        if self.present():
+        usable = self.present()
+        if self.forward_name in usable:
             convention = self.forward()
-            self.backward(convention)
+            if not self.backward_name or self.backward_name in usable:
+                self.backward(convention)
         if self.item.hint and not self.result.passed:
             self.parts[-1].lines.append(self.item.hint)
         return self.result
 
     # -- present ------------------------------------------------------------------------------------------------------
 
-    def present(self) -> bool:
-        """Are the functions there, with as many parameters as they are called with?"""
+    def present(self) -> list[str]:
+        """The functions that are there, with as many parameters as they are called with."""
         part = self.parts[0]
         try:
             functions = self.box.functions
         except SubmissionError as error:
             part.lines.append(explain("your file could not be imported", error))
-            return False
+            return []
+        usable = []
         for name, wanted in self.item.functions.items():
             if name not in functions:
-                near = [f for f in functions if f.lower().replace("_", "") == name.lower().replace("_", "")]
+                near = difflib.get_close_matches(name, set(functions) - set(self.item.functions), 1, 0.85)
                 part.lines.append(f"{name}({', '.join(wanted)}) is missing" + (f"; there is a {near[0]}" if near else ""))
             elif len(functions[name]) < len(wanted) and not any(p.startswith("*") for p in functions[name]):
                 given = ", ".join(functions[name])
                 part.lines.append(f"{name}({given}) takes too few arguments: it is called as {name}({', '.join(wanted)})")
-        if not part.lines:
-            part.points = part.possible
-        return self.forward_name in functions
+            else:
+                usable.append(name)
+        part.points = part.possible * len(usable) / len(self.item.functions)
+        return usable
 
     # -- forward ------------------------------------------------------------------------------------------------------
 
@@ -212,7 +228,7 @@ class ItemGrader:
             fault = self.fault(case, answer, convention)
             return (answer, fault) if fault and answer.error is None else None
 
-        found = shrink(self.answer(number, convention).arguments, fails, SMALLEST_SECONDS)
+        found = shrink(self.answer(number, convention).arguments, fails, TRIES)
         if found is None:
             return []
         arguments, (answer, fault) = found
@@ -253,7 +269,7 @@ class ItemGrader:
             if report is not None:
                 part.lines += self.mistakes(report, problem)
         for n in good:
-            if not self.result.correct[n]:
+            if self.result.correct[n] is False:
                 part.lines.append(f"the gradient of {n} is right for your forward pass, which is not the one asked for")
             elif self.result.consistent[n] is False:
                 part.lines.append(f"the gradient of {n} is right, though your forward pass is not")
@@ -321,9 +337,7 @@ class ItemGrader:
                 self.result.causes += [cause.name for cause in tensor.causes[:1] if cause.name not in self.result.causes]
                 said = [f"{c.message}. {c.hint}".rstrip() for c in tensor.causes[:2]]
                 lines += [f"the gradient of {tensor.name}: {line}" for line in said or [tensor.problem or "cause not recognised"]]
-        found = search(
-            lambda arguments: SandboxProblem(self, arguments), problem.arguments, self.shown_call, report, SMALLEST_SECONDS
-        )
+        found = search(lambda arguments: SandboxProblem(self, arguments), problem.arguments, self.shown_call, report, TRIES)
         if found is not None:
             lines.append(f"smallest failing input: {found.snippet}")
             for tensor in found.report.tensors:
