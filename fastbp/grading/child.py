@@ -9,6 +9,7 @@ import _lsprof
 import _thread
 import builtins
 import functools
+import gc
 import importlib.machinery
 import importlib.util
 import inspect
@@ -162,13 +163,14 @@ class Runner:
         finally:
             self.guard.off = True
         self.module = module
+        gc.freeze()  # what is there now stays: no collection need look at it
         self.base_threads = self.threads()
         functions = {name: self.parameters(value) for name, value in list(vars(module).items()) if self.is_public(name, value)}
         return self.answer(number, True, dict(list(functions.items())[: self.wire.KEYS]))
 
     def call(self, reader, number: int) -> bytes:
         name, keep, released, count = reader.read(), reader.read(), reader.read(), reader.read()
-        for old in released:
+        for old in released or ():
             self.kept.pop(old, None)
         arguments, starts = [], []
         for _ in range(count):
@@ -221,9 +223,9 @@ class Runner:
             raise
         except BaseException as error:  # a subclass of the submission's may do anything when it is asked for its items
             return self.failure(number, "value", f"{name} returned what cannot be graded: {self.text(error)}")
-        writer.write(self.counts(profiler, function))
+        writer.write(self.counts(profiler, function) or None)
         writer.opaque = True
-        writer.write(changed)
+        writer.write(changed or None)
         return writer.message(number)
 
     def threads_stay(self) -> bool:

@@ -182,8 +182,8 @@ class Sandbox:
         message = wire.Writer(sys.maxsize)
         message.write("call")
         message.write(name)
-        message.write(tuple(keep))
-        message.write(child.take_released())
+        message.write(tuple(keep) or None)
+        message.write(child.take_released() or None)
         message.write(len(arguments))
         for argument in arguments:
             message.write(argument)
@@ -191,8 +191,7 @@ class Sandbox:
             raise SubmissionError("value", f"{name} could not be called: the process that held its cache has ended")
         value, inside, changed = self._ask(child, message, name, 3)
         if changed:
-            for i in range(len(arguments)):
-                self.arguments_after[i] = changed.get(i, arguments[i])
+            self.arguments_after = [changed.get(i, argument) for i, argument in enumerate(arguments)]
         if inside:
             self.calls_inside.update(inside)
         return value
@@ -247,7 +246,8 @@ def _check(well: object, values: list) -> None:
         good = good and all(isinstance(name, str) for names in (functions, *functions.values()) for name in names)
     else:
         _, inside, changed = values
-        good = isinstance(inside, dict) and all(isinstance(times, int) for times in inside.values()) and isinstance(changed, dict)
+        good = inside is None or isinstance(inside, dict) and all(isinstance(times, int) for times in inside.values())
+        good = good and (changed is None or isinstance(changed, dict))
     if not good:
         raise wire.WireError("of the wrong types")
 
