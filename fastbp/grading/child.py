@@ -169,15 +169,15 @@ class Runner:
         return self.answer(number, True, dict(list(functions.items())[: self.wire.KEYS]))
 
     def call(self, reader, number: int) -> bytes:
-        name, keep, released, count = reader.read(), reader.read(), reader.read(), reader.read()
-        for old in released or ():
-            self.kept.pop(old, None)
+        name, keep, count = reader.read(), reader.read(), reader.read()
         arguments, starts = [], []
         for _ in range(count):
             starts.append(reader.position)
             arguments.append(reader.read())
         starts.append(reader.position)
         before = list(arguments)
+        for number_kept in reader.read() or ():
+            self.kept.pop(number_kept, None)
         if name not in self.module.__dict__:
             return self.failure(number, "missing", f"{name} is not defined")
         function = self.module.__dict__[name]
