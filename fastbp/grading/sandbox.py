@@ -150,7 +150,8 @@ class Sandbox:
     @property
     def functions(self) -> dict[str, list[str]]:
         """The submission's public functions and their parameters' names."""
-        self._start()
+        if not self._functions:
+            self._start()
         return self._functions
 
     @property
@@ -231,7 +232,8 @@ class Sandbox:
             self.close()
             raise
         if well is not True:
-            raise SubmissionError(*values)
+            kind, text = values
+            raise SubmissionError(kind, text[:MESSAGE])
         return values
 
 
@@ -239,7 +241,7 @@ def _check(well: object, values: list) -> None:
     """Values of the right types: a failure's kind and message, or the functions, or a value, the counts and what was changed."""
     if well is not True:
         kind, text = values
-        good = isinstance(kind, str) and kind in KINDS and isinstance(text, str) and len(text) <= MESSAGE
+        good = isinstance(kind, str) and kind in KINDS and isinstance(text, str)
     elif len(values) == 1:
         (functions,) = values
         good = isinstance(functions, dict) and all(isinstance(names, list) for names in functions.values())
