@@ -3,6 +3,7 @@
 import ast
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastbp.grading import sandbox as sandbox_module
 from fastbp.grading import wire
 from fastbp.grading.sandbox import Handle, Limits, Sandbox, SubmissionError, _remove
 
@@ -547,15 +549,15 @@ def test_libraries_work_inside(tmp_path):
 # -- many at once, and their ends
 
 
-def gone(pid: int, seconds: float = 5) -> bool:
-    """Has the process ended within so many seconds? A zombie has."""
-    for _ in range(int(seconds / 0.02)):
+def gone(pid: int) -> bool:
+    """Does the process end within some seconds? A zombie has ended."""
+    for _ in range(250):
         try:
             os.kill(pid, 0)
-            state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-            if not state.strip() or state.startswith("Z"):
+            state = Path(f"/proc/{pid}/stat")
+            if state.exists() and ") Z " in state.read_text():
                 return True
-        except ProcessLookupError:
+        except (ProcessLookupError, FileNotFoundError):
             return True
         time.sleep(0.02)
     return False
@@ -790,7 +792,7 @@ class Open(Sandbox):
     _layers = ()
 
 
-def outcome(sandbox, name):
+def outcome(sandbox) -> tuple:
     """What fc_forward comes to: (None, its value) or (kind, message)."""
     rng = np.random.default_rng(4)
     try:
@@ -799,7 +801,7 @@ def outcome(sandbox, name):
         return error.kind, error.message
 
 
-def relu_is_right(sandbox):
+def relu_is_right(sandbox) -> bool:
     x, dout = np.random.default_rng(5).normal(size=(2, 4, 3))
     out, cache = sandbox.call("relu_forward", x, keep=(1,))
     dx = sandbox.call("relu_backward", dout, cache)
@@ -810,28 +812,37 @@ def test_every_file_is_tested():
     assert {path.stem for path in HOSTILE.glob("*.py")} - {"conftest"} == set(EXPECTED)
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_hostile_submission_costs_itself_only(name):
-    limits = QUICK if "timeout" in EXPECTED[name] else PATIENT
-    with Sandbox(HOSTILE / f"{name}.py", limits) as sandbox:
-        started = time.monotonic()
-        kind, result = outcome(sandbox, name)
-        assert kind in EXPECTED[name], result
-        assert time.monotonic() - started < (15 if limits is QUICK else 30)
-        assert SAYS.get(name, "") in str(result)
-        if name in AT_IMPORT:
-            started = time.monotonic()
-            assert outcome(sandbox, name) == (kind, result)
-            assert time.monotonic() - started < 0.5  # not tried again
-        else:
+def misbehave(name: str) -> tuple:
+    """One submission, as a grader would take it: (what fc_forward came to, is relu right after it, the same again at once)."""
+    with Sandbox(HOSTILE / f"{name}.py", QUICK if "timeout" in EXPECTED[name] else PATIENT) as sandbox:
+        first = outcome(sandbox)
+        if name not in AT_IMPORT:
             sandbox.restart()
-            assert relu_is_right(sandbox)
+            return *first, relu_is_right(sandbox), None
+        started = time.monotonic()
+        again = outcome(sandbox)
+        return *first, None, again == first and time.monotonic() - started < 0.5
+
+
+@pytest.fixture(scope="module")
+def outcomes(request):
+    """The selected ones of them at once, in threads: most of their time is waiting."""
+    tests = (item.callspec.params for item in request.session.items if "outcomes" in item.fixturenames)
+    with ThreadPoolExecutor(4) as pool:
+        yield {name: pool.submit(misbehave, name) for name in (test["name"] for test in tests)}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_hostile_submission_costs_itself_only(name, outcomes):
+    kind, result, others_right, at_once = outcomes[name].result(60)
+    assert kind in EXPECTED[name] and SAYS.get(name, "") in str(result), result
+    assert others_right if name not in AT_IMPORT else at_once
 
 
 @pytest.mark.parametrize("name", ["answers_and_loops", "answers_twice", "patches_numpy", "sets_alarm", "starts_many_threads"])
 def test_the_next_call_ends_even_without_a_restart(name):
     with Sandbox(HOSTILE / f"{name}.py", QUICK) as sandbox:
-        outcome(sandbox, name)
+        outcome(sandbox)
         for _ in range(2):
             try:
                 sandbox.call("relu_forward", np.random.default_rng(6).normal(size=(500, 1000)), keep=(1,))
@@ -848,14 +859,14 @@ def test_the_kernel_alone_stops_what_is_forbidden(name):
     with KernelOnly(HOSTILE / f"{name}.py", PATIENT) as sandbox:
         if sandbox.notes:
             pytest.skip(f"not on this system: {sandbox.notes}")
-        kind, result = outcome(sandbox, name)
+        kind, result = outcome(sandbox)
         assert kind == "raised" and SAYS.get(name, "") in result
 
 
 @pytest.mark.parametrize("name", [name for name in FORBIDDEN if name != "starts_many_threads"])
 def test_the_interpreters_hook_alone_stops_what_is_forbidden(name):
     with HookOnly(HOSTILE / f"{name}.py", PATIENT) as sandbox:
-        kind, result = outcome(sandbox, name)
+        kind, result = outcome(sandbox)
         assert kind == "raised" and SAYS.get(name, "") in result
         if sys.platform.startswith("linux"):
             assert len(sandbox.notes) == 2 and "files" in sandbox.notes[0] + sandbox.notes[1] and "network" in str(sandbox.notes)
@@ -878,10 +889,38 @@ def marked() -> list[int]:
 def test_processes_that_left_the_group_are_killed_where_they_could_be_started(name):
     before = set(marked())
     with Open(HOSTILE / f"{name}.py", PATIENT) as sandbox:
-        kind, result = outcome(sandbox, name)
+        kind, result = outcome(sandbox)
         assert kind is None or "0 forked" not in result.replace("200", "")
         assert len(set(marked()) - before) > 1
     assert set(marked()) <= before
+
+
+@pytest.mark.parametrize("kind", [KernelOnly, HookOnly])
+def test_fastbp_is_hidden_where_it_is_installed_beside_other_packages(tmp_path, monkeypatch, kind):
+    site = tmp_path / "site"
+    (site / "other").mkdir(parents=True)
+    (site / "other" / "__init__.py").write_text("VALUE = 6\n")
+    (site / "fastbp").mkdir()
+    shutil.copytree(sandbox_module.HERE, site / "fastbp" / "grading")
+    (site / "fastbp" / "__init__.py").write_text("VALUE = 7\n")
+    packages = sandbox_module._packages()
+    monkeypatch.setattr(sandbox_module, "HERE", site / "fastbp" / "grading")
+    monkeypatch.setattr(sandbox_module, "_packages", lambda: [*packages, str(site)])
+    file = write(
+        tmp_path,
+        "import os\n"
+        "def f():\n    import other\n    return other.VALUE\n"
+        "def g():\n    import fastbp\n    return fastbp.VALUE\n"
+        f"def h():\n    return open({str(site / 'fastbp' / '__init__.py')!r}).read()\n",
+    )
+    with kind(file) as sandbox:
+        if kind is KernelOnly and sandbox.notes:
+            pytest.skip(f"not on this system: {sandbox.notes}")
+        assert sandbox.call("f") == 6
+        with pytest.raises(SubmissionError, match="raised: (ModuleNotFoundError|PermissionError)"):
+            sandbox.call("g")
+        with pytest.raises(SubmissionError, match="raised: PermissionError"):
+            sandbox.call("h")
 
 
 def test_a_parent_survives_random_answers(tmp_path):

@@ -9,6 +9,7 @@ import _lsprof
 import _thread
 import builtins
 import functools
+import gc
 import importlib.machinery
 import importlib.util
 import inspect
@@ -167,14 +168,13 @@ class Runner:
         finally:
             self.guard.off = True
         self.module = module
+        gc.freeze()  # what is there now stays: no collection need look at it
         self.base_threads = self.threads()
         functions = {name: self.parameters(value) for name, value in list(vars(module).items()) if self.is_public(name, value)}
         return self.answer(number, True, dict(list(functions.items())[: self.wire.KEYS]))
 
     def call(self, reader, number: int) -> bytes:
-        name, keep, released, strided, count = (reader.read() for _ in range(5))
-        for old in released:
-            self.kept.pop(old, None)
+        name, keep, strided, count = reader.read(), reader.read(), reader.read(), reader.read()
         arguments, starts = [], []
         for _ in range(count):
             starts.append(reader.position)
@@ -183,6 +183,8 @@ class Runner:
                 arguments[-1] = self.not_contiguous(arguments[-1])
         starts.append(reader.position)
         before = list(arguments)
+        for number_kept in reader.read() or ():
+            self.kept.pop(number_kept, None)
         if name not in self.module.__dict__:
             return self.failure(number, "missing", f"{name} is not defined")
         function = self.module.__dict__[name]
@@ -230,9 +232,9 @@ class Runner:
             raise
         except BaseException as error:  # a subclass of the submission's may do anything when it is asked for its items
             return self.failure(number, "value", f"{name} returned what cannot be graded: {self.text(error)}")
-        writer.write(self.counts(profiler, function))
+        writer.write(self.counts(profiler, function) or None)
         writer.opaque = True
-        writer.write(changed)
+        writer.write(changed or None)
         return writer.message(number)
 
     def not_contiguous(self, array):

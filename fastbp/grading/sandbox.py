@@ -150,7 +150,8 @@ class Sandbox:
     @property
     def functions(self) -> dict[str, list[str]]:
         """The submission's public functions and their parameters' names."""
-        self._start()
+        if not self._functions:
+            self._start()
         return self._functions
 
     @property
@@ -188,18 +189,17 @@ class Sandbox:
         message = wire.Writer(sys.maxsize)
         message.write("call")
         message.write(name)
-        message.write(tuple(keep))
-        message.write(child.take_released())
-        message.write(strided)
+        message.write(tuple(keep) or None)
+        message.write(strided or None)
         message.write(len(arguments))
         for argument in arguments:
             message.write(argument)
         if any(getattr(handle, "child", None) is not child for handle in message.handles):
             raise SubmissionError("value", f"{name} could not be called: the process that held its cache has ended")
+        message.write(child.take_released() or None)
         value, inside, changed = self._ask(child, message, name, 3)
         if changed:
-            for i in range(len(arguments)):
-                self.arguments_after[i] = changed.get(i, arguments[i])
+            self.arguments_after = [changed.get(i, argument) for i, argument in enumerate(arguments)]
         if inside:
             self.calls_inside.update(inside)
         return value
@@ -239,7 +239,8 @@ class Sandbox:
             self.close()
             raise
         if well is not True:
-            raise SubmissionError(*values)
+            kind, text = values
+            raise SubmissionError(kind, text[:MESSAGE])
         return values
 
 
@@ -247,14 +248,15 @@ def _check(well: object, values: list) -> None:
     """Values of the right types: a failure's kind and message, or the functions, or a value, the counts and what was changed."""
     if well is not True:
         kind, text = values
-        good = isinstance(kind, str) and kind in KINDS and isinstance(text, str) and len(text) <= MESSAGE
+        good = isinstance(kind, str) and kind in KINDS and isinstance(text, str)
     elif len(values) == 1:
         (functions,) = values
         good = isinstance(functions, dict) and all(isinstance(names, list) for names in functions.values())
         good = good and all(isinstance(name, str) for names in (functions, *functions.values()) for name in names)
     else:
         _, inside, changed = values
-        good = isinstance(inside, dict) and all(isinstance(times, int) for times in inside.values()) and isinstance(changed, dict)
+        good = inside is None or isinstance(inside, dict) and all(isinstance(times, int) for times in inside.values())
+        good = good and (changed is None or isinstance(changed, dict))
     if not good:
         raise wire.WireError("of the wrong types")
 
@@ -273,7 +275,8 @@ class _Child:
         self._mark = f"submission-{os.getpid()}-{os.urandom(8).hex()}"
         self.folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="submission-")))
         try:
-            self._own_files = _copy(path, self.folder)
+            _copy(path, self.folder)
+            self._most_bytes = self._used()[0] + limits.file_bytes
             self._begin(_main_file(self.folder, main))
         except BaseException:
             self.end()
@@ -448,18 +451,25 @@ class _Child:
         if now - self._looked < WATCH_SECONDS:
             return
         self._looked = now
+        size, files = self._used()
+        if size > self._most_bytes or files > FOLDER_FILES:
+            raise SubmissionError("output", f"{what} wrote more than {self.limits.file_bytes} bytes or {FOLDER_FILES} files")
+
+    def _used(self) -> tuple[int, int]:
+        """The bytes and files in the folder; counted up to the most files allowed."""
         size = files = 0
         folders = [str(self.folder)]
-        while folders:
+        while folders and files <= FOLDER_FILES:
             with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
                 for entry in entries:
                     files += 1
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-                    elif entry.name not in self._own_files:
+                    else:
                         size += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if size > self.limits.file_bytes or files > FOLDER_FILES:
-                        raise SubmissionError("output", f"{what} wrote more than {self.limits.file_bytes} bytes of files")
+                    if files > FOLDER_FILES:
+                        break
+        return size, files
 
     def _ended(self, what: str) -> SubmissionError:
         """The pipe was closed. Why?"""
@@ -514,8 +524,8 @@ def _readable() -> list[str]:
     return list(dict.fromkeys(os.path.realpath(path) for path in paths if path and os.path.exists(path)))
 
 
-def _copy(source: Path, folder: Path) -> set[str]:
-    """Copy the submission's Python files; the names of the copies. No links: they could lead to the grader's files."""
+def _copy(source: Path, folder: Path) -> None:
+    """Copy the submission's Python files. No links: they could lead to the grader's files."""
     if not source.is_dir():
         files = [(source, source.name if source.suffix == ".py" else source.name + ".py")]
     else:
@@ -532,7 +542,6 @@ def _copy(source: Path, folder: Path) -> set[str]:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    return {Path(name).name for _, name in files}
 
 
 def _main_file(folder: Path, main: str | None) -> str:

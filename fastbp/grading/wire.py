@@ -280,7 +280,9 @@ class Reader:
             raise WireError("a string that is not UTF-8") from None
 
     def _read_scalar(self, depth):
-        return self._elements(self._dtype(self._take(_SCALAR)[1]), 1)[0]
+        dtype = self._dtype(self._take(_SCALAR)[1])
+        data = self._take_bytes(dtype.itemsize)
+        return _frombuffer(data, _uint8)[0] != 0 if dtype.kind == "b" else _frombuffer(data, dtype)[0]
 
     def _read_array(self, depth):
         _, code, layout, ndim = self._take(_ARRAY)
@@ -288,21 +290,20 @@ class Reader:
         if ndim > DIMENSIONS or layout > STRIDED:
             raise WireError("an array of an unknown layout")
         shape = self._take(_SHAPES[ndim])
-        size = _prod(shape)
+        start = self.position
+        self.position = start + _prod(shape) * dtype.itemsize
+        if self.position > self._size:
+            raise WireError("cut short")
         try:
-            if not size:
-                return _empty(shape, dtype)
-            flat = self._elements(dtype, size)
-            if layout == C_ORDER:
-                return flat.reshape(shape)
-            if layout == FORTRAN:
-                return flat.reshape(shape[::-1]).T
-            if not ndim:
-                raise WireError("an array of an unknown layout")
+            view = _ndarray(shape, dtype, self.data, start, None, "F" if layout == FORTRAN else "C")
+            if dtype.kind == "b":
+                view = _asarray(view.view(_uint8) != 0)  # other bytes than 0 and 1 are no valid bool
+            if layout != STRIDED:
+                return view.copy("K")
             array = _empty((*shape[:-1], 2 * shape[-1]), dtype)[..., ::2]
-            array[...] = flat.reshape(shape)
+            array[...] = view
             return array
-        except (_array_error, OverflowError):
+        except (_array_error, OverflowError, IndexError, TypeError):
             raise WireError(f"an array of shape {shape}") from None
 
     def _read_sequence(self, depth):
@@ -334,13 +335,6 @@ class Reader:
         if code >= len(DTYPES):
             raise WireError("an unknown dtype")
         return DTYPES[code]
-
-    def _elements(self, dtype: np.dtype, size: int) -> np.ndarray:
-        """So many elements as an array of its own, writable and aligned."""
-        data = self._take_bytes(size * dtype.itemsize)
-        if dtype.kind == "b":
-            return _frombuffer(data, _uint8) != 0  # other bytes than 0 and 1 are no valid bool
-        return _frombuffer(data, dtype).copy()
 
 
 _READERS = {
