@@ -22,7 +22,7 @@ class Draw:
 
     Tame: sizes of 2 to 5, as different as can be; values of order 1, no two nearer than 1/(4·size), none near 0.
     Wild: sizes from 0 or 1; values of scales 1e-3 … 1e3, zeros, ties, repeated values, values on and beside whole numbers,
-    which are kinks of the hinges, and constant columns.
+    which are kinks of the hinges, and columns that are constant or nearly so.
     """
 
     def __init__(self, rng: np.random.Generator, wild: bool):
@@ -60,8 +60,8 @@ class Draw:
         if kind == "beside":
             return whole + self.rng.choice([-1, 0, 1], shape) * 10 ** self.rng.uniform(-12, -2, shape)
         if kind == "constant":
-            columns = self.rng.normal(size=(1, *shape[1:])) * scale
-            return np.repeat(columns, shape[0], axis=0)
+            columns = np.repeat(self.rng.normal(size=(1, *shape[1:])) * scale, shape[0], axis=0)
+            return columns + self.rng.normal(size=shape) * self.one_of(0, 10 ** self.rng.uniform(-12, -2))
         return whole
 
     def positive(self, *shape: int) -> np.ndarray:
@@ -114,7 +114,7 @@ def layernorm_arguments(draw: Draw) -> Arguments:
 
 
 def valid_conv_arguments(draw: Draw) -> Arguments:
-    N, C, F, HH, WW = draw.size(most=3), draw.size(1, 3), draw.size(1, 4), draw.size(1, 3), draw.size(1, 3)
+    N, C, F, HH, WW = draw.size(most=3), draw.one_of(1, draw.size(1, 3)), draw.size(1, 4), draw.size(1, 3), draw.size(1, 3)
     H, W = HH + draw.rng.integers(0, 3), WW + draw.rng.integers(0, 3)
     return {"x": draw.values(N, C, H, W), "w": draw.values(F, C, HH, WW)}, {}
 
