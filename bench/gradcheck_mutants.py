@@ -11,6 +11,10 @@ every loss there. A mutant is checked at drawn inputs until it is caught:
     equivalent   the gradient is still right: the reason is in EQUIVALENT, and is verified on many more inputs
     MISSED       none of these
 
+Where the checker gives causes, a second table says for how many of the wrong gradients it has an explanation, and for how many
+the planted cause is the first or among the first three that it gives for one of them. What counts as the planted cause of
+which kind of mutant is in CAUSES. A mutant that raises explains itself.
+
 How to read it. The exit status is 1 if a mutant is missed, or if the checker rejects an unmutated function, or if a reason in
 EQUIVALENT does not hold or is not needed any more. `--list` prints every mutant with its verdict.
 """
@@ -33,7 +37,7 @@ from gradcheck_cases import ALL_TWINS, Case, Draw, Twin, check
 from mutations import KINDS, Mutant, locals_of, mutants
 from tqdm import tqdm
 
-TAME, WILD = 16, 8  # inputs that a mutant must survive
+TAME, WILD = 16, 24  # inputs that a mutant must survive
 VERIFIED = 300  # inputs at which a mutant called equivalent must give the function's own gradient
 SECONDS = 20  # after which a mutant counts as endless
 OUTCOMES = ("wrong", "shape", "raises", "equivalent", "MISSED")
@@ -51,6 +55,43 @@ EQUIVALENT = [
     ("cs231n affine_backward", r"^N, D = \(-len\(x\), len\(w\)\)", "reshape finds out a negative length by itself"),
     ("cs231n batchnorm_backward", r"^centred = -\(x_hat \* std\)", "dvar has centred as a factor and is multiplied by it: −1 · −1"),
 ]
+
+# -- What the diagnosis may call a fault of each kind: only what describes the change, not what else follows from it.
+SIGNS, FACTORS, MISSING = (
+    " ".join(f"{term}-term-{what}" for term in ("direct", "mean", "variance")) for what in ("sign", "factor", "missing")
+)
+UNFILLED = "zero one-hot-missing correct-class-missing"
+POWERS = "std-missing std-power variance-not-root"
+PLACES = "partly-wrong loop-range loop-stops shifted exchanged index-fixed wrong-window stride-ignored zero empty"
+PLACES += " padding-crop padding-not-cropped cropped-too-far"
+CAUSES = {
+    "sign": f"wrong-sign wrong-sign-inside wrong-operator mask-inverted pool-minimum {SIGNS}",  # + for −; mask, minimum of −x
+    "operator": f"wrong-operator wrong-sign-inside dout-added number-added divided factor-by-element constant-factor "
+    f"scale-inverted wrong-count {SIGNS} {FACTORS} {POWERS}",
+    "term": f"term-missing mean-and-variance-terms-missing one-hot-missing correct-class-missing {MISSING}",
+    "factor": f"factor-missing not-times-dout mask-missing pool-spread scale-missing gamma-missing label-missing not-normalised "
+    f"constant-factor factor-by-element wrong-count {FACTORS} {POWERS}",
+    "constant": f"wrong-constant constant-factor mask-threshold mask-value number-added wrong-count one-hot-missing "
+    f"{FACTORS} {POWERS}",
+    "axis": "wrong-axis summed-too-far not-summed axes-swapped",
+    "slice": f"{PLACES} kernel-flipped reversed summed-too-far",
+    "range": PLACES,
+    "comparison": "wrong-comparison mask-inverted mask-threshold",
+    "mask": "mask-inverted wrong-comparison",
+    "operand": "wrong-operand wrong-tensor wrong-order mask-from-dout mask-other dout-twice gamma-missing",
+    "transpose": "transposed axes-swapped wrong-product wrong-reshape",
+    "reshape": "not-reshaped wrong-reshape",
+    "reduction": f"wrong-function not-summed constant-factor wrong-count pool-minimum {FACTORS}",
+    "accumulation": f"overwritten wrong-sign wrong-sign-inside wrong-operator constant-factor {UNFILLED} {MISSING}",
+    "function": "wrong-function",
+    "order": "wrong-order wrong-tensor wrong-operand axes-swapped exchanged",
+    "branch": "mask-missing scale-missing mean-and-variance-terms-missing",
+}
+RETURNED = "not-times-dout factor-missing not-summed"  # what is not a gradient, or dout itself, in a gradient's place
+TERM_OF = {
+    **dict.fromkeys(("mean", "dmean", "dbeta"), "mean-term-wrong"),
+    **dict.fromkeys(("projection", "centred", "dinv_std", "dstd", "dvar", "dgamma"), "variance-term-wrong"),
+}  # -- where the change is in the statement that computes this, or replaces it
 
 TWINS = {twin.name: twin for twin in ALL_TWINS}
 
@@ -146,6 +187,31 @@ def gradients(case: Case) -> list[np.ndarray]:
     return [np.asarray(gradient) for gradient in (given if isinstance(given, tuple) else (given,))]
 
 
+def planted(mutant: Mutant) -> set[str]:
+    """The causes that describe what was planted."""
+    before, after = (Counter(re.findall(r"\w+", text)) for text in (mutant.before, mutant.after))
+    causes = {TERM_OF[name] for name in (mutant.place, *(before - after)) if name in TERM_OF}
+    causes |= set(CAUSES[mutant.kind].split())
+    if mutant.indexing:
+        causes |= set(PLACES.split())
+    if mutant.kind == "operand" and before["dout"] > after["dout"]:
+        causes.add("not-times-dout")
+    if mutant.kind == "operand" and mutant.before.startswith("return"):
+        causes |= set(RETURNED.split())
+    if mutant.kind == "operand" and not mutant.after.startswith(mutant.place):
+        causes |= set(UNFILLED.split())  # it is written elsewhere
+    if mutant.kind == "operand" and ".shape)" in mutant.before:
+        causes.add("not-reshaped")
+    return causes
+
+
+def rank(mutant: Mutant, found: Verdict) -> int | None:
+    """The place of the planted cause in the diagnosis, the best of all wrong gradients'; None if it is not there."""
+    right = planted(mutant)
+    places = [k for causes in found.causes for k, cause in enumerate(causes) if cause in right]
+    return min(places, default=None)
+
+
 class limited:
     """Raises TimeoutError in the block after so many seconds."""
 
@@ -218,6 +284,10 @@ def report(names: list[str], pairs: list[tuple[str, Mutant, Verdict]], options) 
         print()
     tally("function", names, [(name, found.outcome) for name, _, found in pairs])
     tally("kind", KINDS, [(mutant.kind, found.outcome) for _, mutant, found in pairs])
+    wrong = [(name, mutant, found) for name, mutant, found in pairs if found.outcome in ("wrong", "shape")]
+    if any(causes for _, _, found in wrong for causes in found.causes):
+        diagnosed("function", names, [(name, mutant, found) for name, mutant, found in wrong])
+        diagnosed("kind", KINDS, [(mutant.kind, mutant, found) for _, mutant, found in wrong])
 
     faults = []
     for name, mutant, found in pairs:
@@ -252,11 +322,23 @@ def tally(title: str, rows, entries: list[tuple[str, str]]) -> None:
     print()
 
 
+def diagnosed(title: str, rows, entries: list[tuple[str, Mutant, Verdict]]) -> None:
+    table = measuring.Table(f"{title}:-36", "wrong:8", "explained:10", "planted cause first:20", "in the first three:19")
+    for row in [*rows, "all"]:
+        some = [(mutant, found) for key, mutant, found in entries if row in (key, "all")]
+        explained = sum(all(found.causes) for _, found in some)
+        ranks = [rank(mutant, found) for mutant, found in some]
+        table.row(row, len(some), explained, ranks.count(0), sum(k is not None and k < 3 for k in ranks))
+    print()
+
+
 def as_json(pairs, seed: int) -> dict:
     rows = []
     for name, mutant, found in pairs:
         row = {"function": name, "kind": mutant.kind, "line": mutant.line, "before": mutant.before, "after": mutant.after}
-        rows.append(row | {"outcome": found.outcome, "case": found.case, "detail": found.detail, "causes": found.causes})
+        rows.append(row | {"outcome": found.outcome, "case": found.case, "detail": found.detail})
+        if found.causes:
+            rows[-1] |= {"causes": found.causes, "rank": rank(mutant, found)}
     return {"seed": seed, "machine": measuring.machine(), "mutants": rows}
 
 

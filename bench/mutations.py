@@ -50,6 +50,7 @@ class Mutant:
     before: str  # the statement, or the first line of a loop or branch
     after: str
     source: str  # of the whole mutated function
+    indexing: bool = False  # it changes which elements are meant, or how often a loop runs
 
     def __str__(self) -> str:
         return f"{self.before}  ->  {self.after}"
@@ -68,14 +69,16 @@ def mutants(source: str, name: str, local_values: dict, after: str | None = None
     if after is not None:
         first = max(k for k, statement in enumerate(function.body) if after in _assigned(statement)) + 1
     original, found = ast.unparse(function), {}
-    for whole, kind, place, replacement in _replacements(function, first, local_values):
+    for whole, kind, place, replacement, indexing in _replacements(function, first, local_values):
         statement, unchanged = whole.get(), place.get()
         before = _head(statement)
         place.set(replacement)
         mutated, now = ast.unparse(ast.fix_missing_locations(function)), _head(whole.get())
         place.set(unchanged)
         if mutated != original and mutated not in found:
-            found[mutated] = Mutant(kind, statement.lineno, ", ".join(sorted(_assigned(statement))), before, now, mutated)
+            names = sorted(_assigned(statement))
+            whole_numbers = bool(names) and all(isinstance(local_values.get(name), int) for name in names)
+            found[mutated] = Mutant(kind, statement.lineno, ", ".join(names), before, now, mutated, indexing or whole_numbers)
     assert ast.unparse(function) == original
     return list(found.values())
 
@@ -145,7 +148,7 @@ def _assigned(statement: ast.stmt) -> set[str]:
 
 # -- what is put where -------------------------------------------------------------------------------------------------
 
-Found = Iterator[tuple[Place, str, Place, ast.AST | None]]  # the statement's place, kind, place, replacement
+Found = Iterator[tuple[Place, str, Place, ast.AST | None, bool]]  # the statement's place, kind, place, replacement, indexing
 
 
 def _replacements(function: ast.FunctionDef, first: int, values: dict) -> Found:
@@ -164,8 +167,9 @@ def _in_statement(place: Place, known: set[str], values: dict) -> Found:
     statement = place.get()
     if isinstance(statement, (ast.For, ast.If)):
         head = Place(statement, "iter" if isinstance(statement, ast.For) else "test")
-        for kind, where, replacement in _in_expression(head, "", known, values):
-            yield place, "branch" if isinstance(statement, ast.If) else kind, where, replacement
+        for kind, where, replacement, _ in _in_expression(head, "", known, values):
+            is_branch = isinstance(statement, ast.If)
+            yield place, "branch" if is_branch else kind, where, replacement, not is_branch
         known = known | (_stored(statement.target) if isinstance(statement, ast.For) else set())
         for field in ("body", "orelse"):
             for index, inner in enumerate(getattr(statement, field)):
@@ -174,17 +178,16 @@ def _in_statement(place: Place, known: set[str], values: dict) -> Found:
         return
     if isinstance(statement, ast.AugAssign):
         opposite = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Div: ast.Mult, ast.Mult: ast.Div}[type(statement.op)]
-        yield place, "accumulation", place, ast.AugAssign(statement.target, opposite(), statement.value)
-        yield place, "accumulation", place, ast.Assign([statement.target], statement.value)
+        yield place, "accumulation", place, ast.AugAssign(statement.target, opposite(), statement.value), False
+        yield place, "accumulation", place, ast.Assign([statement.target], statement.value), False
     target = statement.targets[0] if isinstance(statement, ast.Assign) else None
     if isinstance(statement, ast.AugAssign) or isinstance(target, ast.Subscript):
-        yield place, "accumulation", place, ast.Pass()
+        yield place, "accumulation", place, ast.Pass(), False
     for where in _places(statement):
-        changes = list(_whole_value(statement, where)) if where.field == "value" else []
+        if where.field == "value":
+            yield from ((place, *change, False) for change in _whole_value(statement, where))
         if where.field != "op":
-            changes += _in_expression(where, "", known, values)
-        for kind, inner, replacement in changes:
-            yield place, kind, inner, replacement
+            yield from ((place, *change) for change in _in_expression(where, "", known, values))
 
 
 def _whole_value(statement: ast.stmt, place: Place):
@@ -213,19 +216,24 @@ def _minus(node: ast.expr) -> ast.expr:
 
 
 def _in_expression(place: Place, context: str, known: set[str], values: dict):
-    """(kind, place, replacement) for a node and all below; `context` is what numbers there mean."""
-    node = place.get()
-    yield from ((kind, where or place, new) for kind, where, new in _changes(node, context, known, values))
+    """(kind, place, replacement, indexing) for a node and all below; `context` is what numbers there mean."""
+    node, indexing = place.get(), context in ("slice", "index", "range")
+    for kind, where, new in _changes(node, context, known, values):
+        yield kind, where or place, new, indexing or kind in ("slice", "range")
     for inner in _places(node):
         if inner.field in ("ctx", "op", "ops"):
             continue
         below = context
         if isinstance(node, ast.Slice):
             below = "slice"
+        elif isinstance(node, ast.Subscript) and inner.field == "slice":
+            below = "index"
+        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq):
+            below = "index"  # is it this one?
         elif isinstance(node, ast.keyword) and node.arg in ("axis", "axes"):
             below = "axis"
         elif isinstance(node, ast.Call) and inner.field == "args":
-            below = {"transpose": "order", "range": "range", "einsum": "einsum"}.get(_called(node), context)
+            below = {"transpose": "order", "range": "range", "einsum": "einsum", "pad": "index"}.get(_called(node), context)
         elif isinstance(node, ast.Attribute) and node.attr == "dtype":
             below = "dtype"
         yield from _in_expression(inner, below, known, values)
@@ -244,7 +252,7 @@ def _changes(node: ast.AST, context: str, known: set[str], values: dict):
         case ast.BinOp(left, op, right):
             for other in OPERATORS[type(op)]:
                 yield "operator", None, ast.BinOp(left, other(), right)
-            if context not in ("slice", "range"):
+            if context not in ("slice", "range"):  # bounds are moved by one instead
                 yield from _one_side(left, op, right)
         case ast.UnaryOp(ast.USub(), operand):
             yield "slice" if context == "slice" else "sign", None, None if context == "slice" else operand
@@ -304,7 +312,8 @@ def _other_constants(value, context: str):
         if context == "axis":
             yield from (("axis", other) for other in (value - 1, value + 1) if other >= 0)
         elif context not in ("slice", "order"):
-            yield from ((context or "constant", other) for other in (value - 1, value + 1))
+            kind = {"range": "range", "index": "slice"}.get(context, "constant")
+            yield from ((kind, other) for other in (value - 1, value + 1))
     elif isinstance(value, float):
         yield from (("constant", other) for other in (value + 1, 2 * value, value / 2))
 
@@ -350,6 +359,7 @@ def _like(name: str, known: set[str], values: dict) -> list[str]:
 
     if name not in values:
         return []
+
     def distance(other):
         return np.shape(values[other]) != np.shape(value), np.ndim(values[other]) != np.ndim(value), other
 

@@ -100,6 +100,38 @@ def test_a_blind_checker_misses(monkeypatch):
     assert verdicts["equivalent"] == 1 and verdicts["MISSED"] == verdicts.total() - 1 > 5
 
 
+def test_the_planted_cause_is_looked_for_in_the_diagnosis(monkeypatch, capsys):
+    import gradcheck_mutants
+
+    class Cause:
+        def __init__(self, name):
+            self.name = name
+
+    class Wrong:
+        name, passed, problem = "x", False, ""
+        causes = tuple(map(Cause, ("wrong-sign", "overwritten", "mask-missing", "wrong-operator")))
+
+    class Rejected:
+        passed, tensors = False, (Wrong,)
+
+    monkeypatch.setattr(gradcheck_mutants, "check", lambda case, seed: Rejected)
+    monkeypatch.setattr(gradcheck_mutants, "cases", lambda name, seed: [0])
+    name = "eecs598 relu_backward"
+    mutants = {mutant.after: mutant for mutant in gradcheck_mutants.mutants_of(gradcheck_mutants.TWINS[name])}
+    chosen = "return -(dout * (x > 0))", "return dout", "return dout + (x > 0)", "return dout * (x > 1)", "return dout * (x <= 0)"
+    pairs = [(name, mutants[after], gradcheck_mutants.verdict(name, mutants[after], seed=0)) for after in chosen]
+    assert [gradcheck_mutants.rank(mutant, found) for _, mutant, found in pairs] == [0, 2, 3, None, None]
+    gradcheck_mutants.diagnosed("function", [name], pairs)
+    assert capsys.readouterr().out.splitlines()[-3].split()[-4:] == ["5", "5", "1", "2"]
+
+
+def test_every_kind_has_causes():
+    from gradcheck_mutants import CAUSES
+    from mutations import KINDS
+
+    assert CAUSES.keys() == set(KINDS)
+
+
 def test_a_reason_that_does_not_hold_is_a_miss(monkeypatch):
     import gradcheck_mutants
 
