@@ -21,9 +21,10 @@ ROUNDING = 64 * EPS
 class Slopes:
     """The slope at one step, for each of K cotangents, all (K,).
 
-    `value` Richardson's · `left`, `right` the one-sided slopes · `truncation`, `kink`, `noise` the parts of its `error`
+    `step` h · `value` Richardson's · `left`, `right` the one-sided slopes · `truncation`, `kink`, `noise` the parts of its `error`
     """
 
+    step: np.ndarray
     value: np.ndarray
     left: np.ndarray
     right: np.ndarray
@@ -88,5 +89,5 @@ def slopes(
         rounding = 4 * weights @ (noise * moved) + EPS * (weights @ hidden)
         value = (4 * near - wide) / 3
         right, left = 2 * right1 - right2, 2 * left1 - left2
-        found = Slopes(value, left, right, np.abs(value - near), np.abs(right - left) / 2, rounding / h)
+        found = Slopes(np.full(len(value), h), value, left, right, np.abs(value - near), np.abs(right - left) / 2, rounding / h)
         return found if np.isfinite(found.error).all() else None

@@ -1,5 +1,6 @@
 """A small case that fails in the same way: hypothesis draws shapes and values, and shrinks what fails."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -206,7 +207,8 @@ def _function_snippet(thing, arguments: dict) -> str:
         functions = thing if isinstance(thing, (tuple, list)) else (thing,)
         names = [getattr(f, "__name__", "f") for f in functions]
         modules = {getattr(f, "__module__", None) for f in functions}
-        if len(modules) == 1 and modules.isdisjoint({None, "__main__"}) and all(n.isidentifier() for n in names):
+        homes = [getattr(sys.modules.get(getattr(f, "__module__", None)), n, None) for f, n in zip(functions, names, strict=True)]
+        if len(modules) == 1 and "__main__" not in modules and all(h is f for h, f in zip(homes, functions, strict=True)):
             lines.append(f"from {modules.pop()} import {', '.join(names)}")
         shown = f"({', '.join(names)})" if len(names) > 1 else names[0]
     taken = [n if n.isidentifier() else f"input_{n.split()[-1]}" for n in arguments]

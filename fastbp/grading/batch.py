@@ -47,7 +47,7 @@ class Job:
             return
         try:
             with written_atomically(self.record) as file:
-                file.write(json.dumps(self.form(result), indent=1, ensure_ascii=False).encode())
+                file.write(json.dumps(self.form(result), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
         except OSError as error:  # a full disk: what was graded is still returned
             note = f"{self.record} could not be written: {error.strerror}"
             result.notes = [*(n for n in result.notes if n != note), note]

@@ -46,7 +46,8 @@ class Report:
             from . import pages
 
             results = self._ordered()
-            links = {result.submission: f"{result.submission}.html" for result in results}
+            links = {result.submission: f"submissions/{result.submission}.html" for result in results}
+            (self.place / "submissions").mkdir(exist_ok=True)
             for result in results:
                 self._write(self.place / links[result.submission], pages.submission_page(result))
             self._write(self.place / "index.html", pages.class_page(results, links))
