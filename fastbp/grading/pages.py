@@ -45,11 +45,13 @@ a { color: var(--link); }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; background: var(--card); margin: .5rem 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
+th { overflow-wrap: break-word; }
 thead th { white-space: nowrap; border-bottom-width: 2px; }
 tbody tr:last-child > * { border-bottom: 0; }
-tbody th { font-weight: 600; min-width: 6rem; }
+tbody th { font-weight: 600; }
 td.number { white-space: nowrap; }
-.names th { min-width: 8rem; max-width: 16rem; position: sticky; left: 0; background: var(--card); }
+.names th:first-child { min-width: 10rem; position: sticky; left: 0; background: var(--card); overflow-wrap: anywhere; }
+.name { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; }
 th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; }
 th button::after { content: " \\2195"; color: var(--quiet); }
 th[aria-sort=ascending] button::after { content: " \\2191"; } th[aria-sort=descending] button::after { content: " \\2193"; }
@@ -60,13 +62,15 @@ pre { font: .85rem/1.45 ui-monospace, monospace; background: var(--code); border
 details { white-space: normal; }
 summary { cursor: pointer; color: var(--link); }
 .bar { display: flex; align-items: center; gap: .5rem; min-width: 9rem; }
+.bar span { white-space: nowrap; }
 .bar span:first-child { flex: 0 1 10rem; height: .7rem; background: var(--code); border-radius: 4px; overflow: hidden; }
 .bar i { display: block; height: 100%; background: var(--bar); }
-svg { display: block; width: 100%; max-width: 34rem; height: auto; }
+svg { display: block; width: 100%; max-width: 28rem; height: auto; }
 svg text { fill: var(--text); font: 11px system-ui, sans-serif; text-anchor: middle; }
 svg rect { fill: var(--bar); } svg line { stroke: var(--quiet); }
-@media (max-width: 30rem) { main { padding: .75rem; } .fit th, .fit td { padding: .35rem; } .fit tbody th { min-width: 4rem; }
-  .fit { font-size: .9rem; } .bar { flex-wrap: wrap; gap: 0 .5rem; min-width: 5rem; } .bar span:first-child { flex-basis: 5rem; } }
+@media (max-width: 30rem) { main { padding: .75rem; } .bar { flex-wrap: wrap; gap: 0 .5rem; min-width: 5rem; }
+  .fit { font-size: .82rem; } .fit th, .fit td { padding: .3rem; } .bar span:first-child { flex-basis: 5rem; }
+  .names th:first-child { min-width: 8rem; } }
 @media print { :root { --page: #fff; --flag: #fff; } body { font-size: 11pt; } pre { max-height: none; }
   .card { break-inside: avoid; } .scroll { overflow: visible; }
   details::details-content { content-visibility: visible; height: auto; } }
@@ -123,11 +127,11 @@ def class_page(results: Sequence[Result], links: Mapping[str, str]) -> str:
         raise ValueError("class_page: there are no results")
     possible = max(result.possible for result in results)
     scores = [result.points for result in results]
-    figures = {"mean": statistics.mean(scores), "median": statistics.median(scores), "lowest": min(scores), "highest": max(scores)}
+    mean = points(statistics.mean(scores))
     body = [
         f"<h1>{shown(results[0].assignment)}</h1>",
-        f"<p class='score'>{_count(len(results), 'submission')}, mean {points(figures['mean'])} of {points(possible)} points</p>",
-        f"<p>{', '.join(f'{name} {points(value)}' for name, value in figures.items())}</p>",
+        f"<p class='score'>{_count(len(results), 'submission')}, mean {mean} of {points(possible)} points</p>",
+        f"<p>median {points(statistics.median(scores))}, lowest {points(min(scores))}, highest {points(max(scores))}</p>",
         f"<h2>Scores</h2>{_histogram(scores, possible)}",
         f"<h2>Items</h2>{_items_table(results)}",
         f"<h2>Likely causes</h2>{_causes_table(results)}",
@@ -216,7 +220,7 @@ def _histogram(scores: Sequence[float], possible: float) -> str:
     """How many scores lie in each tenth of the points; the full score counts in the last."""
     bins = Counter(min(max(int(BINS * score / possible), 0), BINS - 1) if possible > 0 else 0 for score in scores)
     edges = [points(possible * k / BINS) for k in range(BINS + 1)]
-    width, height, foot, tallest = 36, 130, 40, max(bins.values())
+    width, height, foot, tallest = 30, 120, 40, max(bins.values())
     said = "; ".join(f"{edges[k]} to {edges[k + 1]} points: {bins[k]}" for k in range(BINS) if bins[k])
     out = [f"<svg viewBox='0 0 {width * (BINS + 1)} {height + foot + 20}' role='img' aria-label='Number of submissions. {said}'>"]
     for k in range(BINS):
@@ -225,7 +229,7 @@ def _histogram(scores: Sequence[float], possible: float) -> str:
             out.append(f"<rect x='{left + 2}' y='{height + 20 - tall:.1f}' width='{width - 4}' height='{tall:.1f}'></rect>")
             out.append(f"<text x='{left + width / 2}' y='{height + 15 - tall:.1f}'>{bins[k]}</text>")
     out.append(f"<line x1='{width / 2}' x2='{width * (BINS + 0.5)}' y1='{height + 20}' y2='{height + 20}'></line>")
-    out += [f"<text x='{width * (k + 0.5)}' y='{height + 35}'>{edges[k]}</text>" for k in range(BINS + 1)]
+    out += [f"<text x='{width * (k + 0.5)}' y='{height + 35}'>{edges[k]}</text>" for k in range(0, BINS + 1, 2)]
     out.append(f"<text x='{width * (BINS + 1) / 2}' y='{height + 53}'>points</text></svg>")
     return "".join(out)
 
@@ -284,10 +288,10 @@ def _submissions_table(results: Sequence[Result], links: Mapping[str, str]) -> s
     rows = []
     for result in results:
         items = {item.name: item for item in result.items}
-        cells = [f"<th scope='row' data-value='{shown(result.submission)}'>{_link(result.submission, links)}</th>"]
+        name = f"<div class='name'>{_link(result.submission, links)}</div>"
+        cells = [f"<th scope='row' data-value='{shown(result.submission)}'>{name}</th>"]
         cells.append(f"<td class='number' data-value='{result.points:.6g}'><strong>{points(result.points)}</strong></td>")
-        for name in names:
-            item = items.get(name)
+        for item in map(items.get, names):
             value, mark = (item.points, _mark(item, of=False)) if item else (-1, "<span class='quiet'>— not graded</span>")
             flag = " ⚑" if item and item.flags else ""
             cells.append(f"<td class='number' data-value='{value:.6g}'>{mark}{flag}</td>")
