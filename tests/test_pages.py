@@ -206,7 +206,7 @@ def test_a_submissions_page_says_everything(pages, results):
 def test_points_of_parts_have_a_sign_beside_their_colour():
     parts = [Part("present", 1, 1), Part("forward", 2.5, 4), Part("backward", 0, 5)]
     text = Reader(submission_page(Result("a", "b", 0, 10.0, [ItemResult("fc", parts)], finished=True))).text
-    assert "fc ✓ 1 of 1 ◐ 2.5 of 4 ✗ 0 of 5 ◐ 3.5 of 10" in text
+    assert "fc ✓ 1/1 ◐ 2.5/4 ✗ 0/5 ◐ 3.5/10" in text
     assert "◐ partly right, 3.5 of 10" in text
 
 
@@ -223,7 +223,7 @@ def test_the_class_in_figures():
     assert "fc 2 of 3 0 2 0 8 of 10" in text  # failed, by part, mean
     assert "wrong sign 2 fc 2" in text
     assert "fc usual 2 fc rare ✗ not accepted 1" in text
-    assert "ann 10 ✓ 10 finished bob 6 ◐ 6 finished cy 8 ◐ 8 finished" in text
+    assert "ann 10 ✓ 10 done bob 6 ◐ 6 done cy 8 ◐ 8 done" in text
 
 
 def test_items_that_fail_most_come_first(results):

@@ -45,15 +45,17 @@ a { color: var(--link); }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; background: var(--card); margin: .5rem 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
-th { overflow-wrap: break-word; }
 thead th { white-space: nowrap; border-bottom-width: 2px; }
 tbody tr:last-child > * { border-bottom: 0; }
-tbody th { font-weight: 600; }
+thead th { overflow-wrap: normal; }
+tbody th { font-weight: 600; min-width: 7rem; }
+.causes td:last-child { min-width: 9rem; }
 td.number { white-space: nowrap; }
-.names th:first-child { min-width: 10rem; position: sticky; left: 0; background: var(--card); overflow-wrap: anywhere; }
+.names { font-size: .9rem; } .names th, .names td { padding: .3rem .5rem; }
+.names th:first-child { min-width: 12rem; position: sticky; left: 0; background: var(--card); overflow-wrap: anywhere; }
 .name { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; }
-th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; }
-th button::after { content: " \\2195"; color: var(--quiet); }
+th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; text-align: left;
+  text-decoration: underline dotted; }
 th[aria-sort=ascending] button::after { content: " \\2191"; } th[aria-sort=descending] button::after { content: " \\2193"; }
 ul { margin: .25rem 0; padding-left: 1.25rem; }
 li, .error p, .flag p { white-space: pre-wrap; }
@@ -68,9 +70,9 @@ summary { cursor: pointer; color: var(--link); }
 svg { display: block; width: 100%; max-width: 28rem; height: auto; }
 svg text { fill: var(--text); font: 11px system-ui, sans-serif; text-anchor: middle; }
 svg rect { fill: var(--bar); } svg line { stroke: var(--quiet); }
-@media (max-width: 30rem) { main { padding: .75rem; } .bar { flex-wrap: wrap; gap: 0 .5rem; min-width: 5rem; }
-  .fit { font-size: .82rem; } .fit th, .fit td { padding: .3rem; } .bar span:first-child { flex-basis: 5rem; }
-  .names th:first-child { min-width: 8rem; } }
+@media (max-width: 30rem) { main { padding: .5rem; } .bar { flex-wrap: wrap; gap: 0 .5rem; min-width: 5rem; }
+  .bar span:first-child { flex-basis: 5rem; } .fit { font-size: .82rem; } .fit th, .fit td { padding: .3rem .25rem; }
+  .fit thead th { font-size: .75rem; } .fit tbody th { min-width: 5.4rem; } .names th:first-child { min-width: 8rem; } }
 @media print { :root { --page: #fff; --flag: #fff; } body { font-size: 11pt; } pre { max-height: none; }
   .card { break-inside: avoid; } .scroll { overflow: visible; }
   details::details-content { content-visibility: visible; height: auto; } }
@@ -161,9 +163,9 @@ def shown(text: str) -> str:
 
 def _summary_row(item: ItemResult, number: int) -> str:
     parts = {part.name: part for part in item.parts}
-    cells = [_mark(parts[name]) if name in parts else "" for name in PARTS]
+    cells = [_mark(parts[name], of="/") if name in parts else "" for name in PARTS]
     flag = " ⚑" if item.flags else ""
-    return _row(f"<a href='#item-{number}'>{shown(item.name)}</a>{flag}", *cells, _mark(item))
+    return _row(f"<a href='#item-{number}'>{shown(item.name)}</a>{flag}", *cells, _mark(item, of="/"))
 
 
 def _item(item: ItemResult, number: int) -> str:
@@ -257,7 +259,7 @@ def _causes_table(results: Sequence[Result]) -> str:
     for cause, times in causes.most_common():
         where = ", ".join(f"{item} {n}" for (c, item), n in found.most_common() if c == cause)
         rows.append(_row(shown(cause), _bar(times / max(causes.values()), f"{times}"), shown(where)))
-    return _table(_head("cause", "times", "items"), rows, "fit") if rows else "<p>None was recognised.</p>"
+    return _table(_head("cause", "times", "items"), rows, "fit causes") if rows else "<p>None was recognised.</p>"
 
 
 def _conventions_table(results: Sequence[Result]) -> str:
@@ -268,7 +270,7 @@ def _conventions_table(results: Sequence[Result]) -> str:
         for (convention, accepted), times in used:
             verdict = "" if accepted else " <span class='bad'>✗ not accepted</span>"
             rows.append(_row(shown(name), shown(convention) + verdict, f"{times}"))
-    return _table(_head("item", "convention recognised", "submissions"), rows, "fit") if rows else "<p>None was recognised.</p>"
+    return _table(_head("item", "convention recognised", "times"), rows, "fit") if rows else "<p>None was recognised.</p>"
 
 
 def _flags(results: Sequence[Result], links: Mapping[str, str]) -> str:
@@ -292,13 +294,13 @@ def _submissions_table(results: Sequence[Result], links: Mapping[str, str]) -> s
         cells = [f"<th scope='row' data-value='{shown(result.submission)}'>{name}</th>"]
         cells.append(f"<td class='number' data-value='{result.points:.6g}'><strong>{points(result.points)}</strong></td>")
         for item in map(items.get, names):
-            value, mark = (item.points, _mark(item, of=False)) if item else (-1, "<span class='quiet'>— not graded</span>")
+            value, mark = (item.points, _mark(item, of="")) if item else (-1, "<span class='quiet'>—</span>")
             flag = " ⚑" if item and item.flags else ""
             cells.append(f"<td class='number' data-value='{value:.6g}'>{mark}{flag}</td>")
-        state = "error" if result.error else "finished" if result.finished else "not finished"
-        rows.append(f"<tr>{''.join(cells)}<td>{state}</td></tr>")
+        state = "error" if result.error else "done" if result.finished else "not done"
+        rows.append(f"<tr>{''.join(cells)}<td class='number'>{state}</td></tr>")
     head = "<th scope='col' data-first='ascending'>submission</th>" + _head("points", *names, "state")
-    key = "<p class='quiet'>✓ full points, ◐ some, ✗ none, ⚑ something for you to look at</p>"
+    key = "<p class='quiet'>✓ full points, ◐ some, ✗ none, — not graded, ⚑ something for you to look at</p>"
     return key + _table(head, rows, "sorted names")
 
 
@@ -313,7 +315,7 @@ def _link(name: str, links: Mapping[str, str]) -> str:
 # -- pieces ----------------------------------------------------------------------------------------------------------------
 
 
-def _mark(of_what: ItemResult | Part, words: bool = False, of: bool = True) -> str:
+def _mark(of_what: ItemResult | Part, words: bool = False, of: str = " of ") -> str:
     """Points with a sign, and a colour that says the same again."""
     if of_what.passed:
         colour, sign, word = "good", "✓", "passed"
@@ -321,7 +323,7 @@ def _mark(of_what: ItemResult | Part, words: bool = False, of: bool = True) -> s
         colour, sign, word = "some", "◐", "partly right"
     else:
         colour, sign, word = "bad", "✗", "failed"
-    text = f"{points(of_what.points)} of {points(of_what.possible)}" if of else points(of_what.points)
+    text = points(of_what.points) + (of + points(of_what.possible) if of else "")
     return f"<span class='{colour}'>{sign} {f'{word}, ' if words else ''}{text}</span>"
 
 
