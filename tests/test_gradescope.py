@@ -175,9 +175,11 @@ def autograder(tmp_path) -> Path:
 
 def run(autograder: Path, fastbp: str | None, seconds: int = 60) -> dict:
     """results.json after run_autograder, with a `fastbp` that does as it is told: $OUT is its --output."""
-    beside, absent = autograder.parent / "bin", '[ ! -e "$OUT" ] || exit 2  # as the real one does'
+    beside = autograder.parent / "bin"
     if fastbp is not None:
-        script(beside / "fastbp", f'printf "%s\\n" "$@" > "{autograder}/arguments"\nfor OUT in "$@"; do :; done\n{absent}\n{fastbp}')
+        told = f'printf "%s\\n" "$@" > "{autograder}/arguments"\nfor OUT in "$@"; do :; done'
+        absent = '[ ! -e "$OUT" ] || exit 2  # as the real one, which overwrites nothing'
+        script(beside / "fastbp", f"{told}\n{absent}\n{fastbp}")
     env = {"PATH": f"{beside}:/usr/bin:/bin", "AUTOGRADER": str(autograder), "AUTOGRADER_SECONDS": str(seconds)}
     done = subprocess.run([str(EXAMPLE / "run_autograder")], env=env, cwd=autograder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
