@@ -235,9 +235,9 @@ VALID = json.dumps(gradescope(RESULTS["right"]))
 @scripts
 @pytest.mark.parametrize(
     "garbage",
-    ["", "no JSON", VALID[:-20], "[]", "null", "3", "{}", '{"score": "20", "tests": []}', '{"score": NaN, "tests": []}',
-     '{"score": 1e999, "tests": []}', '{"score": true, "tests": []}', '{"score": 3}', '{"score": 3, "tests": 4}',
-     '{"score": 3, "tests": ["fc"]}', "[" * 100_000],
+    ["", "no JSON", VALID[:-20], "[]", "null", "3", "{}", '{"score": "20", "tests": [{}]}', '{"score": NaN, "tests": [{}]}',
+     '{"score": 1e999, "tests": [{}]}', '{"score": true, "tests": [{}]}', '{"score": 3}', '{"score": 3, "tests": 4}',
+     '{"score": 3, "tests": ["fc"]}', "[" * 100_000, json.dumps(gradescope(RESULTS["error"]))],
     ids=lambda text: text[:30] or "nothing",
 )  # fmt: skip
 def test_garbage_is_replaced(autograder, garbage):
@@ -268,7 +268,7 @@ def test_grading_that_never_ends(autograder):
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("wheel", [False, True])
 def test_setup_installs_fastbp(autograder, old, wheel):
-    """With stubs for what it calls: which Python makes the environment, and what pip is told to install."""
+    """With stubs for what it calls: which Python makes the environment, what pip is told to install, what is tried."""
     beside, log = autograder.parent / "bin", autograder.parent / "log"
     script(autograder.parent / "tool", f'echo "$(basename "$0") $*" >> "{log}"')
     makes = f'mkdir -p "$3/bin"; cp "{autograder.parent}/tool" "$3/bin/pip"; cp "{autograder.parent}/tool" "$3/bin/fastbp"'
@@ -278,12 +278,15 @@ def test_setup_installs_fastbp(autograder, old, wheel):
     package = autograder / "source" / "fastbp-0.1.0-py3-none-any.whl"
     if wheel:
         package.touch()
+        (autograder / "source" / "assignment.py").touch()
     env = {"PATH": f"{beside}:/usr/bin:/bin", "AUTOGRADER": str(autograder)}
     subprocess.run([str(EXAMPLE / "setup.sh")], env=env, check=True, timeout=60)
     newer = ["apt-get install -y python3.11 python3.11-venv", "python3.11"] if old else ["python3"]
     installed = f"pip install {package if wheel else 'fastbp'}"
     start = ["apt-get update", "apt-get install -y python3 python3-venv"]
-    assert log.read_text().splitlines() == [*start, *newer, installed, "fastbp grade --help"]
+    graded = f"fastbp grade {autograder}/empty.py --assignment "
+    graded += f"{autograder}/source/assignment.py" if wheel else "eecs598-hw1"
+    assert log.read_text().splitlines() == [*start, *newer, installed, graded]
 
 
 @scripts

@@ -16,4 +16,9 @@ fi
 shopt -s nullglob
 wheels=("$root"/source/fastbp-*.whl)
 "$root/venv/bin/pip" install "${wheels[0]:-fastbp}"
-"$root/venv/bin/fastbp" grade --help >/dev/null # what is broken shows here, not with the first submission
+
+# an empty submission: what is broken shows here, not with the first student's
+assignment=eecs598-hw1
+[ -f "$root/source/assignment.py" ] && assignment=$root/source/assignment.py
+touch "$root/empty.py"
+"$root/venv/bin/fastbp" grade "$root/empty.py" --assignment "$assignment"
