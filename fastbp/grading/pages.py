@@ -72,7 +72,7 @@ svg text { fill: var(--text); font: 11px system-ui, sans-serif; text-anchor: mid
 svg rect { fill: var(--bar); } svg line { stroke: var(--quiet); }
 @media (max-width: 30rem) { main { padding: .5rem; } .bar { flex-wrap: wrap; gap: 0 .5rem; min-width: 5rem; }
   .bar span:first-child { flex-basis: 5rem; } .fit { font-size: .82rem; } .fit th, .fit td { padding: .3rem .25rem; }
-  .fit thead th { font-size: .75rem; } .fit tbody th { min-width: 5.4rem; } .names th:first-child { min-width: 8rem; } }
+  .fit thead th { font-size: .75rem; } .fit tbody th { min-width: 5.7rem; } .names th:first-child { min-width: 8rem; } }
 @media print { :root { --page: #fff; --flag: #fff; } body { font-size: 11pt; } pre { max-height: none; }
   .card { break-inside: avoid; } .scroll { overflow: visible; }
   details::details-content { content-visibility: visible; height: auto; } }
