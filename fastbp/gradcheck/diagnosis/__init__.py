@@ -1,0 +1,57 @@
+"""From a wrong gradient to its likely cause.
+
+A rule looks at one wrong gradient and the numeric one, and names a cause only if the numbers agree at every measured element:
+either what backward gave, changed in one way, is the numeric gradient, or a known wrong formula gives what backward gave.
+
+general      signs, factors, dout, another tensor's gradient
+shapes       wrong shapes; the right numbers at the wrong places
+masks        elementwise layers: ReLU, dropout
+norm         batch norm and layer norm, term by term
+windows      convolution and pooling
+formulas     layers and losses given by a short formula, one slip away from it
+partial      what is wrong is not known, but where; not finite
+"""
+
+import numpy as np
+
+from . import formulas, general, masks, norm, partial, shapes, windows
+from .evidence import Cause, Evidence, Rule
+
+RULES: tuple[Rule, ...] = (
+    general.wrong_tensor,
+    general.accumulates,
+    general.wrong_sign,
+    masks.mask_slips,
+    masks.slopes_exchanged,
+    general.not_times_dout,
+    masks.dout_added,
+    general.constant_factor,
+    norm.norm_terms,
+    norm.gamma_gradient,
+    shapes.moved,
+    shapes.wrong_shape,
+    windows.window_slips,
+    formulas.one_slip,
+    general.power_of_itself,
+    general.factor_by_element,
+)
+LAST_RULES: tuple[Rule, ...] = (shapes.shifted, partial.not_finite, general.should_be_zero, partial.partly_wrong)
+
+
+def diagnose(evidence: Evidence) -> list[Cause]:
+    """The causes that explain a wrong gradient, best first, each name once; [] if none does."""
+    with np.errstate(all="ignore"):
+        if zero := list(general.zero(evidence)):
+            # all-zero agrees with half of the wrong formulas there are
+            return zero
+        causes: dict[str, Cause] = {}
+        for rule in RULES:
+            for cause in rule(evidence):
+                causes.setdefault(cause.name, cause)
+        for rule in () if causes else LAST_RULES:
+            if found := list(rule(evidence)):
+                return found
+    return list(causes.values())
+
+
+__all__ = ["Cause", "Evidence", "diagnose"]

@@ -1,0 +1,100 @@
+"""Causes in layers that pass or stop each element: ReLU, dropout, and other functions element by element."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .evidence import Cause, Evidence, number
+from .formulas import derivative, mask_scale
+from .general import options
+
+
+def mask_slips(e: Evidence) -> Iterator[Cause]:
+    """y = x · mask · s: the mask missing, inverted, taken from the wrong array, or the scale s missing, inverted or twice."""
+    d = derivative(e)
+    scale = mask_scale(d) if d is not None else None
+    if scale is None:
+        return
+    scales = [("", scale)] if abs(scale - 1) < 1e-6 else [("", scale), (", and not scaled", 1.0)]
+    mask, dout, x, y = d != 0, e.douts, e.tensor, np.asarray(e.output)
+    if len(scales) > 1 and mask.any():
+        yield from _scale(e, mask, scale)
+    stops = "nothing comes back where the forward pass stopped the element"
+    masks = [("mask-missing", np.ones(mask.shape), "the mask is missing: dout passes everywhere", stops)] if not mask.all() else []
+    masks += [
+        ("mask-inverted", ~mask, "the mask is inverted: dout passes where it should be stopped, and is stopped where it should pass",
+         "compare the mask with the forward pass: it is 1 where the element passed"),
+        ("mask-from-dout", dout > 0, "the mask is taken from dout: dout passes where dout > 0", "the mask belongs to the layer's input, dout > 0 has no meaning here"),
+        ("mask-from-dout", dout < 0, "the mask is taken from dout: dout passes where dout < 0", "the mask belongs to the layer's input, dout < 0 has no meaning here"),
+        ("mask-from-output", y > 0, "the mask is taken from the output: dout passes where the output is > 0", "keep the forward pass's mask in the cache"),
+        ("mask-from-input", x > 0, "the mask is taken from the input: dout passes where x > 0", "keep the forward pass's mask in the cache"),
+        ("mask-inverted", x < 0, "the mask is inverted: dout passes where x < 0", "compare the mask with the forward pass"),
+    ]  # fmt: skip
+    for how, s in scales:
+        for name, other, message, hint in masks:
+            if e.explains(dout * other * s):
+                yield Cause(name, message + how, hint)
+    for how, s in scales:
+        with np.errstate(all="ignore"):
+            passed = np.all(e.given != 0, axis=0)
+        if not e.explains(dout * passed * s) or passed.all():
+            continue
+        for inside, sign in ((x[passed], ">"), (-x[passed], "<")):
+            outside = x[~passed] if sign == ">" else -x[~passed]
+            if inside.size and outside.size and inside.min() > outside.max():
+                low, high = sorted((inside.min() * (1 if sign == ">" else -1), outside.max() * (1 if sign == ">" else -1)))
+                threshold = f"x {sign} t with t between {number(low)} and {number(high)}"
+                yield Cause("mask-threshold", f"the mask has another threshold: {threshold}{how}", "the same comparison as in the forward pass")
+                return
+        stopped = int(np.sum(mask & ~passed))
+        also = int(np.sum(~mask & passed))
+        message = f"another mask: {stopped} elements are stopped that passed, {also} pass that were stopped{how}"
+        yield Cause("mask-other", message, "is it the mask that the forward pass used, not a new one, and with its axes in the same order?")
+        return
+
+
+def _scale(e: Evidence, mask: np.ndarray, scale: float) -> Iterator[Cause]:
+    masked = e.douts * mask
+    named = [name for name, value in options(e).items() if abs(value * scale - 1) < 1e-6]
+    named += [f"1 − {name}" for name, value in options(e).items() if abs((1 - value) * scale - 1) < 1e-6]
+    factor = f"1/({named[0]}) = {number(scale)}" if named else number(scale)
+    if e.explains(masked):
+        yield Cause("scale-missing", f"the mask is right, the factor {factor} of the forward pass is missing", "scale the gradient as the output was scaled")
+    elif e.explains(masked / scale):
+        yield Cause("scale-inverted", f"the mask is right, the factor is {number(1 / scale)}, not {factor}", "divide where the forward pass divides")
+    elif e.explains(masked * scale**2, scale):
+        yield Cause("scale-twice", f"the factor {factor} is applied twice", "if the mask in the cache is scaled already, do not scale again")
+    elif scale != 2 and e.explains(masked * scale / (scale - 1), 1 / (scale - 1)):
+        message = f"scaled by {number(scale / (scale - 1))}, not by {factor}: p and 1 − p are exchanged"
+        yield Cause("scale-inverted", message, "is p the probability to keep or to drop?")
+
+
+def slopes_exchanged(e: Evidence) -> Iterator[Cause]:
+    """Leaky ReLU: two slopes, at the wrong sides."""
+    d = derivative(e)
+    if d is None:
+        return
+    values = np.unique(np.round(d[d != 0], 6))
+    if len(values) == 2 and np.all(d != 0):
+        exchanged = np.where(np.isclose(d, values[0], atol=1e-5), values[1], values[0])
+        if e.explains(e.douts * exchanged, 10.0):
+            yield Cause("mask-inverted", "the two slopes are exchanged", "compare the condition with the forward pass")
+        for value in values:
+            if e.explains(e.douts * value, 10.0):
+                yield Cause("mask-missing", f"the slope is {number(value)} everywhere", "the slope depends on the sign of x")
+
+
+def dout_added(e: Evidence) -> Iterator[Cause]:
+    """y = f(x) element by element: dout added to the derivative, or dout twice."""
+    d = derivative(e)
+    if d is None:
+        return
+    for combined, text in ((e.douts + d, "dout + derivative"), (d - e.douts, "derivative − dout"), (e.douts - d, "dout − derivative")):
+        if e.explains(combined):
+            message = f"dout is added to the derivative, not multiplied by it: the gradient is {text}"
+            yield Cause("dout-added", message, "the chain rule multiplies: dout · derivative")
+    if e.explains(e.douts**2 * d, e.douts) or e.explains(e.douts**2):
+        yield Cause("dout-twice", "the gradient is multiplied by dout twice", "dout is a factor once")
+    with np.errstate(all="ignore"):
+        if not np.all(np.abs(d) == 1) and (e.explains(e.douts / d) or e.explains(d / e.douts)):
+            yield Cause("divided", "the gradient is divided where it should be multiplied: dout / derivative or its inverse", "the chain rule multiplies: dout · derivative")

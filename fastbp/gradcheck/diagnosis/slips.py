@@ -1,0 +1,121 @@
+"""Every way to get a short formula wrong by one slip: an operator, a dropped term, a constant, a comparison, an axis, a name."""
+
+import ast
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from types import CodeType
+
+OPERATORS = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult, "/": ast.Div}
+COMPARISONS = {">": ast.Gt, ">=": ast.GtE, "<": ast.Lt, "<=": ast.LtE, "==": ast.Eq, "!=": ast.NotEq}
+INSTEAD = {"sum": ("mean", "sum_other", "mean_other"), "mean": ("sum", "mean_other", "sum_other"), "max": ("min",)}
+# -- sum_other and mean_other run over the axes that sum and mean leave; a formula's names say which those are
+
+
+@dataclass(frozen=True)
+class Slip:
+    """One wrong formula. `kind` is what was done to `piece`; `line` is the changed line, `was` the same line before."""
+
+    kind: str
+    piece: str
+    line: str
+    was: str
+    code: CodeType
+
+
+@lru_cache(maxsize=256)
+def right(source: str) -> CodeType:
+    return compile(source, "<formula>", "exec")
+
+
+@lru_cache(maxsize=256)
+def slips(source: str, names: tuple[str, ...]) -> tuple[Slip, ...]:
+    """All slips in `source`, lines `name = expression`; `names` are what a name may be mistaken for."""
+    tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
+    found: dict[str, Slip] = {}
+    for index, node in enumerate(nodes):
+        for kind, piece, other in _instead(node, names):
+            changed = copy.deepcopy(tree)
+            _replace(changed, list(ast.walk(changed))[index], other)
+            ast.fix_missing_locations(changed)
+            text = ast.unparse(changed)
+            before, after = ast.unparse(tree).splitlines(), text.splitlines()
+            line = next((i for i, (b, a) in enumerate(zip(before, after, strict=True)) if b != a), None)
+            if line is not None and text not in found:
+                found[text] = Slip(kind, piece, _right_hand(after[line]), _right_hand(before[line]), compile(changed, "<formula>", "exec"))
+    order = ["dropped", "operator", "sign", "comparison", "axis", "transpose", "constant", "function", "operand"]
+    return tuple(sorted(found.values(), key=lambda slip: order.index(slip.kind)))
+
+
+def _right_hand(line: str) -> str:
+    return line.split(" = ", 1)[1]
+
+
+def _replace(tree: ast.AST, old: ast.AST, new: ast.AST) -> None:
+    for parent in ast.walk(tree):
+        for field, value in ast.iter_fields(parent):
+            if value is old:
+                setattr(parent, field, new)
+                return
+            if isinstance(value, list) and any(item is old for item in value):
+                value[[item is old for item in value].index(True)] = new
+                return
+
+
+def _instead(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str, ast.AST]]:
+    """(kind, piece, what to put for node)"""
+    if isinstance(node, ast.BinOp):
+        left, right, text = node.left, node.right, ast.unparse
+        yield "dropped", text(right), left
+        yield "dropped", text(left), ast.UnaryOp(ast.USub(), right) if isinstance(node.op, ast.Sub) else right
+        if isinstance(node.op, (ast.Sub, ast.Div)):
+            yield "dropped", text(left), right
+            yield "operator", text(node), ast.BinOp(right, node.op, left)
+        if isinstance(node.op, ast.MatMult):
+            yield "transpose", text(node), ast.BinOp(left, ast.MatMult(), ast.Attribute(right, "T", ast.Load()))
+            yield "transpose", text(node), ast.BinOp(ast.Attribute(left, "T", ast.Load()), ast.MatMult(), right)
+            yield "transpose", text(node), ast.BinOp(right, ast.MatMult(), left)
+        for operator in OPERATORS.values():
+            if not isinstance(node.op, (operator, ast.Pow)):
+                yield "operator", text(node), ast.BinOp(left, operator(), right)
+        if isinstance(node.op, ast.Pow):
+            yield "operator", text(node), ast.BinOp(left, ast.Mult(), right)
+            yield "operator", text(node), ast.BinOp(left, ast.Div(), right)
+        elif isinstance(node.op, ast.Mult):
+            yield "operator", text(node), ast.BinOp(left, ast.Pow(), right)
+    elif isinstance(node, ast.UnaryOp):
+        yield "sign", ast.unparse(node.operand), node.operand
+    elif isinstance(node, ast.Constant):
+        value = node.value
+        for other in dict.fromkeys((value - 1, value + 1, -value, 2 * value, value / 2, 0, 1)):
+            yield "constant", ast.unparse(node), ast.Constant(other)
+    elif isinstance(node, ast.Compare):
+        for operator in COMPARISONS.values():
+            if not isinstance(node.ops[0], operator):
+                yield "comparison", ast.unparse(node), ast.Compare(node.left, [operator()], node.comparators)
+        yield "dropped", ast.unparse(node), ast.Constant(1)
+    elif isinstance(node, ast.Call):
+        yield "function", ast.unparse(node.func), node.args[0] if node.args else node.func.value
+        called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+        for other in INSTEAD.get(called, ()):
+            if isinstance(node.func, ast.Name):
+                kind = "axis" if other.endswith("_other") else "function"
+                yield kind, called, ast.Call(ast.Name(other, ast.Load()), node.args, [])
+            elif not other.endswith("_other"):
+                yield "function", called, ast.Call(ast.Attribute(node.func.value, other, ast.Load()), node.args, node.keywords)
+        for argument in node.args:
+            negative = ast.UnaryOp(ast.USub(), argument)
+            yield "sign", ast.unparse(argument), ast.Call(node.func, [negative], [])
+    elif isinstance(node, ast.keyword):
+        # an axis: the others, or all of them
+        for other in (0, 1, (0, 1), (0, 1, 2), (0, 1, 3), (1, 2, 3), (2, 3), (0, 2), (0, 3), (0,)):
+            yield "axis", ast.unparse(node), ast.keyword("axis", ast.parse(repr(other), mode="eval").body)
+    elif isinstance(node, ast.Attribute) and node.attr == "T":
+        yield "transpose", ast.unparse(node.value), node.value
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in names:
+        for other in names:
+            if other != node.id:
+                yield "operand", node.id, ast.Name(other, ast.Load())
+        yield "operand", node.id, ast.BinOp(ast.Name(node.id, ast.Load()), ast.Mult(), ast.Name(node.id, ast.Load()))

@@ -1,0 +1,387 @@
+"""Convolution and pooling: the windows, filters, strides and padding of (N, C, H, W) images.
+
+Every such gradient is linear in dout and linear in one other array (the filters, the padded image, the mask of the maxima).
+Each slip changes one of the two, where the windows lie, or how they are put together.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations, permutations, product
+
+import numpy as np
+
+from .evidence import Cause, Evidence
+from .general import options
+
+LARGEST = 3_000_000
+# -- products of dout and the other array; beyond, a convolution is too large to try many formulas on
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """gradient = apply(dout, other, place), window i starting at row place(i) of the padded image."""
+
+    kind: str  # "input", "filters" or "pool"
+    called: str  # what a student calls `other`
+    other: np.ndarray
+    padded: tuple[int, int, int, int]
+    kernel: tuple[int, int]
+    stride: int
+    pad: int
+    apply: Callable[..., np.ndarray]
+
+    def value(self, dout: np.ndarray, other: np.ndarray, place: Callable[[int], int] | None = None) -> np.ndarray:
+        """(K, …) of dout (K or 1, N, F, OH, OW)"""
+        return self.apply(dout, other, place or (lambda i: i * self.stride))
+
+
+def _rows(place, count, size, kernel) -> np.ndarray | None:
+    """The first row of each window; None if one does not fit."""
+    rows = np.array([place(i) for i in range(count)])
+    return rows if np.all((rows >= 0) & (rows + kernel <= size)) else None
+
+
+def _scatter(shape, parts: np.ndarray, place, kernel) -> np.ndarray | None:
+    """Sum of parts (K, N, C, OH, OW, HH, WW) at their windows in (K, *shape)."""
+    (OH, OW), total = parts.shape[3:5], np.zeros((len(parts), *shape))
+    rows, columns = _rows(place, OH, shape[2], kernel[0]), _rows(place, OW, shape[3], kernel[1])
+    if rows is None or columns is None:
+        return None
+    for p, q in product(range(kernel[0]), range(kernel[1])):
+        np.add.at(total, (slice(None), slice(None), slice(None), rows[:, None] + p, columns + q), parts[..., p, q])
+    return total
+
+
+def _gather(image: np.ndarray, OH: int, OW: int, place, kernel) -> np.ndarray | None:
+    """(N, C, OH, OW, HH, WW) of (N, C, H, W)"""
+    rows, columns = _rows(place, OH, image.shape[2], kernel[0]), _rows(place, OW, image.shape[3], kernel[1])
+    if rows is None or columns is None:
+        return None
+    r = rows[:, None, None, None] + np.arange(kernel[0])[:, None]
+    c = columns[None, :, None, None] + np.arange(kernel[1])
+    return image[:, :, r, c]
+
+
+def _crop(image: np.ndarray, pad: int) -> np.ndarray:
+    return image[..., pad : image.shape[-2] - pad, pad : image.shape[-1] - pad]
+
+
+@lru_cache(maxsize=8)
+def windows(e: Evidence) -> tuple[Windows, ...]:
+    """The convolution or pooling that gives the numeric gradient, if one does."""
+    y = np.asarray(e.output)
+    if e.is_loss or y.ndim != 4 or e.tensor.ndim != 4 or y.size == 0:
+        return ()
+    for found in (*_convolutions(e, y), *_pools(e, y)):
+        value = found.value(e.douts, found.other)
+        if value is not None and e.corrects(value):
+            return (found,)
+    return ()
+
+
+def _fitting(size: tuple[int, int], kernel: tuple[int, int], out: tuple[int, int], pads: range, options_: dict) -> list[tuple[int, int]]:
+    """(stride, pad) that turn size into out, those in the options first."""
+    found = []
+    for stride, pad in product(range(1, max(kernel) + 3), pads):
+        if all((n + 2 * pad - k) // stride + 1 == o for n, k, o in zip(size, kernel, out, strict=True)):
+            found.append((stride, pad))
+    given = (options_.get("stride"), options_.get("pad", options_.get("padding", 0)))
+    return sorted(found, key=lambda pair: (pair != given, pair[1], pair[0]))
+
+
+def _convolutions(e: Evidence, y: np.ndarray) -> Iterator[Windows]:
+    images = [(n, t) for n, t in e.tensors.items() if t.ndim == 4]
+    for (x_name, x), (w_name, w) in permutations(images, 2):
+        if e.name not in (x_name, w_name) or x.shape[1] != w.shape[1] or len(x) != len(y) or len(w) != y.shape[1]:
+            continue
+        kernel = w.shape[2:]
+        if y.size * w[0].size * len(e.douts) > LARGEST:
+            continue
+        for stride, pad in _fitting(x.shape[2:], kernel, y.shape[2:], range(max(kernel)), options(e)):
+            padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+            if e.name == x_name:
+
+                def to_input(dout, w, place, shape=padded.shape, kernel=kernel):
+                    parts = np.einsum("knfij,fcpq->kncijpq", dout, w)
+                    return _scatter(shape, parts, place, kernel)
+
+                def cropped(dout, w, place, pad=pad, full=to_input):
+                    total = full(dout, w, place)
+                    return total if total is None else _crop(total, pad)
+
+                yield Windows("input", w_name, w, padded.shape, kernel, stride, pad, cropped)
+            else:
+
+                def to_filters(dout, image, place, kernel=kernel):
+                    parts = _gather(image, *dout.shape[3:], place, kernel)
+                    return None if parts is None else np.einsum("knfij,ncijpq->kfcpq", dout, parts)
+
+                yield Windows("filters", x_name, padded, padded.shape, kernel, stride, pad, to_filters)
+
+
+def _pools(e: Evidence, y: np.ndarray) -> Iterator[Windows]:
+    x = e.tensor
+    if x.shape[:2] != y.shape[:2]:
+        return
+    given = options(e)
+    kernels = [(int(given["pool_height"]), int(given["pool_width"]))] if {"pool_height", "pool_width"} <= given.keys() else []
+    kernels += [(k, k) for k in range(2, 5)] + [(k, m) for k in range(1, 5) for m in range(1, 5) if k != m]
+    for kernel in dict.fromkeys(kernels):
+        if y.size * kernel[0] * kernel[1] * len(e.douts) > LARGEST or max(kernel) > min(x.shape[2:]) + 2:
+            continue
+        for stride, pad in _fitting(x.shape[2:], kernel, y.shape[2:], range(max(kernel) // 2 + 1), given):
+            padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)), constant_values=-np.inf)
+            parts = _gather(padded, *y.shape[2:], lambda i, s=stride: i * s, kernel)
+            if parts is None:
+                continue
+
+            def spread(dout, mask, place, shape=padded.shape, kernel=kernel, pad=pad):
+                total = _scatter(shape, dout[..., None, None] * mask, place, kernel)
+                return total if total is None else _crop(total, pad)
+
+            if np.array_equal(parts.max(axis=(4, 5)), y):
+                yield Windows("pool", "the mask of the maxima", one_of(parts, np.argmax), padded.shape, kernel, stride, pad, spread)
+            finite = np.where(np.isfinite(parts), parts, 0.0)
+            if np.allclose(finite.mean(axis=(4, 5)), y):
+                even = np.full(parts.shape, 1 / (kernel[0] * kernel[1]))
+                yield Windows("pool", "1/window size", even, padded.shape, kernel, stride, pad, spread)
+
+
+def one_of(parts: np.ndarray, choose: Callable) -> np.ndarray:
+    """1 at the element of each window that `choose` names, 0 elsewhere."""
+    flat = parts.reshape(*parts.shape[:4], -1)
+    return (np.arange(flat.shape[-1]) == np.expand_dims(choose(flat, axis=-1), -1)).astype(np.float64).reshape(parts.shape)
+
+
+# -- the slips: (name, message, hint, candidate) -------------------------------------------------------------------------
+
+Slip = tuple[str, str, str, np.ndarray | None]
+
+
+def window_slips(e: Evidence) -> Iterator[Cause]:
+    """The first of the slips below that gives what backward gave."""
+    for w in windows(e):
+        with np.errstate(all="ignore"):
+            for family in (_operators, _kernel, _pool_masks, _overwritten, _loops, _places, _crops, _arrangements):
+                for name, message, hint, candidate in family(e, w):
+                    if candidate is None:
+                        continue
+                    if e.explains(candidate) or (not e.same_shape and e.explains_in_shape(candidate)):
+                        yield Cause(name, message, hint)
+                        break
+
+
+def _operators(e: Evidence, w: Windows) -> Iterator[Slip]:
+    dout, other, called = e.douts, w.other, w.called
+    ones, one = np.ones_like(other), np.ones_like(dout)
+    alone = w.value(dout, ones)
+    without = w.value(one, other)
+    if w.kind != "pool":
+        yield "factor-missing", f"the gradient does not contain {called}: only dout is added up", f"multiply dout by {called}", alone
+    yield "not-times-dout", f"the gradient does not depend on dout: only {called} is added up", "multiply by dout", without
+    for signs, text in (((1, 1), f"dout + {called}"), ((1, -1), f"dout − {called}"), ((-1, 1), f"{called} − dout")):
+        yield "dout-added", f"the gradient adds up {text} instead of dout · {called}", "the chain rule multiplies", signs[0] * alone + signs[1] * without
+    yield "divided", f"the gradient adds up dout / {called} instead of dout · {called}", "the chain rule multiplies", w.value(dout, 1 / other)
+    yield "divided", f"the gradient adds up {called} / dout instead of dout · {called}", "the chain rule multiplies", w.value(1 / dout, other)
+    yield "dout-twice", "the gradient is multiplied by dout twice", "dout is a factor once", w.value(dout**2, other)
+    yield "wrong-operand", f"{called} is used twice", f"{called} is a factor once", w.value(dout, other**2)
+    y = np.broadcast_to(e.output, dout.shape)
+    yield "wrong-operand", "the output stands where dout belongs", "the chain rule multiplies by dout", w.value(y, other)
+
+
+def _kernel(e: Evidence, w: Windows) -> Iterator[Slip]:
+    if w.kind == "pool":
+        return
+    for axes, which in (((2, 3), "rows and columns"), ((2,), "rows"), ((3,), "columns")):
+        hint = "dx is the full correlation of dout with the filters turned by 180°; written as a loop over windows nothing is turned"
+        if w.kind == "input":
+            yield "kernel-flipped", f"the filters are turned round ({which})", hint, w.value(e.douts, np.flip(w.other, axes))
+        else:
+            yield "kernel-flipped", f"the gradient is turned round ({which})", "dw is the plain correlation of x with dout", np.flip(w.value(e.douts, w.other), [a + 1 for a in axes])
+            flipped = np.flip(w.other, axes)
+            yield "kernel-flipped", f"the image is turned round ({which})", "dw is the plain correlation of x with dout", w.value(e.douts, flipped)
+        turned = np.flip(e.douts, [a + 1 for a in axes])
+        yield "dout-flipped", f"dout is turned round ({which})", "dout stays as it is", w.value(turned, w.other)
+
+
+def _pool_masks(e: Evidence, w: Windows) -> Iterator[Slip]:
+    if w.kind != "pool":
+        return
+    x = np.pad(e.tensor, ((0, 0), (0, 0), (w.pad, w.pad), (w.pad, w.pad)), constant_values=-np.inf)
+    parts = _gather(x, *e.output.shape[2:], lambda i: i * w.stride, w.kernel)
+    ones, size, dout = np.ones_like(w.other), w.kernel[0] * w.kernel[1], e.douts
+    hint = "dout goes to the one element that was the maximum"
+
+    def last(flat, axis):
+        return flat.shape[-1] - 1 - np.argmax(flat[..., ::-1], axis=axis)
+
+    all_maxima = (parts == parts.max(axis=(4, 5), keepdims=True)).astype(float)
+    if not np.all(w.other == 1 / size):
+        yield "pool-spread", "dout goes to all elements of the window, not only to the maximum", hint, w.value(dout, ones)
+        yield "pool-averaged", "dout is spread evenly over the window: that is average pooling", hint, w.value(dout, ones / size)
+        yield "mask-inverted", "dout goes to all elements of the window but the maximum", hint, w.value(dout, ones - w.other)
+        yield "pool-last-maximum", "where a window has several maxima, dout goes to the last, not the first", "argmax gives the first", w.value(dout, one_of(parts, last))
+        yield "pool-all-maxima", "where a window has several maxima, each gets dout", "argmax gives the first", w.value(dout, all_maxima)
+        shared = all_maxima / all_maxima.sum(axis=(4, 5), keepdims=True)
+        yield "pool-all-maxima", "where a window has several maxima, they share dout", "argmax gives the first", w.value(dout, shared)
+        yield "pool-minimum", "dout goes to the minimum of the window", hint, w.value(dout, one_of(parts, np.argmin))
+        yield "factor-too-many", "dout is multiplied by the maximum too", "the derivative of the maximum with respect to it is 1", w.value(dout, w.other * np.where(np.isfinite(parts), parts, 0))
+        for text, compare in ((">", np.greater), ("<", np.less)):
+            yield "wrong-comparison", f"dout goes where x {text} 0, not to the maximum", hint, w.value(dout, compare(parts, 0).astype(float))
+        flat = w.other.reshape(*w.other.shape[:4], -1)
+        for by in (1, -1):
+            yield "pool-neighbour", "dout goes to the maximum's neighbour in the window", "off by one in the position of the maximum", w.value(dout, np.roll(flat, by, axis=-1).reshape(w.other.shape))
+        for axis, what in ((4, "row"), (5, "column")):
+            for by in (1, -1):
+                yield "pool-neighbour", f"dout goes to the {what} next to the maximum's", "off by one in the position of the maximum", w.value(dout, np.roll(w.other, by, axis=axis))
+        if w.kernel[0] == w.kernel[1]:
+            yield "pool-neighbour", "row and column of the maximum are exchanged", "np.unravel_index gives (row, column)", w.value(dout, w.other.swapaxes(4, 5))
+    else:
+        yield "constant-factor", "not divided by the window's size", "the average divides by the window's size", w.value(dout, ones)
+
+
+def _overwritten(e: Evidence, w: Windows) -> Iterator[Slip]:
+    """= in place of +=: what is written last stays."""
+    message, hint = "what is added up is overwritten: only the last contribution stays", "use += where windows overlap or several samples add up"
+    dout, OH, OW = e.douts, *e.output.shape[2:]
+    if w.kind == "filters":
+        for count in (1, 2, 3):
+            for axes in combinations((1, 3, 4), count):
+                for index, which in ((-1, "last"), (0, "first")):
+                    kept = _only(dout, dict.fromkeys(axes, index))
+                    name, text = ("overwritten", message) if index == -1 else ("loop-stops", "only the first contribution is there: a loop ends too early")
+                    yield name, text, hint if index == -1 else "is the return inside the loop?", w.value(kept, w.other)
+        return
+    (HH, WW), s = w.kernel, w.stride
+    rows, columns = np.arange(OH) * s, np.arange(OW) * s
+    for last_row, last_column in ((max, max), (min, min)):
+        # the window whose contribution stays at each row and column of the padded image
+        owner_row = [last_row((i for i in range(OH) if rows[i] <= h < rows[i] + HH), default=-1) for h in range(w.padded[2])]
+        owner_column = [last_column((j for j in range(OW) if columns[j] <= v < columns[j] + WW), default=-1) for v in range(w.padded[3])]
+        for filters in (dout, _only(dout, {2: -1}), _only(dout, {2: 0})) if w.kind == "input" else (dout,):
+            total = _owned(e, w, filters, w.other, owner_row, owner_column)
+            yield "overwritten", message, hint, total
+    if w.kind == "input":
+        yield "overwritten", message, hint, w.value(_only(dout, {2: -1}), w.other)
+
+
+def _owned(e: Evidence, w: Windows, dout, other, owner_row, owner_column) -> np.ndarray:
+    """The gradient with the contribution of one window only at each place."""
+    if w.kind == "input":
+        parts = np.einsum("knfij,fcpq->kncijpq", dout, other)
+    else:
+        parts = dout[..., None, None] * other
+    total = np.zeros((len(dout), *w.padded))
+    for h, i in enumerate(owner_row):
+        for v, j in enumerate(owner_column):
+            if i >= 0 and j >= 0:
+                total[..., h, v] = parts[:, :, :, i, j, h - i * w.stride, v - j * w.stride]
+    return _crop(total, w.pad)
+
+
+def _only(dout: np.ndarray, keep: dict[int, int]) -> np.ndarray:
+    """dout with zeros except at one index along each of the given axes."""
+    kept = np.zeros_like(dout)
+    chosen = tuple(slice(keep[axis], keep[axis] + 1 or None) if axis in keep else slice(None) for axis in range(dout.ndim))
+    kept[chosen] = dout[chosen]
+    return kept
+
+
+def _loops(e: Evidence, w: Windows) -> Iterator[Slip]:
+    """A loop over samples, filters, rows or columns of the output, or over the filters' own, leaves some out."""
+    hint = "look at the range of each loop: range(n) runs from 0 to n − 1"
+    names = ("sample", "filter" if w.kind != "pool" else "channel", "row of the output", "column of the output")
+    for axis, name in enumerate(names, 1):
+        size = e.douts.shape[axis]
+        for start, stop, step, text in ((0, size - 1, 1, f"the last {name} is"), (1, size, 1, f"the first {name} is"), (0, size, 2, f"every second {name} is"),
+                                        (0, 1, 1, f"all but the first {name} are"), (size - 1, size, 1, f"all but the last {name} are"), (1, size - 1, 1, f"first and last {name} are"),
+                                        (0, size - 2, 1, f"the last two of {name} are"), (2, size, 1, f"the first two of {name} are")):  # fmt: skip
+            kept, here = np.zeros_like(e.douts), (slice(None),) * axis + (slice(start, max(stop, 0), step),)
+            kept[here] = e.douts[here]
+            yield "loop-range", f"{text} left out", hint, w.value(kept, w.other)
+    if w.kind == "input":
+        for axis, name in ((2, "row"), (3, "column"), (1, "channel")):
+            size = w.other.shape[axis]
+            for index, which in ((0, "first"), (size - 1, "last")):
+                kept = w.other.copy()
+                kept[(slice(None),) * axis + (index,)] = 0
+                yield "loop-range", f"the {which} {name} of the filters is left out", hint, w.value(e.douts, kept)
+
+
+def _places(e: Evidence, w: Windows) -> Iterator[Slip]:
+    """The windows start at the wrong places."""
+    s = w.stride
+    hint = f"window i starts at row i · stride of the padded image; here the stride is {s}"
+    places = [("stride-ignored", "the stride is ignored: window i starts at row i", lambda i: i)] if s > 1 else []
+    places += [
+        ("wrong-window", "window i starts at row i + stride", lambda i: i + s),
+        ("wrong-window", "the windows start one row and column too late", lambda i: i * s + 1),
+        ("wrong-window", "the windows start one row and column too early", lambda i: i * s - 1),
+        ("wrong-window", "window i starts at row i // stride", lambda i: i // s),
+        ("wrong-window", "window i starts at row i − stride", lambda i: i - s),
+        ("wrong-window", "all windows are the first one", lambda i: 0),
+        ("wrong-window", "the windows are in reverse order", lambda i, n=max(e.output.shape[2:]): (n - 1 - i) * s),
+    ]
+    for name, message, place in places:
+        yield name, message, hint, w.value(e.douts, w.other, place)
+    for stride in {s + 1, s - 1, 2 * s} - {0}:
+        yield "wrong-window", f"the stride used is {stride}", hint, w.value(e.douts, w.other, lambda i, t=stride: i * t)
+    # rows or columns alone: apply takes one rule for both, so one of the two is changed by moving dout
+    for by, axis, what in product((1, -1), (3, 4), ("output",)):
+        size = e.douts.shape[axis]
+        rolled = np.roll(e.douts, by, axis=axis)
+        inside = _zero_border(rolled, axis, by)
+        named = "row" if axis == 3 else "column"
+        for candidate in (rolled, inside):
+            if size > 1:
+                yield "wrong-window", f"the {named} of the {what} is off by one", "look at the indices of dout", w.value(candidate, w.other)
+
+
+def _zero_border(rolled: np.ndarray, axis: int, by: int) -> np.ndarray:
+    inside = rolled.copy()
+    inside[(slice(None),) * axis + (0 if by > 0 else -1,)] = 0
+    return inside
+
+
+def _crops(e: Evidence, w: Windows) -> Iterator[Slip]:
+    """The padding cut off at the wrong place, or not at all."""
+    if w.kind == "filters" or w.pad == 0:
+        return
+    name, hint = "padding-crop", f"the padding is {w.pad}: dx = dx_padded[:, :, pad:-pad, pad:-pad]"
+    if w.kind == "input":
+        parts = np.einsum("knfij,fcpq->kncijpq", e.douts, w.other)
+    else:
+        parts = e.douts[..., None, None] * w.other
+    full = _scatter(w.padded, parts, lambda i: i * w.stride, w.kernel)
+    H, W = e.tensor.shape[2:]
+    yield "padding-not-cropped", "the padding is not cut off", hint, full
+    for top, left in product(range(2 * w.pad + 1), repeat=2):
+        if (top, left) != (w.pad, w.pad):
+            message = f"the padding is cut off at the wrong place: {top} rows above and {left} columns at the left"
+            yield name, message, hint, full[..., top : top + H, left : left + W]
+    for (top, bottom), (left, right) in product(product(range(2 * w.pad + 1), repeat=2), repeat=2):
+        message = f"cut off are {top} and {bottom} rows, {left} and {right} columns of padding"
+        yield name, message, hint, full[..., top : full.shape[-2] - bottom, left : full.shape[-1] - right]
+
+
+def _arrangements(e: Evidence, w: Windows) -> Iterator[Slip]:
+    """One of the two arrays with its axes exchanged, or with its filters, channels, rows or columns in another order."""
+    hint = "see which index is which: samples, filters or channels, rows, columns"
+    for which, array, first in (("dout", e.douts, 1), (w.called, w.other, 0)):
+        axes = range(first, array.ndim)
+        for order in permutations(axes):
+            if list(order) == list(axes):
+                continue
+            turned = array.transpose(*range(first), *order)
+            for rearranged in ([turned] if turned.shape == array.shape else []) + [turned.reshape(array.shape)]:
+                value = w.value(rearranged, w.other) if which == "dout" else w.value(e.douts, rearranged)
+                yield "axes-swapped", f"the axes of {which} are in the wrong order", hint, value
+        for axis in axes:
+            for rearranged in (np.roll(array, 1, axis), np.roll(array, -1, axis), np.flip(array, axis)):
+                value = w.value(rearranged, w.other) if which == "dout" else w.value(e.douts, rearranged)
+                yield "exchanged", f"the indices along axis {axis - first} of {which} are in the wrong order", hint, value
+            for index in (0, -1):
+                same = np.repeat(np.take(array, [index], axis), array.shape[axis], axis)
+                value = w.value(same, w.other) if which == "dout" else w.value(e.douts, same)
+                yield "index-fixed", f"along axis {axis - first} of {which} the {'first' if index == 0 else 'last'} is used for all", hint, value
