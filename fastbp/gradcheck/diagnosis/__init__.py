@@ -29,7 +29,7 @@ RULES: tuple[Rule, ...] = (
     norm.norm_terms,
     norm.gamma_gradient,
     shapes.moved,
-    shapes.wrong_shape,
+    shapes.rearranged,
     windows.window_slips,
     formulas.one_slip,
     general.power_of_itself,

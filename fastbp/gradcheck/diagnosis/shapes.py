@@ -8,11 +8,12 @@ import numpy as np
 from .evidence import Cause, Evidence, axis_names, close
 
 
-def wrong_shape(e: Evidence) -> Iterator[Cause]:
-    """The right numbers in another shape, the first of: reshaped, axes exchanged, not summed, summed too far, not cropped."""
-    if e.same_shape or e.given.size == 0:
+def rearranged(e: Evidence) -> Iterator[Cause]:
+    """The right numbers in another order or shape, the first of: reshaped, axes exchanged, not summed, summed too far, not cropped."""
+    if e.given.size == 0:
         return
-    yield from next((causes for rule in (reshaped, not_summed, summed_too_far, cropped) if (causes := list(rule(e)))), [])
+    rules = (reshaped,) if e.same_shape else (reshaped, not_summed, summed_too_far, cropped)
+    yield from next((causes for rule in rules if (causes := list(rule(e)))), [])
 
 
 def reshaped(e: Evidence) -> Iterator[Cause]:
