@@ -8,13 +8,14 @@ shapes       wrong shapes; the right numbers at the wrong places
 masks        elementwise layers: ReLU, dropout
 norm         batch norm and layer norm, term by term
 windows      convolution and pooling
+cotangents   slips in how dout is used
 formulas     layers and losses given by a short formula, one slip away from it
 partial      what is wrong is not known, but where; not finite
 """
 
 import numpy as np
 
-from . import formulas, general, masks, norm, partial, shapes, windows
+from . import cotangents, formulas, general, masks, norm, partial, shapes, windows
 from .evidence import Cause, Evidence, Rule
 
 RULES: tuple[Rule, ...] = (
@@ -23,6 +24,7 @@ RULES: tuple[Rule, ...] = (
     general.wrong_sign,
     masks.mask_slips,
     masks.slopes_exchanged,
+    masks.stopped_value,
     general.not_times_dout,
     masks.dout_added,
     general.constant_factor,
@@ -31,19 +33,21 @@ RULES: tuple[Rule, ...] = (
     shapes.moved,
     shapes.rearranged,
     windows.window_slips,
+    cotangents.dout_slips,
     formulas.one_slip,
     general.power_of_itself,
     general.factor_by_element,
 )
-LAST_RULES: tuple[Rule, ...] = (shapes.shifted, partial.not_finite, general.should_be_zero, partial.partly_wrong)
+LAST_RULES: tuple[Rule, ...] = (shapes.shifted, norm.wrong_term, masks.wrong_derivative, general.factor_by_feature, partial.not_finite, general.should_be_zero, partial.partly_wrong)
 
 
 def diagnose(evidence: Evidence) -> list[Cause]:
     """The causes that explain a wrong gradient, best first, each name once; [] if none does."""
     with np.errstate(all="ignore"):
-        if zero := list(general.zero(evidence)):
-            # all-zero agrees with half of the wrong formulas there are
-            return zero
+        for rule in (shapes.empty, general.zero):
+            # zeros agree with half of the wrong formulas there are
+            if found := list(rule(evidence)):
+                return found
         causes: dict[str, Cause] = {}
         for rule in RULES:
             for cause in rule(evidence):

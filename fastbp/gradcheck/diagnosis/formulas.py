@@ -6,6 +6,7 @@ If a formula here gives the numeric gradient, then the layer is known, and each 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from types import CodeType
 
 import numpy as np
 
@@ -24,10 +25,10 @@ class Formula:
     source: str
     names: Names
 
-    def value(self, e: Evidence, code) -> np.ndarray | None:
-        """(K, …); None where the formula cannot be computed."""
-        values = []
-        for dout in e.douts:
+    def value(self, douts: np.ndarray, code: CodeType | None = None) -> np.ndarray | None:
+        """(K, …) with another formula's code, or its own; None where it cannot be computed."""
+        values, code = [], code or right(self.source)
+        for dout in douts:
             scope = {**self.names, "dout": dout}
             try:
                 exec(code, scope)  # noqa: S102 -- one of the formulas below, never anything from outside
@@ -51,7 +52,7 @@ def recognised(e: Evidence) -> tuple[Formula, ...]:
     with np.errstate(all="ignore"):
         for candidates in (affine, elementwise, normalisation, losses):
             for formula in candidates(e):
-                value = fit(formula.value(e, right(formula.source)), e.right.shape)
+                value = fit(formula.value(e.douts), e.right.shape)
                 if value is not None and e.corrects(value):
                     found.append(formula)
     return tuple(found)
@@ -63,11 +64,10 @@ def one_slip(e: Evidence) -> Iterator[Cause]:
         for formula in recognised(e):
             names = tuple(name for name, value in formula.names.items() if not isinstance(value, Callable)) + ("dout",)
             for slip in slips(formula.source, names if not e.is_loss else names[:-1]):
-                value = formula.value(e, slip.code)
+                value = formula.value(e.douts, slip.code)
                 if value is None:
                     continue
-                fitted = fit(value, e.right.shape)
-                if e.explains(fitted) or (not e.same_shape and e.explains_in_shape(value)):
+                if e.explains(fit(value, e.right.shape)) or (not e.same_shape and e.explains_in_shape(fit(value, e.given.shape))):
                     yield _cause(formula, slip)
                     break
 
@@ -265,6 +265,21 @@ def normalisation(e: Evidence) -> Iterator[Formula]:
     if e.name == norm.x:
         names |= _sums(norm.axes)
         yield Formula("norm", "dxhat = dout * gamma\nresult = (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)) / std", names)
+        yield Formula("norm", "result = gamma / std * (dout - mean(dout) - xhat * mean(dout * xhat))", names)
+        yield Formula("norm", "result = gamma / (N * std) * (N * dout - sum(dout) - xhat * sum(dout * xhat))", names)
+        yield Formula(
+            "norm",
+            "dxhat = dout * gamma\n"
+            "xmu = x - mu\n"
+            "istd = 1 / std\n"
+            "distd = sum(dxhat * xmu)\n"
+            "dstd = -1 / std ** 2 * distd\n"
+            "dvar = 0.5 / sqrt(var + eps) * dstd\n"
+            "dxmu = dxhat * istd + 2 * xmu * dvar / N\n"
+            "dmu = -sum(dxmu)\n"
+            "result = dxmu + dmu / N",
+            names,
+        )
         yield Formula(
             "norm",
             "dxhat = dout * gamma\n"
@@ -335,11 +350,22 @@ def losses(e: Evidence) -> Iterator[Formula]:
                 yield Formula(
                     "softmax", f"e = exp(x - max(x))\np = e / sum(e)\nresult = (p - onehot){over}", names_n
                 )
+                yield Formula(
+                    "softmax",
+                    f"p = exp(x - max(x)) / sum(exp(x - max(x)))\nresult = ((1 - onehot) * p + onehot * (p - 1)){over}",
+                    names_n,
+                )
                 for margin in dict.fromkeys([*(v for k, v in options(e).items() if k in ("margin", "delta")), 1]):
                     yield Formula(
                         "svm",
                         f"mask = (x - correct + {margin:g} > 0) * (1 - onehot)\nresult = (mask - sum(mask) * onehot){over}",
                         {**names_n, "correct": correct},
+                    )
+                    yield Formula(
+                        "svm",
+                        f"m = maximum(x - correct + {margin:g}, 0) * (1 - onehot)\ncount = sum(m > 0)\n"
+                        f"result = (1 * (m > 0) * (1 - onehot) + ((m > 0) - count) * onehot){over}",
+                        {**names_n, "correct": correct, "maximum": np.maximum},
                     )
         if labels.shape == x.shape and labels.dtype.kind == "f":
             yield Formula("squares", "result = 2 * (x - y) / N", {"x": x, "y": labels, "N": x.size})

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .evidence import Cause, Evidence, close, number
+from .evidence import Cause, Evidence, axis_names, close, number
 
 
 def zero(e: Evidence) -> Iterator[Cause]:
@@ -204,3 +204,34 @@ def fitted(array: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         for axis in range(len(shape) - 1):
             if shape[axis] == array.size:
                 yield array.reshape(-1, *(1,) * (len(shape) - 1 - axis))
+
+
+def factor_by_feature(e: Evidence) -> Iterator[Cause]:
+    """One factor, or a factor and a number to add, for each index along one axis."""
+    if not e.same_shape:
+        return
+    names = axis_names(e.tensor.ndim)
+    for axis, name in enumerate(names, 1):
+        axes = tuple(a for a in range(e.right.ndim) if a != axis)
+        if np.count_nonzero(e.right[e.measured]) < 3 * e.right.shape[axis]:
+            continue
+        n = np.where(e.measured, e.right, 0.0)
+        g = np.where(e.measured, e.given, 0.0)
+        count = np.maximum(e.measured.sum(axes, keepdims=True), 1)
+        with np.errstate(all="ignore"):
+            factor = (g * n).sum(axes, keepdims=True) / (n * n).sum(axes, keepdims=True)
+            if e.explains(factor * e.right, factor):
+                message = f"the gradient of each {name} is the right one times a factor of its own, here {_some(factor)}"
+                yield Cause("factor-by-element", message, f"a factor that depends on the {name} only: gamma, 1/std, a weight")
+                return
+            n_mean, g_mean = n.sum(axes, keepdims=True) / count, g.sum(axes, keepdims=True) / count
+            centred = np.where(e.measured, n - n_mean, 0.0)
+            slope = (centred * g).sum(axes, keepdims=True) / (centred * centred).sum(axes, keepdims=True)
+            if e.explains(slope * e.right + g_mean - slope * n_mean, 1 + np.abs(slope)):
+                message = f"to the gradient of each {name} a number is added that does not depend on dout"
+                yield Cause("number-added", message, "is there a + or − where a product belongs?")
+                return
+
+
+def _some(factors: np.ndarray) -> str:
+    return ", ".join(number(f) for f in factors.flat[:4]) + (" …" if factors.size > 4 else "")

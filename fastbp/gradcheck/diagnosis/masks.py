@@ -53,6 +53,29 @@ def mask_slips(e: Evidence) -> Iterator[Cause]:
         return
 
 
+def stopped_value(e: Evidence) -> Iterator[Cause]:
+    """Where the mask stops an element the gradient is a number other than 0."""
+    d = derivative(e)
+    if d is None or not np.any(d == 0) or not e.same_shape:
+        return
+    values = np.unique(e.given[:, d == 0])
+    if len(values) == 1 and values[0] != 0 and e.explains(np.where(d == 0, values[0], e.douts * d)):
+        yield Cause("mask-value", f"where the element was stopped the gradient is {number(values[0])}, not 0", "what the forward pass stops gets the gradient 0")
+
+
+def wrong_derivative(e: Evidence) -> Iterator[Cause]:
+    """dout times something else than the derivative."""
+    d = derivative(e)
+    if d is None or not e.same_shape:
+        return
+    with np.errstate(all="ignore"):
+        used = np.median(e.given / e.douts, axis=0)
+    if np.all(np.isfinite(used)) and e.explains(e.douts * used):
+        at = np.unravel_index(np.argmax(np.abs(used - d)), d.shape)
+        message = f"the gradient is dout times another function of x than the derivative: at x = {number(e.tensor[at])} it is {number(used[at])}, not {number(d[at])}"
+        yield Cause("wrong-derivative", message, "differentiate the layer's function once more")
+
+
 def _scale(e: Evidence, mask: np.ndarray, scale: float) -> Iterator[Cause]:
     masked = e.douts * mask
     named = [name for name, value in options(e).items() if abs(value * scale - 1) < 1e-6]

@@ -54,6 +54,12 @@ def norm_terms(e: Evidence) -> Iterator[Cause]:
 
 
 def _weighted(e: Evidence, weights: np.ndarray, wrong: list[int]) -> Iterator[Cause]:
+    norm = normalised(e)
+    N = np.prod([e.tensor.shape[axis] for axis in norm.axes])
+    if wrong == [1, 2] and abs(weights[1] - weights[2]) < 1e-6 and weights[1] > 0:
+        message = f"in the mean's and the variance's terms the sums are divided by {number(N / weights[1])}, not by {N}"
+        yield Cause("wrong-count", message, f"divide by the number of elements that the mean is taken over, {N}; not by N − 1")
+        return
     if wrong == [1, 2] and np.all(weights[wrong] == 0):
         message = "the mean's and the variance's terms are missing: mean and variance are taken for constants"
         yield Cause("mean-and-variance-terms-missing", message, "both depend on x: their gradients have to be added")
@@ -130,6 +136,30 @@ def _substituted(e: Evidence, norm: Norm, right: list[np.ndarray]) -> Iterator[C
         swapped = [right[0], -D.mean(other, keepdims=True) / norm.std, -norm.xhat * (D * norm.xhat).mean(other, keepdims=True) / norm.std]
         if e.explains(sum(swapped[i] if i in which else right[i] for i in range(3))):
             yield Cause("wrong-axis", f"the {' and '.join(TERMS[i] for i in which)} is taken over the wrong axis", f"batch norm: over the batch; layer norm: over the features. Here axis {norm.axes}")
+            return
+
+
+def wrong_term(e: Evidence) -> Iterator[Cause]:
+    """What the error looks like inside each group: constant, like the normalised x, or like dout."""
+    norm = normalised(e)
+    if norm is None or e.name != norm.x or not e.same_shape or not e.measured.all() or not np.all(np.isfinite(e.given)):
+        return
+    axes = tuple(axis + 1 for axis in norm.axes)
+    if np.prod([e.given.shape[axis] for axis in axes]) < 4:
+        return
+    error = e.given - e.right
+    mean = error.mean(axes, keepdims=True)
+    along = (error * norm.xhat).mean(axes, keepdims=True) / (norm.xhat[None] ** 2).mean(axes, keepdims=True)
+    D = e.douts * norm.gamma
+    like = (error * D).sum(axes, keepdims=True) / (D * D).sum(axes, keepdims=True)
+    for name, shape, message, hint in (
+        ("mean-term-wrong", mean, "the error is the same for all x that share a mean: the mean's term is wrong", HINTS[1]),
+        ("variance-term-wrong", along * norm.xhat, "the error is proportional to the normalised x: the variance's term is wrong", HINTS[2]),
+        ("direct-term-wrong", like * D, "the error is proportional to dout · gamma: the term dout · gamma / std is wrong", HINTS[0]),
+        ("mean-and-variance-terms-wrong", mean + along * norm.xhat, "the terms of the mean and of the variance are wrong", HINTS[2]),
+    ):
+        if e.explains(e.right + np.broadcast_to(shape, error.shape), 2.0):
+            yield Cause(name, message, hint)
             return
 
 

@@ -50,7 +50,8 @@ def partly_wrong(e: Evidence) -> Iterator[Cause]:
         return
     wrong = ~right & known
     place = describe(wrong, known)
-    zero = " and zero there" if np.all(e.given[:, wrong] == 0) else ""
+    unfilled = bool(np.all(e.given[:, wrong] == 0))
+    zero = " and zero there" if unfilled else ""
     count = f"{int(wrong.sum())} of {int(known.sum())} elements"
     if not place:
         x = e.tensor
@@ -59,7 +60,9 @@ def partly_wrong(e: Evidence) -> Iterator[Cause]:
             place = "where the input is positive"
         elif np.all(x[wrong] <= 0) and np.all(x[ok] > 0):
             place = "where the input is not positive"
-    if place:
+    if unfilled and ("first" in place or "last" in place or "every second" in place):
+        yield Cause("loop-range", f"the gradient is zero {place}, right elsewhere: a loop or slice leaves them out", "look at the range of each loop: range(n) runs from 0 to n − 1")
+    elif place:
         yield Cause("partly-wrong", f"the gradient is wrong{zero} only {place} ({count})", "what do the formula or the loops do differently there?")
     elif wrong.sum() * 2 <= known.sum():
         yield Cause("partly-wrong", f"the gradient is wrong{zero} at {count}, right at the others", "what do these elements have in common?")

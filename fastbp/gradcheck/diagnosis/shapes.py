@@ -8,6 +8,12 @@ import numpy as np
 from .evidence import Cause, Evidence, axis_names, close
 
 
+def empty(e: Evidence) -> Iterator[Cause]:
+    if e.given.size == 0 and e.right.size:
+        message = f"the gradient is empty: its shape is {np.shape(e.gradients[e.name])[1:]}, not {e.tensor.shape}"
+        yield Cause("empty", message, "a slice whose end is not after its start: pad:-pad is empty when pad is 0")
+
+
 def rearranged(e: Evidence) -> Iterator[Cause]:
     """The right numbers in another order or shape, the first of: reshaped, axes exchanged, not summed, summed too far, not cropped."""
     if e.given.size == 0:
@@ -119,13 +125,13 @@ def moved(e: Evidence) -> Iterator[Cause]:
     if not e.same_shape:
         return
     names = axis_names(e.tensor.ndim)
-    for axes in ((a,) for a in range(e.tensor.ndim)):
-        order = _slice_order(e, axes[0] + 1)
+    for axis in range(e.tensor.ndim):
+        order = _slice_order(e, axis + 1)
         if order is None:
             continue
-        name, size = names[axes[0]], len(order)
-        if size > 2 and order == list(range(size))[::-1]:
-            yield _flipped(e, axes)
+        name, size = names[axis], len(order)
+        if order == list(range(size))[::-1] and (size > 2 or (e.tensor.ndim == 4 and axis >= 2)):
+            yield _flipped(e, (axis,))
         elif name in ("channel", "feature") or size == 2:
             what = {"row": "rows", "column": "columns"}.get(name, f"{name}s")
             yield Cause("exchanged", f"the {what} of the gradient are in the wrong order: {order}", f"see which {name} each index refers to")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType
 
-OPERATORS = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult, "/": ast.Div}
+OPERATORS = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult, "/": ast.Div, "@": ast.MatMult}
 COMPARISONS = {">": ast.Gt, ">=": ast.GtE, "<": ast.Lt, "<=": ast.LtE, "==": ast.Eq, "!=": ast.NotEq}
 INSTEAD = {"sum": ("mean", "sum_other", "mean_other"), "mean": ("sum", "mean_other", "sum_other"), "max": ("min",)}
 # -- sum_other and mean_other run over the axes that sum and mean leave; a formula's names say which those are

@@ -12,15 +12,21 @@ from itertools import combinations, permutations, product
 import numpy as np
 
 from .evidence import Cause, Evidence
+from .formulas import Formula
 from .general import options
+from .slips import slips
 
 LARGEST = 3_000_000
 # -- products of dout and the other array; beyond, a convolution is too large to try many formulas on
 
 
+Place = Callable[[int], int]
+# -- the first row, or column, of window i in the padded image
+
+
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """gradient = apply(dout, other, place), window i starting at row place(i) of the padded image."""
+    """gradient = apply(dout, other, (place of rows, place of columns))"""
 
     kind: str  # "input", "filters" or "pool"
     called: str  # what a student calls `other`
@@ -31,21 +37,25 @@ class Windows:
     pad: int
     apply: Callable[..., np.ndarray]
 
-    def value(self, dout: np.ndarray, other: np.ndarray, place: Callable[[int], int] | None = None) -> np.ndarray:
-        """(K, …) of dout (K or 1, N, F, OH, OW)"""
-        return self.apply(dout, other, place or (lambda i: i * self.stride))
+    def value(self, dout: np.ndarray, other: np.ndarray, rows: Place | None = None, columns: Place | None = None) -> np.ndarray | None:
+        """(K, …) of dout (K, N, F, OH, OW); None if a window does not fit."""
+
+        def usual(i):
+            return i * self.stride
+
+        return self.apply(dout, other, (rows or usual, columns or usual))
 
 
 def _rows(place, count, size, kernel) -> np.ndarray | None:
     """The first row of each window; None if one does not fit."""
     rows = np.array([place(i) for i in range(count)])
-    return rows if np.all((rows >= 0) & (rows + kernel <= size)) else None
+    return rows.astype(int) if np.all((rows >= -size) & (rows + kernel <= size) & (rows == np.floor(rows))) else None
 
 
 def _scatter(shape, parts: np.ndarray, place, kernel) -> np.ndarray | None:
     """Sum of parts (K, N, C, OH, OW, HH, WW) at their windows in (K, *shape)."""
     (OH, OW), total = parts.shape[3:5], np.zeros((len(parts), *shape))
-    rows, columns = _rows(place, OH, shape[2], kernel[0]), _rows(place, OW, shape[3], kernel[1])
+    rows, columns = _rows(place[0], OH, shape[2], kernel[0]), _rows(place[1], OW, shape[3], kernel[1])
     if rows is None or columns is None:
         return None
     for p, q in product(range(kernel[0]), range(kernel[1])):
@@ -55,7 +65,7 @@ def _scatter(shape, parts: np.ndarray, place, kernel) -> np.ndarray | None:
 
 def _gather(image: np.ndarray, OH: int, OW: int, place, kernel) -> np.ndarray | None:
     """(N, C, OH, OW, HH, WW) of (N, C, H, W)"""
-    rows, columns = _rows(place, OH, image.shape[2], kernel[0]), _rows(place, OW, image.shape[3], kernel[1])
+    rows, columns = _rows(place[0], OH, image.shape[2], kernel[0]), _rows(place[1], OW, image.shape[3], kernel[1])
     if rows is None or columns is None:
         return None
     r = rows[:, None, None, None] + np.arange(kernel[0])[:, None]
@@ -99,25 +109,23 @@ def _convolutions(e: Evidence, y: np.ndarray) -> Iterator[Windows]:
         if y.size * w[0].size * len(e.douts) > LARGEST:
             continue
         for stride, pad in _fitting(x.shape[2:], kernel, y.shape[2:], range(max(kernel)), options(e)):
-            padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-            if e.name == x_name:
+            yield convolution(x_name, x, w_name, w, "input" if e.name == x_name else "filters", stride, pad)
 
-                def to_input(dout, w, place, shape=padded.shape, kernel=kernel):
-                    parts = np.einsum("knfij,fcpq->kncijpq", dout, w)
-                    return _scatter(shape, parts, place, kernel)
 
-                def cropped(dout, w, place, pad=pad, full=to_input):
-                    total = full(dout, w, place)
-                    return total if total is None else _crop(total, pad)
+def convolution(x_name: str, x: np.ndarray, w_name: str, w: np.ndarray, kind: str, stride: int, pad: int) -> Windows:
+    """The gradient of a convolution with respect to its "input" x or its "filters" w."""
+    kernel, padded = w.shape[2:], np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
 
-                yield Windows("input", w_name, w, padded.shape, kernel, stride, pad, cropped)
-            else:
+    def to_input(dout, w, place):
+        total = _scatter(padded.shape, np.einsum("knfij,fcpq->kncijpq", dout, w), place, kernel)
+        return total if total is None else _crop(total, pad)
 
-                def to_filters(dout, image, place, kernel=kernel):
-                    parts = _gather(image, *dout.shape[3:], place, kernel)
-                    return None if parts is None else np.einsum("knfij,ncijpq->kfcpq", dout, parts)
+    def to_filters(dout, image, place):
+        parts = _gather(image, *dout.shape[3:], place, kernel)
+        return None if parts is None else np.einsum("knfij,ncijpq->kfcpq", dout, parts)
 
-                yield Windows("filters", x_name, padded, padded.shape, kernel, stride, pad, to_filters)
+    called, other, apply = (w_name, w, to_input) if kind == "input" else (x_name, padded, to_filters)
+    return Windows(kind, called, other, padded.shape, kernel, stride, pad, apply)
 
 
 def _pools(e: Evidence, y: np.ndarray) -> Iterator[Windows]:
@@ -132,7 +140,7 @@ def _pools(e: Evidence, y: np.ndarray) -> Iterator[Windows]:
             continue
         for stride, pad in _fitting(x.shape[2:], kernel, y.shape[2:], range(max(kernel) // 2 + 1), given):
             padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)), constant_values=-np.inf)
-            parts = _gather(padded, *y.shape[2:], lambda i, s=stride: i * s, kernel)
+            parts = _gather(padded, *y.shape[2:], (lambda i, s=stride: i * s,) * 2, kernel)
             if parts is None:
                 continue
 
@@ -163,7 +171,7 @@ def window_slips(e: Evidence) -> Iterator[Cause]:
     """The first of the slips below that gives what backward gave."""
     for w in windows(e):
         with np.errstate(all="ignore"):
-            for family in (_operators, _kernel, _pool_masks, _overwritten, _loops, _places, _crops, _arrangements):
+            for family in (_operators, _kernel, _pool_masks, _overwritten, _filter_loops, _places, _options, _pool_positions, _crops, _arrangements):
                 for name, message, hint, candidate in family(e, w):
                     if candidate is None:
                         continue
@@ -209,7 +217,7 @@ def _pool_masks(e: Evidence, w: Windows) -> Iterator[Slip]:
     if w.kind != "pool":
         return
     x = np.pad(e.tensor, ((0, 0), (0, 0), (w.pad, w.pad), (w.pad, w.pad)), constant_values=-np.inf)
-    parts = _gather(x, *e.output.shape[2:], lambda i: i * w.stride, w.kernel)
+    parts = _gather(x, *e.output.shape[2:], (lambda i: i * w.stride,) * 2, w.kernel)
     ones, size, dout = np.ones_like(w.other), w.kernel[0] * w.kernel[1], e.douts
     hint = "dout goes to the one element that was the maximum"
 
@@ -288,60 +296,117 @@ def _only(dout: np.ndarray, keep: dict[int, int]) -> np.ndarray:
     return kept
 
 
-def _loops(e: Evidence, w: Windows) -> Iterator[Slip]:
-    """A loop over samples, filters, rows or columns of the output, or over the filters' own, leaves some out."""
-    hint = "look at the range of each loop: range(n) runs from 0 to n − 1"
-    names = ("sample", "filter" if w.kind != "pool" else "channel", "row of the output", "column of the output")
-    for axis, name in enumerate(names, 1):
-        size = e.douts.shape[axis]
-        for start, stop, step, text in ((0, size - 1, 1, f"the last {name} is"), (1, size, 1, f"the first {name} is"), (0, size, 2, f"every second {name} is"),
-                                        (0, 1, 1, f"all but the first {name} are"), (size - 1, size, 1, f"all but the last {name} are"), (1, size - 1, 1, f"first and last {name} are"),
-                                        (0, size - 2, 1, f"the last two of {name} are"), (2, size, 1, f"the first two of {name} are")):  # fmt: skip
-            kept, here = np.zeros_like(e.douts), (slice(None),) * axis + (slice(start, max(stop, 0), step),)
-            kept[here] = e.douts[here]
-            yield "loop-range", f"{text} left out", hint, w.value(kept, w.other)
-    if w.kind == "input":
-        for axis, name in ((2, "row"), (3, "column"), (1, "channel")):
-            size = w.other.shape[axis]
-            for index, which in ((0, "first"), (size - 1, "last")):
-                kept = w.other.copy()
-                kept[(slice(None),) * axis + (index,)] = 0
-                yield "loop-range", f"the {which} {name} of the filters is left out", hint, w.value(e.douts, kept)
+def _filter_loops(e: Evidence, w: Windows) -> Iterator[Slip]:
+    """A loop over the filters' own rows, columns or channels leaves some out."""
+    if w.kind != "input":
+        return
+    for axis, name in ((2, "row"), (3, "column"), (1, "channel")):
+        for index, which in ((0, "first"), (-1, "last")):
+            kept = w.other.copy()
+            kept[(slice(None),) * axis + (index,)] = 0
+            hint = "look at the range of each loop: range(n) runs from 0 to n − 1"
+            yield "loop-range", f"the {which} {name} of the filters is left out", hint, w.value(e.douts, kept)
 
 
 def _places(e: Evidence, w: Windows) -> Iterator[Slip]:
-    """The windows start at the wrong places."""
+    """The windows start at the wrong places: rows, columns or both."""
     s = w.stride
-    hint = f"window i starts at row i · stride of the padded image; here the stride is {s}"
-    places = [("stride-ignored", "the stride is ignored: window i starts at row i", lambda i: i)] if s > 1 else []
-    places += [
-        ("wrong-window", "window i starts at row i + stride", lambda i: i + s),
-        ("wrong-window", "the windows start one row and column too late", lambda i: i * s + 1),
-        ("wrong-window", "the windows start one row and column too early", lambda i: i * s - 1),
-        ("wrong-window", "window i starts at row i // stride", lambda i: i // s),
-        ("wrong-window", "window i starts at row i − stride", lambda i: i - s),
-        ("wrong-window", "all windows are the first one", lambda i: 0),
-        ("wrong-window", "the windows are in reverse order", lambda i, n=max(e.output.shape[2:]): (n - 1 - i) * s),
-    ]
-    for name, message, place in places:
-        yield name, message, hint, w.value(e.douts, w.other, place)
-    for stride in {s + 1, s - 1, 2 * s} - {0}:
-        yield "wrong-window", f"the stride used is {stride}", hint, w.value(e.douts, w.other, lambda i, t=stride: i * t)
-    # rows or columns alone: apply takes one rule for both, so one of the two is changed by moving dout
-    for by, axis, what in product((1, -1), (3, 4), ("output",)):
-        size = e.douts.shape[axis]
-        rolled = np.roll(e.douts, by, axis=axis)
-        inside = _zero_border(rolled, axis, by)
-        named = "row" if axis == 3 else "column"
-        for candidate in (rolled, inside):
-            if size > 1:
-                yield "wrong-window", f"the {named} of the {what} is off by one", "look at the indices of dout", w.value(candidate, w.other)
+    hint = f"window i starts at i · stride in the padded image; here the stride is {s}"
+    places: list[tuple[str, Place]] = [
+        ("i" if s > 1 else "", lambda i: i), ("i · stride + 1", lambda i: i * s + 1), ("i · stride − 1", lambda i: i * s - 1), ("0", lambda i: 0),
+        ("stride", lambda i: s), ("i + stride", lambda i: i + s), ("i − stride", lambda i: i - s), ("stride − i", lambda i: s - i),
+        ("i / stride", lambda i: i / s), ("i // stride", lambda i: i // s), ("i ** stride", lambda i: i**s), ("−i · stride", lambda i: -i * s),
+        ("i + 1", lambda i: i + 1), *((f"i · {t}", lambda i, t=t: i * t) for t in (s - 1, s + 1, 2 * s) if t > 1),
+    ]  # fmt: skip
+    for text, place in places:
+        if not text:
+            continue
+        for axes, which in (((place, place), "row and column"), ((place, None), "row"), ((None, place), "column")):
+            name = "stride-ignored" if text == "i" else "wrong-window"
+            yield name, f"window i starts at {which} {text}, not at i · stride", hint, w.value(e.douts, w.other, *axes)
+    exchanged = w.value(e.douts.swapaxes(3, 4), w.other) if e.douts.shape[3] == e.douts.shape[4] else None
+    yield "axes-swapped", "rows and columns of the windows are exchanged", hint, exchanged
 
 
-def _zero_border(rolled: np.ndarray, axis: int, by: int) -> np.ndarray:
-    inside = rolled.copy()
-    inside[(slice(None),) * axis + (0 if by > 0 else -1,)] = 0
-    return inside
+def _options(e: Evidence, w: Windows) -> Iterator[Slip]:
+    """A convolution with another stride or padding."""
+    if w.kind == "pool":
+        return
+    found = [name for name, t in e.tensors.items() if t.ndim == 4]
+    x_name, w_name = (e.name, w.called) if w.kind == "input" else (w.called, e.name)
+    if len(found) != 2:
+        return
+    for stride, pad in ((w.pad, w.stride), (w.stride, 0), (w.stride, w.pad + 1), (w.stride, w.pad - 1), (1, w.pad), (1, 0)):
+        if stride < 1 or pad < 0 or (stride, pad) == (w.stride, w.pad):
+            continue
+        other = convolution(x_name, e.tensors[x_name], w_name, e.tensors[w_name], w.kind, stride, pad)
+        message = f"the gradient is that of stride {stride} and padding {pad}, the output has {w.stride} and {w.pad}"
+        yield "wrong-padding", message, "stride and padding have to be those of the forward pass", other.value(e.douts, other.other)
+
+
+def _pool_positions(e: Evidence, w: Windows) -> Iterator[Slip]:
+    """The maximum is sought in the wrong window, or its gradient put at the wrong place."""
+    if w.kind != "pool" or w.pad or np.all(w.other == w.other.flat[0]):
+        return
+    s, (H, W) = w.stride, e.tensor.shape[2:]
+    N, C, OH, OW = e.output.shape
+    position = np.argmax(w.other.reshape(N, C, OH, OW, -1), axis=-1)
+    own = np.arange(OH)[:, None] * s, np.arange(OW) * s
+    inside = position // w.kernel[1], position % w.kernel[1]
+    right_place = tuple(o + r for o, r in zip(own, inside, strict=True))
+    hint = "the maximum of window i lies at i · stride + its position inside the window"
+    index = np.broadcast_to(np.arange(OH)[:, None], (OH, OW)), np.broadcast_to(np.arange(OW), (OH, OW))
+    for axis, (i, place) in enumerate((("i", "row"), ("j", "column"))):
+        for slip in slips(f"result = {i} * stride + {place}", (i, "stride", place)):
+            value = Formula("pool", "", {i: index[axis], "stride": s, place: inside[axis]}).value(e.douts[:1], slip.code)
+            if value is None:
+                continue
+            targets = list(right_place)
+            targets[axis] = value[0]
+            message = f"the {place} that dout goes to is `{slip.line}`; right is `{slip.was}`"
+            yield "wrong-window", message, hint, _put(e, targets)
+    # the window's first and last row, or column
+    k, x = w.kernel, e.tensor
+    bounds = [("one too small at its start", 1, 0), ("one too large at its end", 0, 1), ("one too small at its end", 0, -1), ("one too large at its start", -1, 0)]
+    for axis, what in ((0, "row"), (1, "column")):
+        for text, more, end in bounds:
+            yield "wrong-window", f"the window is {text} ({what}s)", hint, _maxima(e, w, [(lambda i: i * s + more, lambda i: i * s + k[axis] + end)], [axis])
+        for text, first, last in (("i · stride to i + stride + size", lambda i: i * s, lambda i: i + s + k[axis]), ("i to i · stride + size", lambda i: i, lambda i: i * s + k[axis]),
+                                  ("i + stride to i · stride + size", lambda i: i + s, lambda i: i * s + k[axis]), ("stride to i · stride + size", lambda i: s, lambda i: i * s + k[axis]),
+                                  ("i · stride to size", lambda i: i * s, lambda i: k[axis]), ("i · stride to i + size", lambda i: i * s, lambda i: i + k[axis]),
+                                  ("i · stride to stride + size", lambda i: i * s, lambda i: s + k[axis]), ("i to i + size", lambda i: i, lambda i: i + k[axis])):  # fmt: skip
+            yield "wrong-window", f"the window reaches from {what} {text}", hint, _maxima(e, w, [(first, last)], [axis])
+    del H, W, x
+
+
+def _put(e: Evidence, targets) -> np.ndarray | None:
+    """dout (K, N, C, OH, OW) added up at rows and columns of the input."""
+    total = np.zeros(e.right.shape)
+    rows, columns = (np.broadcast_to(t, e.output.shape) for t in targets)
+    if np.any(rows != np.floor(rows)) or np.any(columns != np.floor(columns)):
+        return None
+    n, c = np.arange(e.output.shape[0])[:, None, None, None], np.arange(e.output.shape[1])[:, None, None]
+    try:
+        np.add.at(total, (slice(None), n, c, rows.astype(int), columns.astype(int)), e.douts)
+    except IndexError:
+        return None
+    return total
+
+
+def _maxima(e: Evidence, w: Windows, bounds, axes) -> np.ndarray | None:
+    """The gradient with the maximum sought between other bounds along one axis."""
+    (first, last), (axis,) = bounds[0], axes
+    rows, columns = np.zeros(e.output.shape), np.zeros(e.output.shape)
+    for i, j in np.ndindex(*e.output.shape[2:]):
+        starts, stops = [i * w.stride, j * w.stride], [i * w.stride + w.kernel[0], j * w.stride + w.kernel[1]]
+        starts[axis], stops[axis] = first((i, j)[axis]), last((i, j)[axis])
+        window = e.tensor[:, :, starts[0] : stops[0], starts[1] : stops[1]]
+        if window.size == 0:
+            return None
+        position = np.argmax(window.reshape(*window.shape[:2], -1), axis=-1)
+        rows[:, :, i, j] = i * w.stride + position // window.shape[3]
+        columns[:, :, i, j] = j * w.stride + position % window.shape[3]
+    return _put(e, (rows, columns))
 
 
 def _crops(e: Evidence, w: Windows) -> Iterator[Slip]:
@@ -353,13 +418,17 @@ def _crops(e: Evidence, w: Windows) -> Iterator[Slip]:
         parts = np.einsum("knfij,fcpq->kncijpq", e.douts, w.other)
     else:
         parts = e.douts[..., None, None] * w.other
-    full = _scatter(w.padded, parts, lambda i: i * w.stride, w.kernel)
+    full = _scatter(w.padded, parts, (lambda i: i * w.stride,) * 2, w.kernel)
     H, W = e.tensor.shape[2:]
     yield "padding-not-cropped", "the padding is not cut off", hint, full
     for top, left in product(range(2 * w.pad + 1), repeat=2):
         if (top, left) != (w.pad, w.pad):
             message = f"the padding is cut off at the wrong place: {top} rows above and {left} columns at the left"
             yield name, message, hint, full[..., top : top + H, left : left + W]
+    for one, two in combinations(range(4), 2):
+        cut = full[(slice(None), *(slice(w.pad, -w.pad) if axis in (one, two) else slice(None) for axis in range(4)))]
+        yield "padding-crop", f"the padding is cut off axes {one} and {two}, it lies at axes 2 and 3", hint, cut
+    yield "padding-crop", "height and width are exchanged where the padding is cut off", hint, full[..., w.pad : w.pad + W, w.pad : w.pad + H]
     for (top, bottom), (left, right) in product(product(range(2 * w.pad + 1), repeat=2), repeat=2):
         message = f"cut off are {top} and {bottom} rows, {left} and {right} columns of padding"
         yield name, message, hint, full[..., top : full.shape[-2] - bottom, left : full.shape[-1] - right]
