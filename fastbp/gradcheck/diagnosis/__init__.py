@@ -32,13 +32,16 @@ RULES: tuple[Rule, ...] = (
     norm.gamma_gradient,
     shapes.moved,
     shapes.rearranged,
-    windows.window_slips,
     cotangents.dout_slips,
+    windows.window_slips,
     formulas.one_slip,
-    general.power_of_itself,
-    general.factor_by_element,
 )
-LAST_RULES: tuple[Rule, ...] = (shapes.shifted, norm.wrong_term, masks.wrong_derivative, general.factor_by_feature, partial.not_finite, general.should_be_zero, partial.partly_wrong)
+LAST_RULES: tuple[Rule, ...] = (
+    general.power_of_itself, general.factor_by_element, partial.unfilled, shapes.shifted, norm.wrong_term, masks.wrong_derivative,
+    general.factor_by_feature,
+    partial.not_finite, general.should_be_zero, partial.partly_wrong, partial.wrong_shape,
+)  # fmt: skip
+# -- less certain than those above, so one is enough
 
 
 def diagnose(evidence: Evidence) -> list[Cause]:

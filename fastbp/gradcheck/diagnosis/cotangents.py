@@ -61,7 +61,12 @@ def _orders(e: Evidence) -> Iterator[tuple[str, str, str, np.ndarray]]:
     for order in permutations(range(1, ndim + 1)) if 2 <= ndim <= 4 else ():
         turned = e.douts.transpose(0, *order)
         if order != tuple(range(1, ndim + 1)):
-            yield "axes-swapped", f"dout is transposed by {tuple(a - 1 for a in order)} and reshaped, which mixes its axes", hint, turned.reshape(shape)
+            yield (
+                "axes-swapped",
+                f"dout is transposed by {tuple(a - 1 for a in order)} and reshaped, which mixes its axes",
+                hint,
+                turned.reshape(shape),
+            )
         if ndim == 4 and order != (1, 3, 4, 2):
             # the way of spatial batch norm: to (N·H·W, C) and back
             N, C, H, W = shape[1:]

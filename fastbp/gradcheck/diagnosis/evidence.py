@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 SLACK, ROUNDING = 2.0, 1e-7
-# -- a candidate may be off by SLACK · allowed, since it is made of numbers that are themselves measured, and by ROUNDING of its size
+# -- a candidate may be off by SLACK · allowed, since it is made of measured numbers, and by ROUNDING of its size
 
 
 @dataclass(frozen=True)

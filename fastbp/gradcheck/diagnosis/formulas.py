@@ -12,7 +12,7 @@ import numpy as np
 
 from .evidence import Cause, Evidence
 from .general import options
-from .slips import Slip, right, slips
+from .slips import KINDS, Slip, right, slips
 
 Names = dict[str, object]
 
@@ -31,7 +31,7 @@ class Formula:
         for dout in douts:
             scope = {**self.names, "dout": dout}
             try:
-                exec(code, scope)  # noqa: S102 -- one of the formulas below, never anything from outside
+                exec(code, scope)  # one of the formulas below, never anything from outside
                 values.append(np.array(scope["result"], np.float64))
             except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError, OverflowError):
                 return None
@@ -59,23 +59,28 @@ def recognised(e: Evidence) -> tuple[Formula, ...]:
 
 
 def one_slip(e: Evidence) -> Iterator[Cause]:
-    """The formula one slip away that gives what backward gave."""
+    """The formulas one slip away that give what backward gave, the simplest slips first."""
+    found = []
     with np.errstate(all="ignore"):
         for formula in recognised(e):
-            names = tuple(name for name, value in formula.names.items() if not isinstance(value, Callable)) + ("dout",)
-            for slip in slips(formula.source, names if not e.is_loss else names[:-1]):
+            names = tuple(name for name, value in formula.names.items() if not isinstance(value, Callable))
+            for slip in slips(formula.source, names if e.is_loss else (*names, "dout")):
                 value = formula.value(e.douts, slip.code)
                 if value is None:
                     continue
                 if e.explains(fit(value, e.right.shape)) or (not e.same_shape and e.explains_in_shape(fit(value, e.given.shape))):
-                    yield _cause(formula, slip)
+                    found.append((KINDS.index(slip.kind), formula, slip))
                     break
+    for _, formula, slip in sorted(found, key=lambda item: item[0])[:2]:
+        yield _cause(formula, slip)
 
 
+OF_MEAN = "the mean depends on every x of its group: its gradient has to be added"
+OF_VARIANCE = "the variance depends on every x of its group: its gradient has to be added"
 DROPPED = {
     "dout": ("not-times-dout", "the chain rule: multiply the layer's own derivative by dout"),
     "onehot": ("one-hot-missing", "subtract 1 at the right class of each sample"),
-    "sum(mask) * onehot": ("correct-class-missing", "the right class's score is in every margin: subtract how many margins are violated"),
+    "sum(mask) * onehot": ("correct-class-missing", "the right class's score is in every margin: subtract the number of violated margins"),
     "mask": ("mask-missing", "where the forward pass sets outputs to zero nothing comes back"),
     "x > 0": ("mask-missing", "where the forward pass sets outputs to zero nothing comes back"),
     "xhat": ("not-normalised", "gamma is multiplied by the normalised x"),
@@ -86,11 +91,11 @@ DROPPED = {
     "1 - onehot": ("own-margin-counted", "the right class has no margin of its own: leave it out"),
     "std": ("std-missing", "the normalised x is divided by the standard deviation, so is its gradient"),
     "dxhat": ("not-times-dout", "the chain rule: multiply the layer's own derivative by dout"),
-    "dmu / N": ("mean-term-missing", "the mean depends on every x of its group: its gradient has to be added"),
-    "mean(dxhat)": ("mean-term-missing", "the mean depends on every x of its group: its gradient has to be added"),
-    "dvar * 2 * (x - mu) / N": ("variance-term-missing", "the variance depends on every x of its group: its gradient has to be added"),
+    "dmu / N": ("mean-term-missing", OF_MEAN),
+    "mean(dxhat)": ("mean-term-missing", OF_MEAN),
+    "dvar * 2 * (x - mu) / N": ("variance-term-missing", OF_VARIANCE),
     "xhat * mean(dxhat * xhat)": (
-        "variance-term-missing", "the variance depends on every x of its group: its gradient has to be added",
+        "variance-term-missing", OF_VARIANCE,
     ),
 }  # fmt: skip
 
@@ -178,7 +183,9 @@ def derivative(e: Evidence) -> np.ndarray | None:
     total = weight.sum(axis=0)
     d = np.where(e.measured, e.right, 0.0) * np.sign(e.douts)
     d = np.divide(d.sum(axis=0), total, out=np.zeros(total.shape), where=total > 0)
-    allowed = np.divide(np.max(np.where(e.measured, e.allowed[e.name], 0), axis=0), total, out=np.zeros(total.shape), where=total > 0)
+    allowed = np.divide(
+        np.max(np.where(e.measured, e.allowed[e.name], 0), axis=0), total, out=np.zeros(total.shape), where=total > 0
+    )
     d = np.where(np.abs(d) <= 2 * allowed, 0.0, d)
     return d if e.corrects(e.douts * d) else None
 
@@ -314,7 +321,12 @@ def _sums(axes: tuple[int, ...]) -> Names:
 
         return total
 
-    return {"sum": over(np.sum, True), "mean": over(np.mean, True), "sum_other": over(np.sum, False), "mean_other": over(np.mean, False)}
+    return {
+        "sum": over(np.sum, True),
+        "mean": over(np.mean, True),
+        "sum_other": over(np.sum, False),
+        "mean_other": over(np.mean, False),
+    }
 
 
 def losses(e: Evidence) -> Iterator[Formula]:
@@ -339,7 +351,14 @@ def losses(e: Evidence) -> Iterator[Formula]:
             onehot = (labels[:, None] == np.arange(x.shape[1])).astype(np.float64)
             column = np.broadcast_to(np.any(onehot, axis=0), x.shape).astype(np.float64)
             before = np.roll(onehot, -1, axis=1)
-            names = {**base, **_sums((1,)), "onehot": onehot, "column": column, "before": before, "after": np.roll(onehot, 1, axis=1)}
+            names = {
+                **base,
+                **_sums((1,)),
+                "onehot": onehot,
+                "column": column,
+                "before": before,
+                "after": np.roll(onehot, 1, axis=1),
+            }
             names["max"] = lambda z: np.max(z, axis=1, keepdims=True)
             names["min"] = lambda z: np.min(z, axis=1, keepdims=True)
             correct = (x * onehot).sum(axis=1, keepdims=True)
@@ -347,9 +366,7 @@ def losses(e: Evidence) -> Iterator[Formula]:
                 over = f" / {name}" if name else ""
                 names_n = {**names, **({"N": count} if name else {})}
                 yield Formula("softmax", f"p = exp(x - max(x)) / sum(exp(x - max(x)))\nresult = (p - onehot){over}", names_n)
-                yield Formula(
-                    "softmax", f"e = exp(x - max(x))\np = e / sum(e)\nresult = (p - onehot){over}", names_n
-                )
+                yield Formula("softmax", f"e = exp(x - max(x))\np = e / sum(e)\nresult = (p - onehot){over}", names_n)
                 yield Formula(
                     "softmax",
                     f"p = exp(x - max(x)) / sum(exp(x - max(x)))\nresult = ((1 - onehot) * p + onehot * (p - 1)){over}",
@@ -360,6 +377,12 @@ def losses(e: Evidence) -> Iterator[Formula]:
                         "svm",
                         f"mask = (x - correct + {margin:g} > 0) * (1 - onehot)\nresult = (mask - sum(mask) * onehot){over}",
                         {**names_n, "correct": correct},
+                    )
+                    yield Formula(
+                        "svm",
+                        f"m = maximum(x - correct + {margin:g}, 0) * (1 - onehot)\ncount = sum(m > 0)\n"
+                        f"result = (1 * (m > 0) - count * onehot){over}",
+                        {**names_n, "correct": correct, "maximum": np.maximum},
                     )
                     yield Formula(
                         "svm",

@@ -174,7 +174,9 @@ def factor_by_element(e: Evidence) -> Iterator[Cause]:
                     if e.explains(sign * e.right * factor, factor) and not np.all(factor == factor.flat[0]):
                         turned = " and the wrong sign" if sign < 0 else ""
                         message = f"each element is the right one times a factor: {words}{turned}"
-                        yield Cause("factor-by-element", message, f"compare the places of {name} in your formula with the derivative")
+                        yield Cause(
+                            "factor-by-element", message, f"compare the places of {name} in your formula with the derivative"
+                        )
                         return
 
 

@@ -67,15 +67,25 @@ def _weighted(e: Evidence, weights: np.ndarray, wrong: list[int]) -> Iterator[Ca
     for i in wrong:
         weight, term = weights[i], TERMS[i]
         if weight == 0:
-            yield Cause(f"{term}-term-missing", f"the {term}'s term is missing" if i else "the term dout · gamma / std is missing", HINTS[i])
+            yield Cause(
+                f"{term}-term-missing", f"the {term}'s term is missing" if i else "the term dout · gamma / std is missing", HINTS[i]
+            )
         elif abs(weight + 1) < 1e-5:
-            yield Cause(f"{term}-term-sign", f"the {term}'s term has the wrong sign" if i else "the term dout · gamma / std has the wrong sign", HINTS[i])
+            yield Cause(
+                f"{term}-term-sign",
+                f"the {term}'s term has the wrong sign" if i else "the term dout · gamma / std has the wrong sign",
+                HINTS[i],
+            )
         else:
             size = abs(weight)
             named = [name for name, v in sizes(e) if v > 1 and abs(v - max(size, 1 / size)) < 1e-5 * v and not name.isdigit()]
             called = f" ({' or '.join(dict.fromkeys(named))})" if named else ""
             much = f"{number(size)} times too large" if size > 1 else f"{number(1 / size)} times too small"
-            yield Cause(f"{term}-term-factor", f"the {term} term is {much}{' and of the wrong sign' if weight < 0 else ''}{called}", HINTS[i])
+            yield Cause(
+                f"{term}-term-factor",
+                f"the {term} term is {much}{' and of the wrong sign' if weight < 0 else ''}{called}",
+                HINTS[i],
+            )
 
 
 def _factors(e: Evidence, norm: Norm, right: list[np.ndarray]) -> Iterator[Cause]:
@@ -85,21 +95,37 @@ def _factors(e: Evidence, norm: Norm, right: list[np.ndarray]) -> Iterator[Cause
     for affected, p, q in product(chosen, (0, -1, 1, -2, 2, 3, -3, -4, 4), (0, -1, 1)):
         if p == q == 0 or (q and np.ndim(gamma) == 0):
             continue
-        factor = std**float(p) * gamma ** float(q)
+        factor = std ** float(p) * gamma ** float(q)
         if not e.explains(sum(term * factor if i in affected else term for i, term in enumerate(right)), 1 + np.abs(factor)):
             continue
-        where = "" if len(affected) == 3 else " in the term of the " + " and the ".join(("normalised x", "mean", "variance")[i] for i in affected)
+        where = (
+            ""
+            if len(affected) == 3
+            else " in the term of the " + " and the ".join(("normalised x", "mean", "variance")[i] for i in affected)
+        )
         if q == 0 and p == -1:
-            cause = "variance-not-root", f"divided by the variance instead of its root{where}", "std = √(var + eps): the root is missing, or 1/std stands once too often"
+            cause = (
+                "variance-not-root",
+                f"divided by the variance instead of its root{where}",
+                "std = √(var + eps): the root is missing, or 1/std stands once too often",
+            )
         elif q == 0 and p == 1:
-            cause = "std-missing", f"not divided by the standard deviation{where}", "the normalised x is divided by std, so is its gradient"
+            cause = (
+                "std-missing",
+                f"not divided by the standard deviation{where}",
+                "the normalised x is divided by std, so is its gradient",
+            )
         elif p == 0 and q == -1:
             cause = "gamma-missing", f"gamma is missing{where}", "the chain rule through gamma · xhat + beta: multiply by gamma"
         elif p == 0:
             cause = "gamma-twice", f"multiplied by gamma twice{where}", "gamma is a factor once"
         else:
             times = f"std to the power {p:g}" + (f" and gamma to the power {q:g}" if q else "")
-            cause = "std-power", f"wrong by the factor {times}{where}", "compare the exponents: the derivative of var^(−1/2) is −1/2 · var^(−3/2)"
+            cause = (
+                "std-power",
+                f"wrong by the factor {times}{where}",
+                "compare the exponents: the derivative of var^(−1/2) is −1/2 · var^(−3/2)",
+            )
         yield Cause(*cause)
         return
 
@@ -113,7 +139,11 @@ def _no_eps(e: Evidence, norm: Norm) -> Iterator[Cause]:
         for candidate in (sum(wrong), sum(outer), *(sum(wrong[i] if i in which else exact[i] for i in range(3))
                           for size in (1, 2) for which in combinations(range(3), size))):  # fmt: skip
             if e.explains(candidate):
-                yield Cause("eps-missing", "eps is missing: the gradient uses √var, the forward pass √(var + eps)", "use the same root as the forward pass")
+                yield Cause(
+                    "eps-missing",
+                    "eps is missing: the gradient uses √var, the forward pass √(var + eps)",
+                    "use the same root as the forward pass",
+                )
                 return
 
 
@@ -133,9 +163,17 @@ def _substituted(e: Evidence, norm: Norm, right: list[np.ndarray]) -> Iterator[C
                 return
     for which in ((1,), (2,), (1, 2)):
         other = tuple(a for a in range(1, D.ndim) if a not in axes)
-        swapped = [right[0], -D.mean(other, keepdims=True) / norm.std, -norm.xhat * (D * norm.xhat).mean(other, keepdims=True) / norm.std]
+        swapped = [
+            right[0],
+            -D.mean(other, keepdims=True) / norm.std,
+            -norm.xhat * (D * norm.xhat).mean(other, keepdims=True) / norm.std,
+        ]
         if e.explains(sum(swapped[i] if i in which else right[i] for i in range(3))):
-            yield Cause("wrong-axis", f"the {' and '.join(TERMS[i] for i in which)} is taken over the wrong axis", f"batch norm: over the batch; layer norm: over the features. Here axis {norm.axes}")
+            yield Cause(
+                "wrong-axis",
+                f"the {' and '.join(TERMS[i] for i in which)} is taken over the wrong axis",
+                f"batch norm: over the batch; layer norm: over the features. Here axis {norm.axes}",
+            )
             return
 
 
@@ -154,9 +192,24 @@ def wrong_term(e: Evidence) -> Iterator[Cause]:
     like = (error * D).sum(axes, keepdims=True) / (D * D).sum(axes, keepdims=True)
     for name, shape, message, hint in (
         ("mean-term-wrong", mean, "the error is the same for all x that share a mean: the mean's term is wrong", HINTS[1]),
-        ("variance-term-wrong", along * norm.xhat, "the error is proportional to the normalised x: the variance's term is wrong", HINTS[2]),
-        ("direct-term-wrong", like * D, "the error is proportional to dout · gamma: the term dout · gamma / std is wrong", HINTS[0]),
-        ("mean-and-variance-terms-wrong", mean + along * norm.xhat, "the terms of the mean and of the variance are wrong", HINTS[2]),
+        (
+            "variance-term-wrong",
+            along * norm.xhat,
+            "the error is proportional to the normalised x: the variance's term is wrong",
+            HINTS[2],
+        ),
+        (
+            "direct-term-wrong",
+            like * D,
+            "the error is proportional to dout · gamma: the term dout · gamma / std is wrong",
+            HINTS[0],
+        ),
+        (
+            "mean-and-variance-terms-wrong",
+            mean + along * norm.xhat,
+            "the terms of the mean and of the variance are wrong",
+            HINTS[2],
+        ),
     ):
         if e.explains(e.right + np.broadcast_to(shape, error.shape), 2.0):
             yield Cause(name, message, hint)
@@ -175,7 +228,8 @@ def gamma_gradient(e: Evidence) -> Iterator[Cause]:
     with np.errstate(all="ignore"):
         places = {
             "x": x, "x − mean": x - norm.mu, "x / std": x / norm.std, "(x − mean) / var": norm.xhat / norm.std, "out": e.output,
-            "(x − mean) · std": norm.xhat * norm.var, "gamma · xhat": norm.xhat * norm.gamma, "xhat²": norm.xhat**2, "1": np.ones_like(x),
+            "(x − mean) · std": norm.xhat * norm.var, "gamma · xhat": norm.xhat * norm.gamma, "xhat²": norm.xhat**2,
+            "1": np.ones_like(x),
             "(x − mean) / √var without eps": norm.xhat * norm.std / np.sqrt(norm.var),
         }  # fmt: skip
         for text, place in places.items():
@@ -183,5 +237,9 @@ def gamma_gradient(e: Evidence) -> Iterator[Cause]:
                 name = "eps-missing" if "eps" in text else "not-normalised"
                 if "var" in text and "eps" not in text:
                     name = "variance-not-root"
-                yield Cause(name, f"sum(dout · {text}) stands for sum(dout · xhat)", "gamma is multiplied by the normalised x of the forward pass")
+                yield Cause(
+                    name,
+                    f"sum(dout · {text}) stands for sum(dout · xhat)",
+                    "gamma is multiplied by the normalised x of the forward pass",
+                )
                 return

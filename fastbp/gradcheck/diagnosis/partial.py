@@ -28,6 +28,13 @@ def not_finite(e: Evidence) -> Iterator[Cause]:
     yield Cause("not-finite", message, hint)
 
 
+def wrong_shape(e: Evidence) -> Iterator[Cause]:
+    """Of the wrong shape, and the numbers do not say why."""
+    if not e.same_shape:
+        message = f"the gradient has shape {e.given.shape[1:]}, {e.name} has {e.tensor.shape}"
+        yield Cause("wrong-shape", message, f"the gradient with respect to {e.name} has one number for each of {e.name}")
+
+
 def _where(bad: np.ndarray, x: np.ndarray) -> str:
     if np.all(x[bad] == 0) and not np.any(x[~bad] == 0):
         return ": where the input is 0"
@@ -39,33 +46,46 @@ def _where(bad: np.ndarray, x: np.ndarray) -> str:
     return f": {place}" if place else ""
 
 
+def unfilled(e: Evidence) -> Iterator[Cause]:
+    """Right, but for the first or last index along an axis, or every second, which are zero."""
+    wrong, known, right = _parts(e)
+    if right and np.all(e.given[:, wrong] == 0):
+        place = describe(wrong, known)
+        if "first" in place or "last" in place or "every second" in place:
+            message = f"the gradient is zero {place}, right elsewhere: a loop or slice leaves them out"
+            yield Cause("loop-range", message, "look at the range of each loop: range(n) runs from 0 to n − 1")
+
+
 def partly_wrong(e: Evidence) -> Iterator[Cause]:
     """Right in one part, wrong in another that can be described."""
-    if not e.same_shape:
+    wrong, known, right = _parts(e)
+    if not right:
         return
+    zero = " and zero there" if np.all(e.given[:, wrong] == 0) else ""
+    count, place, x = f"{int(wrong.sum())} of {int(known.sum())} elements", describe(wrong, known), e.tensor
+    if not place and np.all(x[wrong] > 0) and np.all(x[known & ~wrong] <= 0):
+        place = "where the input is positive"
+    elif not place and np.all(x[wrong] <= 0) and np.all(x[known & ~wrong] > 0):
+        place = "where the input is not positive"
+    if place:
+        yield Cause(
+            "partly-wrong",
+            f"the gradient is wrong{zero} only {place} ({count})",
+            "what do the formula or the loops do differently there?",
+        )
+    elif wrong.sum() * 2 <= known.sum():
+        yield Cause(
+            "partly-wrong", f"the gradient is wrong{zero} at {count}, right at the others", "what do these elements have in common?"
+        )
+
+
+def _parts(e: Evidence) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(wrong, measured, is any element right that is not just zero as it should be?)"""
+    if not e.same_shape:
+        return np.zeros(0, bool), np.zeros(0, bool), False
     right = np.all(close(e.given, e.right, e.allowed[e.name]) | ~e.measured, axis=0)
     known = np.any(e.measured, axis=0)
-    # zeros that agree with zeros say nothing about which part is right
-    if not np.any(right & known & np.any((e.right != 0) & e.measured, axis=0)):
-        return
-    wrong = ~right & known
-    place = describe(wrong, known)
-    unfilled = bool(np.all(e.given[:, wrong] == 0))
-    zero = " and zero there" if unfilled else ""
-    count = f"{int(wrong.sum())} of {int(known.sum())} elements"
-    if not place:
-        x = e.tensor
-        ok = known & right
-        if np.all(x[wrong] > 0) and np.all(x[ok] <= 0):
-            place = "where the input is positive"
-        elif np.all(x[wrong] <= 0) and np.all(x[ok] > 0):
-            place = "where the input is not positive"
-    if unfilled and ("first" in place or "last" in place or "every second" in place):
-        yield Cause("loop-range", f"the gradient is zero {place}, right elsewhere: a loop or slice leaves them out", "look at the range of each loop: range(n) runs from 0 to n − 1")
-    elif place:
-        yield Cause("partly-wrong", f"the gradient is wrong{zero} only {place} ({count})", "what do the formula or the loops do differently there?")
-    elif wrong.sum() * 2 <= known.sum():
-        yield Cause("partly-wrong", f"the gradient is wrong{zero} at {count}, right at the others", "what do these elements have in common?")
+    return ~right & known, known, bool(np.any(right & np.any((e.right != 0) & e.measured, axis=0)))
 
 
 def describe(wrong: np.ndarray, known: np.ndarray | None = None) -> str:

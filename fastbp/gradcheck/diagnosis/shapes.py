@@ -15,7 +15,7 @@ def empty(e: Evidence) -> Iterator[Cause]:
 
 
 def rearranged(e: Evidence) -> Iterator[Cause]:
-    """The right numbers in another order or shape, the first of: reshaped, axes exchanged, not summed, summed too far, not cropped."""
+    """The right numbers in another order or shape: the first rule that fits."""
     if e.given.size == 0:
         return
     rules = (reshaped,) if e.same_shape else (reshaped, not_summed, summed_too_far, cropped)
@@ -56,7 +56,9 @@ def reshaped(e: Evidence) -> Iterator[Cause]:
 
 def _wrong_reshape(order: tuple[int, ...]) -> Cause:
     message = "the numbers are right but reshaped in the wrong order of axes"
-    return Cause("wrong-reshape", message, f"reshape keeps the order in memory: transpose{order} (or its inverse) has to come before it")
+    return Cause(
+        "wrong-reshape", message, f"reshape keeps the order in memory: transpose{order} (or its inverse) has to come before it"
+    )
 
 
 def _orders(ndim: int) -> Iterator[tuple[int, ...]]:
@@ -77,8 +79,12 @@ def not_summed(e: Evidence) -> Iterator[Cause]:
                 if e.corrects(value.reshape(e.right.shape)):
                     over = ", ".join(str(axis - 1) for axis in axes)
                     batch = ", the batch," if axes == (1,) and given.ndim > 2 else ""
-                    message = f"the gradient of shape {given.shape[1:]} is not summed over axis {over}{batch} as {e.tensor.shape} needs"
-                    yield Cause("not-summed", message, f"what is used several times gets the sum of its gradients: {verb} over axis {over}")
+                    message = (
+                        f"the gradient of shape {given.shape[1:]} is not summed over axis {over}{batch} as {e.tensor.shape} needs"
+                    )
+                    yield Cause(
+                        "not-summed", message, f"what is used several times gets the sum of its gradients: {verb} over axis {over}"
+                    )
                     return
 
 
@@ -107,8 +113,12 @@ def cropped(e: Evidence) -> Iterator[Cause]:
             window = tuple(slice(s, s + size) for s, size in zip(start, right.shape, strict=True))
             if e.corrects(given[window]):
                 extra = f"{given.shape[1:]} instead of {right.shape[1:]}"
-                message = f"the padding is not cut off: the gradient is {extra}"
-                yield Cause("padding-not-cropped", message, "cut as many rows and columns as were padded: dx = dx_padded[:, :, pad:-pad, pad:-pad]")
+                message = f"the padding is not cut off, or not all of it: the gradient is {extra}"
+                yield Cause(
+                    "padding-not-cropped",
+                    message,
+                    "cut as many rows and columns as were padded: dx = dx_padded[:, :, pad:-pad, pad:-pad]",
+                )
                 return
     if all(m <= 0 for m in more):
         for start in product(*(range(-m + 1) for m in more)):
@@ -132,11 +142,10 @@ def moved(e: Evidence) -> Iterator[Cause]:
         name, size = names[axis], len(order)
         if order == list(range(size))[::-1] and (size > 2 or (e.tensor.ndim == 4 and axis >= 2)):
             yield _flipped(e, (axis,))
-        elif name in ("channel", "feature") or size == 2:
-            what = {"row": "rows", "column": "columns"}.get(name, f"{name}s")
-            yield Cause("exchanged", f"the {what} of the gradient are in the wrong order: {order}", f"see which {name} each index refers to")
         else:
-            yield Cause("shifted", f"the {name}s of the gradient are in the wrong order: {order}", f"look at the index of the {name}")
+            turns = any(order == [(i - by) % size for i in range(size)] for by in (1, -1)) and name in ("row", "column")
+            message = f"the {name}s of the gradient are in the wrong order: {order}"
+            yield Cause("shifted" if turns else "exchanged", message, f"look at the index of the {name}")
         return
     for axes in combinations(range(e.tensor.ndim), 2):
         if e.corrects(np.flip(e.given, [axis + 1 for axis in axes])):
@@ -148,7 +157,11 @@ def _flipped(e: Evidence, axes: tuple[int, ...]) -> Cause:
     names = axis_names(e.tensor.ndim)
     what = " and ".join(f"{names[axis]}s" for axis in axes)
     if e.tensor.ndim == 4 and all(axis >= 2 for axis in axes):
-        return Cause("kernel-flipped", f"the gradient is turned round: its {what} are in reverse order", "a filter is turned by 180° that should not be, or is not where it should be")
+        return Cause(
+            "kernel-flipped",
+            f"the gradient is turned round: its {what} are in reverse order",
+            "a filter is turned by 180° that should not be, or is not where it should be",
+        )
     return Cause("reversed", f"the {what} of the gradient are in reverse order", "look for [::-1] or a loop that runs backwards")
 
 
@@ -190,5 +203,7 @@ def shifted(e: Evidence) -> Iterator[Cause]:
         if distinct and np.all(close(e.given[to], right, allowed)[here]):
             where = " and ".join(f"{abs(step)} {names[axis]}{'s' if abs(step) > 1 else ''}" for axis, step in by.items())
             message = f"the gradient is shifted by {where}"
-            yield Cause("shifted", message, "off by one: look at start and end of each range and slice, and at the crop of the padding")
+            yield Cause(
+                "shifted", message, "off by one: look at start and end of each range and slice, and at the crop of the padding"
+            )
             return

@@ -9,6 +9,8 @@ from types import CodeType
 
 OPERATORS = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult, "/": ast.Div, "@": ast.MatMult}
 COMPARISONS = {">": ast.Gt, ">=": ast.GtE, "<": ast.Lt, "<=": ast.LtE, "==": ast.Eq, "!=": ast.NotEq}
+KINDS = ("sign", "dropped", "operator", "comparison", "axis", "transpose", "constant", "function", "operand")
+# -- the simplest explanation first
 INSTEAD = {"sum": ("mean", "sum_other", "mean_other"), "mean": ("sum", "mean_other", "sum_other"), "max": ("min",)}
 # -- sum_other and mean_other run over the axes that sum and mean leave; a formula's names say which those are
 
@@ -44,9 +46,10 @@ def slips(source: str, names: tuple[str, ...]) -> tuple[Slip, ...]:
             before, after = ast.unparse(tree).splitlines(), text.splitlines()
             line = next((i for i, (b, a) in enumerate(zip(before, after, strict=True)) if b != a), None)
             if line is not None and text not in found:
-                found[text] = Slip(kind, piece, _right_hand(after[line]), _right_hand(before[line]), compile(changed, "<formula>", "exec"))
-    order = ["dropped", "operator", "sign", "comparison", "axis", "transpose", "constant", "function", "operand"]
-    return tuple(sorted(found.values(), key=lambda slip: order.index(slip.kind)))
+                found[text] = Slip(
+                    kind, piece, _right_hand(after[line]), _right_hand(before[line]), compile(changed, "<formula>", "exec")
+                )
+    return tuple(sorted(found.values(), key=lambda slip: KINDS.index(slip.kind)))
 
 
 def _right_hand(line: str) -> str:

@@ -37,7 +37,9 @@ class Windows:
     pad: int
     apply: Callable[..., np.ndarray]
 
-    def value(self, dout: np.ndarray, other: np.ndarray, rows: Place | None = None, columns: Place | None = None) -> np.ndarray | None:
+    def value(
+        self, dout: np.ndarray, other: np.ndarray, rows: Place | None = None, columns: Place | None = None
+    ) -> np.ndarray | None:
         """(K, …) of dout (K, N, F, OH, OW); None if a window does not fit."""
 
         def usual(i):
@@ -90,7 +92,9 @@ def windows(e: Evidence) -> tuple[Windows, ...]:
     return ()
 
 
-def _fitting(size: tuple[int, int], kernel: tuple[int, int], out: tuple[int, int], pads: range, options_: dict) -> list[tuple[int, int]]:
+def _fitting(
+    size: tuple[int, int], kernel: tuple[int, int], out: tuple[int, int], pads: range, options_: dict
+) -> list[tuple[int, int]]:
     """(stride, pad) that turn size into out, those in the options first."""
     found = []
     for stride, pad in product(range(1, max(kernel) + 3), pads):
@@ -171,13 +175,24 @@ def window_slips(e: Evidence) -> Iterator[Cause]:
     """The first of the slips below that gives what backward gave."""
     for w in windows(e):
         with np.errstate(all="ignore"):
-            for family in (_operators, _kernel, _pool_masks, _overwritten, _filter_loops, _places, _options, _pool_positions, _crops, _arrangements):
+            for family in (
+                _operators,
+                _kernel,
+                _pool_masks,
+                _overwritten,
+                _filter_loops,
+                _places,
+                _options,
+                _pool_positions,
+                _crops,
+                _arrangements,
+            ):
                 for name, message, hint, candidate in family(e, w):
                     if candidate is None:
                         continue
                     if e.explains(candidate) or (not e.same_shape and e.explains_in_shape(candidate)):
                         yield Cause(name, message, hint)
-                        break
+                        return
 
 
 def _operators(e: Evidence, w: Windows) -> Iterator[Slip]:
@@ -186,12 +201,32 @@ def _operators(e: Evidence, w: Windows) -> Iterator[Slip]:
     alone = w.value(dout, ones)
     without = w.value(one, other)
     if w.kind != "pool":
-        yield "factor-missing", f"the gradient does not contain {called}: only dout is added up", f"multiply dout by {called}", alone
+        yield (
+            "factor-missing",
+            f"the gradient does not contain {called}: only dout is added up",
+            f"multiply dout by {called}",
+            alone,
+        )
     yield "not-times-dout", f"the gradient does not depend on dout: only {called} is added up", "multiply by dout", without
     for signs, text in (((1, 1), f"dout + {called}"), ((1, -1), f"dout − {called}"), ((-1, 1), f"{called} − dout")):
-        yield "dout-added", f"the gradient adds up {text} instead of dout · {called}", "the chain rule multiplies", signs[0] * alone + signs[1] * without
-    yield "divided", f"the gradient adds up dout / {called} instead of dout · {called}", "the chain rule multiplies", w.value(dout, 1 / other)
-    yield "divided", f"the gradient adds up {called} / dout instead of dout · {called}", "the chain rule multiplies", w.value(1 / dout, other)
+        yield (
+            "dout-added",
+            f"the gradient adds up {text} instead of dout · {called}",
+            "the chain rule multiplies",
+            signs[0] * alone + signs[1] * without,
+        )
+    yield (
+        "divided",
+        f"the gradient adds up dout / {called} instead of dout · {called}",
+        "the chain rule multiplies",
+        w.value(dout, 1 / other),
+    )
+    yield (
+        "divided",
+        f"the gradient adds up {called} / dout instead of dout · {called}",
+        "the chain rule multiplies",
+        w.value(1 / dout, other),
+    )
     yield "dout-twice", "the gradient is multiplied by dout twice", "dout is a factor once", w.value(dout**2, other)
     yield "wrong-operand", f"{called} is used twice", f"{called} is a factor once", w.value(dout, other**2)
     y = np.broadcast_to(e.output, dout.shape)
@@ -202,13 +237,25 @@ def _kernel(e: Evidence, w: Windows) -> Iterator[Slip]:
     if w.kind == "pool":
         return
     for axes, which in (((2, 3), "rows and columns"), ((2,), "rows"), ((3,), "columns")):
-        hint = "dx is the full correlation of dout with the filters turned by 180°; written as a loop over windows nothing is turned"
+        hint = (
+            "dx is the full correlation of dout with the filters turned by 180°; written as a loop over windows nothing is turned"
+        )
         if w.kind == "input":
             yield "kernel-flipped", f"the filters are turned round ({which})", hint, w.value(e.douts, np.flip(w.other, axes))
         else:
-            yield "kernel-flipped", f"the gradient is turned round ({which})", "dw is the plain correlation of x with dout", np.flip(w.value(e.douts, w.other), [a + 1 for a in axes])
+            yield (
+                "kernel-flipped",
+                f"the gradient is turned round ({which})",
+                "dw is the plain correlation of x with dout",
+                np.flip(w.value(e.douts, w.other), [a + 1 for a in axes]),
+            )
             flipped = np.flip(w.other, axes)
-            yield "kernel-flipped", f"the image is turned round ({which})", "dw is the plain correlation of x with dout", w.value(e.douts, flipped)
+            yield (
+                "kernel-flipped",
+                f"the image is turned round ({which})",
+                "dw is the plain correlation of x with dout",
+                w.value(e.douts, flipped),
+            )
         turned = np.flip(e.douts, [a + 1 for a in axes])
         yield "dout-flipped", f"dout is turned round ({which})", "dout stays as it is", w.value(turned, w.other)
 
@@ -229,49 +276,83 @@ def _pool_masks(e: Evidence, w: Windows) -> Iterator[Slip]:
         yield "pool-spread", "dout goes to all elements of the window, not only to the maximum", hint, w.value(dout, ones)
         yield "pool-averaged", "dout is spread evenly over the window: that is average pooling", hint, w.value(dout, ones / size)
         yield "mask-inverted", "dout goes to all elements of the window but the maximum", hint, w.value(dout, ones - w.other)
-        yield "pool-last-maximum", "where a window has several maxima, dout goes to the last, not the first", "argmax gives the first", w.value(dout, one_of(parts, last))
-        yield "pool-all-maxima", "where a window has several maxima, each gets dout", "argmax gives the first", w.value(dout, all_maxima)
+        yield (
+            "pool-last-maximum",
+            "where a window has several maxima, dout goes to the last, not the first",
+            "argmax gives the first",
+            w.value(dout, one_of(parts, last)),
+        )
+        yield (
+            "pool-all-maxima",
+            "where a window has several maxima, each gets dout",
+            "argmax gives the first",
+            w.value(dout, all_maxima),
+        )
         shared = all_maxima / all_maxima.sum(axis=(4, 5), keepdims=True)
-        yield "pool-all-maxima", "where a window has several maxima, they share dout", "argmax gives the first", w.value(dout, shared)
+        yield (
+            "pool-all-maxima",
+            "where a window has several maxima, they share dout",
+            "argmax gives the first",
+            w.value(dout, shared),
+        )
         yield "pool-minimum", "dout goes to the minimum of the window", hint, w.value(dout, one_of(parts, np.argmin))
-        yield "factor-too-many", "dout is multiplied by the maximum too", "the derivative of the maximum with respect to it is 1", w.value(dout, w.other * np.where(np.isfinite(parts), parts, 0))
+        yield (
+            "factor-too-many",
+            "dout is multiplied by the maximum too",
+            "the derivative of the maximum with respect to it is 1",
+            w.value(dout, w.other * np.where(np.isfinite(parts), parts, 0)),
+        )
         for text, compare in ((">", np.greater), ("<", np.less)):
-            yield "wrong-comparison", f"dout goes where x {text} 0, not to the maximum", hint, w.value(dout, compare(parts, 0).astype(float))
+            yield (
+                "wrong-comparison",
+                f"dout goes where x {text} 0, not to the maximum",
+                hint,
+                w.value(dout, compare(parts, 0).astype(float)),
+            )
         flat = w.other.reshape(*w.other.shape[:4], -1)
         for by in (1, -1):
-            yield "pool-neighbour", "dout goes to the maximum's neighbour in the window", "off by one in the position of the maximum", w.value(dout, np.roll(flat, by, axis=-1).reshape(w.other.shape))
+            yield (
+                "pool-neighbour",
+                "dout goes to the maximum's neighbour in the window",
+                "off by one in the position of the maximum",
+                w.value(dout, np.roll(flat, by, axis=-1).reshape(w.other.shape)),
+            )
         for axis, what in ((4, "row"), (5, "column")):
             for by in (1, -1):
-                yield "pool-neighbour", f"dout goes to the {what} next to the maximum's", "off by one in the position of the maximum", w.value(dout, np.roll(w.other, by, axis=axis))
+                yield (
+                    "pool-neighbour",
+                    f"dout goes to the {what} next to the maximum's",
+                    "off by one in the position of the maximum",
+                    w.value(dout, np.roll(w.other, by, axis=axis)),
+                )
         if w.kernel[0] == w.kernel[1]:
-            yield "pool-neighbour", "row and column of the maximum are exchanged", "np.unravel_index gives (row, column)", w.value(dout, w.other.swapaxes(4, 5))
+            yield (
+                "pool-neighbour",
+                "row and column of the maximum are exchanged",
+                "np.unravel_index gives (row, column)",
+                w.value(dout, w.other.swapaxes(4, 5)),
+            )
     else:
         yield "constant-factor", "not divided by the window's size", "the average divides by the window's size", w.value(dout, ones)
 
 
 def _overwritten(e: Evidence, w: Windows) -> Iterator[Slip]:
     """= in place of +=: what is written last stays."""
-    message, hint = "what is added up is overwritten: only the last contribution stays", "use += where windows overlap or several samples add up"
-    dout, OH, OW = e.douts, *e.output.shape[2:]
     if w.kind == "filters":
-        for count in (1, 2, 3):
-            for axes in combinations((1, 3, 4), count):
-                for index, which in ((-1, "last"), (0, "first")):
-                    kept = _only(dout, dict.fromkeys(axes, index))
-                    name, text = ("overwritten", message) if index == -1 else ("loop-stops", "only the first contribution is there: a loop ends too early")
-                    yield name, text, hint if index == -1 else "is the return inside the loop?", w.value(kept, w.other)
         return
+    message, hint = "where windows overlap the gradient is overwritten, not added up", "use += where windows overlap"
+    dout, OH, OW = e.douts, *e.output.shape[2:]
     (HH, WW), s = w.kernel, w.stride
     rows, columns = np.arange(OH) * s, np.arange(OW) * s
     for last_row, last_column in ((max, max), (min, min)):
         # the window whose contribution stays at each row and column of the padded image
         owner_row = [last_row((i for i in range(OH) if rows[i] <= h < rows[i] + HH), default=-1) for h in range(w.padded[2])]
-        owner_column = [last_column((j for j in range(OW) if columns[j] <= v < columns[j] + WW), default=-1) for v in range(w.padded[3])]
+        owner_column = [
+            last_column((j for j in range(OW) if columns[j] <= v < columns[j] + WW), default=-1) for v in range(w.padded[3])
+        ]
         for filters in (dout, _only(dout, {2: -1}), _only(dout, {2: 0})) if w.kind == "input" else (dout,):
             total = _owned(e, w, filters, w.other, owner_row, owner_column)
             yield "overwritten", message, hint, total
-    if w.kind == "input":
-        yield "overwritten", message, hint, w.value(_only(dout, {2: -1}), w.other)
 
 
 def _owned(e: Evidence, w: Windows, dout, other, owner_row, owner_column) -> np.ndarray:
@@ -312,20 +393,25 @@ def _places(e: Evidence, w: Windows) -> Iterator[Slip]:
     """The windows start at the wrong places: rows, columns or both."""
     s = w.stride
     hint = f"window i starts at i · stride in the padded image; here the stride is {s}"
-    places: list[tuple[str, Place]] = [
-        ("i" if s > 1 else "", lambda i: i), ("i · stride + 1", lambda i: i * s + 1), ("i · stride − 1", lambda i: i * s - 1), ("0", lambda i: 0),
-        ("stride", lambda i: s), ("i + stride", lambda i: i + s), ("i − stride", lambda i: i - s), ("stride − i", lambda i: s - i),
-        ("i / stride", lambda i: i / s), ("i // stride", lambda i: i // s), ("i ** stride", lambda i: i**s), ("−i · stride", lambda i: -i * s),
-        ("i + 1", lambda i: i + 1), *((f"i · {t}", lambda i, t=t: i * t) for t in (s - 1, s + 1, 2 * s) if t > 1),
-    ]  # fmt: skip
-    for text, place in places:
-        if not text:
-            continue
+    for text, place in _wrong_places(s):
         for axes, which in (((place, place), "row and column"), ((place, None), "row"), ((None, place), "column")):
             name = "stride-ignored" if text == "i" else "wrong-window"
             yield name, f"window i starts at {which} {text}, not at i · stride", hint, w.value(e.douts, w.other, *axes)
     exchanged = w.value(e.douts.swapaxes(3, 4), w.other) if e.douts.shape[3] == e.douts.shape[4] else None
     yield "axes-swapped", "rows and columns of the windows are exchanged", hint, exchanged
+
+
+def _wrong_places(s: int) -> Iterator[tuple[str, Place]]:
+    """Where window i may be taken to start, with stride s."""
+    places: list[tuple[str, Place]] = [
+        ("i", lambda i: i), ("i · stride + 1", lambda i: i * s + 1), ("i · stride − 1", lambda i: i * s - 1), ("0", lambda i: 0),
+        ("stride", lambda i: s), ("i + stride", lambda i: i + s), ("i − stride", lambda i: i - s), ("stride − i", lambda i: s - i),
+        ("i / stride", lambda i: i / s), ("i // stride", lambda i: i // s), ("i ** stride", lambda i: i**s),
+        ("−i · stride", lambda i: -i * s),
+        ("i + 1", lambda i: i + 1), *((f"i · {t}", lambda i, t=t: i * t) for t in (s - 1, s + 1, 2 * s) if t > 1),
+    ]  # fmt: skip
+    usual = [i * s for i in range(3)]
+    yield from ((text, place) for text, place in places if [place(i) for i in range(3)] != usual)
 
 
 def _options(e: Evidence, w: Windows) -> Iterator[Slip]:
@@ -348,7 +434,7 @@ def _pool_positions(e: Evidence, w: Windows) -> Iterator[Slip]:
     """The maximum is sought in the wrong window, or its gradient put at the wrong place."""
     if w.kind != "pool" or w.pad or np.all(w.other == w.other.flat[0]):
         return
-    s, (H, W) = w.stride, e.tensor.shape[2:]
+    s = w.stride
     N, C, OH, OW = e.output.shape
     position = np.argmax(w.other.reshape(N, C, OH, OW, -1), axis=-1)
     own = np.arange(OH)[:, None] * s, np.arange(OW) * s
@@ -365,25 +451,38 @@ def _pool_positions(e: Evidence, w: Windows) -> Iterator[Slip]:
             targets[axis] = value[0]
             message = f"the {place} that dout goes to is `{slip.line}`; right is `{slip.was}`"
             yield "wrong-window", message, hint, _put(e, targets)
-    # the window's first and last row, or column
-    k, x = w.kernel, e.tensor
-    bounds = [("one too small at its start", 1, 0), ("one too large at its end", 0, 1), ("one too small at its end", 0, -1), ("one too large at its start", -1, 0)]
-    for axis, what in ((0, "row"), (1, "column")):
-        for text, more, end in bounds:
-            yield "wrong-window", f"the window is {text} ({what}s)", hint, _maxima(e, w, [(lambda i: i * s + more, lambda i: i * s + k[axis] + end)], [axis])
-        for text, first, last in (("i · stride to i + stride + size", lambda i: i * s, lambda i: i + s + k[axis]), ("i to i · stride + size", lambda i: i, lambda i: i * s + k[axis]),
-                                  ("i + stride to i · stride + size", lambda i: i + s, lambda i: i * s + k[axis]), ("stride to i · stride + size", lambda i: s, lambda i: i * s + k[axis]),
-                                  ("i · stride to size", lambda i: i * s, lambda i: k[axis]), ("i · stride to i + size", lambda i: i * s, lambda i: i + k[axis]),
-                                  ("i · stride to stride + size", lambda i: i * s, lambda i: s + k[axis]), ("i to i + size", lambda i: i, lambda i: i + k[axis])):  # fmt: skip
-            yield "wrong-window", f"the window reaches from {what} {text}", hint, _maxima(e, w, [(first, last)], [axis])
-    del H, W, x
+    image = e.tensor
+    for text, place in _wrong_places(s):
+        for axes, which in (
+            ((place, place), "row and column"),
+            ((place, usual := lambda i: i * s), "row"),
+            ((usual, place), "column"),
+        ):
+            parts = _gather(image, OH, OW, axes, w.kernel)
+            if parts is not None:
+                message = f"the maximum is sought in the window that starts at {which} {text}, not at i · stride"
+                yield "wrong-window", message, hint, w.value(e.douts, one_of(parts, np.argmax))
+    for axis, (i, what) in enumerate((("i", "row"), ("j", "column"))):
+        names = {i: np.arange((OH, OW)[axis]), "stride": s, "size": w.kernel[axis]}
+        first, last = f"result = {i} * stride", f"result = {i} * stride + size"
+        for slip in (*slips(first + " + 0", tuple(names)), *slips(last + " + 0", tuple(names))):
+            bounds = [Formula("pool", source, names).value(e.douts[:1])[0] for source in (first, last)]
+            value = Formula("pool", "", names).value(e.douts[:1], slip.code)
+            if value is None or value.shape[1:] not in ((), bounds[0].shape):
+                continue
+            bounds["size" in slip.was] = np.broadcast_to(value[0], bounds[0].shape)
+            which = "end" if "size" in slip.was else "start"
+            message = (
+                f"the window's {which} ({what}) is `{slip.line.replace(' + 0', '')}`; right is `{slip.was.removesuffix(' + 0')}`"
+            )
+            yield "wrong-window", message, hint, _maxima(e, w, axis, *bounds)
 
 
 def _put(e: Evidence, targets) -> np.ndarray | None:
     """dout (K, N, C, OH, OW) added up at rows and columns of the input."""
     total = np.zeros(e.right.shape)
     rows, columns = (np.broadcast_to(t, e.output.shape) for t in targets)
-    if np.any(rows != np.floor(rows)) or np.any(columns != np.floor(columns)):
+    if not all(np.all(np.isfinite(t) & (t == np.floor(t))) for t in (rows, columns)):
         return None
     n, c = np.arange(e.output.shape[0])[:, None, None, None], np.arange(e.output.shape[1])[:, None, None]
     try:
@@ -393,14 +492,15 @@ def _put(e: Evidence, targets) -> np.ndarray | None:
     return total
 
 
-def _maxima(e: Evidence, w: Windows, bounds, axes) -> np.ndarray | None:
-    """The gradient with the maximum sought between other bounds along one axis."""
-    (first, last), (axis,) = bounds[0], axes
+def _maxima(e: Evidence, w: Windows, axis: int, first: np.ndarray, last: np.ndarray) -> np.ndarray | None:
+    """The gradient with the maximum of window i sought from first[i] to last[i] along one axis."""
+    if not all(np.all(np.isfinite(bound) & (bound == np.floor(bound))) for bound in (first, last)):
+        return None
     rows, columns = np.zeros(e.output.shape), np.zeros(e.output.shape)
     for i, j in np.ndindex(*e.output.shape[2:]):
-        starts, stops = [i * w.stride, j * w.stride], [i * w.stride + w.kernel[0], j * w.stride + w.kernel[1]]
-        starts[axis], stops[axis] = first((i, j)[axis]), last((i, j)[axis])
-        window = e.tensor[:, :, starts[0] : stops[0], starts[1] : stops[1]]
+        bounds = [slice(i * w.stride, i * w.stride + w.kernel[0]), slice(j * w.stride, j * w.stride + w.kernel[1])]
+        bounds[axis] = slice(int(first[(i, j)[axis]]), int(last[(i, j)[axis]]))
+        window = e.tensor[:, :, *bounds]
         if window.size == 0:
             return None
         position = np.argmax(window.reshape(*window.shape[:2], -1), axis=-1)
@@ -428,7 +528,12 @@ def _crops(e: Evidence, w: Windows) -> Iterator[Slip]:
     for one, two in combinations(range(4), 2):
         cut = full[(slice(None), *(slice(w.pad, -w.pad) if axis in (one, two) else slice(None) for axis in range(4)))]
         yield "padding-crop", f"the padding is cut off axes {one} and {two}, it lies at axes 2 and 3", hint, cut
-    yield "padding-crop", "height and width are exchanged where the padding is cut off", hint, full[..., w.pad : w.pad + W, w.pad : w.pad + H]
+    yield (
+        "padding-crop",
+        "height and width are exchanged where the padding is cut off",
+        hint,
+        full[..., w.pad : w.pad + W, w.pad : w.pad + H],
+    )
     for (top, bottom), (left, right) in product(product(range(2 * w.pad + 1), repeat=2), repeat=2):
         message = f"cut off are {top} and {bottom} rows, {left} and {right} columns of padding"
         yield name, message, hint, full[..., top : full.shape[-2] - bottom, left : full.shape[-1] - right]
@@ -446,6 +551,10 @@ def _arrangements(e: Evidence, w: Windows) -> Iterator[Slip]:
             for rearranged in ([turned] if turned.shape == array.shape else []) + [turned.reshape(array.shape)]:
                 value = w.value(rearranged, w.other) if which == "dout" else w.value(e.douts, rearranged)
                 yield "axes-swapped", f"the axes of {which} are in the wrong order", hint, value
+        for flipped in (axes_ for count in (2, 3) for axes_ in combinations(axes, count)):
+            turned = np.flip(array, flipped)
+            value = w.value(turned, w.other) if which == "dout" else w.value(e.douts, turned)
+            yield "reversed", f"{which} is in reverse order along the axes {tuple(a - first for a in flipped)}", hint, value
         for axis in axes:
             for rearranged in (np.roll(array, 1, axis), np.roll(array, -1, axis), np.flip(array, axis)):
                 value = w.value(rearranged, w.other) if which == "dout" else w.value(e.douts, rearranged)
@@ -453,4 +562,9 @@ def _arrangements(e: Evidence, w: Windows) -> Iterator[Slip]:
             for index in (0, -1):
                 same = np.repeat(np.take(array, [index], axis), array.shape[axis], axis)
                 value = w.value(same, w.other) if which == "dout" else w.value(e.douts, same)
-                yield "index-fixed", f"along axis {axis - first} of {which} the {'first' if index == 0 else 'last'} is used for all", hint, value
+                yield (
+                    "index-fixed",
+                    f"along axis {axis - first} of {which} the {'first' if index == 0 else 'last'} is used for all",
+                    hint,
+                    value,
+                )
