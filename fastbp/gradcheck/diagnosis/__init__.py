@@ -32,21 +32,33 @@ RULES: tuple[Rule, ...] = (
     norm.gamma_gradient,
     shapes.moved,
     shapes.rearranged,
-    cotangents.dout_slips,
+    cotangents.dout_left_out,
     windows.window_slips,
     formulas.one_slip,
+    cotangents.dout_rearranged,
 )
 LAST_RULES: tuple[Rule, ...] = (
-    general.power_of_itself, general.factor_by_element, partial.unfilled, shapes.shifted, norm.wrong_term, masks.wrong_derivative,
+    # less certain than those above, so the first that fits is enough
+    general.power_of_itself,
+    general.factor_by_element,
+    partial.unfilled,
+    shapes.shifted,
+    norm.wrong_term,
+    masks.wrong_derivative,
     general.factor_by_feature,
-    partial.not_finite, general.should_be_zero, partial.partly_wrong, partial.wrong_shape,
-)  # fmt: skip
-# -- less certain than those above, so one is enough
+    partial.not_finite,
+    general.should_be_zero,
+    windows.wrong_elements,
+    partial.partly_wrong,
+    partial.wrong_shape,
+)
 
 
 def diagnose(evidence: Evidence) -> list[Cause]:
     """The causes that explain a wrong gradient, best first, each name once; [] if none does."""
     with np.errstate(all="ignore"):
+        if evidence.same_shape and evidence.corrects(evidence.given):
+            return []
         for rule in (shapes.empty, general.zero):
             # zeros agree with half of the wrong formulas there are
             if found := list(rule(evidence)):

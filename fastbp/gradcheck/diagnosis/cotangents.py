@@ -16,15 +16,24 @@ def backwards(e: Evidence) -> list[Callable[[np.ndarray], np.ndarray | None]]:
     return (found or [lambda douts, w=w: w.value(douts, w.other) for w in windows(e)])[:1]
 
 
-def dout_slips(e: Evidence) -> Iterator[Cause]:
-    """A loop that leaves parts of dout out, = for +=, dout with its axes in another order."""
+def dout_left_out(e: Evidence) -> Iterator[Cause]:
+    """A loop that leaves parts of dout out, or = for +=."""
+    yield from _first(e, _loops)
+
+
+def dout_rearranged(e: Evidence) -> Iterator[Cause]:
+    """dout with its axes, or the indices along one, in another order."""
+    yield from _first(e, _orders)
+
+
+def _first(e: Evidence, slips: Callable) -> Iterator[Cause]:
     if e.is_loss or not e.same_shape:
         return
     for backward in backwards(e):
-        for name, message, hint, douts in (*_loops(e), *_orders(e)):
+        for name, message, hint, douts in slips(e):
             if e.explains(backward(douts)):
                 yield Cause(name, message, hint)
-                break
+                return
 
 
 def _loops(e: Evidence) -> Iterator[tuple[str, str, str, np.ndarray]]:

@@ -48,9 +48,15 @@ def norm_terms(e: Evidence) -> Iterator[Cause]:
         if len(wrong) < 3 and e.explains(sum(w * term for w, term in zip(weights, right, strict=True))):
             yield from _weighted(e, weights, wrong)
             return
-    yield from _factors(e, norm, right)
-    yield from _no_eps(e, norm)
-    yield from _substituted(e, norm, right)
+    for found in (
+        _substituted(e, norm, right, 0),
+        _factors(e, norm, right),
+        _no_eps(e, norm),
+        _substituted(e, norm, right, -1, -2),
+    ):
+        if causes := list(found):
+            yield from causes
+            return
 
 
 def _weighted(e: Evidence, weights: np.ndarray, wrong: list[int]) -> Iterator[Cause]:
@@ -147,7 +153,7 @@ def _no_eps(e: Evidence, norm: Norm) -> Iterator[Cause]:
                 return
 
 
-def _substituted(e: Evidence, norm: Norm, right: list[np.ndarray]) -> Iterator[Cause]:
+def _substituted(e: Evidence, norm: Norm, right: list[np.ndarray], *powers: int) -> Iterator[Cause]:
     """Something else in place of the normalised x in the variance's term, or means over the wrong axes or of N − 1."""
     axes, x = tuple(axis + 1 for axis in norm.axes), e.tensors[norm.x]
     D = e.douts * norm.gamma
@@ -156,7 +162,7 @@ def _substituted(e: Evidence, norm: Norm, right: list[np.ndarray]) -> Iterator[C
         if outer == inner == "xhat":
             continue
         term = -o * (D * i).mean(axes, keepdims=True) / norm.std
-        for p in (0, -1, -2):
+        for p in powers:
             if e.explains(right[0] + right[1] + term * norm.std ** float(p)):
                 message = f"in the variance's term stand {outer} · sum(dout · {inner}); both must be the normalised x"
                 yield Cause("not-normalised", message, "xhat = (x − mean) / std, the same as in the forward pass")

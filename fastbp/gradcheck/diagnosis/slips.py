@@ -9,7 +9,7 @@ from types import CodeType
 
 OPERATORS = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult, "/": ast.Div, "@": ast.MatMult}
 COMPARISONS = {">": ast.Gt, ">=": ast.GtE, "<": ast.Lt, "<=": ast.LtE, "==": ast.Eq, "!=": ast.NotEq}
-KINDS = ("sign", "dropped", "operator", "comparison", "axis", "transpose", "constant", "function", "operand")
+KINDS = ("sign", "factor", "term", "operator", "comparison", "axis", "transpose", "constant", "function", "operand")
 # -- the simplest explanation first
 INSTEAD = {"sum": ("mean", "sum_other", "mean_other"), "mean": ("sum", "mean_other", "sum_other"), "max": ("min",)}
 # -- sum_other and mean_other run over the axes that sum and mean leave; a formula's names say which those are
@@ -71,10 +71,11 @@ def _instead(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str, 
     """(kind, piece, what to put for node)"""
     if isinstance(node, ast.BinOp):
         left, right, text = node.left, node.right, ast.unparse
-        yield "dropped", text(right), left
-        yield "dropped", text(left), ast.UnaryOp(ast.USub(), right) if isinstance(node.op, ast.Sub) else right
+        part = "term" if isinstance(node.op, (ast.Add, ast.Sub)) else "factor"
+        yield part, text(right), left
+        yield part, text(left), ast.UnaryOp(ast.USub(), right) if isinstance(node.op, ast.Sub) else right
         if isinstance(node.op, (ast.Sub, ast.Div)):
-            yield "dropped", text(left), right
+            yield part, text(left), right
             yield "operator", text(node), ast.BinOp(right, node.op, left)
         if isinstance(node.op, ast.MatMult):
             yield "transpose", text(node), ast.BinOp(left, ast.MatMult(), ast.Attribute(right, "T", ast.Load()))
@@ -98,7 +99,7 @@ def _instead(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str, 
         for operator in COMPARISONS.values():
             if not isinstance(node.ops[0], operator):
                 yield "comparison", ast.unparse(node), ast.Compare(node.left, [operator()], node.comparators)
-        yield "dropped", ast.unparse(node), ast.Constant(1)
+        yield "factor", ast.unparse(node), ast.Constant(1)
     elif isinstance(node, ast.Call):
         yield "function", ast.unparse(node.func), node.args[0] if node.args else node.func.value
         called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
@@ -108,7 +109,7 @@ def _instead(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str, 
                 yield kind, called, ast.Call(ast.Name(other, ast.Load()), node.args, [])
             elif not other.endswith("_other"):
                 yield "function", called, ast.Call(ast.Attribute(node.func.value, other, ast.Load()), node.args, node.keywords)
-        for argument in node.args:
+        for argument in node.args if called in ("exp", "sqrt") else ():
             negative = ast.UnaryOp(ast.USub(), argument)
             yield "sign", ast.unparse(argument), ast.Call(node.func, [negative], [])
     elif isinstance(node, ast.keyword):

@@ -11,7 +11,7 @@ from itertools import combinations, permutations, product
 
 import numpy as np
 
-from .evidence import Cause, Evidence
+from .evidence import Cause, Evidence, close
 from .formulas import Formula
 from .general import options
 from .slips import slips
@@ -181,10 +181,10 @@ def window_slips(e: Evidence) -> Iterator[Cause]:
                 _pool_masks,
                 _overwritten,
                 _filter_loops,
+                _crops,
                 _places,
                 _options,
                 _pool_positions,
-                _crops,
                 _arrangements,
             ):
                 for name, message, hint, candidate in family(e, w):
@@ -568,3 +568,18 @@ def _arrangements(e: Evidence, w: Windows) -> Iterator[Slip]:
                     hint,
                     value,
                 )
+
+
+def wrong_elements(e: Evidence) -> Iterator[Cause]:
+    """Maximum pooling whose gradient is right at some elements and at others is not that of the maxima."""
+    for w in windows(e):
+        if w.kind != "pool" or not e.same_shape or np.all(w.other == w.other.flat[0]) or not np.all(np.isfinite(e.given)):
+            continue
+        right = close(e.given, e.right, e.allowed[e.name])
+        if np.any(right & (e.right != 0) & e.measured):
+            gets = int(np.sum(np.any((e.right == 0) & (e.given != 0), axis=0)))
+            misses = int(np.sum(np.any((e.right != 0) & (e.given == 0), axis=0)))
+            message = (
+                f"dout does not go to the maxima of the windows: {misses} of them get nothing, {gets} other elements get something"
+            )
+            yield Cause("wrong-window", message, "where does each window start and end, and where in it is its maximum?")
