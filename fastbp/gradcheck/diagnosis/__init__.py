@@ -33,12 +33,12 @@ RULES: tuple[Rule, ...] = (
     shapes.moved,
     shapes.rearranged,
     cotangents.dout_left_out,
+)
+OTHERWISE: tuple[Rule, ...] = (
+    # where those say nothing: many wrong formulas, then what is ever less certain. The first that fits is enough
     windows.window_slips,
     formulas.one_slip,
     cotangents.dout_rearranged,
-)
-LAST_RULES: tuple[Rule, ...] = (
-    # less certain than those above, so the first that fits is enough
     general.power_of_itself,
     general.factor_by_element,
     partial.unfilled,
@@ -52,25 +52,26 @@ LAST_RULES: tuple[Rule, ...] = (
     partial.partly_wrong,
     partial.wrong_shape,
 )
+NOTHING: tuple[Rule, ...] = (shapes.empty, general.zero)
+# -- before all others: zeros agree with half of the wrong formulas there are
 
 
 def diagnose(evidence: Evidence) -> list[Cause]:
-    """The causes that explain a wrong gradient, best first, each name once; [] if none does."""
+    """The causes that explain a wrong gradient, best first, each name once; [] if none does, or if it is right."""
     with np.errstate(all="ignore"):
         if evidence.same_shape and evidence.corrects(evidence.given):
             return []
-        for rule in (shapes.empty, general.zero):
-            # zeros agree with half of the wrong formulas there are
-            if found := list(rule(evidence)):
-                return found
+        if found := _first(NOTHING, evidence):
+            return found
         causes: dict[str, Cause] = {}
         for rule in RULES:
             for cause in rule(evidence):
                 causes.setdefault(cause.name, cause)
-        for rule in () if causes else LAST_RULES:
-            if found := list(rule(evidence)):
-                return found
-    return list(causes.values())
+        return list(causes.values()) or _first(OTHERWISE, evidence)
+
+
+def _first(rules: tuple[Rule, ...], evidence: Evidence) -> list[Cause]:
+    return next((causes for rule in rules if (causes := list(rule(evidence)))), [])
 
 
 __all__ = ["Cause", "Evidence", "diagnose"]

@@ -71,7 +71,7 @@ def one_slip(e: Evidence) -> Iterator[Cause]:
                 if e.explains(fit(value, e.right.shape)) or (not e.same_shape and e.explains_in_shape(fit(value, e.given.shape))):
                     found.append((formula, slip))
                     break
-    for _, slip in sorted(found, key=lambda pair: pair[1].kind != "sign")[:2]:
+    for _, slip in sorted(found, key=lambda pair: RANK.get(pair[1].kind, 1))[:2]:
         yield _cause(slip)
 
 
@@ -86,8 +86,9 @@ def _may_explain(e: Evidence, first: np.ndarray | None) -> bool:
 
 OF_MEAN = "the mean depends on every x of its group: its gradient has to be added"
 OF_VARIANCE = "the variance depends on every x of its group: its gradient has to be added"
+RANK = {"sign": 0, "constant": 2, "function": 2, "operand": 2}
+# -- of equal slips in two formulas the simpler is named first
 DROPPED = {
-    "dout": ("not-times-dout", "the chain rule: multiply the layer's own derivative by dout"),
     "onehot": ("one-hot-missing", "subtract 1 at the right class of each sample"),
     "sum(mask) * onehot": ("correct-class-missing", "the right class is in every margin: subtract the number of violated ones"),
     "mask": ("mask-missing", "where the forward pass sets outputs to zero nothing comes back"),
@@ -99,7 +100,6 @@ DROPPED = {
     "y": ("label-missing", "the label is a factor of the score, so it is one of the gradient"),
     "1 - onehot": ("own-margin-counted", "the right class has no margin of its own: leave it out"),
     "std": ("std-missing", "the normalised x is divided by the standard deviation, so is its gradient"),
-    "dxhat": ("not-times-dout", "the chain rule: multiply the layer's own derivative by dout"),
     "dmu / N": ("mean-term-missing", OF_MEAN),
     "mean(dxhat)": ("mean-term-missing", OF_MEAN),
     "dvar * 2 * (x - mu) / N": ("variance-term-missing", OF_VARIANCE),
