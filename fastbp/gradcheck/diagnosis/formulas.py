@@ -15,6 +15,8 @@ from .general import options
 from .slips import Slip, right, slips
 
 Names = dict[str, object]
+LARGEST = 20_000
+# -- elements of the output; with more, hundreds of formulas take too long
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def recognised(e: Evidence) -> tuple[Formula, ...]:
 def one_slip(e: Evidence) -> Iterator[Cause]:
     """The formulas one slip away that give what backward gave, the simplest slips first."""
     found = []
+    if np.size(e.output) > LARGEST:
+        return
     with np.errstate(all="ignore"):
         for formula in recognised(e):
             names = tuple(name for name, value in formula.names.items() if not isinstance(value, Callable))
@@ -96,6 +100,7 @@ DROPPED = {
     "xhat": ("not-normalised", "gamma is multiplied by the normalised x"),
     "gamma": ("gamma-missing", "the chain rule through gamma · xhat + beta: multiply by gamma"),
     "eps": ("eps-missing", "use the same root √(var + eps) as the forward pass"),
+    "max(x)": ("not-shifted", "exp overflows beyond 709: subtract the largest score of each sample before exp"),
     "-y": ("label-missing", "the derivative of −y·x with respect to x is −y"),
     "y": ("label-missing", "the label is a factor of the score, so it is one of the gradient"),
     "1 - onehot": ("own-margin-counted", "the right class has no margin of its own: leave it out"),
@@ -343,7 +348,8 @@ def losses(e: Evidence) -> Iterator[Formula]:
     for labels in (np.asarray(value) for value in e.others.values() if isinstance(value, np.ndarray)):
         if labels.shape == x.shape or labels.size == x.size:
             y = labels.reshape(x.shape).astype(np.float64)
-            for sign in {1: (y,), 0: (2 * y - 1,)}.get(0 if np.all((y == 0) | (y == 1)) else 1, ()):
+            sign = 2 * y - 1 if np.all((y == 0) | (y == 1)) else y
+            if np.all(np.abs(sign) == 1):
                 for name, count in (("N", len(x)), ("", 1)):
                     over = f" / {name}" if name else ""
                     names = {**base, "y": sign, **({"N": count} if name else {})}

@@ -13,7 +13,7 @@ def mask_slips(e: Evidence) -> Iterator[Cause]:
     """y = x · mask · s: the mask missing, inverted, taken from the wrong array, or the scale s missing, inverted or twice."""
     d = derivative(e)
     scale = mask_scale(d) if d is not None else None
-    if scale is None:
+    if scale is None or not e.same_shape:
         return
     scales = [("", scale)] if abs(scale - 1) < 1e-6 else [("", scale), (", and not scaled", 1.0)]
     mask, dout, x, y = d != 0, e.douts, e.tensor, np.asarray(e.output)
@@ -35,13 +35,13 @@ def mask_slips(e: Evidence) -> Iterator[Cause]:
     ]
     for how, s in scales:
         for name, other, message, hint in masks:
-            if e.explains(dout * other * s):
+            if not np.array_equal(other, mask) and e.explains(dout * other * s):
                 yield Cause(name, message + how, hint)
                 return
     for how, s in scales:
         with np.errstate(all="ignore"):
             passed = np.all(e.given != 0, axis=0)
-        if not e.explains(dout * passed * s) or passed.all():
+        if not e.explains(dout * passed * s) or passed.all() or np.array_equal(passed, mask):
             continue
         for inside, sign in ((x[passed], ">"), (-x[passed], "<")):
             outside = x[~passed] if sign == ">" else -x[~passed]
@@ -120,7 +120,7 @@ def _scale(e: Evidence, mask: np.ndarray, scale: float) -> Iterator[Cause]:
 def slopes_exchanged(e: Evidence) -> Iterator[Cause]:
     """Leaky ReLU: two slopes, at the wrong sides."""
     d = derivative(e)
-    if d is None:
+    if d is None or not e.same_shape:
         return
     values = np.unique(np.round(d[d != 0], 6))
     if len(values) == 2 and np.all(d != 0):
@@ -135,7 +135,7 @@ def slopes_exchanged(e: Evidence) -> Iterator[Cause]:
 def dout_added(e: Evidence) -> Iterator[Cause]:
     """y = f(x) element by element: dout added to the derivative, or dout twice."""
     d = derivative(e)
-    if d is None:
+    if d is None or not e.same_shape:
         return
     for combined, text in (
         (e.douts + d, "dout + derivative"),

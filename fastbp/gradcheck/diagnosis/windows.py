@@ -16,7 +16,7 @@ from .formulas import Formula
 from .general import options
 from .slips import slips
 
-LARGEST = 3_000_000
+LARGEST = 500_000
 # -- products of dout and the other array; beyond, a convolution is too large to try many formulas on
 
 
