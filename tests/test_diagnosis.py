@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fastbp.gradcheck.diagnosis import NOTHING, OTHERWISE, RULES, Evidence, diagnose
-from fastbp.gradcheck.diagnosis.formulas import normalised, recognised
+from fastbp.gradcheck.diagnosis.formulas import recognised
+from fastbp.gradcheck.diagnosis.layers import normalised
 from fastbp.gradcheck.diagnosis.partial import describe
 from fastbp.gradcheck.diagnosis.slips import slips
 from fastbp.gradcheck.diagnosis.windows import windows

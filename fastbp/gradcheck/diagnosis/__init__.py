@@ -3,19 +3,20 @@
 A rule looks at one wrong gradient and the numeric one, and names a cause only if the numbers agree at every measured element:
 either what backward gave, changed in one way, is the numeric gradient, or a known wrong formula gives what backward gave.
 
-general      signs, factors, dout, another tensor's gradient
-shapes       wrong shapes; the right numbers at the wrong places
-masks        elementwise layers: ReLU, dropout
-norm         batch norm and layer norm, term by term
-windows      convolution and pooling
-cotangents   slips in how dout is used
-formulas     layers and losses given by a short formula, one slip away from it
-partial      what is wrong is not known, but where; not finite
+general         signs, factors, dout, another tensor's gradient
+shapes          wrong shapes; the right numbers at the wrong places
+masks           elementwise layers: ReLU, dropout
+norm            batch norm and layer norm, term by term
+cotangents      dout left out in part, overwritten or rearranged
+window_slips    convolution, and what pooling has in common with it
+pool_slips      maximum pooling
+formulas        layers and losses given by a short formula, one slip away from it
+partial         what is wrong is not known, but where; not finite
 """
 
 import numpy as np
 
-from . import cotangents, formulas, general, masks, norm, partial, shapes, windows
+from . import cotangents, formulas, general, masks, norm, partial, pool_slips, shapes, window_slips
 from .evidence import Cause, Evidence, Rule
 
 RULES: tuple[Rule, ...] = (
@@ -36,7 +37,7 @@ RULES: tuple[Rule, ...] = (
 )
 OTHERWISE: tuple[Rule, ...] = (
     # where those say nothing: many wrong formulas, then what is ever less certain. The first that fits is enough
-    windows.window_slips,
+    window_slips.window_slips,
     formulas.one_slip,
     cotangents.dout_rearranged,
     general.power_of_itself,
@@ -48,7 +49,7 @@ OTHERWISE: tuple[Rule, ...] = (
     general.factor_by_feature,
     partial.not_finite,
     general.should_be_zero,
-    windows.wrong_elements,
+    pool_slips.wrong_elements,
     partial.partly_wrong,
     partial.wrong_shape,
 )

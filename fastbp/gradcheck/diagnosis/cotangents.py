@@ -6,7 +6,8 @@ from itertools import combinations, permutations
 import numpy as np
 
 from .evidence import Cause, Evidence, axis_names
-from .formulas import fit, recognised
+from .formula import fit
+from .formulas import recognised
 from .windows import windows
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from .evidence import Cause, Evidence, number
-from .formulas import derivative, mask_scale
 from .general import options
+from .layers import derivative, mask_scale
 
 
 def mask_slips(e: Evidence) -> Iterator[Cause]:

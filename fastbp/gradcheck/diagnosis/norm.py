@@ -11,8 +11,8 @@ from itertools import combinations, product
 import numpy as np
 
 from .evidence import Cause, Evidence, number
-from .formulas import Norm, normalised
 from .general import sizes
+from .layers import Norm, normalised
 
 TERMS = ("direct", "mean", "variance")
 HINTS = (
