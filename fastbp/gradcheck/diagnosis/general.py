@@ -8,7 +8,7 @@ from .evidence import Cause, Evidence, axis_names, close, number
 
 
 def zero(e: Evidence) -> Iterator[Cause]:
-    if e.given.size and not np.any(e.given):
+    if e.given.size and not np.any(e.given) and np.any((np.abs(e.right) > e.allowed[e.name]) & e.measured):
         yield Cause("zero", "the gradient is zero everywhere", "is the array ever filled, and does what fills it reach the result?")
 
 
@@ -29,17 +29,16 @@ def constant_factor(e: Evidence) -> Iterator[Cause]:
     if factor is None or abs(factor + 1) < 1e-4 or abs(factor - 1) < 1e-4:
         return
     size, sign = abs(factor), " and of the wrong sign" if factor < 0 else ""
-    names = _names(e, size)
-    if not names and np.count_nonzero(e.right[e.measured]) < 2:
+    called = names_of(e, size)
+    if not called and np.count_nonzero(e.right[e.measured]) < 2:
         return
-    called = f" ({' or '.join(names)})" if names else ""
     if size > 1:
         message = f"the gradient is {number(size)} times too large{sign}{called}"
     else:
         message = f"the gradient is {number(1 / size)} times too small{sign}{called}"
-    if any("batch" in name for name in names):
+    if "batch" in called:
         hint = "is a sum taken for a mean, or a mean for a sum? Divide by N exactly where the forward pass does"
-    elif names:
+    elif called:
         hint = "a factor is missing, or there once too often: compare with the forward pass"
     else:
         hint = "look for a constant: in the formula, or in the options"
@@ -67,13 +66,13 @@ def sizes(e: Evidence) -> list[tuple[str, float]]:
         found.append(("the batch size", x.shape[0]))
     if e.is_loss:
         found += [("the number of classes", x.shape[1]), ("the number of scores", x.size)] if x.ndim > 1 else []
-    elif y.ndim == 4:
+    elif y.ndim == 4 and x.ndim == 4:
         found += [
             ("the number of channels", x.shape[1]), ("the number of output channels", y.shape[1]),
-            ("height · width", x.shape[-1] * x.shape[-2] if x.ndim == 4 else 1),
+            ("height · width", x.shape[2] * x.shape[3]),
             ("height · width of the output", y.shape[2] * y.shape[3]),
             ("batch size · height · width", y.shape[0] * y.shape[2] * y.shape[3]),
-            ("batch size · height · width", x.size // x.shape[1]),
+            ("batch size · height · width", x.shape[0] * x.shape[2] * x.shape[3]),
         ]  # fmt: skip
     elif y.ndim >= 2:
         found += [("the number of inputs", x.size // max(1, x.shape[0])), ("the number of outputs", y.size // max(1, y.shape[0]))]
@@ -86,25 +85,25 @@ def sizes(e: Evidence) -> list[tuple[str, float]]:
         found.append((f"1 − {name}", 1 - value))
     found += [(f"{name} − 1", value - 1) for name, value in found if value > 2 and value == int(value)]
     found += [(f"({name[:-4]}) / ({name})", (value + 1) / value) for name, value in found if name.endswith(" − 1")]
-    whole = [(str(k), k) for k in (2, 3, 4)]
-    return whole + [(name, max(value, 1 / value)) for name, value in found if value > 0]
+    return [(name, max(value, 1 / value)) for name, value in found if value > 0]
 
 
 def options(e: Evidence) -> dict[str, float]:
-    """The numbers among the other arguments, also those inside dictionaries."""
+    """The finite numbers among the other arguments, also those inside dictionaries."""
     found: dict[str, float] = {}
     for name, value in e.others.items():
         inside = value.items() if isinstance(value, dict) else [(name, value)]
         for key, item in inside:
-            if isinstance(item, (int, float, np.number)) and not isinstance(item, bool) and key != "seed":
+            if isinstance(item, (int, float, np.number)) and not isinstance(item, bool) and np.isfinite(item):
                 found[str(key)] = float(item)
     return found
 
 
-def _names(e: Evidence, size: float) -> list[str]:
+def names_of(e: Evidence, size: float) -> str:
+    """What a factor of `size`, or its inverse, may stand for: " (the batch size)", or nothing."""
     size = max(size, 1 / size)
-    names = [name for name, value in sizes(e) if value > 1 and abs(value - size) <= 1e-5 * size]
-    return [name for name in dict.fromkeys(names) if not name.isdigit()] or list(dict.fromkeys(names))
+    named = dict.fromkeys(name for name, value in sizes(e) if value > 1 and abs(value - size) <= 1e-5 * size)
+    return f" ({' or '.join(list(named)[:2])})" if named else ""
 
 
 def power_of_itself(e: Evidence) -> Iterator[Cause]:

@@ -18,7 +18,7 @@ def affine(e: Evidence) -> Iterator[Formula]:
         return
     if y.ndim == 2:
         for name, other in e.tensors.items():
-            if name == e.name or len(other) == 0:
+            if name == e.name or other.size == 0 or other.ndim == 0:
                 continue
             if t.ndim >= 2 and len(t) == len(y) and other.ndim == 2:
                 names = {"x": t.reshape(len(t), -1), "w": other}

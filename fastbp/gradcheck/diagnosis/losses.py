@@ -34,9 +34,9 @@ SQUARES = ("result = 2 * (x - y)", "result = x - y")
 
 def losses(e: Evidence) -> Iterator[Formula]:
     """The usual losses of scores and labels; the numbers say which, and whether summed or averaged."""
-    if not e.is_loss:
-        return
     x = e.tensor
+    if not e.is_loss or x.ndim == 0:
+        return
     for labels in (value for value in e.others.values() if isinstance(value, np.ndarray)):
         if labels.size == x.size:
             y = labels.reshape(x.shape).astype(np.float64)

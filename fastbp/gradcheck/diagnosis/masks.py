@@ -94,8 +94,8 @@ def wrong_derivative(e: Evidence) -> Iterator[Cause]:
 def _scale(e: Evidence, mask: np.ndarray, scale: float) -> Iterator[Cause]:
     masked = e.douts * mask
     named = [name for name, value in options(e).items() if abs(value * scale - 1) < 1e-6]
-    named += [f"1 − {name}" for name, value in options(e).items() if abs((1 - value) * scale - 1) < 1e-6]
-    factor = f"1/({named[0]}) = {number(scale)}" if named else number(scale)
+    named += [f"(1 − {name})" for name, value in options(e).items() if abs((1 - value) * scale - 1) < 1e-6]
+    factor = f"1/{named[0]} = {number(scale)}" if named else number(scale)
     if e.explains(masked):
         yield Cause(
             "scale-missing",

@@ -11,7 +11,7 @@ from itertools import combinations, product
 import numpy as np
 
 from .evidence import Cause, Evidence, number
-from .general import sizes
+from .general import names_of
 from .layers import Norm, normalised
 
 TERMS = ("direct", "mean", "variance")
@@ -84,8 +84,7 @@ def _weighted(e: Evidence, weights: np.ndarray, wrong: list[int]) -> Iterator[Ca
             )
         else:
             size = abs(weight)
-            named = [name for name, v in sizes(e) if v > 1 and abs(v - max(size, 1 / size)) < 1e-5 * v and not name.isdigit()]
-            called = f" ({' or '.join(dict.fromkeys(named))})" if named else ""
+            called = names_of(e, size)
             much = f"{number(size)} times too large" if size > 1 else f"{number(1 / size)} times too small"
             yield Cause(
                 f"{term}-term-factor",
