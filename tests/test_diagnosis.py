@@ -562,7 +562,7 @@ def test_a_set_of_elements_without_a_name():
     assert describe(np.zeros((2, 2), bool)) == "" and describe(np.ones((2, 2), bool)) == ""
 
 
-def test_slips_are_all_different_and_none_is_the_formula():
+def test_a_slip_is_never_the_formula():
     found = slips("mask = x > 0\nresult = -dout * mask / N", ("x", "dout"))
     lines = [(slip.kind, slip.line) for slip in found]
     for slip in (
@@ -576,7 +576,7 @@ def test_slips_are_all_different_and_none_is_the_formula():
         ("operator", "(-dout + mask) / N"),
     ):
         assert slip in lines
-    assert all(slip.line != slip.was for slip in found) and len({(slip.was, slip.line) for slip in found}) == len(found)
+    assert all(slip.line != slip.was for slip in found)
 
 
 @pytest.mark.parametrize(

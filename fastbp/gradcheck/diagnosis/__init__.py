@@ -14,6 +14,8 @@ formulas        layers and losses given by a short formula, one slip away from i
 partial         what is wrong is not known, but where; not finite
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from . import cotangents, formulas, general, masks, norm, partial, pool_slips, shapes, window_slips
@@ -60,19 +62,23 @@ NOTHING: tuple[Rule, ...] = (shapes.empty, general.zero)
 def diagnose(evidence: Evidence) -> list[Cause]:
     """The causes that explain a wrong gradient, best first, each name once; [] if none does, or if it is right."""
     with np.errstate(all="ignore"):
-        if evidence.same_shape and evidence.corrects(evidence.given):
+        if evidence.is_right:
             return []
         if found := _first(NOTHING, evidence):
             return found
-        causes: dict[str, Cause] = {}
-        for rule in RULES:
-            for cause in rule(evidence):
-                causes.setdefault(cause.name, cause)
-        return list(causes.values()) or _first(OTHERWISE, evidence)
+        return _once(cause for rule in RULES for cause in rule(evidence)) or _first(OTHERWISE, evidence)
 
 
 def _first(rules: tuple[Rule, ...], evidence: Evidence) -> list[Cause]:
-    return next((causes for rule in rules if (causes := list(rule(evidence)))), [])
+    return next((causes for rule in rules if (causes := _once(rule(evidence)))), [])
+
+
+def _once(causes: Iterable[Cause]) -> list[Cause]:
+    """Each name with the first of its messages."""
+    named: dict[str, Cause] = {}
+    for cause in causes:
+        named.setdefault(cause.name, cause)
+    return list(named.values())
 
 
 __all__ = ["Cause", "Evidence", "diagnose"]

@@ -66,6 +66,13 @@ class Evidence:
         return self.given.shape == self.right.shape
 
     @property
+    def is_right(self) -> bool:
+        """Is there nothing to explain, as far as measured?"""
+        if not self.same_shape or not self.measured.any():
+            return False
+        return bool(np.all(close(self.given, self.right, self.allowed[self.name])[self.measured]))
+
+    @property
     def is_loss(self) -> bool:
         return np.size(self.output) == 1 and len(self.douts) == 1
 

@@ -5,8 +5,6 @@ from types import CodeType
 
 import numpy as np
 
-from .slips import right
-
 Names = dict[str, object]
 
 
@@ -19,7 +17,7 @@ class Formula:
 
     def value(self, douts: np.ndarray, code: CodeType | None = None) -> np.ndarray | None:
         """(K, …) with another formula's code, or its own; None where it cannot be computed."""
-        values, code = [], code or right(self.source)
+        values, code = [], code or compile(self.source, "<formula>", "exec")
         for dout in douts:
             scope = {**self.names, "dout": dout}
             try:
