@@ -605,6 +605,17 @@ def test_gradients_of_any_kind_and_shape_are_read(given):
             assert cause.message and cause.hint
 
 
+@pytest.mark.parametrize("value", [np.nan, 1e300])
+@pytest.mark.parametrize(("layer", "name"), EVERY_TENSOR)
+def test_extreme_numbers_are_read(layer, name, value):
+    evidence = LAYERS[layer].evidence(name, lambda dout, *cache: {})
+    full, partly = np.full(evidence.right.shape, value), evidence.right.copy()
+    partly[..., 0] = value
+    for given in (full, partly):
+        causes = diagnose(replace(evidence, gradients={**evidence.gradients, name: given}))
+        assert np.isfinite(value) or causes, "not finite, and nothing is said"
+
+
 def test_the_names_of_tensors_and_options_do_not_matter():
     layer = LAYERS["conv"]
     evidence = layer.evidence("x", lambda dout, padded, w, s, pad: conv_dx(dout, padded, w[:, :, ::-1, ::-1], s, pad))

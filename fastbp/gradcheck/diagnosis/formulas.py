@@ -98,6 +98,8 @@ def _cause(slip: Slip) -> Cause:
     if slip.kind == "comparison":
         return Cause("wrong-comparison", message, "compare > >= < <= == with the forward pass")
     if slip.kind == "axis":
+        if "_other" in slip.line:
+            message = f"the gradient is what `{slip.was}` gives with a {slip.piece} over the wrong axis"
         return Cause("wrong-axis", message, "sum over the axes along which the same number was used, usually the batch's")
     if slip.kind == "transpose":
         return Cause("wrong-product", message, "write the shapes next to the factors: the inner axis must be the one summed over")

@@ -181,7 +181,8 @@ def normalisation(e: Evidence) -> Iterator[Formula]:
     else:
         axes = tuple(a for a in range(x.ndim) if norm.gamma.ndim == 0 or norm.gamma.shape[a] == 1)
         del names["N"]
-        names |= {**sums(axes), "xmu": x - norm.mu, "xstd": x / norm.std, "no_eps": (x - norm.mu) / np.sqrt(norm.var)}
-        names["over_var"] = (x - norm.mu) / (norm.var + norm.eps)
+        xmu = x - norm.mu
+        names |= {**sums(axes), "xmu": xmu, "x_over_std": x / norm.std, "xmu_over_var": xmu / (norm.var + norm.eps)}
+        names["xhat_without_eps"] = xmu / np.sqrt(norm.var)
         yield Formula("result = sum(dout * xhat)", names)
         yield Formula("result = sum(dout)", names)

@@ -60,9 +60,9 @@ def _classes(e: Evidence, labels: np.ndarray) -> Iterator[Formula]:
         "min": lambda z: np.min(z, axis=1, keepdims=True),
         "x": x,
         "onehot": onehot,
-        "column": np.broadcast_to(np.any(onehot, axis=0), x.shape).astype(np.float64),
-        "before": np.roll(onehot, -1, axis=1),
-        "after": np.roll(onehot, 1, axis=1),
+        "ones_in_columns_y": np.broadcast_to(np.any(onehot, axis=0), x.shape).astype(np.float64),
+        "onehot_of_y_minus_1": np.roll(onehot, -1, axis=1),
+        "onehot_of_y_plus_1": np.roll(onehot, 1, axis=1),
     }
     yield from (formula for source in SOFTMAX for formula in _summed_or_mean(source, names, x))
     names |= {"maximum": np.maximum, "correct": (x * onehot).sum(axis=1, keepdims=True)}

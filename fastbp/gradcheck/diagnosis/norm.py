@@ -39,13 +39,15 @@ def norm_terms(e: Evidence) -> Iterator[Cause]:
     right = terms(e, norm)
     if not e.corrects(sum(right)):
         return
+    if e.is_right or not np.all(np.isfinite(e.given)):
+        return
     columns = np.stack([term[e.measured] for term in right], axis=1)
     if np.linalg.matrix_rank(columns) == 3:
         weights = np.linalg.lstsq(columns, e.given[e.measured], rcond=None)[0]
         wrong = [i for i in range(3) if abs(weights[i] - 1) > 1e-5]
         weights[np.abs(weights) < 1e-7] = 0
         # all three at once are no explanation, unless by one factor, which another rule names
-        if len(wrong) < 3 and e.explains(sum(w * term for w, term in zip(weights, right, strict=True))):
+        if 0 < len(wrong) < 3 and e.explains(sum(w * term for w, term in zip(weights, right, strict=True))):
             yield from _weighted(e, weights, wrong)
             return
     for found in (
