@@ -1,0 +1,241 @@
+"""Convolution and pooling gone wrong: one of the two arrays, where the windows lie, or how they are put together."""
+
+from collections.abc import Iterator
+from itertools import combinations, permutations, product
+
+import numpy as np
+
+from .evidence import Cause, Evidence
+from .pool_slips import pool_masks, pool_positions
+from .windows import Windows, WindowSlip, convolution, crop, scatter, windows, wrong_places
+
+
+def window_slips(e: Evidence) -> Iterator[Cause]:
+    """The first of the slips below that gives what backward gave."""
+    for w in windows(e):
+        with np.errstate(all="ignore"):
+            for family in (
+                _operators,
+                _kernel,
+                pool_masks,
+                _overwritten,
+                _filter_loops,
+                _crops,
+                _places,
+                _options,
+                pool_positions,
+                _arrangements,
+            ):
+                for name, message, hint, candidate in family(e, w):
+                    if candidate is None:
+                        continue
+                    if e.explains(candidate) or (not e.same_shape and e.explains_in_shape(candidate)):
+                        yield Cause(name, message, hint)
+                        return
+
+
+def _operators(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
+    dout, other, called = e.douts, w.other, w.called
+    ones, one = np.ones_like(other), np.ones_like(dout)
+    alone = w.value(dout, ones)
+    without = w.value(one, other)
+    if w.kind != "pool":
+        yield (
+            "factor-missing",
+            f"the gradient does not contain {called}: only dout is added up",
+            f"multiply dout by {called}",
+            alone,
+        )
+    yield "not-times-dout", f"the gradient does not depend on dout: only {called} is added up", "multiply by dout", without
+    for signs, text in (((1, 1), f"dout + {called}"), ((1, -1), f"dout − {called}"), ((-1, 1), f"{called} − dout")):
+        yield (
+            "dout-added",
+            f"the gradient adds up {text} instead of dout · {called}",
+            "the chain rule multiplies",
+            signs[0] * alone + signs[1] * without,
+        )
+    yield (
+        "divided",
+        f"the gradient adds up dout / {called} instead of dout · {called}",
+        "the chain rule multiplies",
+        w.value(dout, 1 / other),
+    )
+    yield (
+        "divided",
+        f"the gradient adds up {called} / dout instead of dout · {called}",
+        "the chain rule multiplies",
+        w.value(1 / dout, other),
+    )
+    yield "dout-twice", "the gradient is multiplied by dout twice", "dout is a factor once", w.value(dout**2, other)
+    yield "wrong-operand", f"{called} is used twice", f"{called} is a factor once", w.value(dout, other**2)
+    y = np.broadcast_to(e.output, dout.shape)
+    yield "wrong-operand", "the output stands where dout belongs", "the chain rule multiplies by dout", w.value(y, other)
+
+
+def _kernel(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
+    if w.kind == "pool":
+        return
+    for axes, which in (((2, 3), "rows and columns"), ((2,), "rows"), ((3,), "columns")):
+        hint = (
+            "dx is the full correlation of dout with the filters turned by 180°; written as a loop over windows nothing is turned"
+        )
+        if w.kind == "input":
+            yield "kernel-flipped", f"the filters are turned round ({which})", hint, w.value(e.douts, np.flip(w.other, axes))
+        else:
+            yield (
+                "kernel-flipped",
+                f"the gradient is turned round ({which})",
+                "dw is the plain correlation of x with dout",
+                np.flip(w.value(e.douts, w.other), [a + 1 for a in axes]),
+            )
+            flipped = np.flip(w.other, axes)
+            yield (
+                "kernel-flipped",
+                f"the image is turned round ({which})",
+                "dw is the plain correlation of x with dout",
+                w.value(e.douts, flipped),
+            )
+        turned = np.flip(e.douts, [a + 1 for a in axes])
+        yield "dout-flipped", f"dout is turned round ({which})", "dout stays as it is", w.value(turned, w.other)
+
+
+def _overwritten(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
+    """= in place of +=: what is written last stays."""
+    if w.kind == "filters":
+        return
+    message, hint = "where windows overlap the gradient is overwritten, not added up", "use += where windows overlap"
+    dout, OH, OW = e.douts, *e.output.shape[2:]
+    (HH, WW), s = w.kernel, w.stride
+    rows, columns = np.arange(OH) * s, np.arange(OW) * s
+    for last_row, last_column in ((max, max), (min, min)):
+        # the window whose contribution stays at each row and column of the padded image
+        owner_row = [last_row((i for i in range(OH) if rows[i] <= h < rows[i] + HH), default=-1) for h in range(w.padded[2])]
+        owner_column = [
+            last_column((j for j in range(OW) if columns[j] <= v < columns[j] + WW), default=-1) for v in range(w.padded[3])
+        ]
+        for filters in (dout, _only(dout, {2: -1}), _only(dout, {2: 0})) if w.kind == "input" else (dout,):
+            total = _owned(e, w, filters, w.other, owner_row, owner_column)
+            yield "overwritten", message, hint, total
+
+
+def _owned(e: Evidence, w: Windows, dout, other, owner_row, owner_column) -> np.ndarray:
+    """The gradient with the contribution of one window only at each place."""
+    if w.kind == "input":
+        parts = np.einsum("knfij,fcpq->kncijpq", dout, other)
+    else:
+        parts = dout[..., None, None] * other
+    total = np.zeros((len(dout), *w.padded))
+    for h, i in enumerate(owner_row):
+        for v, j in enumerate(owner_column):
+            if i >= 0 and j >= 0:
+                total[..., h, v] = parts[:, :, :, i, j, h - i * w.stride, v - j * w.stride]
+    return crop(total, w.pad)
+
+
+def _only(dout: np.ndarray, keep: dict[int, int]) -> np.ndarray:
+    """dout with zeros except at one index along each of the given axes."""
+    kept = np.zeros_like(dout)
+    chosen = tuple(slice(keep[axis], keep[axis] + 1 or None) if axis in keep else slice(None) for axis in range(dout.ndim))
+    kept[chosen] = dout[chosen]
+    return kept
+
+
+def _filter_loops(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
+    """A loop over the filters' own rows, columns or channels leaves some out."""
+    if w.kind != "input":
+        return
+    for axis, name in ((2, "row"), (3, "column"), (1, "channel")):
+        for index, which in ((0, "first"), (-1, "last")):
+            kept = w.other.copy()
+            kept[(slice(None),) * axis + (index,)] = 0
+            hint = "look at the range of each loop: range(n) runs from 0 to n − 1"
+            yield "loop-range", f"the {which} {name} of the filters is left out", hint, w.value(e.douts, kept)
+
+
+def _places(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
+    """The windows start at the wrong places: rows, columns or both."""
+    s = w.stride
+    hint = f"window i starts at i · stride in the padded image; here the stride is {s}"
+    for text, place in wrong_places(s):
+        for axes, which in (((place, place), "row and column"), ((place, None), "row"), ((None, place), "column")):
+            name = "stride-ignored" if text == "i" else "wrong-window"
+            yield name, f"window i starts at {which} {text}, not at i · stride", hint, w.value(e.douts, w.other, *axes)
+    exchanged = w.value(e.douts.swapaxes(3, 4), w.other) if e.douts.shape[3] == e.douts.shape[4] else None
+    yield "axes-swapped", "rows and columns of the windows are exchanged", hint, exchanged
+
+
+def _options(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
+    """A convolution with another stride or padding."""
+    if w.kind == "pool":
+        return
+    found = [name for name, t in e.tensors.items() if t.ndim == 4]
+    x_name, w_name = (e.name, w.called) if w.kind == "input" else (w.called, e.name)
+    if len(found) != 2:
+        return
+    for stride, pad in ((w.pad, w.stride), (w.stride, 0), (w.stride, w.pad + 1), (w.stride, w.pad - 1), (1, w.pad), (1, 0)):
+        if stride < 1 or pad < 0 or (stride, pad) == (w.stride, w.pad):
+            continue
+        other = convolution(x_name, e.tensors[x_name], w_name, e.tensors[w_name], w.kind, stride, pad)
+        message = f"the gradient is that of stride {stride} and padding {pad}, the output has {w.stride} and {w.pad}"
+        yield "wrong-padding", message, "stride and padding have to be those of the forward pass", other.value(e.douts, other.other)
+
+
+def _crops(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
+    """The padding cut off at the wrong place, or not at all."""
+    if w.kind == "filters" or w.pad == 0:
+        return
+    name, hint = "padding-crop", f"the padding is {w.pad}: dx = dx_padded[:, :, pad:-pad, pad:-pad]"
+    if w.kind == "input":
+        parts = np.einsum("knfij,fcpq->kncijpq", e.douts, w.other)
+    else:
+        parts = e.douts[..., None, None] * w.other
+    full = scatter(w.padded, parts, (lambda i: i * w.stride,) * 2, w.kernel)
+    H, W = e.tensor.shape[2:]
+    yield "padding-not-cropped", "the padding is not cut off", hint, full
+    for top, left in product(range(2 * w.pad + 1), repeat=2):
+        if (top, left) != (w.pad, w.pad):
+            message = f"the padding is cut off at the wrong place: {top} rows above and {left} columns at the left"
+            yield name, message, hint, full[..., top : top + H, left : left + W]
+    for one, two in combinations(range(4), 2):
+        cut = full[(slice(None), *(slice(w.pad, -w.pad) if axis in (one, two) else slice(None) for axis in range(4)))]
+        yield "padding-crop", f"the padding is cut off axes {one} and {two}, it lies at axes 2 and 3", hint, cut
+    yield (
+        "padding-crop",
+        "height and width are exchanged where the padding is cut off",
+        hint,
+        full[..., w.pad : w.pad + W, w.pad : w.pad + H],
+    )
+    for (top, bottom), (left, right) in product(product(range(2 * w.pad + 1), repeat=2), repeat=2):
+        message = f"cut off are {top} and {bottom} rows, {left} and {right} columns of padding"
+        yield name, message, hint, full[..., top : full.shape[-2] - bottom, left : full.shape[-1] - right]
+
+
+def _arrangements(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
+    """One of the two arrays with its axes exchanged, or with its filters, channels, rows or columns in another order."""
+    hint = "see which index is which: samples, filters or channels, rows, columns"
+    for which, array, first in (("dout", e.douts, 1), (w.called, w.other, 0)):
+        axes = range(first, array.ndim)
+        for order in permutations(axes):
+            if list(order) == list(axes):
+                continue
+            turned = array.transpose(*range(first), *order)
+            for rearranged in ([turned] if turned.shape == array.shape else []) + [turned.reshape(array.shape)]:
+                value = w.value(rearranged, w.other) if which == "dout" else w.value(e.douts, rearranged)
+                yield "axes-swapped", f"the axes of {which} are in the wrong order", hint, value
+        for flipped in (axes_ for count in (2, 3) for axes_ in combinations(axes, count)):
+            turned = np.flip(array, flipped)
+            value = w.value(turned, w.other) if which == "dout" else w.value(e.douts, turned)
+            yield "reversed", f"{which} is in reverse order along the axes {tuple(a - first for a in flipped)}", hint, value
+        for axis in axes:
+            for rearranged in (np.roll(array, 1, axis), np.roll(array, -1, axis), np.flip(array, axis)):
+                value = w.value(rearranged, w.other) if which == "dout" else w.value(e.douts, rearranged)
+                yield "exchanged", f"the indices along axis {axis - first} of {which} are in the wrong order", hint, value
+            for index in (0, -1):
+                same = np.repeat(np.take(array, [index], axis), array.shape[axis], axis)
+                value = w.value(same, w.other) if which == "dout" else w.value(e.douts, same)
+                yield (
+                    "index-fixed",
+                    f"along axis {axis - first} of {which} the {'first' if index == 0 else 'last'} is used for all",
+                    hint,
+                    value,
+                )
