@@ -145,9 +145,9 @@ class Measure:
             found = slopes(move, self.centre, self.noise, self.douts, h)
             if found is None:
                 continue
-            if best is not None and not (found.value.any() or found.kink.any()):
-                if best.value.any() and (best.error <= 0.01 * np.abs(best.value)).all():
-                    break  # no output moves any more: the function rounds more coarsely than float64
+            still = not (found.value.any() or found.kink.any())
+            if still and best is not None and best.value.any() and (best.error <= 0.01 * np.abs(best.value)).all():
+                break  # no output moves any more: the function rounds more coarsely than float64
             best = found if best is None else _better(best, found)
             if (best.error <= self.tolerance * np.abs(best.value)).all() or (found.noise >= 0.5 * found.error).all():
                 break
