@@ -443,6 +443,14 @@ def test_what_is_printed_is_kept_up_to_the_limit(folder):
     assert len(sandbox.printed) == 1000
 
 
+def test_a_flood_is_charged_to_the_call_that_made_it(folder):
+    with Sandbox(folder, Limits(output_bytes=100_000), main="main work.py") as sandbox:
+        for _ in range(3):
+            with pytest.raises(SubmissionError, match="output: say printed more than 100000 bytes"):
+                sandbox.call("say", "x" * 60_000)
+            assert sandbox.call("twice", 1) == 2
+
+
 def test_a_restart_ends_the_handles(folder):
     with Sandbox(folder, main="main work.py") as sandbox:
         _, cache = sandbox.call("affine_forward", np.ones((1, 2)), np.ones((2, 1)), keep=(1,))

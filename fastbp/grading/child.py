@@ -93,7 +93,6 @@ class Runner:
         answers = {"start": self.start, "import": self.read_submission, "call": self.call}
         while True:
             number, body = self.receive()
-            self.guard.off = True
             try:
                 reader = self.wire.Reader(body, self.handle)
                 kind = reader.read()
@@ -105,8 +104,6 @@ class Runner:
             except BaseException as error:  # an object of the submission's, or its signal handler, got in between
                 answer = self.failure(number, "value", f"{type(error).__name__}: {self.text(error)}")
             self.send(answer)
-            if self.module is not None and self.threads() > self.base_threads:
-                self.exit(0)  # a thread of this call's must not run into the next: the parent starts another child
 
     def receive(self) -> tuple[int, memoryview]:
         """The next message's number and body. The parent sends one and waits, so that what there is to read belongs to it."""
@@ -141,7 +138,9 @@ class Runner:
         return writer.message(number)
 
     def failure(self, number: int, kind: str, message: str) -> bytes:
-        return self.answer(number, False, kind, message[:MESSAGE])
+        """False; or None where a thread still runs, which must not reach into the next call: the parent ends this child."""
+        unfit = self.module is not None and self.threads() > self.base_threads
+        return self.answer(number, None if unfit else False, kind, message[:MESSAGE])
 
     def handle(self, number: int):
         return self.kept[number]
@@ -156,7 +155,6 @@ class Runner:
         spec = importlib.util.spec_from_file_location(name if name.isidentifier() else "submission", self.folder + self.main)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
-        self.guard.off = False
         try:
             spec.loader.exec_module(module)
         except MemoryError:
@@ -165,8 +163,6 @@ class Runner:
             return self.failure(number, "exited", f"ended the process (SystemExit: {self.text(end)}) while it was imported")
         except BaseException as error:
             return self.failure(number, "import", self.describe(error))
-        finally:
-            self.guard.off = True
         self.module = module
         gc.freeze()  # what is there now stays: no collection need look at it
         self.base_threads = self.threads()
@@ -194,8 +190,7 @@ class Runner:
         for put_back, state in self.seeds:
             put_back(state)
         profiler = self.profiler(builtins=False)
-        profiler.enable()
-        self.guard.off = False
+        self.profile(profiler.enable)
         try:
             result = function(*arguments)
         except MemoryError:
@@ -205,8 +200,7 @@ class Runner:
         except BaseException as error:
             return self.failure(number, "raised", self.describe(error))
         finally:
-            self.guard.off = True
-            profiler.disable()
+            self.profile(profiler.disable)
         if self.threads() > self.base_threads and self.threads_stay():
             return self.failure(number, "timeout", f"{name} returned, but a thread that it started still runs")
 
@@ -242,6 +236,12 @@ class Runner:
         wide = self.empty((*array.shape, 2), array.dtype)[..., 0]
         wide[...] = array
         return wide
+
+    def profile(self, switch) -> None:
+        """Profiling is what the audit hook refuses to the submission."""
+        self.guard.off = True
+        switch()
+        self.guard.off = False
 
     def threads_stay(self) -> bool:
         for _ in range(20):

@@ -341,7 +341,7 @@ def watch(readable: list[str], writable: str, hidden: str, package: str) -> "Wat
 
 
 class Watch:
-    """The switch of the audit hook: off while the runner itself works."""
+    """The switch of the audit hook: off while the runner does what it refuses."""
 
     __slots__ = ("off",)
 

@@ -239,6 +239,8 @@ class Sandbox:
             self.close()
             raise
         if well is not True:
+            if well is None:
+                self.close()  # a thread of the submission still runs there
             kind, text = values
             raise SubmissionError(kind, text[:MESSAGE])
         return values
@@ -434,16 +436,18 @@ class _Child:
 
     def _drain(self, what: str) -> None:
         """Take what was printed: the first part is kept, and too much in one call is an error."""
-        try:
-            part = os.read(self._output, 1 << 16)
-        except BlockingIOError:
-            return
-        if not part:
-            self._poll.unregister(self._output)  # the submission closed it
-        self._kept += part[: max(0, self.limits.output_bytes - len(self._kept))]
-        self._printed_now += len(part)
-        if self._printed_now > self.limits.output_bytes:
-            raise SubmissionError("output", f"{what} printed more than {self.limits.output_bytes} bytes")
+        while True:
+            try:
+                part = os.read(self._output, 1 << 16)
+            except BlockingIOError:
+                return
+            if not part:
+                self._poll.unregister(self._output)  # the submission closed it
+                return
+            self._kept += part[: max(0, self.limits.output_bytes - len(self._kept))]
+            self._printed_now += len(part)
+            if self._printed_now > self.limits.output_bytes:
+                raise SubmissionError("output", f"{what} printed more than {self.limits.output_bytes} bytes")
 
     def _look(self, what: str) -> None:
         """Has the folder grown past the limit? Looked at now and then: the system limits single files only."""
@@ -477,7 +481,7 @@ class _Child:
             status = self._process.wait(0.5)
         except subprocess.TimeoutExpired:
             status = PIPE_BROKEN
-        with contextlib.suppress(SubmissionError):
+        with contextlib.suppress(SubmissionError, KeyError):  # KeyError: the submission closed that one too
             self._drain(what)
         if status == PIPE_BROKEN:
             return SubmissionError("protocol", f"{what} closed the pipe to the grader")
