@@ -2,10 +2,10 @@
 
     python bench/gradcheck_soundness.py [--cases 100000] [--jobs 2] [--seed 0] [--output soundness.json]
 
-Layers in training and evaluation, losses, and the function pairs of tests/twins take turns. Inputs are drawn to be awkward:
-axes of length 0 and 1, scales of 1e-3 to 1e3, zeros, ties, values on kinks and at 1e-2 to 1e-12 beside them, constant columns.
-Every gradient is right, so every mismatch is a false alarm: it is printed with the options that reproduce it, and the
-exit status is 1.
+Layers and a network in training and evaluation, losses, and the function pairs of tests/twins take turns. Inputs are drawn to be
+awkward: axes of length 0 and 1, scales of 1e-3 to 1e3, zeros, ties, values on kinks and at 1e-2 to 1e-12 beside them, columns
+that are constant or nearly so. Every gradient is right, so every mismatch is a false alarm: it is printed with the options that
+reproduce it, and the exit status is 1.
 
 How to read it. `elements` is how many were compared; `kink` of them lie on a kink, where the one-sided slopes differ; `noise`
 of them are too small to tell from rounding.
@@ -31,7 +31,7 @@ SHOWN = 20  # failures that are printed in full
 
 
 def case_of(seed: int, index: int) -> tuple[str, Case]:
-    """The case of this number: subjects take turns, every second round is wild but for a few."""
+    """The case of this number: subjects take turns, four cases in five are wild."""
     name = list(SUBJECTS)[index % len(SUBJECTS)]
     rng = np.random.default_rng([seed, index])
     return name, SUBJECTS[name].draw(Draw(rng, wild=rng.random() < 0.8))
