@@ -1,4 +1,4 @@
-"""The command `fastbp`: train, predict, check and summary. It parses, calls the library, and prints."""
+"""The command `fastbp`: train, predict, check, summary and grade. It parses, calls the library, and prints."""
 
 import argparse
 import contextlib
@@ -80,7 +80,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="fastbp", description="Train, use and gradient-check small networks.")
+    parser = Parser(prog="fastbp", description="Train, use and gradient-check small networks; grade hand-written layers.")
     parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
 
@@ -117,6 +117,19 @@ def _parser() -> Parser:
     summary.add_argument("--plan", action="store_true", help="show how each layer is computed, and which are computed together")
     summary.add_argument("network", nargs="?", type=Path, help="a trained network.npz instead of a new --model")
     summary.set_defaults(run=_summary)
+
+    grade = commands.add_parser("grade", help="grade submissions of hand-written layers by finite differences")
+    grade.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION",
+                       help="a Python file, or a folder: of each file and folder in it is a submission")  # fmt: skip
+    grade.add_argument("--one", action="store_true", help="a folder given is itself one submission, of several files")
+    grade.add_argument("--assignment", required=True, metavar="NAME_OR_FILE", help="eecs598-hw1, cs231n-a2, or your own file")
+    grade.add_argument("--seed", type=_whole(0), default=0, help="of the drawn inputs (default: 0)")
+    grade.add_argument("--jobs", type=_whole(1), metavar="N", help="submissions graded at once (default: one a core)")
+    grade.add_argument("--timeout", type=_positive, metavar="S", help="seconds for each call (default: the assignment's)")
+    grade.add_argument("--format", choices=("text", "json", "gradescope", "html"), default="text", help="default: text")
+    grade.add_argument("--output", type=Path, metavar="PATH",
+                       help="file for json and gradescope; folder for html, and for the text of several submissions")  # fmt: skip
+    grade.set_defaults(run=_grade)
     return parser
 
 
@@ -357,3 +370,51 @@ def _summary(options) -> int:
             raise Failure(f"{options.network} was not written by fastbp train: it does not say what shape its input has")
     print(network.plan(tuple(shape)) if options.plan else network.summary(tuple(shape)))
     return 0
+
+
+# -- grade ---------------------------------------------------------------------------------------------------------------
+
+
+def _grade(options) -> int:
+    from .grading import AssignmentError, find_submissions, grade_all, load_assignment
+    from .grading.batch import Job
+    from .grading.reports import Report
+    from .grading.results import gradescope
+
+    try:
+        assignment = load_assignment(options.assignment)
+        found = find_submissions(options.submissions, options.one)
+        if options.format == "gradescope" and len(found) > 1:
+            raise ValueError(f"--format gradescope is for one submission, got {len(found)} (a folder as one: --one)")
+        report = Report(options.format, options.output, assignment.name, list(found))
+    except (AssignmentError, FileNotFoundError, FileExistsError, ValueError) as error:
+        raise Failure(str(error), 2) from None
+    with _progress(len(found)) as bar:
+
+        def done(result) -> None:
+            report.add(result)
+            bar.set_postfix_str(f"{result.submission} {result.points:g}", refresh=False)
+            bar.update()
+
+        try:
+            if options.format == "gradescope":  # its file is rewritten after every item
+                ((name, path),) = found.items()
+                done(Job(name, path, options.assignment, options.seed, options.timeout, options.output, gradescope)())
+            else:
+                grade_all(
+                    options.submissions, options.assignment, seed=options.seed, jobs=options.jobs, seconds=options.timeout,
+                    folder=report.folder, one=options.one, done=done,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            kept = f"; what is graded is in {report.place}" if report.place is not None else ""
+            raise Failure(f"interrupted after {len(report.results)} of {len(found)} submissions{kept}", 130) from None
+    print(report.finish())
+    return 1 if any(result.error.startswith("the grader failed") for result in report.results.values()) else 0
+
+
+def _progress(total: int):
+    """A bar where somebody watches several submissions being graded."""
+    from tqdm import tqdm
+
+    watched = total > 1 and sys.stderr is not None and sys.stderr.isatty()
+    return tqdm(total=total, unit="submission", dynamic_ncols=True, leave=False, disable=None if watched else True)

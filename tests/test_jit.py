@@ -206,7 +206,7 @@ FLOORS = [
     {"layers", "losses", "optimizers", "initializers", "threads"},
     {"plan", "network"},
     {"gradcheck", "callbacks", "schedules", "progress", "training", "datasets", "models"},
-    {"plotting"},
+    {"plotting", "testing", "grading"},
     {"cli"},
 ]
 

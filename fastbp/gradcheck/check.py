@@ -1,47 +1,64 @@
-"""Central differences against a backward pass, element by element."""
+"""A gradient against finite differences, element by element."""
 
-import copy
-from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from ..layers.base import Layer
 from ..losses import Loss
-from ..network import Sequential
-from .report import GradientReport, TensorCheck
+from .diagnosis import Evidence, diagnose
+from .measure import DIRECTIONS, Measure
+from .numeric import away_from_zero
+from .problems import Problem, problem_of
+from .properties import check_backward, check_forward, check_kinds, copied
+from .report import KINK, GradientReport, TensorCheck
 
-STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
-# -- relative to max(1, |element|). The largest has the least rounding error; a smaller one is tried where it disagrees,
-#    since curvature (error ~ step²) and a kink within the step's reach fade with it. A wrong gradient disagrees at all.
-ROUNDING = 64 * np.finfo(np.float64).eps
-# -- allowed for each output that moved, and for one more, relative to its size: functions round in more than their last step
+COTANGENTS = 3
+SHARE, LEAST = 512, 16  # mode="sampled": elements shared among the tensors by size, and each tensor's least
+EXPLAINED = 4096  # elements of a gradient of the wrong shape whose right values are measured for the diagnosis
 
 
 def check_gradients(
     thing,
-    *inputs: np.ndarray,
+    *inputs,
     loss: Loss | None = None,
     training: bool = True,
+    mode: str = "full",
     samples: int | None = None,
     tolerance: float = 1e-6,
     seed: int = 0,
+    smallest: bool = True,
 ) -> GradientReport:
-    """Compare every gradient that `thing` computes with central differences in float64.
+    """Compare every gradient that `thing` computes with finite differences in float64.
 
-    - a layer or a network, `check_gradients(layer, x)`: the scalar differentiated is Σ y · dout with a random dout
+    - a layer or a network, `check_gradients(layer, x)`: what is differentiated is Σ y · dout, for three random cotangents dout
     - a loss, `check_gradients(loss, scores, targets)`
     - a network with a loss, `check_gradients(network, x, targets, loss=loss)`
     - a pair of plain functions, `check_gradients((forward, backward), x, w, …)`, with `out, cache = forward(x, w, …)`
-      and `dx, dw, … = backward(dout, cache)`, one gradient for each floating-point input, in order
+      and `dx, dw, … = backward(dout, cache)`, one gradient for each floating-point array, in order
+    - one function that gives a loss and its gradient, `check_gradients(svm_loss, x, y)`, with `loss, dx = svm_loss(x, y)`
 
     Layers, networks and losses are copied and the copy is converted to float64; the copy's state is put back before each
-    evaluation, so that dropout keeps its mask. `training` is the mode of the forward pass. Inputs of
-    an integer kind are passed on as they are; the others are converted to float64.
+    evaluation, so that dropout keeps its mask. `training` is the mode of their forward pass. Functions get float64 copies of
+    floating-point arrays and everything else as it is (labels, option dictionaries: a copy for each call); NumPy's global
+    generator is put back before each call.
 
-    An element passes if |analytic − numeric| ≤ tolerance · max(|analytic|, |numeric|) + rounding at one of the steps
-    10⁻⁴ … 10⁻⁷, where rounding bounds what float64 arithmetic can have done to the difference, or if it lies on a kink and the
-    analytic value is between the two one-sided slopes (the report counts these). `samples` limits the check to so
-    many random elements of each tensor (all, if None).
+    Every element gets a verdict, and the report counts them:
+
+    - `ok`: |analytic − numeric| ≤ tolerance · max(|analytic|, |numeric|) + the estimate of the numeric derivative's own error
+    - `mismatch`: more than that
+    - `kink`: the slopes on the two sides differ and stay different for smaller steps; any value between them is right
+    - `below noise`: they agree, but the gradient is so small that rounding hides its digits
+    - `not finite`: the gradient, or the function there, is infinite or NaN
+
+    The numeric derivative is Richardson's extrapolation of two central differences, at steps from 2⁻⁹ to 2⁻³³ of the element's
+    scale, the first that settles it; its error is estimated from truncation, kinks and the measured rounding of the function.
+    A pair that takes complex arrays is differentiated by the complex step where that agrees and is more exact.
+
+    `mode`: "full" checks every element; "sampled" some of each tensor, 512 in all by size but at least 16 of each, or `samples`
+    of each; "directional" the derivative along eight random directions of each tensor, and every element of a tensor that fails.
+    Mismatch or not finite anywhere, or a property that does not hold (`report.properties`), fails the report. On a failure
+    `report.tensors[…].causes` names the likely mistakes and `report.smallest` is a small case that fails in the same way, searched
+    for unless `smallest=False`.
 
     >>> from fastbp import Linear, check_gradients
     >>> check_gradients(Linear(3, 2), np.random.default_rng(0).normal(size=(4, 3))).passed
@@ -49,142 +66,112 @@ def check_gradients(
     """
     if not tolerance > 0:
         raise ValueError(f"check_gradients: tolerance must be positive, got {tolerance}")
+    if mode not in ("full", "sampled", "directional"):
+        raise ValueError(f'check_gradients: mode is "full", "sampled" or "directional", got {mode!r}')
+    if samples is not None and samples < 1:
+        raise ValueError(f"check_gradients: samples must be at least 1, got {samples}")
+    problem = problem_of(thing, inputs, loss, training)
+    report = check(problem, mode="sampled" if samples is not None else mode, samples=samples, tolerance=tolerance, seed=seed)
+    if smallest and not report.passed:
+        from .smallest import smallest_failure
+
+        report.smallest = smallest_failure(thing, inputs, loss, training, report)
+    return report
+
+
+def check(
+    problem: Problem, mode: str = "full", samples: int | None = None, tolerance: float = 1e-6, seed: int = 0
+) -> GradientReport:
+    """The report on a problem, as `check_gradients` describes it."""
     rng = np.random.default_rng(seed)
-    inputs = tuple(_as_input(x) for x in inputs)
-    if not inputs:
-        raise TypeError("check_gradients: give the inputs to check at, e.g. check_gradients(layer, x)")
-    if isinstance(thing, Loss):
-        if len(inputs) != 2:
-            raise TypeError("check_gradients: a loss takes scores and targets, check_gradients(loss, scores, targets)")
-        subject, problem = repr(thing), _loss_problem(copy.deepcopy(thing), *inputs)
-    elif isinstance(thing, (Layer, Sequential)):
-        if len(inputs) != (1 if loss is None else 2):
-            raise TypeError("check_gradients: a layer or network takes x; with loss=… it takes x and targets")
-        subject = repr(thing) if isinstance(thing, Layer) else f"Sequential of {len(thing.layers)} layers"
-        subject += f" with {loss!r}" if loss is not None else ""
-        problem = _layer_problem(_float64_copy(thing), inputs, copy.deepcopy(loss), training, rng)
-    elif isinstance(thing, (tuple, list)) and len(thing) == 2 and all(map(callable, thing)):
-        subject, problem = getattr(thing[1], "__name__", "backward"), _functions_problem(*thing, inputs, rng)
-    else:
-        raise TypeError(f"check_gradients: expected a layer, a network, a loss or a pair of functions, got {thing!r}")
-    function, cotangent, tensors = problem
-    checks = tuple(
-        _check_tensor(name, array, gradient, function, cotangent, samples, tolerance, rng) for name, array, gradient in tensors
-    )
-    return GradientReport(subject, tolerance, seed, checks)
+    first = problem.forward()
+    douts = cotangents(rng, first.shape) if not problem.scalar else np.ones((1,))
+    properties = check_forward(problem, first)
+    gradients = [copied(problem.backward(dout.copy())) for dout in douts]
+    properties += check_backward(problem, douts, gradients)
+    properties += check_kinds(problem, gradients[0])
+    report = GradientReport(problem.subject, tolerance, seed, mode, properties=tuple(properties))
+    if not all(p.passed for p in properties if p.name in ("forward deterministic", "inputs unmodified by forward")):
+        steady = "forward can't be differentiated"
+        report.tensors = tuple(TensorCheck(n, a.shape, a.size, problem=steady) for n, a in problem.tensors.items())
+        return report
+    measure = Measure(problem, first, douts, tolerance, rng)
+    total = sum(array.size for array in problem.tensors.values())
+    tensors = []
+    for name, array in problem.tensors.items():
+        given = [g[name] for g in gradients]
+        trouble = _trouble(array, given)
+        if trouble:
+            tensors.append(TensorCheck(name, array.shape, array.size, problem=trouble, given=_stack(given)))
+            continue
+        analytic = np.array(given, np.float64)
+        if mode == "directional":
+            bad = measure.directions(array, analytic)
+            if not bad:
+                tensors.append(TensorCheck(name, array.shape, array.size, directions=DIRECTIONS, given=analytic))
+                continue
+        elements = np.arange(array.size)
+        if mode == "sampled":
+            share = samples or max(LEAST, SHARE * array.size // max(total, 1))
+            elements = _sample(rng, array.size, share)
+        tensors.append(measure.tensor(name, array, analytic, elements))
+    report.tensors = tuple(tensors)
+    if not report.passed:
+        _explain(report, problem, first, douts, measure)
+    return report
 
 
-def _as_input(x) -> np.ndarray:
-    x = np.array(x)
-    return x.astype(np.float64) if x.dtype.kind == "f" else x
+def cotangents(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """(K, *shape) random numbers of either sign, none near zero: every output counts."""
+    return away_from_zero(rng, (COTANGENTS, *shape))
 
 
-def _cotangent(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Random numbers of either sign, none near zero: every output counts."""
-    return rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
+def _trouble(array: np.ndarray, given: list[np.ndarray]) -> str:
+    """Why the gradient can't be compared at all, or nothing."""
+    for g in given:
+        if g.dtype == object and g.ndim == 0 and g.item() is None:
+            return "backward gave None"
+        if g.shape != array.shape:
+            return f"the gradient has shape {g.shape}"
+        if g.dtype.kind not in "fiub":
+            return f"the gradient has dtype {g.dtype}"
+    return ""
 
 
-def _float64_copy(thing):
-    thing = copy.deepcopy(thing)
-    return thing.astype(np.float64)
+def _stack(given: list[np.ndarray]) -> np.ndarray | None:
+    """All cotangents' gradients as one float64 array, if they can be."""
+    if all(g.dtype.kind in "fiub" and g.shape == given[0].shape for g in given):
+        return np.array(given, np.float64)
+    return None
 
 
-# -- Each problem is (function of no arguments giving the outputs, cotangent, [(name, array to perturb, its gradient)]) -----
+def _sample(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
+    """Which elements: random ones, the first and the last always among them, since mistakes like the ends."""
+    if count >= size:
+        return np.arange(size)
+    ends = np.unique([0, size - 1])[:count]
+    rest = rng.choice(np.arange(1, size - 1), count - len(ends), replace=False) if count > len(ends) else []
+    return np.sort(np.concatenate([ends, rest]).astype(np.intp))
 
 
-def _loss_problem(loss: Loss, scores: np.ndarray, targets: np.ndarray):
-    loss.forward(scores, targets)
-    gradient = loss.backward().copy()
-    return lambda: np.array(loss.forward(scores, targets)), np.ones(()), [("scores", scores, gradient)]
-
-
-def _layer_problem(thing, inputs, loss, training, rng):
-    layers = thing.layers if isinstance(thing, Sequential) else (thing,)
-    state = [{name: array.copy() for name, array in layer.state.items()} for layer in layers]
-    x = inputs[0]
-
-    def outputs() -> np.ndarray:
-        for layer, saved in zip(layers, state, strict=True):
-            for name, array in saved.items():
-                layer.state[name][...] = array
-        y = thing.forward(x, training=training)
-        return y if loss is None else np.array(loss.forward(y, inputs[1]))
-
-    y = outputs()
-    cotangent = _cotangent(rng, y.shape) if loss is None else np.ones(())
-    dx = thing.backward(cotangent if loss is None else loss.backward()).copy()
-    if isinstance(thing, Sequential):
-        kinds = [type(layer).__name__ for layer in thing.layers]
-        parameters = [(f"{name} ({kinds[int(name.split('.')[0])]})", p) for name, p in thing.named_parameters.items()]
-    else:
-        parameters = [(p.name, p) for p in thing.parameters]
-    return outputs, cotangent, [("x", x, dx), *((name, p.value, p.grad.copy()) for name, p in parameters)]
-
-
-def _functions_problem(forward: Callable, backward: Callable, inputs, rng):
-    def outputs() -> np.ndarray:
-        return np.array(forward(*inputs)[0], np.float64)
-
-    out, cache = forward(*inputs)
-    cotangent = _cotangent(rng, np.shape(out))
-    gradients = backward(cotangent.copy(), cache)
-    gradients = gradients if isinstance(gradients, (tuple, list)) else (gradients,)
-    floating = [(f"input {i}", x) for i, x in enumerate(inputs) if x.dtype.kind == "f"]
-    if len(gradients) != len(floating):
-        raise ValueError(f"backward returned {len(gradients)} gradients for {len(floating)} floating-point inputs")
-    return outputs, cotangent, [(name, x, np.array(g)) for (name, x), g in zip(floating, gradients, strict=True)]
-
-
-def _check_tensor(name, array, gradient, function, cotangent, samples, tolerance, rng) -> TensorCheck:
-    if gradient.shape != array.shape:
-        return TensorCheck(name, array.shape, array.size, problem=f"the gradient has shape {gradient.shape}")
-    if gradient.dtype.kind not in "fiub":
-        return TensorCheck(name, array.shape, array.size, problem=f"the gradient has dtype {gradient.dtype}")
-    elements = np.arange(array.size)
-    if samples is not None and samples < array.size:
-        elements = np.sort(rng.choice(array.size, samples, replace=False))
-    worst, kinks, failures = (-1.0, 0, np.nan, np.nan), 0, 0
-    centre = function()
-    for element in elements:
-        analytic = float(gradient.flat[element])
-        numeric, error, at_kink = _compare(array, element, analytic, function, centre, cotangent, tolerance)
-        kinks += at_kink
-        failures += not error <= tolerance
-        if not error <= worst[0]:
-            worst = (error, element, analytic, numeric)
-    error, element, analytic, numeric = worst
-    index = tuple(int(i) for i in np.unravel_index(element, array.shape)) if len(elements) else ()
-    return TensorCheck(
-        name, array.shape, array.size, len(elements), kinks, failures, index, analytic, numeric, max(error, 0.0)
-    )
-
-
-def _compare(array, element, analytic, function, centre, cotangent, tolerance) -> tuple[float, float, bool]:
-    """(numeric, error, lies on a kink) of one element."""
-    tried = []
-    for relative_step in STEPS:
-        before = array.flat[element]
-        step = relative_step * max(1.0, abs(before))
-        try:
-            array.flat[element] = before + step
-            up, above = function(), array.flat[element] - before
-            array.flat[element] = before - step
-            down, below = function(), before - array.flat[element]
-        finally:
-            array.flat[element] = before
-        numeric = float(np.sum((up - down) * cotangent) / (above + below))
-        sizes = np.abs(cotangent) * (np.abs(up) + np.abs(down))
-        rounding = float(ROUNDING * (np.sum(sizes[up != down]) + np.max(sizes, initial=0.0)) / (above + below))
-        scale = max(abs(analytic), abs(numeric)) + rounding / tolerance
-        error = abs(analytic - numeric) / scale if scale > 0 else abs(analytic - numeric)
-        tried.append((numeric, error))
-        if error <= tolerance:
-            return numeric, error, False
-    slopes = float(np.sum((up - centre) * cotangent) / above), float(np.sum((centre - down) * cotangent) / below)
-    low, high = min(slopes), max(slopes)
-    slack = rounding + tolerance * max(abs(low), abs(high))
-    if high - low > 1e3 * slack and low - slack <= analytic <= high + slack:
-        return numeric, 0.0, True
-    # a mismatch: report the numeric value that the step before it confirms best
-    steadiest = min(range(1, len(tried)), key=lambda k: abs(tried[k][0] - tried[k - 1][0]))
-    return *tried[steadiest], False
+def _explain(report: GradientReport, problem: Problem, first: np.ndarray, douts: np.ndarray, measure: Measure) -> None:
+    """Fill in the likely causes of every tensor that failed."""
+    numeric, allowed = {}, {}
+    for tensor, array in zip(report.tensors, problem.tensors.values(), strict=True):
+        if tensor.problem and array.size <= EXPLAINED:  # of the wrong shape, say: its right values are wanted all the same
+            tensor = measure.tensor(tensor.name, array, np.zeros((len(douts), *array.shape)), np.arange(array.size))
+        unknown = np.full((len(douts), *array.shape), np.nan)
+        if tensor.measured is None:
+            numeric[tensor.name] = allowed[tensor.name] = unknown
+        else:
+            numeric[tensor.name] = np.where(tensor.verdicts == KINK, np.nan, tensor.measured)
+            allowed[tensor.name] = tensor.estimate + report.tolerance * np.abs(tensor.measured)
+    given = {t.name: t.given for t in report.tensors if t.given is not None}
+    explained = []
+    for tensor in report.tensors:
+        if not tensor.passed and tensor.name in given:
+            with np.errstate(all="ignore"):
+                causes = diagnose(Evidence(tensor.name, problem.tensors, problem.others, first, douts, given, numeric, allowed))
+            tensor = replace(tensor, causes=tuple(causes))
+        explained.append(tensor)
+    report.tensors = tuple(explained)

@@ -1,0 +1,273 @@
+"""What can be checked: y = f(x, w, …) with the gradients that somebody's backward pass gives.
+
+A `Problem` hides where the function lives: in a layer, a network, a loss, a pair of plain functions, or another process.
+"""
+
+import copy
+import inspect
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+from ..layers.base import Layer
+from ..losses import Loss
+from ..network import Sequential
+
+
+class Problem:
+    """y = f(tensors), and its backward pass.
+
+    - `subject` one line for the report
+    - `tensors` the float64 arrays with a gradient, by name, in the order of the gradients. The checker moves their elements in
+      place: `forward` must use their present values.
+    - `others` what else f takes (labels, options), for the diagnosis
+    - `scalar` f is a loss: y is a number, and backward takes no cotangent
+
+    `forward()` gives y; `backward(dout)` the gradients {name: array} of the last forward pass. Both leave all as it was.
+    `modified` collects what either has been seen to change or share, in words.
+    """
+
+    subject = ""
+    scalar = False
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, np.ndarray] = {}
+        self.others: dict[str, object] = {}
+
+    def forward(self) -> np.ndarray:
+        raise NotImplementedError
+
+    def backward(self, dout: np.ndarray) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+    def imaginary(self, name: str, index: int, h: float) -> np.ndarray | None:
+        """Im f / h with ih added to one element of a tensor; None if f does not take complex numbers."""
+        return None
+
+    def held(self) -> dict[str, list[np.ndarray]]:
+        """The arrays that a pass must not write to, by what they are: inputs, the cache of the last forward pass."""
+        return {"the inputs": list(self.tensors.values())}
+
+    def results(self) -> list[np.ndarray]:
+        """What the last forward pass returned, as it was returned, for a look at shared memory."""
+        return []
+
+
+def problem_of(thing, inputs: tuple, loss: Loss | None = None, training: bool = True) -> Problem:
+    """The problem of a layer, network, loss, pair of functions or loss function at the inputs; TypeError if it is none of these."""
+    if not inputs:
+        raise TypeError("check_gradients: give the inputs to check at, e.g. check_gradients(layer, x)")
+    if isinstance(thing, Loss):
+        if len(inputs) != 2:
+            raise TypeError("check_gradients: a loss takes scores and targets, check_gradients(loss, scores, targets)")
+        return LossProblem(thing, *inputs)
+    if isinstance(thing, (Layer, Sequential)):
+        if len(inputs) != (1 if loss is None else 2):
+            raise TypeError("check_gradients: a layer or network takes x; with loss=… it takes x and targets")
+        return LayerProblem(thing, *inputs, loss=loss, training=training)
+    if isinstance(thing, (tuple, list)) and len(thing) == 2 and all(map(callable, thing)):
+        return PairProblem(*thing, inputs)
+    if callable(thing) and not isinstance(thing, type):
+        return LossFunctionProblem(thing, inputs)
+    raise TypeError(
+        "check_gradients: expected a layer, a network, a loss or a pair of functions, or one function that gives (loss, dx), "
+        f"got {thing!r}"
+    )
+
+
+def as_float64(x) -> np.ndarray:
+    """A copy, of float64 where it is of a floating kind."""
+    x = np.array(x)
+    if x.dtype.kind == "c":
+        raise TypeError("check_gradients: inputs are real; complex ones have no gradient in this sense")
+    return x.astype(np.float64) if x.dtype.kind == "f" else x
+
+
+class LossProblem(Problem):
+    """A fastbp loss at scores and targets."""
+
+    scalar = True
+
+    def __init__(self, loss: Loss, scores, targets):
+        super().__init__()
+        self.subject, self.loss = repr(loss), copy.deepcopy(loss)
+        self.tensors, self.targets = {"scores": as_float64(scores)}, as_float64(targets)
+        self.others = {"targets": self.targets, "loss": type(loss).__name__}
+
+    def forward(self):
+        return np.array(self.loss.forward(self.tensors["scores"], self.targets), np.float64)
+
+    def backward(self, dout):
+        return {"scores": self.loss.backward()}
+
+    def held(self):
+        return {"the inputs": [*self.tensors.values(), self.targets]}
+
+
+class LayerProblem(Problem):
+    """A layer or network, or either with a loss, as a float64 copy; its state is put back before a pass: dropout's mask stays."""
+
+    def __init__(self, thing, x, targets=None, loss: Loss | None = None, training: bool = True):
+        super().__init__()
+        network = isinstance(thing, Sequential)
+        self.subject = f"Sequential of {len(thing.layers)} layers" if network else repr(thing)
+        self.subject += f" with {loss!r}" if loss is not None else ""
+        self.subject += "" if training else " in evaluation mode"
+        self.thing = copy.deepcopy(thing).astype(np.float64)
+        self.loss, self.training, self.scalar = copy.deepcopy(loss), training, loss is not None
+        self.targets = None if targets is None else as_float64(targets)
+        layers = self.thing.layers if network else (self.thing,)
+        self.state = [(layer, {name: array.copy() for name, array in layer.state.items()}) for layer in layers]
+        if network:
+            kinds = [type(layer).__name__ for layer in layers]
+            self.parameters = {f"{n} ({kinds[int(n.split('.')[0])]})": p for n, p in self.thing.named_parameters.items()}
+        else:
+            self.parameters = {p.name: p for p in self.thing.parameters}
+            self.others = {"layer": type(thing).__name__, "training": training, **thing.config()}
+        self.tensors = {"x": as_float64(x), **{name: p.value for name, p in self.parameters.items()}}
+
+    def forward(self):
+        for layer, saved in self.state:
+            for name, array in saved.items():
+                layer.state[name][...] = array
+        self.y = self.thing.forward(self.tensors["x"], training=self.training)
+        return np.array(self.y if self.loss is None else self.loss.forward(self.y, self.targets), np.float64)
+
+    def backward(self, dout):
+        dx = self.thing.backward(dout if self.loss is None else self.loss.backward())
+        return {"x": dx, **{name: p.grad.copy() for name, p in self.parameters.items()}}
+
+    def held(self):
+        caches = [layer.__dict__.get("_cache") for layer, _ in self.state]
+        return {"the inputs": list(self.tensors.values()), "the cache": arrays_in(caches)}
+
+    def results(self):
+        return [self.y]
+
+
+class FunctionProblem(Problem):
+    """What pairs and loss functions have in common: arguments by name, of which the floating-point arrays have gradients.
+
+    Other arguments are copied for every call, so that what a function writes into an option dictionary (running means, a
+    generator's state) does not reach the next; NumPy's global generator is put back likewise, so that masks stay the same.
+    """
+
+    def __init__(self, function: Callable, inputs: tuple):
+        super().__init__()
+        names = parameter_names(function, len(inputs))
+        self.arguments = dict(zip(names, map(_argument, inputs), strict=True))
+        self.tensors = {n: a for n, a in self.arguments.items() if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
+        self.others = {name: a for name, a in self.arguments.items() if name not in self.tensors}
+        self.random = np.random.get_state()  # noqa: NPY002 -- the functions' own, which students' code uses
+        self.given: list = []
+
+    def call(self, function: Callable):
+        users = np.random.get_state()  # noqa: NPY002
+        try:
+            np.random.set_state(self.random)  # noqa: NPY002
+            self.given = [a if n in self.tensors else copy.deepcopy(a) for n, a in self.arguments.items()]
+            return function(*self.given)
+        finally:
+            np.random.set_state(users)  # noqa: NPY002
+
+    def imaginary(self, name, index, h):
+        real = self.arguments[name]
+        self.arguments[name] = real.astype(np.complex128)
+        self.arguments[name].flat[index] += 1j * h
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("error")  # -- NumPy warns where the imaginary part is lost
+                return np.imag(np.asarray(self.call(self.forward_function)[0], np.complex128)) / h
+        except Exception:
+            return None
+        finally:
+            self.arguments[name] = real
+
+    def named(self, gradients) -> dict[str, np.ndarray]:
+        """The gradients by name; ValueError if there are more or fewer than floating-point inputs."""
+        gradients = gradients if isinstance(gradients, (tuple, list)) else (gradients,)
+        if len(gradients) != len(self.tensors):
+            raise ValueError(f"backward returned {len(gradients)} gradients for {len(self.tensors)} floating-point inputs")
+        return {n: g if isinstance(g, np.ndarray) else np.array(g) for n, g in zip(self.tensors, gradients, strict=True)}
+
+
+class PairProblem(FunctionProblem):
+    """`out, cache = forward(x, w, …)` and `dx, dw, … = backward(dout, cache)`."""
+
+    def __init__(self, forward: Callable, backward: Callable, inputs: tuple):
+        super().__init__(forward, inputs)
+        self.forward_function, self.backward_function = forward, backward
+        self.subject = getattr(backward, "__name__", "backward")
+
+    def forward(self):
+        result = self.call(self.forward_function)
+        if not isinstance(result, tuple) or len(result) != 2:
+            name = getattr(self.forward_function, "__name__", "forward")
+            raise ValueError(f"{name} must give (out, cache), got {type(result).__name__}")
+        self.out, self.cache = result
+        return np.array(self.out, np.float64)
+
+    def backward(self, dout):
+        return self.named(self.backward_function(dout, self.cache))
+
+    def held(self):
+        return {"the inputs": list(self.tensors.values()), "the cache": arrays_in(self.cache)}
+
+    def results(self):
+        return arrays_in(self.out)
+
+
+class LossFunctionProblem(FunctionProblem):
+    """`loss, dx = f(x, y)`; also `loss, (dx, dw)` or `loss, dx, dw`."""
+
+    scalar = True
+
+    def __init__(self, function: Callable, inputs: tuple):
+        super().__init__(function, inputs)
+        self.forward_function = function
+        self.subject = getattr(function, "__name__", "loss")
+
+    def forward(self):
+        result = self.call(self.forward_function)
+        if not isinstance(result, (tuple, list)) or len(result) < 2:
+            raise ValueError(f"{self.subject} must give (loss, dx), got {type(result).__name__}")
+        value, self.gradients = result[0], result[1] if len(result) == 2 else result[1:]
+        if np.ndim(value) != 0:
+            raise ValueError(f"{self.subject} must give a number and its gradient, got a loss of shape {np.shape(value)}")
+        return np.array(value, np.float64)
+
+    def backward(self, dout):
+        return self.named(self.gradients)
+
+
+def _argument(x):
+    """A float64 copy of an array or list of floating-point numbers; anything else is passed on, a copy."""
+    if isinstance(x, (np.ndarray, list)) and (isinstance(x, np.ndarray) or np.asarray(x).dtype.kind == "f"):
+        return as_float64(x)
+    return copy.deepcopy(x)
+
+
+def parameter_names(function: Callable, count: int) -> list[str]:
+    """The names of the first `count` parameters; "input 2" for those without."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+        names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    except (TypeError, ValueError):  # a built-in
+        names = []
+    return [*names[:count], *(f"input {k}" for k in range(len(names), count))]
+
+
+def arrays_in(thing, depth: int = 4) -> list[np.ndarray]:
+    """The arrays in nested tuples, lists, dictionaries and objects."""
+    if isinstance(thing, np.ndarray):
+        return [thing]
+    if depth == 0:
+        return []
+    if isinstance(thing, dict):
+        parts = thing.values()
+    elif isinstance(thing, (tuple, list)):
+        parts = thing
+    else:
+        parts = getattr(thing, "__dict__", {}).values()
+    return [array for part in parts for array in arrays_in(part, depth - 1)]

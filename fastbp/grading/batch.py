@@ -1,0 +1,176 @@
+"""Many submissions: found, graded over an executor, and written down as they come."""
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import active_children, get_context
+from pathlib import Path
+
+from ..files import written_atomically
+from ..threads import usable_cores
+from .assignment import AssignmentError, load_assignment
+from .grader import grade
+from .results import Result
+
+
+@dataclass(frozen=True)
+class Job:
+    """One submission to grade: `name` in results, `path` its file or folder, the assignment's name or file, and where and in what
+    form the result is written (`record` None: nowhere)."""
+
+    name: str
+    path: Path
+    assignment: str
+    seed: int
+    seconds: float | None
+    record: Path | None
+    form: Callable[[Result], dict] = Result.to_dict
+
+    def __call__(self) -> Result:
+        """Grade it here; what there is so far is on disk after every item. Whatever goes wrong becomes the result's error."""
+        try:
+            assignment = load_assignment(self.assignment)
+            return grade(self.path, assignment, self.seed, self.seconds, self.write)
+        except AssignmentError:
+            raise
+        except Exception as error:  # a fault of the grader: the others are still graded
+            return self.failed(f"the grader failed: {type(error).__name__}: {error}")
+
+    def write(self, result: Result) -> None:
+        """Put the result where it belongs, whole or not at all."""
+        result.submission = self.name
+        if self.record is None:
+            return
+        try:
+            with written_atomically(self.record) as file:
+                file.write(json.dumps(self.form(result), indent=1, ensure_ascii=False).encode())
+        except OSError as error:  # a full disk: what was graded is still returned
+            note = f"{self.record} could not be written: {error.strerror}"
+            result.notes = [*(n for n in result.notes if n != note), note]
+
+    def failed(self, why: str) -> Result:
+        """A result that says why nothing could be graded, with the items that were before."""
+        result = Result(self.name, self.assignment, self.seed, 0.0)
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            result = Result.from_dict(json.loads(self.record.read_text()))
+        with contextlib.suppress(AssignmentError):
+            result.possible = load_assignment(self.assignment).points
+        result.error, result.finished = why, True
+        self.write(result)
+        return result
+
+
+def find_submissions(paths: Sequence[Path | str], one: bool = False) -> dict[str, Path]:
+    """The submissions under the paths, by name: a file is one, and so is each Python file in a folder and each folder in it that
+    holds Python files; with `one`, a folder itself. Names that occur twice get their folder's before them.
+
+    FileNotFoundError for a path that is not there, ValueError for a folder without submissions.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"no such file or folder: {path}")
+        if path.is_file() or one:
+            inside = [path]
+        else:
+            inside = sorted(p for p in path.iterdir() if _is_submission(p))
+        if not inside:
+            raise ValueError(f"{path} holds no Python files, and no folders with any")
+        found += inside
+    found = list(dict.fromkeys(p.resolve() for p in found))
+    names = [p.stem if p.is_file() else p.name for p in found]
+    return {n if names.count(n) == 1 else "-".join([*p.parts[-3:-1], n]): p for n, p in zip(names, found, strict=True)}
+
+
+def _is_submission(path: Path) -> bool:
+    if path.name.startswith((".", "__")):
+        return False
+    return path.suffix == ".py" if path.is_file() else path.is_dir() and any(path.glob("*.py"))
+
+
+def grade_all(
+    paths: Sequence[Path | str],
+    assignment: str | Path,
+    seed: int = 0,
+    jobs: int | None = None,
+    seconds: float | None = None,
+    folder: Path | None = None,
+    executor: Executor | None = None,
+    one: bool = False,
+    done: Callable[[Result], None] = lambda result: None,
+) -> list[Result]:
+    """The results of all submissions under `paths`, in the order in which they were found.
+
+    They are graded over `executor`, any of `concurrent.futures` or alike (Dask's `client.get_executor()`, mpi4py's
+    MPIPoolExecutor): by default `jobs` processes, as many as there are cores. The same seed gives the same scores with any. Each
+    submission's result is in `folder` as NAME.json, rewritten after every item. `done(result)` is called as each ends, in any
+    order.
+    AssignmentError, FileNotFoundError and ValueError before anything is graded.
+    """
+    load_assignment(assignment)
+    submissions = find_submissions(paths, one)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    work = [
+        Job(name, path, str(assignment), seed, seconds, None if folder is None else folder / f"{name}.json")
+        for name, path in submissions.items()
+    ]
+    results: dict[str, Result] = {}
+    with _executor(executor, min(jobs or usable_cores(), len(work))) as pool:
+        futures = {pool.submit(job): job for job in work} if pool is not None else {}
+        try:
+            for job, result in _results(work, futures):
+                results[job.name] = result
+                done(result)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+    return [results[job.name] for job in work]
+
+
+def _results(work: list[Job], futures: dict) -> Iterator[tuple[Job, Result]]:
+    """Each job with its result; one whose worker died is failed, and the rest go on here."""
+    if not futures:
+        for job in work:
+            yield job, job()
+        return
+    for future in as_completed(futures):
+        job = futures[future]
+        try:
+            result = future.result()
+        except AssignmentError:
+            raise
+        except Exception as error:  # the worker process is gone, or the pool is: this one alone, once more
+            result = job() if type(error).__name__ == "BrokenProcessPool" else job.failed(f"the grader failed: {error}")
+        yield job, result
+
+
+@contextlib.contextmanager
+def _executor(given: Executor | None, jobs: int) -> Iterator[Executor | None]:
+    """The executor that was given, or processes; None where one job at a time will do: then they are graded here."""
+    if given is not None:
+        yield given
+    elif jobs <= 1:
+        yield None
+    else:
+        others = set(active_children())
+        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_leave_interrupts)
+        try:
+            yield pool
+        except BaseException:  # Ctrl-C: a submission may take minutes yet, and its processes end with their worker
+            for worker in set(active_children()) - others:
+                worker.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_interrupts() -> None:
+    """In a worker: Ctrl-C reaches the whole group, and the parent then ends the workers, who clear up first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

