@@ -7,6 +7,7 @@ every loss there. A mutant is checked at drawn inputs until it is caught:
 
     wrong        an element differs from finite differences, or is not finite
     shape        a gradient of the wrong shape or dtype
+    property     something else that must hold does not: backward twice the same, inputs and cache unchanged, …
     raises       an exception, or no end within some seconds
     equivalent   the gradient is still right: the reason is in EQUIVALENT, and is verified on many more inputs
     MISSED       none of these
@@ -40,7 +41,7 @@ from tqdm import tqdm
 TAME, WILD = 16, 24  # inputs that a mutant must survive
 VERIFIED = 300  # inputs at which a mutant called equivalent must give the function's own gradient
 SECONDS = 20  # after which a mutant counts as endless
-OUTCOMES = ("wrong", "shape", "raises", "equivalent", "MISSED")
+OUTCOMES = ("wrong", "shape", "property", "raises", "equivalent", "MISSED")
 
 # -- Mutants whose gradient is right all the same: patterns of the function's name and of the changed statement, and why.
 KINK = "differs at the kink only, where either slope is right"
@@ -130,8 +131,10 @@ def verdict(name: str, mutant: Mutant, seed: int) -> Verdict:
             return Verdict("raises", number, f"{type(error).__name__}: {error}")
         if not report.passed:
             wrong = [tensor for tensor in report.tensors if not tensor.passed]
+            if not wrong:
+                return Verdict("property", number, "; ".join(p.message for p in report.properties if not p.passed))
             problems = [tensor.problem for tensor in wrong if tensor.problem]
-            causes = tuple(tuple(cause.name for cause in getattr(tensor, "causes", ())) for tensor in wrong)
+            causes = tuple(tuple(cause.name for cause in tensor.causes) for tensor in wrong)
             return Verdict("shape" if problems else "wrong", number, "; ".join(problems), causes)
     reason = next((EQUIVALENT[k][2] for k in matching(name, mutant)), "")
     difference = differs(name, mutant, seed, ties=reason != KINK)
@@ -305,7 +308,7 @@ def report(names: list[str], pairs: list[tuple[str, Mutant, Verdict]], options) 
     for reason, count in reasons.most_common():
         print(f"{count:4} equivalent: {reason}")
     counts = Counter(found.outcome for _, _, found in pairs)
-    caught = counts["wrong"] + counts["shape"] + counts["raises"]
+    caught = sum(counts[outcome] for outcome in OUTCOMES[:-2])
     different = len(pairs) - counts["equivalent"]
     print(f"\n{caught} of {different} mutants that change the gradient are caught, {counts['MISSED']} missed")
     return faults

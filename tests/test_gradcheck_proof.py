@@ -28,31 +28,31 @@ def run(script: str, *arguments) -> tuple[int, str]:
 
 
 def test_right_gradients_pass(tmp_path):
-    status, output = run("gradcheck_soundness.py", "--cases", 1500, "--output", tmp_path / "x.json")
+    status, output = run("gradcheck_soundness.py", "--cases", 500, "--output", tmp_path / "x.json")
     result = load(tmp_path / "x.json")
     assert (status, result["failures"]) == (0, []), output
     counts = sum(map(Counter, result["subjects"].values()), Counter())
-    assert counts["cases"] == 1500 and counts["mismatch"] == 0
-    assert counts["elements"] == counts["ok"] + counts["kink"] + counts["noise"] > 10_000
+    assert counts["cases"] == 500 and counts["mismatch"] == 0
+    assert counts["elements"] == counts["ok"] + counts["kink"] + counts["noise"] > 5_000
     assert counts["kink"] > 20  # the hard ones are among them
     assert {"Conv2d, training", "Conv2d, evaluation", "HingeLoss", "cs231n layernorm_backward"} < set(result["subjects"])
-    assert "0 of 1500 cases gave a false alarm" in output
+    assert "0 of 500 cases gave a false alarm" in output
 
 
 def test_a_mismatch_is_reported_with_its_number(monkeypatch):
     import gradcheck_soundness
 
-    monkeypatch.setattr(fastbp.Tanh, "input_calls", lambda self, p: [lambda: np.copyto(p.dx, p.dout * (1 - p.y))])
-    totals, failures = gradcheck_soundness.run_cases(0, 0, 3 * len(gradcheck_soundness.SUBJECTS))
-    assert failures and all(name.startswith("Tanh") for name, counts in totals.items() if counts["mismatch"])
+    monkeypatch.setattr(fastbp.Sigmoid, "input_calls", lambda self, p: [lambda: np.copyto(p.dx, p.dout * p.y)])
+    totals, failures = gradcheck_soundness.run_cases(0, 0, 2 * len(gradcheck_soundness.SUBJECTS))
+    assert failures and all(name.startswith("Sigmoid") for name, counts in totals.items() if counts["mismatch"])
     number, message = failures[0]
-    assert message.startswith("Tanh") and "WRONG" in message
-    assert gradcheck_soundness.case_of(0, number)[0].startswith("Tanh")
+    assert message.startswith("Sigmoid") and "WRONG" in message
+    assert gradcheck_soundness.case_of(0, number)[0].startswith("Sigmoid")
 
 
 def test_processes_and_seeds_give_the_same_cases(tmp_path):
     for jobs in (1, 2):
-        run("gradcheck_soundness.py", "--cases", 150, "--seed", 3, "--jobs", jobs, "--output", tmp_path / f"{jobs}.json")
+        run("gradcheck_soundness.py", "--cases", 120, "--seed", 3, "--jobs", jobs, "--output", tmp_path / f"{jobs}.json")
     one, two = (load(tmp_path / f"{jobs}.json") for jobs in (1, 2))
     for result in (one, two):
         for counts in result["subjects"].values():
@@ -69,12 +69,12 @@ def test_one_case_alone(tmp_path):
 
 
 def test_mutants_are_caught(tmp_path):
-    functions = "relu_backward,dropout_backward,logistic_loss,eecs598 fc,layernorm"
+    functions = "relu_backward,dropout_backward,logistic_loss,eecs598 fc,eecs598 svm"
     status, output = run("gradcheck_mutants.py", "--functions", functions, "--output", tmp_path / "x.json")
     mutants = load(tmp_path / "x.json")["mutants"]
     outcomes = Counter(mutant["outcome"] for mutant in mutants)
     assert status == 0 and outcomes["MISSED"] == 0, output
-    assert outcomes["wrong"] > 100 and outcomes["shape"] > 10 and outcomes["raises"] > 10
+    assert outcomes["wrong"] > 80 and outcomes["shape"] > 10 and outcomes["raises"] > 10
     assert 0 < outcomes["equivalent"] < 15 and "either slope is right" in output
 
 
