@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parent.parent / "README.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", README.read_text(), re.DOTALL)
+EXAMPLES = re.findall(r"```python\n((?:(?!```).)*)```\n\n```\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 def test_there_are_two_examples():
@@ -24,3 +24,12 @@ def test_example(code, output, capsys):
         assert printed.split("\n")[0] == output.split("\n")[0]
         for shown, said in zip(printed.split("\n"), output.split("\n"), strict=True):
             assert shown[:36] == said[:36]
+
+
+def test_the_graded_example_says_what_readme_says(capsys):
+    from fastbp import cli
+
+    command, output = re.search(r"```sh\nfastbp (grade .*?)\n```\n\n```\n(.*?)```", README.read_text(), re.DOTALL).groups()
+    arguments = [str(README.parent / word) if word.startswith("examples/") else word for word in command.split()]
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().out == output

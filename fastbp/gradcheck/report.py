@@ -82,6 +82,11 @@ class TensorCheck:
     def passed(self) -> bool:
         return not self.failures and not self.problem
 
+    def explanations(self, most: int) -> list[str]:
+        """The likely causes in words, each with what to look at; that there is none is said too."""
+        causes = [f"{c.message}. {c.hint[:1].upper()}{c.hint[1:]}".rstrip(". ") for c in self.causes[:most]]
+        return causes or [self.problem or "cause not recognised"]
+
     @property
     def summary(self) -> str:
         """How many elements got which verdict: "12: 10 ok, 2 kink"."""
@@ -138,8 +143,7 @@ class GradientReport:
         text += [f"{'note' if p.warning else 'WRONG'}: {p.message}" for p in self.properties if not p.passed]
         for tensor in self.tensors:
             if not tensor.passed:
-                causes = [f"{c.message}. {c.hint}".rstrip() for c in tensor.causes[:3]] or ["cause not recognised"]
-                text += [f"{tensor.name}: {cause}" for cause in causes]
+                text += [f"{tensor.name}: {cause}" for cause in tensor.explanations(3)]
         if self.smallest is not None:
             text += ["", str(self.smallest)]
         return "\n".join(text)

@@ -335,8 +335,7 @@ class ItemGrader:
         for tensor in report.tensors:
             if not tensor.passed:
                 self.result.causes += [cause.name for cause in tensor.causes[:1] if cause.name not in self.result.causes]
-                said = [f"{c.message}. {c.hint}".rstrip() for c in tensor.causes[:2]]
-                lines += [f"the gradient of {tensor.name}: {line}" for line in said or [tensor.problem or "cause not recognised"]]
+                lines += [f"the gradient of {tensor.name}: {line}" for line in tensor.explanations(2)]
         found = search(lambda arguments: SandboxProblem(self, arguments), problem.arguments, self.shown_call, report, TRIES)
         if found is not None:
             lines.append(f"smallest failing input: {found.snippet}")
