@@ -208,9 +208,7 @@ class ItemGrader:
                 part.lines.append(f"convention: {best.name} (accepted)")
         elif right:
             part.lines.append(f"your function follows another convention: {best.name}. This assignment asks for: {self.wanted()}")
-        for case, fault in zip(cases, faults, strict=True):
-            if fault:
-                part.lines.append(f"{case.name}: {fault}")
+        part.lines += gathered([case.name for case in cases], faults)
         first = next((k for k, fault in enumerate(faults) if fault), None)
         if first is not None and self.answer(first, best).error is None:
             part.lines += self.smallest_forward(first, best)
@@ -257,6 +255,8 @@ class ItemGrader:
             report = check(problem, tolerance=self.tolerance, seed=self.seed)
         except SubmissionError as error:
             failure = explain(self.backward_name or self.forward_name, error)
+            if problem is None or problem.answer is None:  # forward's error, which was said
+                failure = ""
         except (ValueError, TypeError) as error:  # a forward pass whose output changes shape, say
             failure = str(error)
         self.result.consistent = {n: None if report is None else passed(report, n) for n in names}
@@ -287,7 +287,7 @@ class ItemGrader:
                 continue
             answer = self.answer(number, convention)
             if answer.error is not None:
-                return dict.fromkeys(names), [f"{case.name}: {explain(self.forward_name, answer.error)}"]
+                return dict.fromkeys(names), ["not tried, since forward failed" if self.item.backward else "there is no gradient"]
             try:
                 expected, reference = convention.reference(answer.out, **copied(answer.arguments))
                 expected = np.asarray(expected, np.float64)
@@ -431,6 +431,17 @@ class SandboxProblem(Problem):
         except (Disagrees, ValueError):
             return {}
         return dict(zip(self.tensors, map(np.asarray, gradients), strict=True))
+
+
+def gathered(names: list[str], faults: list[str]) -> list[str]:
+    """A line for each fault, with the cases that have it.
+
+    >>> gathered(["a", "b", "c"], ["wrong", "", "wrong"]), gathered(["a", "b"], ["bad", "bad"])
+    (['a; c: wrong'], ['every case: bad'])
+    """
+    of = {fault: [name for name, other in zip(names, faults, strict=True) if other == fault] for fault in faults if fault}
+    whole = len(names) > 1
+    return [f"{'every case' if whole and len(cases) == len(names) else '; '.join(cases)}: {fault}" for fault, cases in of.items()]
 
 
 def copied(arguments: Arguments) -> Arguments:

@@ -88,7 +88,7 @@ class Result:
             lines += ["", f"{item.name}: {points(item.points)} of {points(item.possible)}"]
             for p in item.parts:
                 lines.append(f"  {'ok   ' if p.passed else 'WRONG'} {p.name:<8} {points(p.points):>5} of {points(p.possible)}")
-            lines += [f"    {line}" for part in item.parts for line in part.lines]
+            lines += [f"    {line}" for part in item.parts for said in part.lines for line in said.splitlines()]
             lines += [f"    NOTICE: {flag}" for flag in item.flags]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
