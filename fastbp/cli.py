@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import math
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -377,7 +378,7 @@ def _summary(options) -> int:
 
 def _grade(options) -> int:
     from .grading import AssignmentError, find_submissions, grade_all, load_assignment
-    from .grading.batch import Job
+    from .grading.batch import Job, left_out
     from .grading.reports import Report
     from .grading.results import gradescope
 
@@ -389,6 +390,9 @@ def _grade(options) -> int:
         report = Report(options.format, options.output, assignment.name, list(found))
     except (AssignmentError, FileNotFoundError, FileExistsError, ValueError) as error:
         raise Failure(str(error), 2) from None
+    for path in [] if options.one else left_out(options.submissions):
+        print(f"fastbp: not graded, no Python file: {path}", file=sys.stderr)
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what runs is ended and cleared away
     with _progress(len(found)) as bar:
 
         def done(result) -> None:
@@ -409,7 +413,22 @@ def _grade(options) -> int:
             kept = f"; what is graded is in {report.place}" if report.place is not None else ""
             raise Failure(f"interrupted after {len(report.results)} of {len(found)} submissions{kept}", 130) from None
     print(report.finish())
-    return 1 if any(result.error.startswith("the grader failed") for result in report.results.values()) else 0
+    for path, why in report.unwritten.items():
+        print(f"fastbp: {path} could not be written: {why}", file=sys.stderr)
+    faults = [flag for result in report.results.values() for flag in _faults(result)]
+    for fault in faults:
+        print(f"fastbp: {fault}", file=sys.stderr)
+    return 1 if faults or report.unwritten else 0
+
+
+def _faults(result) -> list[str]:
+    """What went wrong that is not the submission's doing."""
+    flags = [result.error, *(flag for item in result.items for flag in item.flags)]
+    return [f"{result.submission}: {flag}" for flag in flags if flag.startswith("the grader failed")]
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
 
 
 def _progress(total: int):

@@ -34,7 +34,7 @@ def check_gradients(
     - a loss, `check_gradients(loss, scores, targets)`
     - a network with a loss, `check_gradients(network, x, targets, loss=loss)`
     - a pair of plain functions, `check_gradients((forward, backward), x, w, …)`, with `out, cache = forward(x, w, …)`
-      and `dx, dw, … = backward(dout, cache)`, one gradient for each floating-point array, in order
+      and `dx, dw, … = backward(dout, cache)`, one gradient for each floating-point array, in order; None for one without
     - one function that gives a loss and its gradient, `check_gradients(svm_loss, x, y)`, with `loss, dx = svm_loss(x, y)`
 
     Layers, networks and losses are copied and the copy is converted to float64; the copy's state is put back before each
@@ -68,8 +68,8 @@ def check_gradients(
         raise ValueError(f"check_gradients: tolerance must be positive, got {tolerance}")
     if mode not in ("full", "sampled", "directional"):
         raise ValueError(f'check_gradients: mode is "full", "sampled" or "directional", got {mode!r}')
-    if samples is not None and samples < 1:
-        raise ValueError(f"check_gradients: samples must be at least 1, got {samples}")
+    if samples is not None and (samples < 1 or mode == "directional"):
+        raise ValueError(f"check_gradients: samples, at least 1, of elements: got {samples} with mode {mode!r}")
     problem = problem_of(thing, inputs, loss, training)
     report = check(problem, mode="sampled" if samples is not None else mode, samples=samples, tolerance=tolerance, seed=seed)
     if smallest and not report.passed:
@@ -100,6 +100,9 @@ def check(
     tensors = []
     for name, array in problem.tensors.items():
         given = [g[name] for g in gradients]
+        if all(g.dtype == object and g.ndim == 0 and g.item() is None for g in given):
+            tensors.append(TensorCheck(name, array.shape, array.size))  # an input without a gradient: a target, a mask
+            continue
         trouble = _trouble(array, given)
         if trouble:
             tensors.append(TensorCheck(name, array.shape, array.size, problem=trouble, given=_stack(given)))

@@ -78,8 +78,8 @@ class Measure:
         flat = analytic.reshape(len(analytic), -1)
         scales = np.maximum(np.abs(array), max(1.0, _scale(array))).ravel()
         for k in elements:
-            move, step = self.element(array, k), partial(self.complex_slope, name, k)
-            verdict, value, wrong = self.judge(move, flat[:, k], scales[k], partial(self.around, array, k), step)
+            move, exact, own = self.element(array, k), partial(self.complex_slope, name, k), float(np.abs(array.flat[k]))
+            verdict, value, wrong = self.judge(move, flat[:, k], scales[k], partial(self.around, array, k), exact, own)
             verdicts.flat[k] = verdict
             numeric.reshape(len(flat), -1)[:, k] = value
             error.reshape(len(flat), -1)[:, k] = wrong
@@ -99,10 +99,11 @@ class Measure:
         return False
 
     def judge(
-        self, move, analytic: np.ndarray, scale: float, around: Callable | None = None, complex_slope: Callable | None = None
+        self, move, analytic: np.ndarray, scale: float, around=None, complex_slope=None, own: float = 0.0
     ) -> tuple[int, np.ndarray, np.ndarray]:
-        """(verdict, numeric (K,), the estimate of its error (K,)) of one derivative, given the analytic ones (K,)."""
-        best = self.settle(move, scale)
+        """(verdict, numeric (K,), the estimate of its error (K,)) of one derivative, given the analytic ones (K,); around and
+        complex_slope are this element's methods of those names, `own` its size."""
+        best = self.settle(move, scale, own)
         unknown = np.full(len(analytic), np.nan)
         if best is None or not np.isfinite(analytic).all():
             return NOT_FINITE, best.value if best else unknown, best.error if best else unknown
@@ -138,15 +139,15 @@ class Measure:
                 most = np.maximum(most, np.abs(found.value - best.value) - found.noise)
         return 3 * np.maximum(most, 0)
 
-    def settle(self, move, scale: float) -> Slopes | None:
+    def settle(self, move, scale: float, own: float = 0.0) -> Slopes | None:
         """The slopes at the step, of the ladder's, whose error is least; None if the function is not finite at any."""
         best = None
-        for h in ladder(scale):
+        for h in ladder(scale, own):
             found = slopes(move, self.centre, self.noise, self.douts, h)
             if found is None:
                 continue
             still = not (found.value.any() or found.kink.any())
-            if still and best is not None and best.value.any() and (best.error <= 0.01 * np.abs(best.value)).all():
+            if still and best is not None and best.value.any() and (best.error <= 0.3 * np.abs(best.value)).all():
                 break  # no output moves any more: the function rounds more coarsely than float64
             best = found if best is None else _better(best, found)
             if (best.error <= self.tolerance * np.abs(best.value)).all() or (found.noise >= 0.5 * found.error).all():
@@ -225,11 +226,15 @@ class Measure:
 
 def _scale(array: np.ndarray) -> float:
     """The size of a tensor's elements: their root mean square, 1 if they are all 0 or not finite."""
-    scale = math.sqrt(np.mean(np.square(array))) if array.size else 1.0
-    return scale if 0 < scale < math.inf else 1.0
+    largest = float(np.abs(array).max(initial=0.0))
+    if not 0 < largest < math.inf:
+        return 1.0
+    return largest * math.sqrt(np.mean(np.square(array / largest)))
 
 
 def _better(a: Slopes, b: Slopes) -> Slopes:
-    """For each cotangent, the slopes whose error is less."""
-    pick = a.error <= b.error
+    """For each cotangent, the better slopes: those that resolve the function, with an error small beside the value, before those
+    that don't (1/x near 0 looks flat to a step that is far too wide); then those with the smaller error."""
+    fine_a, fine_b = (s.error <= 0.1 * np.abs(s.value) for s in (a, b))
+    pick = np.where(fine_a == fine_b, a.error <= b.error, fine_a)
     return Slopes(*(np.where(pick, getattr(a, f.name), getattr(b, f.name)) for f in fields(Slopes)))

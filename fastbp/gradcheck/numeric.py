@@ -21,13 +21,11 @@ ROUNDING = 64 * EPS
 class Slopes:
     """The slope at one step, for each of K cotangents, all (K,).
 
-    `step` h · `value` Richardson's · `left`, `right` the one-sided slopes · `truncation`, `kink`, `noise` the parts of its `error`
+    `step` h · `value` Richardson's · `truncation`, `kink` (half the jump of the slope), `noise` the parts of its `error`
     """
 
     step: np.ndarray
     value: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
     truncation: np.ndarray
     kink: np.ndarray
     noise: np.ndarray
@@ -42,10 +40,17 @@ def away_from_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
     return rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
 
 
-def ladder(scale: float) -> Iterator[float]:
-    """Steps from 2⁻⁹ to 2⁻³³ of the scale; powers of two, so that x ± h is exact for most x."""
+def ladder(scale: float, own: float = 0.0) -> Iterator[float]:
+    """Steps from 2⁻⁹ to 2⁻³³ of the scale; powers of two, so that x ± h is exact for most x.
+
+    Where those don't settle it, from 2⁻⁹ to 2⁻³³ of the element's `own` size: 1/x at 10⁻⁸ bends on that scale.
+    """
+    least = scale * 2.0**-33
     for power in range(-9, -34, -4):
         yield scale * 2.0**power
+    for power in range(-9, -34, -4):
+        if 0 < own * 2.0**power < least / 8:
+            yield own * 2.0**power
 
 
 def function_noise(evaluate: Callable[[float], np.ndarray], centre: np.ndarray, largest: float) -> np.ndarray:
@@ -89,5 +94,5 @@ def slopes(
         rounding = 4 * weights @ (noise * moved) + EPS * (weights @ hidden)
         value = (4 * near - wide) / 3
         right, left = 2 * right1 - right2, 2 * left1 - left2
-        found = Slopes(np.full(len(value), h), value, left, right, np.abs(value - near), np.abs(right - left) / 2, rounding / h)
+        found = Slopes(np.full(len(value), h), value, np.abs(value - near), np.abs(right - left) / 2, rounding / h)
         return found if np.isfinite(found.error).all() else None

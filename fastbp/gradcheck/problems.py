@@ -25,7 +25,6 @@ class Problem:
     - `scalar` f is a loss: y is a number, and backward takes no cotangent
 
     `forward()` gives y; `backward(dout)` the gradients {name: array} of the last forward pass. Both leave all as it was.
-    `modified` collects what either has been seen to change or share, in words.
     """
 
     subject = ""
@@ -66,6 +65,8 @@ def problem_of(thing, inputs: tuple, loss: Loss | None = None, training: bool = 
         if len(inputs) != (1 if loss is None else 2):
             raise TypeError("check_gradients: a layer or network takes x; with loss=… it takes x and targets")
         return LayerProblem(thing, *inputs, loss=loss, training=training)
+    if loss is not None:
+        raise TypeError("check_gradients: loss=… goes with a layer or a network")
     if isinstance(thing, (tuple, list)) and len(thing) == 2 and all(map(callable, thing)):
         return PairProblem(*thing, inputs)
     if callable(thing) and not isinstance(thing, type):
@@ -188,7 +189,11 @@ class FunctionProblem(Problem):
         """The gradients by name; ValueError if there are more or fewer than floating-point inputs."""
         gradients = gradients if isinstance(gradients, (tuple, list)) else (gradients,)
         if len(gradients) != len(self.tensors):
-            raise ValueError(f"backward returned {len(gradients)} gradients for {len(self.tensors)} floating-point inputs")
+            names = ", ".join(self.tensors)
+            raise ValueError(
+                f"backward returned {len(gradients)} gradients for {len(self.tensors)} floating-point inputs ({names}); "
+                "where an input has none, return None for it"
+            )
         return {n: g if isinstance(g, np.ndarray) else np.array(g) for n, g in zip(self.tensors, gradients, strict=True)}
 
 
@@ -202,7 +207,7 @@ class PairProblem(FunctionProblem):
 
     def forward(self):
         result = self.call(self.forward_function)
-        if not isinstance(result, tuple) or len(result) != 2:
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
             name = getattr(self.forward_function, "__name__", "forward")
             raise ValueError(f"{name} must give (out, cache), got {type(result).__name__}")
         self.out, self.cache = result

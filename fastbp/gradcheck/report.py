@@ -92,6 +92,8 @@ class TensorCheck:
         """How many elements got which verdict: "12: 10 ok, 2 kink"."""
         if self.directions:
             return f"{self.directions} directions"
+        if self.size and not self.checked:
+            return "no gradient given"
         shown = f"{self.checked}" if self.checked == self.size else f"{self.checked} of {self.size}"
         words = {"kink": "at a kink"}
         rest = [f"{n} {words.get(v, v)}" for v, n in self.counts.items() if v not in ("ok", "not checked")]
@@ -152,10 +154,12 @@ class GradientReport:
         return f"finite differences in float64, random cotangents (seed {self.seed}), tolerance {self.tolerance:g}"
 
     def _verdict(self) -> str:
+        undecided = [t.name for t in self.tensors if t.size and t.counts.get("below noise", 0) == t.checked > 0 and t.given.any()]
+        note = f"; nothing was decided for {', '.join(undecided)}: below the noise of rounding" if undecided else ""
         wrong = sum(not t.passed for t in self.tensors)
         verdict = f"{wrong} of {len(self.tensors)} gradients WRONG" if wrong else f"all {len(self.tensors)} gradients ok"
         held = sum(p.passed for p in self.properties)
-        return verdict + (f"; {held} of {len(self.properties)} properties hold" if self.properties else "")
+        return verdict + note + (f"; {held} of {len(self.properties)} properties hold" if self.properties else "")
 
     # -- HTML, JSON, figure -------------------------------------------------------------------------------------------
 

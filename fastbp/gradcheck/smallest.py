@@ -172,7 +172,7 @@ def _drawn(draw, st, value, sizes: dict[int, int]):
     if value.dtype.kind == "f":
         numbers = st.integers(-VALUES, VALUES)
     else:
-        numbers = st.integers(int(value.min(initial=0)), int(value.max(initial=0)))
+        numbers = st.sampled_from(np.unique(value).tolist() or [0])  # labels −1 and 1 don't become 0
     kind = np.float64 if value.dtype.kind == "f" else value.dtype
     return np.array(draw(st.lists(numbers, min_size=count, max_size=count)), kind).reshape(shape)
 
@@ -205,7 +205,9 @@ def _function_snippet(thing, arguments: dict) -> str:
         shown = f"fastbp.{thing!r}"
     else:
         functions = thing if isinstance(thing, (tuple, list)) else (thing,)
-        names = [getattr(f, "__name__", "f") for f in functions]
+        usual = ("forward", "backward") if len(functions) == 2 else ("loss",)
+        names = [getattr(f, "__name__", "") for f in functions]
+        names = [n if n.isidentifier() else other for n, other in zip(names, usual, strict=True)]
         modules = {getattr(f, "__module__", None) for f in functions}
         homes = [getattr(sys.modules.get(getattr(f, "__module__", None)), n, None) for f, n in zip(functions, names, strict=True)]
         if len(modules) == 1 and "__main__" not in modules and all(h is f for h, f in zip(homes, functions, strict=True)):

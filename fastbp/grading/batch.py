@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import os
 import signal
 import sys
+import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from dataclasses import dataclass, field
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
 from ..files import written_atomically
@@ -29,12 +32,14 @@ class Job:
     seconds: float | None
     record: Path | None
     form: Callable[[Result], dict] = Result.to_dict
+    last: Result | None = field(default=None, init=False, compare=False)  # what was written last
 
     def __call__(self) -> Result:
         """Grade it here; what there is so far is on disk after every item. Whatever goes wrong becomes the result's error."""
         try:
             assignment = load_assignment(self.assignment)
-            return grade(self.path, assignment, self.seed, self.seconds, self.write)
+            path = (self.path.is_dir() and _home(self.path)) or self.path
+            return grade(path, assignment, self.seed, self.seconds, self.write)
         except AssignmentError:
             raise
         except Exception as error:  # a fault of the grader: the others are still graded
@@ -43,6 +48,7 @@ class Job:
     def write(self, result: Result) -> None:
         """Put the result where it belongs, whole or not at all."""
         result.submission = self.name
+        object.__setattr__(self, "last", result)
         if self.record is None:
             return
         try:
@@ -53,10 +59,11 @@ class Job:
             result.notes = [*(n for n in result.notes if n != note), note]
 
     def failed(self, why: str) -> Result:
-        """A result that says why nothing could be graded, with the items that were before."""
-        result = Result(self.name, self.assignment, self.seed, 0.0)
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            result = Result.from_dict(json.loads(self.record.read_text()))
+        """A result that says why nothing more could be graded, with the items that were before."""
+        result = self.last or Result(self.name, self.assignment, self.seed, 0.0)
+        if self.last is None and self.record is not None:  # another process's, which has ended
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                result = Result.from_dict(json.loads(self.record.read_text()))
         with contextlib.suppress(AssignmentError):
             result.possible = load_assignment(self.assignment).points
         result.error, result.finished = why, True
@@ -74,22 +81,47 @@ def find_submissions(paths: Sequence[Path | str], one: bool = False) -> dict[str
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"no such file or folder: {path}")
-        if path.is_file() or one:
-            inside = [path]
-        else:
-            inside = sorted(p for p in path.iterdir() if _is_submission(p))
+        if path.suffix == ".ipynb":
+            raise ValueError(f"{path} is a notebook: export it as a Python file")
+        inside = [path] if path.is_file() or one else sorted(p for p in path.iterdir() if _is_submission(p))
         if not inside:
             raise ValueError(f"{path} holds no Python files, and no folders with any")
         found += inside
-    found = list(dict.fromkeys(p.resolve() for p in found))
-    names = [p.stem if p.is_file() else p.name for p in found]
-    return {n if names.count(n) == 1 else "-".join([*p.parts[-3:-1], n]): p for n, p in zip(names, found, strict=True)}
+    found = list(dict.fromkeys(p.absolute() for p in found))
+    named: dict[str, Path] = {}
+    plain = [p.stem if p.is_file() else p.name for p in found]
+    for name, path in zip(plain, found, strict=True):
+        wanted = name if plain.count(name) == 1 else "-".join([*path.parts[-3:-1], name])
+        wanted = wanted if len(wanted.encode()) <= 120 else f"{wanted[:30]}-{zlib.crc32(wanted.encode()):08x}"
+        number = 2
+        while wanted in named:
+            wanted, number = f"{wanted}-{number}" if number == 2 else f"{wanted.rpartition('-')[0]}-{number}", number + 1
+        named[wanted] = path
+    return named
+
+
+def left_out(paths: Sequence[Path | str]) -> list[Path]:
+    """What in the folders given is not a submission, and is not hidden: notebooks, archives, folders without Python files."""
+    folders = [Path(path) for path in paths if Path(path).is_dir()]
+    return sorted(p for folder in folders for p in folder.iterdir() if not _is_submission(p) and not p.name.startswith((".", "__")))
 
 
 def _is_submission(path: Path) -> bool:
     if path.name.startswith((".", "__")):
         return False
-    return path.suffix == ".py" if path.is_file() else path.is_dir() and any(path.glob("*.py"))
+    return path.suffix.lower() == ".py" if path.is_file() else path.is_dir() and _home(path) is not None
+
+
+def _home(folder: Path) -> Path | None:
+    """The folder itself if it holds Python files, or the only folder below it that does."""
+    for _ in range(4):
+        if any(folder.glob("*.py")):
+            return folder
+        below = [p for p in folder.iterdir() if p.is_dir() and any(p.rglob("*.py"))]
+        if len(below) != 1:
+            return None
+        folder = below[0]
+    return None
 
 
 def grade_all(
@@ -174,3 +206,5 @@ def _leave_interrupts() -> None:
     """In a worker: Ctrl-C reaches the whole group, and the parent then ends the workers, who clear up first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    parent = parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # where nobody ends it any more

@@ -152,7 +152,9 @@ class Runner:
 
     def read_submission(self, reader, number: int) -> bytes:
         name = self.main.removesuffix(".py")
-        spec = importlib.util.spec_from_file_location(name if name.isidentifier() else "submission", self.folder + self.main)
+        if not name.isidentifier() or name in sys.modules or name in sys.stdlib_module_names:
+            name = "submission"  # a numpy.py must not become numpy
+        spec = importlib.util.spec_from_file_location(name, self.folder + self.main)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         try:
@@ -284,14 +286,23 @@ class Runner:
         """Functions of the submission, and what they were wrapped in; not numpy's, not classes."""
         if name.startswith("_") or isinstance(value, type) or not callable(value):
             return False
+        while not isinstance(value, types.FunctionType) and hasattr(value, "__func__"):
+            value = value.__func__  # a method
+        for _ in range(10):  # what it was wrapped in
+            if isinstance(value, types.FunctionType) and value.__code__.co_filename.startswith(self.folder):
+                return True
+            if not hasattr(value, "__wrapped__"):
+                break
+            value = value.__wrapped__
         if isinstance(value, types.FunctionType):
-            return value.__code__.co_filename.startswith(self.folder)
+            return False
         home = getattr(sys.modules.get(type(value).__module__), "__file__", None) or ""
         return isinstance(value, functools.partial) or type(value).__name__ == "vectorize" or home.startswith(self.folder)
 
     def parameters(self, function) -> list[str]:
         try:
-            return [str(name) for name in inspect.signature(function).parameters]
+            parameters = inspect.signature(function).parameters.values()
+            return [f"*{p.name}" if p.kind == p.VAR_POSITIONAL else str(p.name) for p in parameters]
         except Exception:  # what a submission makes of its signature
             return []
 

@@ -22,6 +22,7 @@ class Report:
     def __init__(self, form: str, output: Path | None, assignment: str, names: Sequence[str]):
         self.form, self.names, self.assignment = form, list(names), assignment
         self.results: dict[str, Result] = {}
+        self.unwritten: dict[Path, str] = {}  # files that could not be written, and why
         in_folder = form == "html" or form == "text" and len(self.names) > 1
         if output is not None and output.exists() and (not output.is_dir() or not in_folder or any(output.iterdir())):
             raise FileExistsError(f"{output} exists: choose another name, nothing is overwritten")
@@ -69,10 +70,15 @@ class Report:
             return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
         return "\n\n".join(map(str, results)) + "\n"
 
-    @staticmethod
-    def _write(path: Path, text: str) -> None:
-        with written_atomically(path) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
+    def _write(self, path: Path, text: str) -> None:
+        """Write a file; what can't be written is said at the end, since grading goes on."""
+        try:
+            with written_atomically(path) as file:
+                file.write(text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            self.unwritten[path] = error.strerror or str(error)
+        else:
+            self.unwritten.pop(path, None)
 
 
 def _new_folder(stem: str) -> Path:

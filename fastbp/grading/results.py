@@ -85,13 +85,14 @@ class Result:
         if self.error:
             lines += ["", *self.error.splitlines()]
         for item in self.items:
-            lines += ["", f"{item.name}: {points(item.points)} of {points(item.possible)}"]
+            shown = "" if item.visibility == "visible" else f" ({item.visibility.replace('_', ' ')})"
+            lines += ["", f"{item.name}: {points(item.points)} of {points(item.possible)}{shown}"]
             for p in item.parts:
                 lines.append(f"  {'ok   ' if p.passed else 'WRONG'} {p.name:<8} {points(p.points):>5} of {points(p.possible)}")
             lines += [f"    {line}" for part in item.parts for said in part.lines for line in said.splitlines()]
             lines += [f"    NOTICE: {flag}" for flag in item.flags]
         lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(lines)
+        return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
 
 
 def points(value: float) -> str:

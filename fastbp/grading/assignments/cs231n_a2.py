@@ -111,7 +111,7 @@ ITEMS = (
         [
             Case("training", partial(dropout, large=True)),
             Case("training, a small array", dropout, gradients=True),
-            Case("evaluation", partial(dropout, mode="test")),
+            Case("evaluation", partial(dropout, mode="test"), gradients=True),
         ],
         backward="dropout_backward(dout, cache) -> dx",
     ),
@@ -124,6 +124,7 @@ ITEMS = (
         [
             Case("stride 1, padding 1", conv, gradients=True),
             Case("stride 2, no padding", partial(conv, stride=2, pad=0), gradients=True),
+            Case("stride 2, padding 1", partial(conv, stride=2, pad=1), gradients=True),
             Case("stride 2, windows that do not divide the input", partial(conv, stride=2, pad=0, rest=1), gradients=True),
             Case("a batch of one", partial(conv, N=1)),
             Case("arrays that are not contiguous", conv, strided=True),
