@@ -429,3 +429,112 @@ def test_ctrl_c_ends_all_and_keeps_what_is_graded(class_folder, small, tmp_path)
     assert "interrupted after 1 of 2 submissions; what is graded is in out" in errors
     assert "20 of 20 points" in record.read_text()
     assert not list(scratch.glob("submission-*"))  # nor their processes, which live there
+
+
+# -- what a review found ---------------------------------------------------------------------------------------------------
+
+
+def test_a_mistake_in_a_later_case_alone_is_a_mistake(tmp_path):
+    """Overlapping windows are the second case, x of four axes the second too."""
+    path = changed(tmp_path / "s.py", ("stride] += dout * (winner", "stride] = dout * (winner"),
+                   ("return dout * (x > 0)", "return dout * (x > 0) if x.ndim == 2 else dout"))  # fmt: skip
+    result = grade(path, only("max_pool", "relu"))
+    assert part(result, "max_pool", "backward").points == 0 and part(result, "relu", "backward").points == 0
+    assert "right for your forward pass" not in feedback(result)
+
+
+def test_stubs_earn_no_more_than_their_presence(tmp_path):
+    (tmp_path / "s.py").write_text("""
+import numpy as np
+
+def fc_forward(x, w, b): return np.zeros((len(x), len(b))), (x, w, b)
+def fc_backward(dout, cache): return tuple(map(np.zeros_like, cache))
+def relu_forward(x): return np.zeros(1), x
+def relu_backward(dout, cache): return np.zeros_like(cache)
+def svm_loss(x, y): return 0.0, np.zeros_like(x)
+def dropout_forward(x, dropout_param): return np.zeros_like(x), x
+def dropout_backward(dout, cache): return np.zeros_like(cache)
+""")
+    result = grade(tmp_path / "s.py", only("fc", "relu", "svm"))
+    assert [points(item.points) for item in result.items] == ["1", "1", "1"], str(result)
+    assert grade(tmp_path / "s.py", only("dropout")).points == 1
+
+
+def test_differentiating_numerically_with_any_step_earns_nothing(tmp_path):
+    numeric = "dw = numeric(lambda v: fc_forward(x, v, 0)[0], w, dout, h=0.5)\n"  # exact, since the layer is linear
+    path = changed(tmp_path / "s.py", ("import numpy as np\n", "import numpy as np\n" + NUMERIC), ("dw = flat.T @ dout\n", numeric))
+    result = grade(path, only("fc"))
+    assert part(result, "fc", "backward").points == 0 and result.items[0].flags
+
+
+def test_a_helper_for_each_sample_and_low_precision_are_not_cheating(tmp_path):
+    helper = "def sigmoid(a):\n    return np.float32(1 / (1 + np.exp(-a)))\n"
+    path = changed(tmp_path / "s.py", ("import numpy as np\n", "import numpy as np\n" + helper),
+                   ("dx = -t * np.exp(-np.logaddexp(0, t * x)) / len(x)",
+                    "dx = -t * np.array([sigmoid(a) for a in -t * x]) / len(x)"))  # fmt: skip
+    result = grade(path, only("logistic"))
+    assert part(result, "logistic", "backward").points == part(result, "logistic", "backward").possible, str(result)
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        "def relu_forward(*args):\n    return np.maximum(args[0], 0), args[0]\n",
+        "class Relu:\n    def forward(self, x):\n        return np.maximum(x, 0), x\nrelu_forward = Relu().forward\n",
+        "@np.errstate(all='ignore')\ndef relu_forward(x):\n    return np.maximum(x, 0), x\n",
+        "def relu_forward(x, scale=None):\n    return [x * (x > 0), x]\n",
+    ],
+    ids=["*args", "method", "decorated", "list"],
+)
+def test_functions_of_any_style_are_found(tmp_path, style):
+    text = EECS.replace("def relu_forward(x):", "def _plain(x):")
+    (tmp_path / "numpy.py").write_text(text + "\n\n" + style)
+    result = grade(tmp_path / "numpy.py", only("relu"))
+    assert result.points == result.possible, str(result)
+
+
+def test_outputs_of_a_wrong_shape_lose_their_item_alone(tmp_path):
+    path = changed(tmp_path / "s.py", ("        return x * mask, mask\n", "        return np.ones(1), mask\n"))
+    result = grade(path, only("dropout", "relu"))
+    assert part(result, "dropout", "forward").points < 4 and part(result, "relu", "backward").passed and not result.error
+
+
+def test_a_fault_of_the_assignment_is_named_and_ends_nothing(tmp_path, capsys):
+    file = tmp_path / "faulty.py"
+    file.write_text("""
+import dataclasses
+from fastbp.grading import Assignment, Convention
+from fastbp.grading.assignments.eecs598_hw1 import ITEMS
+
+def broken(out, x):
+    raise KeyError("oh")
+
+fc, relu, norm, *_ = ITEMS
+assignment = Assignment("faulty", [dataclasses.replace(relu, conventions=[Convention("c", broken)]), fc])
+""")
+    submission = changed(tmp_path / "s.py")
+    for form in ("text", "gradescope"):
+        assert cli.main(["grade", str(submission), "--assignment", str(file), "--format", form]) == 1
+        out, err = capsys.readouterr()
+        assert "the grader failed at relu: KeyError: 'oh'" in out and "the grader failed at relu" in err
+    assert grade(submission, load_assignment(file)).items[1].passed
+
+
+def test_names_are_kept_apart_and_what_is_left_out_is_said(tmp_path, small, capsys):
+    folder = tmp_path / "class"
+    (folder / "ann").mkdir(parents=True)
+    (folder / "bob" / "hw1").mkdir(parents=True)
+    for path in (folder / "ann.py", folder / "ann" / "layers.py", folder / "bob" / "hw1" / "layers.py", folder / f"{'é' * 100}.py"):
+        changed(path)
+    (folder / "cy.ipynb").write_text("{}")
+    assert len(find_submissions([folder])) == 4
+    assert cli.main(["grade", str(folder), "--assignment", str(small), "--jobs", "2", "--output", str(tmp_path / "out")]) == 0
+    out, err = capsys.readouterr()
+    assert out.count(" 20\n") == 5 and "cy.ipynb" in err  # four, and the mean
+    with pytest.raises(ValueError, match="is a notebook"):
+        find_submissions([folder / "cy.ipynb"])
+
+
+def test_messages_cannot_reach_the_terminal(tmp_path):
+    path = changed(tmp_path / "s.py", ("    return np.maximum(x, 0), x\n", "    raise ValueError('\\x1b[2J\\x07 gone')\n"))
+    assert "\x1b" not in str(grade(path, only("relu"))) and "gone" in str(grade(path, only("relu")))

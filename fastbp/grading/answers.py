@@ -22,6 +22,11 @@ class Answer:
     error: SubmissionError | None = None
     after: Arguments | None = None  # the arguments as the call left them
 
+    @property
+    def finite(self) -> bool:
+        """Whether there is an output that can be differentiated: what overflowed is forward's mistake, and counted there."""
+        return self.error is None and bool(np.isfinite(self.out).all())
+
 
 def gathered(names: list[str], faults: list[str]) -> list[str]:
     """A line for each fault, with the cases that have it.

@@ -256,7 +256,7 @@ class ItemGrader:
     def backward(self, convention: Convention) -> None:
         """Score each gradient: right for the true function, or where forward is wrong, at least for the submission's own."""
         part, names = self.parts[2], self.item.gradients
-        numbers = [k for k, case in enumerate(self.item.cases) if case.gradients and self.answer(k, convention).error is None]
+        numbers = [k for k, case in enumerate(self.item.cases) if case.gradients and self.answer(k, convention).finite]
         if not numbers:
             part.lines.append("not tried, since forward failed")
             return

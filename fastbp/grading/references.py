@@ -88,6 +88,8 @@ def dropout(inverted: bool = True, p_drops: bool = False) -> Callable:
         share, spread = np.mean(kept), 5 * math.sqrt(keep * (1 - keep) / max(x.size, 1))
         if x.size >= 100 and abs(share - keep) > spread:
             raise Disagrees(f"{share:.0%} of the elements are kept; {keep:.0%} should be")
+        if not kept.any() and (1 - keep) ** x.size < 0.01:
+            raise Disagrees("no element is kept")
         changes = np.count_nonzero(np.diff(kept.ravel()))
         if x.size >= 100 and changes < keep * (1 - keep) * (x.size - 1):  # twice as many, for independent choices
             raise Disagrees("which elements are kept is not random: they stand together")

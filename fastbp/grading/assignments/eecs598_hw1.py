@@ -25,8 +25,8 @@ def batchnorm(rng, mode="train", N=None, offset=0.0):
 
 
 def dropout(rng, mode="train", large=False):
-    shape = (20, 25) if large else sizes(rng, (2, 4), (3, 5))
-    return {"x": spread(rng, *shape), "dropout_param": {"mode": mode, "p": float(rng.choice([0.3, 0.4, 0.7, 0.8])), "seed": 7}}
+    shape, shares = ((20, 25), [0.3, 0.4, 0.7, 0.8]) if large else (sizes(rng, (3, 4), (5, 6)), [0.7])
+    return {"x": spread(rng, *shape), "dropout_param": {"mode": mode, "p": float(rng.choice(shares)), "seed": 7}}
 
 
 def conv(rng, N=None, whole=False):
