@@ -1,6 +1,6 @@
 """A right gradient as a short formula."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CodeType
 
 import numpy as np
@@ -10,22 +10,29 @@ Names = dict[str, object]
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula that gives the right gradient, with what its names stand for."""
+    """A formula that gives the right gradient, with what its names stand for; `gradients` (K, …) those that differ with dout."""
 
     source: str
     names: Names
+    gradients: dict[str, np.ndarray] = field(default_factory=dict)
 
     def value(self, douts: np.ndarray, code: CodeType | None = None) -> np.ndarray | None:
         """(K, …) with another formula's code, or its own; None where it cannot be computed."""
-        values, code = [], code or compile(self.source, "<formula>", "exec")
-        for dout in douts:
-            scope = {**self.names, "dout": dout}
+        return self.values(douts, code).get("result")
+
+    def values(self, douts: np.ndarray, code: CodeType | None = None) -> dict[str, np.ndarray]:
+        """All that the formula computes, by name, (K, …) each; nothing where it cannot be computed."""
+        found, code = [], code or compile(self.source, "<formula>", "exec")
+        for k, dout in enumerate(douts):
+            scope = {**self.names, **{name: array[k] for name, array in self.gradients.items()}, "dout": dout}
+            known = scope.copy()
             try:
                 exec(code, scope)  # a formula of this package, or a slip in it; never anything from outside
-                values.append(np.array(scope["result"], np.float64))
-            except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError, OverflowError):
-                return None
-        return np.stack(values)
+                new = scope.keys() - known.keys() - {"__builtins__"}
+                found.append({name: np.array(scope[name], np.float64) for name in new})
+            except (NameError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError, OverflowError):
+                return {}
+        return {name: np.stack([values[name] for values in found]) for name in found[0]}
 
 
 def fit(value: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -36,7 +43,7 @@ def fit(value: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def sums(axes: tuple[int, ...]) -> Names:
-    """sum and mean over `axes`, and over the others."""
+    """sum, mean and max over `axes`, sum and mean over the others."""
 
     def over(function, chosen):
         def total(z):
@@ -48,6 +55,7 @@ def sums(axes: tuple[int, ...]) -> Names:
     return {
         "sum": over(np.sum, True),
         "mean": over(np.mean, True),
+        "max": over(np.max, True),
         "sum_other": over(np.sum, False),
         "mean_other": over(np.mean, False),
     }

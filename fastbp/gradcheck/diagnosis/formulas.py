@@ -3,7 +3,9 @@
 If a formula gives the numeric gradient, then the layer is known, and each wrong formula one slip away is tried.
 """
 
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -27,8 +29,14 @@ def recognised(e: Evidence) -> tuple[Formula, ...]:
             for formula in candidates(e):
                 value = fit(formula.value(e.douts), e.right.shape)
                 if value is not None and e.corrects(value):
-                    found.append(formula)
+                    found.append(replace(formula, gradients=_other_gradients(e)))
     return tuple(found)
+
+
+def _other_gradients(e: Evidence) -> dict[str, np.ndarray]:
+    """What backward gave for the other tensors, which may stand where something else belongs."""
+    given = {f"d{name}": np.asarray(gradient) for name, gradient in e.gradients.items() if name != e.name and name.isidentifier()}
+    return {name: gradient for name, gradient in given.items() if len(gradient) == len(e.douts) and gradient.dtype.kind == "f"}
 
 
 def one_slip(e: Evidence) -> Iterator[Cause]:
@@ -38,8 +46,9 @@ def one_slip(e: Evidence) -> Iterator[Cause]:
         return
     with np.errstate(all="ignore"):
         for formula in recognised(e):
-            names = tuple(name for name, value in formula.names.items() if not isinstance(value, Callable))
-            for slip in slips(formula.source, names if e.is_loss else (*names, "dout")):
+            names = [name for name, value in formula.names.items() if not isinstance(value, Callable)]
+            names += [*formula.gradients, *re.findall(r"^(?!result)\w+(?= =)", formula.source, re.MULTILINE)]
+            for slip in slips(formula.source, tuple(dict.fromkeys(names if e.is_loss else [*names, "dout"]))):
                 if not _may_explain(e, formula.value(e.douts[:1], slip.code)):
                     continue
                 value = formula.value(e.douts, slip.code)
@@ -103,6 +112,9 @@ def _cause(slip: Slip) -> Cause:
         return Cause("wrong-axis", message, "sum over the axes along which the same number was used, usually the batch's")
     if slip.kind == "transpose":
         return Cause("wrong-product", message, "write the shapes next to the factors: the inner axis must be the one summed over")
+    if slip.kind == "order":
+        message = f"{slip.piece} are exchanged: the gradient is that of the formula with each in the other's place"
+        return Cause("wrong-order", message, "take the values out of the cache in the order in which they were put in")
     if slip.kind == "constant":
         return Cause("wrong-constant", message, "a constant is another than in the derivative")
     if slip.kind == "function":

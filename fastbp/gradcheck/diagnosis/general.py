@@ -99,6 +99,15 @@ def options(e: Evidence) -> dict[str, float]:
     return found
 
 
+def option_arrays(e: Evidence) -> dict[str, np.ndarray]:
+    """The arrays of numbers among the other arguments, also those inside dictionaries."""
+    found: dict[str, np.ndarray] = {}
+    for name, value in e.others.items():
+        inside = value.items() if isinstance(value, dict) else [(name, value)]
+        found |= {str(key): item for key, item in inside if isinstance(item, np.ndarray) and item.dtype.kind in "fiub"}
+    return found
+
+
 def names_of(e: Evidence, size: float) -> str:
     """What a factor of `size`, or its inverse, may stand for: " (the batch size)", or nothing."""
     size = max(size, 1 / size)
@@ -182,10 +191,7 @@ def factor_by_element(e: Evidence) -> Iterator[Cause]:
 def known_arrays(e: Evidence) -> Iterator[tuple[str, np.ndarray]]:
     """Arrays that a formula may hold, shaped to go with a (K, *shape) gradient."""
     shape = e.tensor.shape
-    arrays = {**e.tensors, "out": np.asarray(e.output)}
-    for name, value in e.others.items():
-        inside = value.items() if isinstance(value, dict) else [(name, value)]
-        arrays |= {str(key): item for key, item in inside if isinstance(item, np.ndarray) and item.dtype.kind in "fiub"}
+    arrays = {**e.tensors, "out": np.asarray(e.output), **option_arrays(e)}
     for name, array in arrays.items():
         array = np.asarray(array, np.float64)
         if array.size > 1:

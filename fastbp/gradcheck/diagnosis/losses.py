@@ -12,6 +12,8 @@ SOFTMAX = (
     "p = exp(x - max(x)) / sum(exp(x - max(x)))\nresult = p - onehot",
     "p = exp(x) / sum(exp(x))\nresult = p - onehot",
     "e = exp(x - max(x))\np = e / sum(e)\nresult = p - onehot",
+    "shifted = x - max(x)\nlogp = shifted - log(sum(exp(shifted)))\nresult = exp(logp) - onehot",
+    "shifted = x - max(x)\ne = exp(shifted)\nsums = sum(e)\np = e / sums\nresult = p - onehot",
     "p = exp(x - max(x)) / sum(exp(x - max(x)))\nresult = (1 - onehot) * p + onehot * (p - 1)",
 )
 SVM = (
@@ -25,7 +27,9 @@ LOGISTIC = (
     "result = -y * exp(-y * x) / (1 + exp(-y * x))",
     "result = -y / (1 + exp(y * x))",
     "result = y * (1 / (1 + exp(-y * x)) - 1)",
+    "result = -y * exp(-logaddexp(0, y * x))",
     "result = -y * (1 - y * x > 0)",
+    "margin = 1 - y * x\nresult = -y * (margin > 0)",
 )
 SIGMOID = "result = 1 / (1 + exp(-x)) - y"
 SQUARES = ("result = 2 * (x - y)", "result = x - y")
@@ -43,7 +47,7 @@ def losses(e: Evidence) -> Iterator[Formula]:
             yield from (f for source in SQUARES for f in _summed_or_mean(source, {"x": x, "y": y}, x))
             sign = 2 * y - 1 if np.all((y == 0) | (y == 1)) else y
             if np.all(np.abs(sign) == 1):
-                names: Names = {"x": x, "exp": np.exp}
+                names: Names = {"x": x, "exp": np.exp, "logaddexp": np.logaddexp}
                 yield from (f for source in LOGISTIC for f in _summed_or_mean(source, {**names, "y": sign}, x))
                 yield from _summed_or_mean(SIGMOID, {**names, "y": (sign + 1) / 2}, x)
         if labels.ndim == 1 and x.ndim == 2 and len(labels) == len(x) and labels.dtype.kind in "iu":
@@ -56,6 +60,7 @@ def _classes(e: Evidence, labels: np.ndarray) -> Iterator[Formula]:
     names: Names = {
         **sums((1,)),
         "exp": np.exp,
+        "log": np.log,
         "max": lambda z: np.max(z, axis=1, keepdims=True),
         "min": lambda z: np.min(z, axis=1, keepdims=True),
         "x": x,

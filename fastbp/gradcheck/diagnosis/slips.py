@@ -1,16 +1,18 @@
 """Every way to get a short formula wrong by one slip: an operator, a dropped term, a constant, a comparison, an axis, a name."""
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from types import CodeType
 
 OPERATORS = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult, "/": ast.Div, "@": ast.MatMult}
 COMPARISONS = {">": ast.Gt, ">=": ast.GtE, "<": ast.Lt, "<=": ast.LtE, "==": ast.Eq, "!=": ast.NotEq}
-KINDS = ("sign", "factor", "term", "operator", "comparison", "axis", "transpose", "constant", "function", "operand")
+KINDS = ("sign", "factor", "term", "operator", "comparison", "axis", "transpose", "order", "constant", "function", "operand")
 # -- the simplest explanation first
-INSTEAD = {"sum": ("mean", "sum_other", "mean_other"), "mean": ("sum", "mean_other", "sum_other"), "max": ("min",)}
+INSTEAD = {"sum": ("mean", "max", "sum_other", "mean_other"), "mean": ("sum", "max", "mean_other", "sum_other"), "max": ("min",)}
 # -- sum_other and mean_other run over the axes that sum and mean leave; a formula's names say which those are
 
 
@@ -51,6 +53,12 @@ def slips(source: str, names: tuple[str, ...]) -> tuple[Slip, ...]:
             if changed not in found:
                 expressions = (text.split(" = ", 1)[1] for text in (line, lines[number]))
                 found[changed] = Slip(kind, piece, compile(changed, "<formula>", "exec"), *expressions)
+    free = [name for name in names if re.search(rf"\b{name}\b(?! =)", source) and not re.search(rf"^{name} =", source, re.MULTILINE)]
+    for one, other in combinations(free, 2):
+        exchanged = {one: other, other: one}
+        changed = re.sub(rf"\b({one}|{other})\b", lambda match, to=exchanged: to[match[1]], source)
+        text, was = (f"({code.rpartition('result = ')[2]})" for code in (changed, source))
+        found.setdefault(changed, Slip("order", f"{one} and {other}", compile(changed, "<formula>", "exec"), text, was))
     return tuple(sorted(found.values(), key=lambda slip: KINDS.index(slip.kind)))
 
 
