@@ -21,6 +21,7 @@ EQUIVALENT does not hold or is not needed any more. `--list` prints every mutant
 """
 
 import argparse
+import ast
 import re
 import signal
 import sys
@@ -71,28 +72,29 @@ CAUSES = {
     f"scale-inverted wrong-count {SIGNS} {FACTORS} {POWERS}",
     "term": f"term-missing mean-and-variance-terms-missing one-hot-missing correct-class-missing {MISSING}",
     "factor": f"factor-missing not-times-dout mask-missing pool-spread scale-missing gamma-missing label-missing not-normalised "
-    f"constant-factor factor-by-element wrong-count {FACTORS} {POWERS}",
-    "constant": f"wrong-constant constant-factor mask-threshold mask-value number-added wrong-count one-hot-missing "
-    f"{FACTORS} {POWERS}",
+    f"constant-factor factor-by-element wrong-count wrong-tensor {FACTORS} {POWERS}",  # sum(dout) is another tensor's gradient
+    "constant": f"wrong-constant wrong-comparison constant-factor mask-threshold mask-value number-added wrong-count "
+    f"one-hot-missing {FACTORS} {POWERS}",
     "axis": "wrong-axis summed-too-far not-summed axes-swapped",
     "slice": f"{PLACES} kernel-flipped reversed summed-too-far",
     "range": PLACES,
-    "comparison": "wrong-comparison mask-inverted mask-threshold",
+    "comparison": "wrong-comparison mask-inverted mask-threshold mask-missing",  # where it holds always
     "mask": "mask-inverted wrong-comparison",
-    "operand": "wrong-operand wrong-tensor wrong-order mask-from-dout mask-other dout-twice gamma-missing",
+    "operand": "wrong-operand wrong-tensor wrong-order wrong-count mask-from-dout mask-other dout-twice gamma-missing "
+    "not-a-gradient zero",
     "transpose": "transposed axes-swapped wrong-product wrong-reshape",
     "reshape": "not-reshaped wrong-reshape",
     "reduction": f"wrong-function not-summed constant-factor wrong-count pool-minimum {FACTORS}",
     "accumulation": f"overwritten wrong-sign wrong-sign-inside wrong-operator constant-factor {UNFILLED} {MISSING}",
-    "function": "wrong-function",
+    "function": "wrong-function factor-missing term-missing",  # exp(−log(1 + z)) without the log is exp(−z)
     "order": "wrong-order wrong-tensor wrong-operand axes-swapped exchanged",
-    "branch": "mask-missing scale-missing mean-and-variance-terms-missing",
+    "branch": "mask-missing scale-missing mean-and-variance-terms-missing statistics-constant",
 }
-RETURNED = "not-times-dout factor-missing not-summed"  # what is not a gradient, or dout itself, in a gradient's place
-TERM_OF = {
-    **dict.fromkeys(("mean", "dmean", "dbeta"), "mean-term-wrong"),
-    **dict.fromkeys(("projection", "centred", "dinv_std", "dstd", "dvar", "dgamma"), "variance-term-wrong"),
-}  # -- where the change is in the statement that computes this, or replaces it
+RETURNED = "not-a-gradient not-times-dout factor-missing not-summed"  # what is no gradient, or dout itself, in a gradient's place
+IN_TERM = {
+    **dict.fromkeys(("mean", "dmean", "dbeta"), "mean"),
+    **dict.fromkeys(("projection", "centred", "dinv_std", "dstd", "dvar", "dgamma"), "variance"),
+}  # -- where the change is in the statement that computes this, or replaces it, what is said of this term describes it
 
 TWINS = {twin.name: twin for twin in ALL_TWINS}
 
@@ -193,19 +195,43 @@ def gradients(case: Case) -> list[np.ndarray]:
 def planted(mutant: Mutant) -> set[str]:
     """The causes that describe what was planted."""
     before, after = (Counter(re.findall(r"\w+", text)) for text in (mutant.before, mutant.after))
-    causes = {TERM_OF[name] for name in (mutant.place, *(before - after)) if name in TERM_OF}
-    causes |= set(CAUSES[mutant.kind].split())
+    causes = set(CAUSES[mutant.kind].split())
+    for term in {IN_TERM[name] for name in (mutant.place, *(before - after)) if name in IN_TERM}:
+        causes |= {f"{term}-term-{what}" for what in ("wrong", "missing", "sign", "factor")} | set(POWERS.split())
+        causes |= {"not-normalised"} if term == "variance" else set()
     if mutant.indexing:
         causes |= set(PLACES.split())
-    if mutant.kind == "operand" and before["dout"] > after["dout"]:
-        causes.add("not-times-dout")
+    if mutant.kind == "operand":
+        ((old, _),), ((new, _),) = (before - after).items(), (after - before).items()
+        made_of = ancestors(mutant.source)
+        if "dout" in {old, *made_of.get(old, ())} and "dout" not in {new, *made_of.get(new, ())}:
+            causes.add("not-times-dout")
+        if new in made_of.get(old, ()) or old in made_of.get(new, ()):  # what makes one of the other is left out, or done twice
+            causes |= set(CAUSES["factor"].split()) | set(CAUSES["term"].split())
     if mutant.kind == "operand" and mutant.before.startswith("return"):
         causes |= set(RETURNED.split())
     if mutant.kind == "operand" and not mutant.after.startswith(mutant.place):
-        causes |= set(UNFILLED.split())  # it is written elsewhere
+        causes |= {*UNFILLED.split(), "overwritten"}  # it is written elsewhere
     if mutant.kind == "operand" and ".shape)" in mutant.before:
         causes.add("not-reshaped")
     return causes
+
+
+@cache
+def ancestors(source: str) -> dict[str, set[str]]:
+    """For each name that a function assigns to, all that it is computed from."""
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Assign, ast.AugAssign)):
+            used = {inner.id for inner in ast.walk(node.value) if isinstance(inner, ast.Name)}
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                for inner in ast.walk(target):
+                    if isinstance(inner, ast.Name):
+                        found.setdefault(inner.id, set()).update(used)
+    for _ in found:
+        for used in found.values():
+            used |= {name for between in used & found.keys() for name in found[between]}
+    return found
 
 
 def rank(mutant: Mutant, found: Verdict) -> int | None:

@@ -56,6 +56,8 @@ def sums(axes: tuple[int, ...]) -> Names:
         "sum": over(np.sum, True),
         "mean": over(np.mean, True),
         "max": over(np.max, True),
+        "sum_all": np.sum,
+        "mean_all": np.mean,
         "sum_other": over(np.sum, False),
         "mean_other": over(np.mean, False),
     }

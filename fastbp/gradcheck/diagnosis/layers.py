@@ -148,6 +148,10 @@ def _along_features(t: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarra
 
 
 CHAINS = (
+    "dxhat = dout * gamma\n"
+    "dmean = mean(dxhat)\n"
+    "projection = mean(dxhat * xhat)\n"
+    "result = (dxhat - dmean - xhat * projection) / std",
     "dxhat = dout * gamma\nresult = (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)) / std",
     "result = gamma / std * (dout - mean(dout) - xhat * mean(dout * xhat))",
     "result = gamma / std * (dout - (sum(dout) + xhat * sum(dout * xhat)) / N)",
@@ -172,7 +176,8 @@ CHAINS = (
     "dxhat = dout * gamma\n"
     "dvar = sum(dxhat * xmu) * -0.5 * istd ** 3\n"
     "dmu = -sum(dxhat * istd)\n"
-    "result = dxhat * istd + dvar * 2 * xmu / N + dmu / N",
+    "dx = dxhat * istd\n"
+    "result = dx + dvar * 2 * xmu / N + dmu / N",
     "dxhat = dout * gamma\n"
     "xhat = (x - mu) / sqrt(var + eps)\n"
     "result = 1 / N / sqrt(var + eps) * (N * dxhat - sum(dxhat) - xhat * sum(dxhat * xhat))",
@@ -181,6 +186,7 @@ CHAINS = (
     "dmu = -sum(dxhat / sqrt(var + eps)) + dvar * mean(-2 * (x - mu))\n"
     "result = dxhat / sqrt(var + eps) + dvar * 2 * (x - mu) / N + dmu / N",
 )
+EVALUATED = ("dxhat = dout * gamma\nresult = dxhat / std", "result = dout * gamma * istd", "result = gamma / std * dout")
 # -- ways to write dx, from the shortest to one node of the graph a line
 
 
@@ -197,11 +203,11 @@ def normalisation(e: Evidence) -> Iterator[Formula]:
     }  # fmt: skip
     if e.name == norm.x:
         names |= {**sums(norm.axes), "N": np.prod([x.shape[axis] for axis in norm.axes])}
-        for source in CHAINS if normalised(e) else ("dxhat = dout * gamma\nresult = dxhat / std", "result = dout * gamma * istd"):
+        for source in CHAINS if normalised(e) else EVALUATED:
             yield Formula(source, names)
     else:
         names |= sums(tuple(a for a in range(x.ndim) if norm.gamma.ndim == 0 or norm.gamma.shape[a] == 1))
-        names |= {"x_over_std": x / norm.std, "xmu_over_var": xmu / (norm.var + norm.eps), "xhat_without_eps": xmu / np.sqrt(norm.var)}
+        names |= {"x_over_std": x / norm.std, "xmu_over_var": xmu / norm.std**2, "xhat_without_eps": xmu / np.sqrt(norm.var)}
         for source in ("result = sum(dout * xhat)", "result = sum(dout * xmu * istd)", "result = sum(dout)"):
             yield Formula(source, names)
 

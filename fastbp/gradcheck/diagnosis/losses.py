@@ -18,10 +18,10 @@ SOFTMAX = (
 )
 SVM = (
     "mask = (x - correct + margin > 0) * (1 - onehot)\nresult = mask - sum(mask) * onehot",
-    "m = maximum(x - correct + margin, 0) * (1 - onehot)\ncount = sum(m > 0)\nresult = 1 * (m > 0) - count * onehot",
-    "m = maximum(x - correct + margin, 0) * (1 - onehot)\ncount = sum(m > 0)\nresult = (m > 0) * (1 - onehot) - count * onehot",
-    "m = maximum(x - correct + margin, 0) * (1 - onehot)\ncount = sum(m > 0)\n"
-    "result = 1 * (m > 0) * (1 - onehot) + ((m > 0) - count) * onehot",
+    "mask = excess > 0\nresult = mask * 1 - sum(mask) * onehot",
+    "count = sum(excess > 0)\nresult = 1 * (excess > 0) - count * onehot",
+    "count = sum(excess > 0)\nresult = (excess > 0) * (1 - onehot) - count * onehot",
+    "count = sum(excess > 0)\nresult = 1 * (excess > 0) * (1 - onehot) + ((excess > 0) - count) * onehot",
 )
 LOGISTIC = (
     "result = -y * exp(-y * x) / (1 + exp(-y * x))",
@@ -29,7 +29,7 @@ LOGISTIC = (
     "result = y * (1 / (1 + exp(-y * x)) - 1)",
     "result = -y * exp(-logaddexp(0, y * x))",
     "result = -y * (1 - y * x > 0)",
-    "margin = 1 - y * x\nresult = -y * (margin > 0)",
+    "result = -y * (excess > 0)",
 )
 SIGMOID = "result = 1 / (1 + exp(-x)) - y"
 SQUARES = ("result = 2 * (x - y)", "result = x - y")
@@ -47,7 +47,7 @@ def losses(e: Evidence) -> Iterator[Formula]:
             yield from (f for source in SQUARES for f in _summed_or_mean(source, {"x": x, "y": y}, x))
             sign = 2 * y - 1 if np.all((y == 0) | (y == 1)) else y
             if np.all(np.abs(sign) == 1):
-                names: Names = {"x": x, "exp": np.exp, "logaddexp": np.logaddexp}
+                names: Names = {"x": x, "exp": np.exp, "logaddexp": np.logaddexp, "excess": 1 - sign * x}
                 yield from (f for source in LOGISTIC for f in _summed_or_mean(source, {**names, "y": sign}, x))
                 yield from _summed_or_mean(SIGMOID, {**names, "y": (sign + 1) / 2}, x)
         if labels.ndim == 1 and x.ndim == 2 and len(labels) == len(x) and labels.dtype.kind in "iu":
@@ -70,11 +70,12 @@ def _classes(e: Evidence, labels: np.ndarray) -> Iterator[Formula]:
         "onehot_of_y_plus_1": np.roll(onehot, 1, axis=1),
     }
     yield from (formula for source in SOFTMAX for formula in _summed_or_mean(source, names, x))
-    names |= {"maximum": np.maximum, "correct": (x * onehot).sum(axis=1, keepdims=True)}
+    names["correct"] = (x * onehot).sum(axis=1, keepdims=True)
     margins = [value for name, value in options(e).items() if name in ("margin", "delta")]
     for margin in dict.fromkeys((*margins, 1)):
+        names["excess"] = np.maximum(x - names["correct"] + margin, 0) * (1 - onehot)
         for source in SVM:
-            yield from _summed_or_mean(source.replace("margin", f"{margin:g}"), names, x)
+            yield from _summed_or_mean(source.replace("margin", f"{margin:g}"), names.copy(), x)
 
 
 def _summed_or_mean(source: str, names: Names, x: np.ndarray) -> Iterator[Formula]:
