@@ -382,7 +382,7 @@ MISTAKES = [
     ("svm", "x", "correct-class-missing term-missing", lambda dout, mask, onehot, N: mask / N),
     ("svm", "x", "constant-factor", lambda dout, mask, onehot, N: mask - mask.sum(1, keepdims=True) * onehot),
     ("svm", "x", "own-margin-counted", lambda dout, mask, onehot, N: (mask - (1 + mask.sum(1, keepdims=True)) * onehot) / N),
-    ("svm", "x", "wrong-operator", lambda dout, mask, onehot, N: (mask + mask.sum(1, keepdims=True) * onehot) / N),
+    ("svm", "x", "wrong-operator wrong-sign-inside", lambda dout, mask, onehot, N: (mask + mask.sum(1)[:, None] * onehot) / N),
     ("svm", "x", "factor-missing", lambda dout, mask, onehot, N: (mask - onehot) / N),
     ("logistic", "x", "label-missing", lambda dout, x, y, N: 1 / (1 + np.exp(y * x)) / N),
     ("logistic", "x", "wrong-sign-inside", lambda dout, x, y, N: -y / (1 + np.exp(-y * x)) / N),

@@ -63,9 +63,10 @@ def one_slip(e: Evidence) -> Iterator[Cause]:
         return
     with np.errstate(all="ignore"):
         for formula in recognised(e):
-            names = [name for name, value in formula.names.items() if not isinstance(value, Callable)]
-            names += [*formula.gradients, *re.findall(r"^(?!result)\w+(?= =)", formula.source, re.MULTILINE)]
-            for slip in slips(formula.source, tuple(dict.fromkeys(names if e.is_loss else [*names, "dout"]))):
+            fixed = {name: value for name, value in formula.names.items() if not isinstance(value, Callable)}
+            cached = tuple(name for name, value in fixed.items() if np.size(value) > 1)
+            names = [*fixed, *formula.gradients, *re.findall(r"^(?!result)\w+(?= =)", formula.source, re.MULTILINE)]
+            for slip in slips(formula.source, tuple(dict.fromkeys(names if e.is_loss else [*names, "dout"])), cached):
                 if not _may_explain(e, formula.value(e.douts[:1], slip.code)):
                     continue
                 value = formula.value(e.douts, slip.code)
@@ -112,7 +113,7 @@ DROPPED = {
 
 def _cause(slip: Slip) -> Cause:
     message = f"the gradient is what `{slip.line}` gives; right is `{slip.was}`"
-    if slip.kind in ("term", "factor"):
+    if slip.kind in ("term", "factor") or (slip.kind == "comparison" and slip.piece == "1 - onehot"):
         is_mask = " > " in slip.piece and slip.piece not in DROPPED
         name, hint = DROPPED["mask"] if is_mask else DROPPED.get(slip.piece, (f"{slip.kind}-missing", f"{slip.piece} is left out"))
         return Cause(name, message, hint)

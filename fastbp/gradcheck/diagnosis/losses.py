@@ -19,9 +19,7 @@ SOFTMAX = (
 SVM = (
     "mask = (x - correct + margin > 0) * (1 - onehot)\nresult = mask - sum(mask) * onehot",
     "mask = excess > 0\nresult = mask * 1 - sum(mask) * onehot",
-    "count = sum(excess > 0)\nresult = 1 * (excess > 0) - count * onehot",
-    "count = sum(excess > 0)\nresult = (excess > 0) * (1 - onehot) - count * onehot",
-    "count = sum(excess > 0)\nresult = 1 * (excess > 0) * (1 - onehot) + ((excess > 0) - count) * onehot",
+    "mask = maximum(x - correct + margin, 0) * (1 - onehot) > 0\nresult = mask * (1 - onehot) - sum(mask) * onehot",
 )
 LOGISTIC = (
     "result = -y * exp(-y * x) / (1 + exp(-y * x))",
@@ -70,6 +68,7 @@ def _classes(e: Evidence, labels: np.ndarray) -> Iterator[Formula]:
         "onehot_of_y_plus_1": np.roll(onehot, 1, axis=1),
     }
     yield from (formula for source in SOFTMAX for formula in _summed_or_mean(source, names, x))
+    names["maximum"] = np.maximum
     names["correct"] = (x * onehot).sum(axis=1, keepdims=True)
     margins = [value for name, value in options(e).items() if name in ("margin", "delta")]
     for margin in dict.fromkeys((*margins, 1)):

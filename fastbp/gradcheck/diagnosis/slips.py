@@ -45,8 +45,11 @@ def _tidy(expression: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def slips(source: str, names: tuple[str, ...]) -> tuple[Slip, ...]:
-    """All slips in `source`, lines `name = expression`; `names` are what a name may be mistaken for."""
+def slips(source: str, names: tuple[str, ...], cached: tuple[str, ...] = ()) -> tuple[Slip, ...]:
+    """All slips in `source`, lines `name = expression`.
+
+    `names` are what a name may be mistaken for, `cached` those of arrays, two of which may be exchanged throughout.
+    """
     lines, found, tree = source.split("\n"), {}, ast.parse(source)
     compared = {inner for node in ast.walk(tree) if isinstance(node, ast.Compare) for inner in ast.walk(node) if inner is not node}
     for node in ast.walk(tree):
@@ -62,8 +65,7 @@ def slips(source: str, names: tuple[str, ...]) -> tuple[Slip, ...]:
                 expressions = (text.split(" = ", 1)[1] for text in (line, lines[number]))
                 found[changed] = Slip(kind, piece, compile(changed, "<formula>", "exec"), *expressions)
     assigned = re.findall(r"^\w+(?= =)", source, re.MULTILINE)
-    free = [name for name in names if name not in assigned and re.search(rf"\b{name}\b", source)]
-    for one, other in combinations(free, 2):
+    for one, other in combinations([name for name in cached if name not in assigned and re.search(rf"\b{name}\b", source)], 2):
         exchanged = {one: other, other: one}
         changed = re.sub(rf"\b({one}|{other})\b", lambda match, to=exchanged: to[match[1]], source)
         text, was = (f"({code.rpartition('result = ')[2]})" for code in (changed, source))
