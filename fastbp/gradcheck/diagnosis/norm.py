@@ -239,7 +239,7 @@ def not_constant(e: Evidence) -> Iterator[Cause]:
     for wrong, which in ((direct + mean + variance, "mean and variance"), (centred, "mean and variance"), (direct + mean, "mean"),
                          (through, "variance")):  # fmt: skip
         if e.explains(wrong):
-            message = f"the terms of the {which} stand in the gradient, but here these are the running ones, which are constants"
+            message = f"the terms of the {which} stand in the gradient, but running statistics are constants"
             yield Cause("statistics-constant", message, "is it training or evaluation? The forward pass computed the output so")
             return
 
