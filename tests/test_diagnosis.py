@@ -538,7 +538,7 @@ def test_every_layer_is_recognised():
     assert (conv.kind, conv.stride, conv.pad) == ("filters", 2, 1)
 
 
-@pytest.mark.parametrize("index", [0, 6, 15, 25, 31, 43, 50, 56, 64, 95, 118, 126, 145])
+@pytest.mark.parametrize("index", [0, 6, 15, 25, 31, 43, 50, 59, 64, 95, 118, 126, 145])
 def test_elements_that_were_not_measured_do_not_matter(index):
     layer, name, accepted, backward = MISTAKES[index]
     evidence = LAYERS[layer].evidence(name, backward)
@@ -575,9 +575,8 @@ def test_gradients_that_accumulate_from_call_to_call():
 
 
 def test_the_gradient_of_another_tensor_turned_round():
-    layer = Layer(
-        conv_forward, {"x": normal(2, 2, 3, 3), "w": normal(2, 2, 3, 3, seed=1), "b": normal(2)}, {"conv_param": {"stride": 1, "pad": 1}}
-    )
+    tensors = {"x": normal(2, 2, 3, 3), "w": normal(2, 2, 3, 3, seed=1), "b": normal(2)}
+    layer = Layer(conv_forward, tensors, {"conv_param": {"stride": 1, "pad": 1}})
     causes = diagnose(layer.evidence("x", lambda *a: conv_dw(*a)[:, :, ::-1, ::-1]))
     assert [cause.name for cause in causes] == ["wrong-tensor"] and "reverse order" in causes[0].message
     assert diagnose(layer.evidence("x", lambda *a: conv_dw(*a)[:, :, ::-1] + 0.1)) == []
@@ -631,7 +630,7 @@ def test_messages_hold_figures_and_formulas():
     assert "that of w stands where that of x belongs" in message("affine", "x", exchange("x", "w"))
     assert "divided by 5, not by 6" in message("batchnorm", "x", biased)
     assert "the last sample of dout" in message("affine", "w", lambda dout, x, w, b: x.reshape(4, -1)[:-1].T @ dout[:-1])
-    assert "in sample 2" in message("affine", "x", MISTAKES[19][3])
+    assert "in sample 2" in message("affine", "x", MISTAKES[22][3])
 
 
 def test_where_a_gradient_is_not_finite():

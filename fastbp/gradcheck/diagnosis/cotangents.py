@@ -28,7 +28,7 @@ def dout_rearranged(e: Evidence) -> Iterator[Cause]:
 
 
 def _first(e: Evidence, slips: Callable) -> Iterator[Cause]:
-    if e.is_loss or not e.same_shape:
+    if e.is_loss or not e.same_shape or e.is_right:  # parts of dout that make no difference are left out of a right one too
         return
     for backward in backwards(e):
         for name, message, hint, douts in slips(e):

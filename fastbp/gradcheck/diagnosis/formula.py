@@ -18,21 +18,26 @@ class Formula:
 
     def value(self, douts: np.ndarray, code: CodeType | None = None) -> np.ndarray | None:
         """(K, …) with another formula's code, or its own; None where it cannot be computed."""
-        return self.values(douts, code).get("result")
+        results = [scope["result"] for scope in self._computed(douts, code or compile(self.source, "<formula>", "exec"))]
+        return np.array(results, np.float64) if results else None
 
-    def values(self, douts: np.ndarray, code: CodeType | None = None) -> dict[str, np.ndarray]:
-        """All that the formula computes, by name, (K, …) each; nothing where it cannot be computed."""
-        found, code = [], code or compile(self.source, "<formula>", "exec")
-        for k, dout in enumerate(douts):
-            scope = {**self.names, **{name: array[k] for name, array in self.gradients.items()}, "dout": dout}
-            known = scope.copy()
-            try:
+    def values(self, douts: np.ndarray) -> dict[str, np.ndarray]:
+        """All that the formula computes on the way to its result, by name, (K, …) each."""
+        found = self._computed(douts, compile(self.source, "<formula>", "exec"))
+        known = self.names.keys() | self.gradients.keys() | {"dout", "result", "__builtins__"}
+        names = [name for name in found[0] if name not in known]
+        return {name: np.array([scope[name] for scope in found], np.float64) for name in names}
+
+    def _computed(self, douts: np.ndarray, code: CodeType) -> list[dict]:
+        """For each dout all names and their values; nothing where they cannot be computed."""
+        others = [{name: array[k] for name, array in self.gradients.items()} for k in range(len(douts))]
+        scopes = [{**self.names, **other, "dout": dout} for other, dout in zip(others, douts, strict=True)]
+        try:
+            for scope in scopes:
                 exec(code, scope)  # a formula of this package, or a slip in it; never anything from outside
-                new = scope.keys() - known.keys() - {"__builtins__"}
-                found.append({name: np.array(scope[name], np.float64) for name in new})
-            except (NameError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError, OverflowError):
-                return {}
-        return {name: np.stack([values[name] for values in found]) for name in found[0]}
+        except (NameError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError, OverflowError):
+            return []
+        return scopes
 
 
 def fit(value: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -48,7 +48,7 @@ def not_a_gradient(e: Evidence) -> Iterator[Cause]:
     fixed = [*e.tensors.items(), ("the output", e.output), *option_arrays(e).items()]
     fixed += [pair for formula in recognised(e) for pair in formula.names.items() if not isinstance(pair[1], Callable)]
     known = [("dout", e.douts)] + [(name, np.broadcast_to(array, (len(e.douts), *np.shape(array)))) for name, array in fixed]
-    known += [pair for formula in recognised(e) for pair in formula.values(e.douts).items() if pair[0] != "result"]
+    known += [pair for formula in recognised(e) for pair in formula.values(e.douts).items()]
     for name, array in known:
         if array.shape == e.given.shape and array.size > len(e.douts) and e.explains(array):
             hint = f"the gradient of a value is another array: which formula gives d{e.name}, and is it what is returned?"
