@@ -75,7 +75,8 @@ CAUSES = {
     "sign": f"wrong-sign wrong-sign-inside wrong-operator mask-inverted pool-minimum {SIGNS}",  # + for −; mask, minimum of −x
     "operator": f"wrong-operator wrong-sign-inside dout-added number-added divided factor-by-element constant-factor "
     f"scale-inverted wrong-count {SIGNS} {FACTORS} {POWERS}",
-    "term": f"term-missing mean-and-variance-terms-missing one-hot-missing correct-class-missing {MISSING}",
+    "term": f"term-missing mean-and-variance-terms-missing direct-and-mean-terms-missing one-hot-missing "
+    f"correct-class-missing {MISSING}",
     "factor": f"factor-missing not-times-dout mask-missing pool-spread scale-missing gamma-missing label-missing not-normalised "
     f"constant-factor factor-by-element wrong-count wrong-tensor {FACTORS} {POWERS}",  # sum(dout) is another tensor's gradient
     "constant": f"wrong-constant wrong-comparison constant-factor mask-threshold mask-value number-added wrong-count "
@@ -203,7 +204,7 @@ def planted(mutant: Mutant) -> set[str]:
     causes = set(CAUSES[mutant.kind].split())
     for term in {IN_TERM[name] for name in (mutant.place, *(before - after)) if name in IN_TERM}:
         causes |= {f"{term}-term-{what}" for what in ("wrong", "missing", "sign", "factor")} | set(POWERS.split())
-        causes |= {"not-normalised"} if term == "variance" else set()
+        causes.add("not-normalised" if term == "variance" else "direct-and-mean-terms-missing")
     if mutant.indexing:
         causes |= set(PLACES.split())
     if mutant.kind == "operand":

@@ -389,7 +389,7 @@ MISTAKES = [
             ("wrong-operator", lambda d, h, g, m, v, s, a, x, axis=axis: (d / h).sum(axis)),
         )
     ],
-    ("batchnorm", "x", "mean-term-wrong", lambda *a: norm_dx(*a, direct=0, mean=0)),
+    ("batchnorm", "x", "direct-and-mean-terms-missing", lambda *a: norm_dx(*a, direct=0, mean=0)),
     ("layernorm", "x", "wrong-axis", norm_mean_of_all),
     ("batchnorm", "gamma", "loop-range", lambda d, h, *rest: (d * h)[:3].sum(0)),
     ("batchnorm", "x", "wrong-operand", norm_other),

@@ -74,7 +74,7 @@ def _weighted(e: Evidence, weights: np.ndarray, wrong: list[int]) -> Iterator[Ca
         return
     if wrong == [0, 1] and np.all(weights[wrong] == 0):
         message = "the term dout · gamma / std and the mean's term are missing, or cancel: is it the mean that is subtracted?"
-        yield Cause("mean-term-wrong", message, HINTS[1])
+        yield Cause("direct-and-mean-terms-missing", message, HINTS[0])
         return
     for i in wrong:
         weight, term = weights[i], TERMS[i]
