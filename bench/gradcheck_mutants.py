@@ -12,15 +12,21 @@ every loss there. A mutant is checked at drawn inputs until it is caught:
     equivalent   the gradient is still right: the reason is in EQUIVALENT, and is verified on many more inputs
     MISSED       none of these
 
-Where the checker gives causes, a second table says for how many of the wrong gradients it has an explanation, and for how many
-the planted cause is the first or among the first three that it gives for one of them. What counts as the planted cause of
-which kind of mutant is in CAUSES. A mutant that raises explains itself.
+Two more tables say how many of the "wrong" have the planted cause named. All of them count, none is left out. Of a mutant with
+several wrong gradients the one with the best answer counts. "named first": the first cause of the diagnosis is one that
+describes the change, so that a student who reads it looks at the right place: those in CAUSES for this kind of mutant, and
+what `planted` adds where the change can be read in other words that are as true (`return dxhat` for `dx = dxhat / std` is both
+another name and a missing factor). "in the first three" likewise; "explained": there is a cause at all, right or not.
+
+"shape" and "raises" are counted apart, in a table of their own: they are named where the report's own words say it, the shape
+(and dtype) that was given, and the exception with a message, which check_gradients lets through.
 
 How to read it. The exit status is 1 if a mutant is missed, or if the checker rejects an unmutated function, or if a reason in
 EQUIVALENT does not hold or is not needed any more. `--list` prints every mutant with its verdict.
 """
 
 import argparse
+import ast
 import re
 import signal
 import sys
@@ -69,30 +75,32 @@ CAUSES = {
     "sign": f"wrong-sign wrong-sign-inside wrong-operator mask-inverted pool-minimum {SIGNS}",  # + for −; mask, minimum of −x
     "operator": f"wrong-operator wrong-sign-inside dout-added number-added divided factor-by-element constant-factor "
     f"scale-inverted wrong-count {SIGNS} {FACTORS} {POWERS}",
-    "term": f"term-missing mean-and-variance-terms-missing one-hot-missing correct-class-missing {MISSING}",
+    "term": f"term-missing mean-and-variance-terms-missing direct-and-mean-terms-missing one-hot-missing "
+    f"correct-class-missing {MISSING}",
     "factor": f"factor-missing not-times-dout mask-missing pool-spread scale-missing gamma-missing label-missing not-normalised "
-    f"constant-factor factor-by-element wrong-count {FACTORS} {POWERS}",
-    "constant": f"wrong-constant constant-factor mask-threshold mask-value number-added wrong-count one-hot-missing "
-    f"{FACTORS} {POWERS}",
+    f"constant-factor factor-by-element wrong-count wrong-tensor {FACTORS} {POWERS}",  # sum(dout) is another tensor's gradient
+    "constant": f"wrong-constant wrong-comparison constant-factor mask-threshold mask-value number-added wrong-count "
+    f"one-hot-missing {FACTORS} {POWERS}",
     "axis": "wrong-axis summed-too-far not-summed axes-swapped",
     "slice": f"{PLACES} kernel-flipped reversed summed-too-far",
     "range": PLACES,
-    "comparison": "wrong-comparison mask-inverted mask-threshold",
+    "comparison": "wrong-comparison mask-inverted mask-threshold mask-missing",  # where it holds always
     "mask": "mask-inverted wrong-comparison",
-    "operand": "wrong-operand wrong-tensor wrong-order mask-from-dout mask-other dout-twice gamma-missing",
+    "operand": "wrong-operand wrong-tensor wrong-order wrong-count mask-from-dout mask-other dout-twice gamma-missing "
+    "not-a-gradient zero",
     "transpose": "transposed axes-swapped wrong-product wrong-reshape",
     "reshape": "not-reshaped wrong-reshape",
     "reduction": f"wrong-function not-summed constant-factor wrong-count pool-minimum {FACTORS}",
     "accumulation": f"overwritten wrong-sign wrong-sign-inside wrong-operator constant-factor {UNFILLED} {MISSING}",
-    "function": "wrong-function",
+    "function": "wrong-function factor-missing term-missing",  # exp(−log(1 + z)) without the log is exp(−z)
     "order": "wrong-order wrong-tensor wrong-operand axes-swapped exchanged",
-    "branch": "mask-missing scale-missing mean-and-variance-terms-missing",
+    "branch": "mask-missing scale-missing mean-and-variance-terms-missing statistics-constant",
 }
-RETURNED = "not-times-dout factor-missing not-summed"  # what is not a gradient, or dout itself, in a gradient's place
-TERM_OF = {
-    **dict.fromkeys(("mean", "dmean", "dbeta"), "mean-term-wrong"),
-    **dict.fromkeys(("projection", "centred", "dinv_std", "dstd", "dvar", "dgamma"), "variance-term-wrong"),
-}  # -- where the change is in the statement that computes this, or replaces it
+RETURNED = "not-a-gradient not-times-dout factor-missing not-summed"  # what is no gradient, or dout itself, in a gradient's place
+IN_TERM = {
+    **dict.fromkeys(("mean", "dmean", "dbeta"), "mean"),
+    **dict.fromkeys(("projection", "centred", "dinv_std", "dstd", "dvar", "dgamma"), "variance"),
+}  # -- where the change is in the statement that computes this, or replaces it, what is said of this term describes it
 
 TWINS = {twin.name: twin for twin in ALL_TWINS}
 
@@ -131,7 +139,7 @@ def verdict(name: str, mutant: Mutant, seed: int) -> Verdict:
             return Verdict("raises", number, f"{type(error).__name__}: {error}")
         if not report.passed:
             wrong = [tensor for tensor in report.tensors if not tensor.passed]
-            if not wrong:
+            if not wrong or not all(tensor.checked or tensor.given is not None for tensor in wrong):  # then forward is disturbed
                 return Verdict("property", number, "; ".join(p.message for p in report.properties if not p.passed))
             problems = [tensor.problem for tensor in wrong if tensor.problem]
             causes = tuple(tuple(cause.name for cause in tensor.causes) for tensor in wrong)
@@ -193,19 +201,43 @@ def gradients(case: Case) -> list[np.ndarray]:
 def planted(mutant: Mutant) -> set[str]:
     """The causes that describe what was planted."""
     before, after = (Counter(re.findall(r"\w+", text)) for text in (mutant.before, mutant.after))
-    causes = {TERM_OF[name] for name in (mutant.place, *(before - after)) if name in TERM_OF}
-    causes |= set(CAUSES[mutant.kind].split())
+    causes = set(CAUSES[mutant.kind].split())
+    for term in {IN_TERM[name] for name in (mutant.place, *(before - after)) if name in IN_TERM}:
+        causes |= {f"{term}-term-{what}" for what in ("wrong", "missing", "sign", "factor")} | set(POWERS.split())
+        causes.add("not-normalised" if term == "variance" else "direct-and-mean-terms-missing")
     if mutant.indexing:
         causes |= set(PLACES.split())
-    if mutant.kind == "operand" and before["dout"] > after["dout"]:
-        causes.add("not-times-dout")
+    if mutant.kind == "operand":
+        ((old, _),), ((new, _),) = (before - after).items(), (after - before).items()
+        made_of = ancestors(mutant.source)
+        if "dout" in {old, *made_of.get(old, ())} and "dout" not in {new, *made_of.get(new, ())}:
+            causes.add("not-times-dout")
+        if new in made_of.get(old, ()) or old in made_of.get(new, ()):  # what makes one of the other is left out, or done twice
+            causes |= set(CAUSES["factor"].split()) | set(CAUSES["term"].split())
     if mutant.kind == "operand" and mutant.before.startswith("return"):
         causes |= set(RETURNED.split())
     if mutant.kind == "operand" and not mutant.after.startswith(mutant.place):
-        causes |= set(UNFILLED.split())  # it is written elsewhere
+        causes |= {*UNFILLED.split(), "overwritten"}  # it is written elsewhere
     if mutant.kind == "operand" and ".shape)" in mutant.before:
         causes.add("not-reshaped")
     return causes
+
+
+@cache
+def ancestors(source: str) -> dict[str, set[str]]:
+    """For each name that a function assigns to, all that it is computed from."""
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Assign, ast.AugAssign)):
+            used = {inner.id for inner in ast.walk(node.value) if isinstance(inner, ast.Name)}
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                for inner in ast.walk(target):
+                    if isinstance(inner, ast.Name):
+                        found.setdefault(inner.id, set()).update(used)
+    for _ in found:
+        for used in found.values():
+            used |= {name for between in used & found.keys() for name in found[between]}
+    return found
 
 
 def rank(mutant: Mutant, found: Verdict) -> int | None:
@@ -287,11 +319,14 @@ def report(names: list[str], pairs: list[tuple[str, Mutant, Verdict]], options) 
         print()
     tally("function", names, [(name, found.outcome) for name, _, found in pairs])
     tally("kind", KINDS, [(mutant.kind, found.outcome) for _, mutant, found in pairs])
-    wrong = [(name, mutant, found) for name, mutant, found in pairs if found.outcome in ("wrong", "shape")]
-    if any(causes for _, _, found in wrong for causes in found.causes):
-        diagnosed("function", names, [(name, mutant, found) for name, mutant, found in wrong])
-        diagnosed("kind", KINDS, [(mutant.kind, mutant, found) for _, mutant, found in wrong])
-
+    wrong = [(name, mutant, found) for name, mutant, found in pairs if found.outcome == "wrong"]
+    diagnosed("function", names, wrong)
+    diagnosed("kind", KINDS, [(mutant.kind, mutant, found) for _, mutant, found in wrong])
+    table = measuring.Table("outcome:-36", "mutants:8", "named by the report:19")
+    for outcome in ("shape", "raises"):
+        some = [found for _, _, found in pairs if found.outcome == outcome]
+        table.row(outcome, len(some), sum(map(says, some)))
+    print()
     faults = []
     for name, mutant, found in pairs:
         if found.outcome == "MISSED":
@@ -326,13 +361,20 @@ def tally(title: str, rows, entries: list[tuple[str, str]]) -> None:
 
 
 def diagnosed(title: str, rows, entries: list[tuple[str, Mutant, Verdict]]) -> None:
-    table = measuring.Table(f"{title}:-36", "wrong:8", "explained:10", "planted cause first:20", "in the first three:19")
+    table = measuring.Table(f"{title}:-36", "wrong:8", "explained:10", "named first:12", "share:7", "in the first three:19")
     for row in [*rows, "all"]:
         some = [(mutant, found) for key, mutant, found in entries if row in (key, "all")]
         explained = sum(all(found.causes) for _, found in some)
         ranks = [rank(mutant, found) for mutant, found in some]
-        table.row(row, len(some), explained, ranks.count(0), sum(k is not None and k < 3 for k in ranks))
+        share = f"{ranks.count(0) / len(some):.0%}" if some else "-"
+        table.row(row, len(some), explained, ranks.count(0), share, sum(k is not None and k < 3 for k in ranks))
     print()
+
+
+def says(found: Verdict) -> bool:
+    """Is a wrong shape given in full, an exception by its name and its message?"""
+    pattern = r"(gradient has (shape \(.*\)|dtype \w+)|backward gave None)" if found.outcome == "shape" else r"\w+: .+"
+    return all(re.search(pattern, part) for part in found.detail.split("; "))
 
 
 def as_json(pairs, seed: int) -> dict:

@@ -23,6 +23,7 @@ from .evidence import Cause, Evidence, Rule
 
 RULES: tuple[Rule, ...] = (
     general.wrong_tensor,
+    general.wrong_tensor,
     general.accumulates,
     general.wrong_sign,
     masks.mask_slips,
@@ -32,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     masks.dout_added,
     general.constant_factor,
     norm.norm_terms,
+    norm.not_constant,
     norm.gamma_gradient,
     shapes.moved,
     shapes.rearranged,
@@ -41,6 +43,8 @@ OTHERWISE: tuple[Rule, ...] = (
     # where those say nothing: many wrong formulas, then what is ever less certain. The first that fits is enough
     window_slips.window_slips,
     formulas.one_slip,
+    formulas.not_a_gradient,
+    masks.divided,
     cotangents.dout_rearranged,
     general.power_of_itself,
     general.factor_by_element,

@@ -28,7 +28,7 @@ def dout_rearranged(e: Evidence) -> Iterator[Cause]:
 
 
 def _first(e: Evidence, slips: Callable) -> Iterator[Cause]:
-    if e.is_loss or not e.same_shape:
+    if e.is_loss or not e.same_shape or e.is_right:  # parts of dout that make no difference are left out of a right one too
         return
     for backward in backwards(e):
         for name, message, hint, douts in slips(e):
@@ -48,6 +48,8 @@ def _loops(e: Evidence) -> Iterator[tuple[str, str, str, np.ndarray]]:
             (slice(0, max(0, n - 2)), f"the last two {name}s of dout are"), (slice(2, n), f"the first two {name}s of dout are"),
         ):  # fmt: skip
             yield "loop-range", f"{text} left out", hint, _keep(e.douts, {axis: kept})
+        for m in range(2, n - 2):
+            yield "loop-range", f"only the first {m} {name}s of dout count", hint, _keep(e.douts, {axis: slice(0, m)})
     for count in range(1, len(names) + 1):
         for axes in combinations(range(1, e.douts.ndim), count):
             which = ", ".join(names[axis - 1] for axis in axes)

@@ -1,6 +1,6 @@
 """A right gradient as a short formula."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CodeType
 
 import numpy as np
@@ -10,22 +10,34 @@ Names = dict[str, object]
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula that gives the right gradient, with what its names stand for."""
+    """A formula that gives the right gradient, with what its names stand for; `gradients` (K, …) those that differ with dout."""
 
     source: str
     names: Names
+    gradients: dict[str, np.ndarray] = field(default_factory=dict)
 
     def value(self, douts: np.ndarray, code: CodeType | None = None) -> np.ndarray | None:
         """(K, …) with another formula's code, or its own; None where it cannot be computed."""
-        values, code = [], code or compile(self.source, "<formula>", "exec")
-        for dout in douts:
-            scope = {**self.names, "dout": dout}
-            try:
+        results = [scope["result"] for scope in self._computed(douts, code or compile(self.source, "<formula>", "exec"))]
+        return np.array(results, np.float64) if results else None
+
+    def values(self, douts: np.ndarray) -> dict[str, np.ndarray]:
+        """All that the formula computes on the way to its result, by name, (K, …) each."""
+        found = self._computed(douts, compile(self.source, "<formula>", "exec"))
+        known = self.names.keys() | self.gradients.keys() | {"dout", "result", "__builtins__"}
+        names = [name for name in found[0] if name not in known]
+        return {name: np.array([scope[name] for scope in found], np.float64) for name in names}
+
+    def _computed(self, douts: np.ndarray, code: CodeType) -> list[dict]:
+        """For each dout all names and their values; nothing where they cannot be computed."""
+        others = [{name: array[k] for name, array in self.gradients.items()} for k in range(len(douts))]
+        scopes = [{**self.names, **other, "dout": dout} for other, dout in zip(others, douts, strict=True)]
+        try:
+            for scope in scopes:
                 exec(code, scope)  # a formula of this package, or a slip in it; never anything from outside
-                values.append(np.array(scope["result"], np.float64))
-            except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError, OverflowError):
-                return None
-        return np.stack(values)
+        except (NameError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError, OverflowError):
+            return []
+        return scopes
 
 
 def fit(value: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -36,7 +48,7 @@ def fit(value: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def sums(axes: tuple[int, ...]) -> Names:
-    """sum and mean over `axes`, and over the others."""
+    """sum, mean and max over `axes`, sum and mean over the others."""
 
     def over(function, chosen):
         def total(z):
@@ -48,6 +60,9 @@ def sums(axes: tuple[int, ...]) -> Names:
     return {
         "sum": over(np.sum, True),
         "mean": over(np.mean, True),
+        "max": over(np.max, True),
+        "sum_all": np.sum,
+        "mean_all": np.mean,
         "sum_other": over(np.sum, False),
         "mean_other": over(np.mean, False),
     }

@@ -3,13 +3,16 @@
 If a formula gives the numeric gradient, then the layer is known, and each wrong formula one slip away is tried.
 """
 
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from .evidence import Cause, Evidence, close
 from .formula import Formula, fit
+from .general import option_arrays
 from .layers import affine, elementwise, normalisation
 from .losses import losses
 from .slips import Slip, slips
@@ -27,26 +30,50 @@ def recognised(e: Evidence) -> tuple[Formula, ...]:
             for formula in candidates(e):
                 value = fit(formula.value(e.douts), e.right.shape)
                 if value is not None and e.corrects(value):
-                    found.append(formula)
+                    found.append(replace(formula, gradients=_other_gradients(e)))
     return tuple(found)
 
 
+def _other_gradients(e: Evidence) -> dict[str, np.ndarray]:
+    """What backward gave for the other tensors, which may stand where something else belongs."""
+    given = {f"d{name}": np.asarray(gradient) for name, gradient in e.gradients.items() if name != e.name and name.isidentifier()}
+    given = {name: gradient for name, gradient in given.items() if len(gradient) == len(e.douts) and gradient.dtype.kind == "f"}
+    if e.output.ndim == 2:  # a formula has x as a matrix, one row for each sample
+        given |= {name: gradient.reshape(*gradient.shape[:2], -1) for name, gradient in given.items() if gradient.ndim > 3}
+    return given
+
+
+def not_a_gradient(e: Evidence) -> Iterator[Cause]:
+    """An input, an output or a value of the computation stands where its gradient belongs."""
+    fixed = [*e.tensors.items(), ("the output", e.output), *option_arrays(e).items()]
+    fixed += [pair for formula in recognised(e) for pair in formula.names.items() if not isinstance(pair[1], Callable)]
+    known = [("dout", e.douts)] + [(name, np.broadcast_to(array, (len(e.douts), *np.shape(array)))) for name, array in fixed]
+    known += [pair for formula in recognised(e) for pair in formula.values(e.douts).items()]
+    for name, array in known:
+        if array.shape == e.given.shape and array.size > len(e.douts) and e.explains(array):
+            hint = f"the gradient of a value is another array: which formula gives d{e.name}, and is it what is returned?"
+            yield Cause("not-a-gradient", f"{name} itself stands where the gradient with respect to {e.name} belongs", hint)
+            return
+
+
 def one_slip(e: Evidence) -> Iterator[Cause]:
-    """The formulas one slip away that give what backward gave, the simplest slips first."""
+    """The formulas one slip away that give what backward gave, the shortest first."""
     found = []
     if np.size(e.output) > LARGEST:
         return
     with np.errstate(all="ignore"):
         for formula in recognised(e):
-            names = tuple(name for name, value in formula.names.items() if not isinstance(value, Callable))
-            for slip in slips(formula.source, names if e.is_loss else (*names, "dout")):
+            fixed = {name: value for name, value in formula.names.items() if not isinstance(value, Callable)}
+            cached = tuple(name for name, value in fixed.items() if np.size(value) > 1)
+            names = [*fixed, *formula.gradients, *re.findall(r"^(?!result)\w+(?= =)", formula.source, re.MULTILINE)]
+            for slip in slips(formula.source, tuple(dict.fromkeys(names if e.is_loss else [*names, "dout"])), cached):
                 if not _may_explain(e, formula.value(e.douts[:1], slip.code)):
                     continue
                 value = formula.value(e.douts, slip.code)
                 if e.explains(fit(value, e.right.shape)) or (not e.same_shape and e.explains_in_shape(fit(value, e.given.shape))):
                     found.append((formula, slip))
                     break
-    for _, slip in sorted(found, key=lambda pair: RANK.get(pair[1].kind, 1))[:2]:
+    for _, slip in sorted(found, key=lambda pair: pair[1].cost)[:2]:
         yield _cause(slip)
 
 
@@ -61,8 +88,6 @@ def _may_explain(e: Evidence, first: np.ndarray | None) -> bool:
 
 OF_MEAN = "the mean depends on every x of its group: its gradient has to be added"
 OF_VARIANCE = "the variance depends on every x of its group: its gradient has to be added"
-RANK = {"sign": 0, "constant": 2, "function": 2, "operand": 2}
-# -- of equal slips in two formulas the simpler is named first
 DROPPED = {
     "onehot": ("one-hot-missing", "subtract 1 at the right class of each sample"),
     "sum(mask) * onehot": ("correct-class-missing", "the right class is in every margin: subtract the number of violated ones"),
@@ -74,6 +99,7 @@ DROPPED = {
     "max(x)": ("not-shifted", "exp overflows beyond 709: subtract the largest score of each sample before exp"),
     "-y": ("label-missing", "the derivative of −y·x with respect to x is −y"),
     "y": ("label-missing", "the label is a factor of the score, so it is one of the gradient"),
+    "p - 1": ("overwritten", "at the right class a number is assigned: subtract 1 from what stands there"),
     "1 - onehot": ("own-margin-counted", "the right class has no margin of its own: leave it out"),
     "std": ("std-missing", "the normalised x is divided by the standard deviation, so is its gradient"),
     "dmu / N": ("mean-term-missing", OF_MEAN),
@@ -87,8 +113,9 @@ DROPPED = {
 
 def _cause(slip: Slip) -> Cause:
     message = f"the gradient is what `{slip.line}` gives; right is `{slip.was}`"
-    if slip.kind in ("term", "factor"):
-        name, hint = DROPPED.get(slip.piece, (f"{slip.kind}-missing", f"{slip.piece} is left out"))
+    if slip.kind in ("term", "factor") or (slip.kind == "comparison" and slip.piece == "1 - onehot"):
+        is_mask = " > " in slip.piece and slip.piece not in DROPPED
+        name, hint = DROPPED["mask"] if is_mask else DROPPED.get(slip.piece, (f"{slip.kind}-missing", f"{slip.piece} is left out"))
         return Cause(name, message, hint)
     if slip.kind == "operator":
         name = "dout-added" if "dout" in slip.piece and slip.line.count("+") > slip.was.count("+") else "wrong-operator"
@@ -103,6 +130,9 @@ def _cause(slip: Slip) -> Cause:
         return Cause("wrong-axis", message, "sum over the axes along which the same number was used, usually the batch's")
     if slip.kind == "transpose":
         return Cause("wrong-product", message, "write the shapes next to the factors: the inner axis must be the one summed over")
+    if slip.kind == "order":
+        message = f"{slip.piece} are exchanged: the gradient is that of the formula with each in the other's place"
+        return Cause("wrong-order", message, "take the values out of the cache in the order in which they were put in")
     if slip.kind == "constant":
         return Cause("wrong-constant", message, "a constant is another than in the derivative")
     if slip.kind == "function":

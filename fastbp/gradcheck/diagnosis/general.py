@@ -6,10 +6,12 @@ import numpy as np
 
 from .evidence import Cause, Evidence, axis_names, close, number
 
+ZERO_HINT = "is the array ever filled, with something that is not zero itself, and does what fills it reach the result?"
+
 
 def zero(e: Evidence) -> Iterator[Cause]:
     if e.given.size and not np.any(e.given) and np.any((np.abs(e.right) > e.allowed[e.name]) & e.measured):
-        yield Cause("zero", "the gradient is zero everywhere", "is the array ever filled, and does what fills it reach the result?")
+        yield Cause("zero", "the gradient is zero everywhere", ZERO_HINT)
 
 
 def should_be_zero(e: Evidence) -> Iterator[Cause]:
@@ -99,6 +101,15 @@ def options(e: Evidence) -> dict[str, float]:
     return found
 
 
+def option_arrays(e: Evidence) -> dict[str, np.ndarray]:
+    """The arrays of numbers among the other arguments, also those inside dictionaries."""
+    found: dict[str, np.ndarray] = {}
+    for name, value in e.others.items():
+        inside = value.items() if isinstance(value, dict) else [(name, value)]
+        found |= {str(key): item for key, item in inside if isinstance(item, np.ndarray) and item.dtype.kind in "fiub"}
+    return found
+
+
 def names_of(e: Evidence, size: float) -> str:
     """What a factor of `size`, or its inverse, may stand for: " (the batch size)", or nothing."""
     size = max(size, 1 / size)
@@ -139,7 +150,12 @@ def accumulates(e: Evidence) -> Iterator[Cause]:
 def wrong_tensor(e: Evidence) -> Iterator[Cause]:
     """Another tensor's gradient: dw for dx, or all of them in another order."""
     for other, numeric in e.numeric.items():
-        if other == e.name or e.given.shape != numeric.shape or not _is_gradient_of(e, e.name, other):
+        if other == e.name or e.given.shape != numeric.shape:
+            continue
+        if not _is_gradient_of(e, e.name, other):
+            if numeric.ndim == 5 and _is_gradient_of(e, e.name, other, turned=True):
+                message = f"this is the gradient with respect to {other}, its rows and columns in reverse order, not to {e.name}"
+                yield Cause("wrong-tensor", message, f"see which formula d{e.name} is computed by and which name is returned")
             continue
         exchanged = any(_is_gradient_of(e, third, e.name) for third in e.gradients if third != e.name)
         if exchanged:
@@ -150,9 +166,10 @@ def wrong_tensor(e: Evidence) -> Iterator[Cause]:
             yield Cause("wrong-tensor", message, f"see which formula d{e.name} is computed by and which name is returned")
 
 
-def _is_gradient_of(e: Evidence, name: str, other: str) -> bool:
-    """Did backward give other's gradient as name's, where both do not happen to be the same?"""
+def _is_gradient_of(e: Evidence, name: str, other: str, turned: bool = False) -> bool:
+    """Did backward give other's gradient, as it is or turned by 180°, as name's, where both do not happen to be the same?"""
     given, right = np.asarray(e.gradients[name]), e.numeric[other]
+    given = np.flip(given, (-2, -1)) if turned else given
     if given.shape != right.shape or given.dtype.kind not in "fiub":
         return False
     here = np.isfinite(right) & np.isfinite(e.allowed[other])
@@ -182,10 +199,7 @@ def factor_by_element(e: Evidence) -> Iterator[Cause]:
 def known_arrays(e: Evidence) -> Iterator[tuple[str, np.ndarray]]:
     """Arrays that a formula may hold, shaped to go with a (K, *shape) gradient."""
     shape = e.tensor.shape
-    arrays = {**e.tensors, "out": np.asarray(e.output)}
-    for name, value in e.others.items():
-        inside = value.items() if isinstance(value, dict) else [(name, value)]
-        arrays |= {str(key): item for key, item in inside if isinstance(item, np.ndarray) and item.dtype.kind in "fiub"}
+    arrays = {**e.tensors, "out": np.asarray(e.output), **option_arrays(e)}
     for name, array in arrays.items():
         array = np.asarray(array, np.float64)
         if array.size > 1:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import permutations, product
 
 import numpy as np
 
 from .evidence import Evidence
 from .formula import Formula, Names, sums
-from .general import options
+from .general import option_arrays, options
 
 
 def affine(e: Evidence) -> Iterator[Formula]:
@@ -97,7 +98,29 @@ class Norm:
 
 @lru_cache(maxsize=8)
 def normalised(e: Evidence) -> Norm | None:
-    """The normalisation that gives the output, if one does."""
+    """The normalisation by the batch's own mean and variance that gives the output, if one does."""
+    return next((norm for norm in _norms(e, _own) if np.any(norm.var > 0)), None)
+
+
+@lru_cache(maxsize=8)
+def evaluated(e: Evidence) -> Norm | None:
+    """The normalisation by a mean and a variance among the options (running ones) that gives the output, if one does."""
+    return next(_norms(e, _running), None)
+
+
+def _own(e: Evidence, x: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray, np.ndarray]]:
+    for axes in {2: [(0,), (1,)], 4: [(0, 2, 3), (1, 2, 3), (2, 3), (1,)]}[x.ndim]:
+        yield axes, x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+
+
+def _running(e: Evidence, x: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray, np.ndarray]]:
+    arrays = option_arrays(e)
+    for mean, var in permutations([a for a in arrays.values() if a.shape == (x.shape[1],)], 2):
+        shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
+        yield tuple(axis for axis in range(x.ndim) if axis != 1), mean.reshape(shape), var.reshape(shape)
+
+
+def _norms(e: Evidence, statistics) -> Iterator[Norm]:
     y = np.asarray(e.output)
     for name, x in e.tensors.items():
         if e.is_loss or x.ndim not in (2, 4) or x.shape != y.shape or x.size == 0:
@@ -107,17 +130,12 @@ def normalised(e: Evidence) -> Norm | None:
         shaped = {other: list(_along_features(t, x.shape)) for other, t in others}
         choices += [(g, b) for one, _ in others for two, _ in others if one != two for g in shaped[one] for b in shaped[two]]
         given = [value for key, value in options(e).items() if "eps" in key.lower()]
-        for axes in {2: [(0,), (1,)], 4: [(0, 2, 3), (1, 2, 3), (2, 3), (1,)]}[x.ndim]:
-            mu, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
-            if not np.any(var > 0):
-                continue
-            for eps in dict.fromkeys([*given, 1e-5, 1e-8, 0.0]):
-                with np.errstate(all="ignore"):
-                    xhat = (x - mu) / np.sqrt(var + eps)
-                    for gamma, beta in choices:
-                        if np.allclose(gamma * xhat + beta, y, rtol=1e-9, atol=1e-11):
-                            return Norm(name, axes, eps, np.asarray(gamma), np.asarray(beta), mu, var, xhat)
-    return None
+        for (axes, mu, var), eps in product(statistics(e, x), dict.fromkeys([*given, 1e-5, 1e-8, 0.0])):
+            with np.errstate(all="ignore"):
+                xhat = (x - mu) / np.sqrt(var + eps)
+                for gamma, beta in choices:
+                    if np.allclose(gamma * xhat + beta, y, rtol=1e-9, atol=1e-11):
+                        yield Norm(name, axes, eps, np.asarray(gamma), np.asarray(beta), mu, var, xhat)
 
 
 def _along_features(t: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
@@ -129,60 +147,79 @@ def _along_features(t: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarra
         yield t
 
 
+CHAINS = (
+    "dxhat = dout * gamma\n"
+    "dmean = mean(dxhat)\n"
+    "projection = mean(dxhat * xhat)\n"
+    "result = (dxhat - dmean - xhat * projection) / std",
+    "dxhat = dout * gamma\nresult = (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)) / std",
+    "result = gamma / std * (dout - mean(dout) - xhat * mean(dout * xhat))",
+    "result = gamma / std * (dout - (sum(dout) + xhat * sum(dout * xhat)) / N)",
+    "result = gamma / (N * std) * (N * dout - sum(dout) - xhat * sum(dout * xhat))",
+    "dxhat = dout * gamma\n"
+    "xmu = x - mu\n"
+    "istd = 1 / std\n"
+    "distd = sum(dxhat * xmu)\n"
+    "dstd = -1 / std ** 2 * distd\n"
+    "dvar = 0.5 / sqrt(var + eps) * dstd\n"
+    "dxmu = dxhat * istd + 2 * xmu * dvar / N\n"
+    "dmu = -sum(dxmu)\n"
+    "result = dxmu + dmu / N",
+    "dxhat = dout * gamma\n"
+    "xmu = xhat * std\n"
+    "distd = sum(dxhat * xmu)\n"
+    "dstd = -distd / std ** 2\n"
+    "dvar = dstd / (2 * std)\n"
+    "dxmu = dxhat / std + dvar / N * 2 * xmu\n"
+    "dmu = -sum(dxmu)\n"
+    "result = dxmu + dmu / N",
+    "dxhat = dout * gamma\n"
+    "dvar = sum(dxhat * xmu) * -0.5 * istd ** 3\n"
+    "dmu = -sum(dxhat * istd)\n"
+    "dx = dxhat * istd\n"
+    "result = dx + dvar * 2 * xmu / N + dmu / N",
+    "dxhat = dout * gamma\n"
+    "xhat = (x - mu) / sqrt(var + eps)\n"
+    "result = 1 / N / sqrt(var + eps) * (N * dxhat - sum(dxhat) - xhat * sum(dxhat * xhat))",
+    "dxhat = dout * gamma\n"
+    "dvar = sum(dxhat * (x - mu) * -0.5 * (var + eps) ** -1.5)\n"
+    "dmu = -sum(dxhat / sqrt(var + eps)) + dvar * mean(-2 * (x - mu))\n"
+    "result = dxhat / sqrt(var + eps) + dvar * 2 * (x - mu) / N + dmu / N",
+)
+EVALUATED = ("dxhat = dout * gamma\nresult = dxhat / std", "result = dout * gamma * istd", "result = gamma / std * dout")
+# -- ways to write dx, from the shortest to one node of the graph a line
+
+
 def normalisation(e: Evidence) -> Iterator[Formula]:
-    norm = normalised(e)
-    y = np.asarray(e.output)
-    if norm is None and not e.is_loss and e.tensor.size * 2 <= y.size and e.tensor.ndim <= y.ndim:
-        # running statistics, or a normalisation of another kind: the output still says what gamma is multiplied by
-        for name, beta in e.tensors.items():
-            if name != e.name and beta.shape == e.tensor.shape:
-                for g, b in zip(_along_features(e.tensor, y.shape), _along_features(beta, y.shape), strict=True):
-                    with np.errstate(all="ignore"):
-                        names = {"xhat": (y - b) / g, **sums(tuple(a for a in range(y.ndim) if g.shape[a] == 1)), "out": y}
-                    yield Formula("result = sum(dout * xhat)", names)
-        return
+    norm = normalised(e) or evaluated(e)
     if norm is None:
+        yield from _other_normalisation(e)
         return
     x = e.tensors[norm.x]
+    xmu = x - norm.mu
     names: Names = {
         "x": x, "xhat": norm.xhat, "gamma": norm.gamma, "beta": norm.beta, "mu": norm.mu, "var": norm.var, "std": norm.std,
-        "eps": norm.eps, "N": np.prod([x.shape[axis] for axis in norm.axes]), "sqrt": np.sqrt,
+        "eps": norm.eps, "xmu": xmu, "istd": 1 / norm.std, "sqrt": np.sqrt,
     }  # fmt: skip
     if e.name == norm.x:
-        names |= sums(norm.axes)
-        yield Formula("dxhat = dout * gamma\nresult = (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)) / std", names)
-        yield Formula("result = gamma / std * (dout - mean(dout) - xhat * mean(dout * xhat))", names)
-        yield Formula("result = gamma / (N * std) * (N * dout - sum(dout) - xhat * sum(dout * xhat))", names)
-        yield Formula(
-            "dxhat = dout * gamma\n"
-            "xmu = x - mu\n"
-            "istd = 1 / std\n"
-            "distd = sum(dxhat * xmu)\n"
-            "dstd = -1 / std ** 2 * distd\n"
-            "dvar = 0.5 / sqrt(var + eps) * dstd\n"
-            "dxmu = dxhat * istd + 2 * xmu * dvar / N\n"
-            "dmu = -sum(dxmu)\n"
-            "result = dxmu + dmu / N",
-            names,
-        )
-        yield Formula(
-            "dxhat = dout * gamma\n"
-            "xhat = (x - mu) / sqrt(var + eps)\n"
-            "result = 1 / N / sqrt(var + eps) * (N * dxhat - sum(dxhat) - xhat * sum(dxhat * xhat))",
-            names,
-        )
-        yield Formula(
-            "dxhat = dout * gamma\n"
-            "dvar = sum(dxhat * (x - mu) * -0.5 * (var + eps) ** -1.5)\n"
-            "dmu = -sum(dxhat / sqrt(var + eps)) + dvar * mean(-2 * (x - mu))\n"
-            "result = dxhat / sqrt(var + eps) + dvar * 2 * (x - mu) / N + dmu / N",
-            names,
-        )
+        names |= {**sums(norm.axes), "N": np.prod([x.shape[axis] for axis in norm.axes])}
+        for source in CHAINS if normalised(e) else EVALUATED:
+            yield Formula(source, names)
     else:
-        axes = tuple(a for a in range(x.ndim) if norm.gamma.ndim == 0 or norm.gamma.shape[a] == 1)
-        del names["N"]
-        xmu = x - norm.mu
-        names |= {**sums(axes), "xmu": xmu, "x_over_std": x / norm.std, "xmu_over_var": xmu / (norm.var + norm.eps)}
-        names["xhat_without_eps"] = xmu / np.sqrt(norm.var)
-        yield Formula("result = sum(dout * xhat)", names)
-        yield Formula("result = sum(dout)", names)
+        names |= sums(tuple(a for a in range(x.ndim) if norm.gamma.ndim == 0 or norm.gamma.shape[a] == 1))
+        names |= {"x_over_std": x / norm.std, "xmu_over_var": xmu / norm.std**2, "xhat_without_eps": xmu / np.sqrt(norm.var)}
+        for source in ("result = sum(dout * xhat)", "result = sum(dout * xmu * istd)", "result = sum(dout)"):
+            yield Formula(source, names)
+
+
+def _other_normalisation(e: Evidence) -> Iterator[Formula]:
+    """One of another kind: the output still says what gamma is multiplied by."""
+    y = np.asarray(e.output)
+    if e.is_loss or e.tensor.size * 2 > y.size or e.tensor.ndim > y.ndim:
+        return
+    for name, beta in e.tensors.items():
+        if name != e.name and beta.shape == e.tensor.shape:
+            for g, b in zip(_along_features(e.tensor, y.shape), _along_features(beta, y.shape), strict=True):
+                with np.errstate(all="ignore"):
+                    names = {"xhat": (y - b) / g, **sums(tuple(a for a in range(y.ndim) if g.shape[a] == 1)), "out": y}
+                yield Formula("result = sum(dout * xhat)", names)

@@ -147,6 +147,13 @@ def dout_added(e: Evidence) -> Iterator[Cause]:
             yield Cause("dout-added", message, "the chain rule multiplies: dout · derivative")
     if e.explains(e.douts**2 * d, e.douts) or e.explains(e.douts**2):
         yield Cause("dout-twice", "the gradient is multiplied by dout twice", "dout is a factor once")
+
+
+def divided(e: Evidence) -> Iterator[Cause]:
+    """y = f(x) element by element: dout divided by the derivative, or the derivative by dout."""
+    d = derivative(e)
+    if d is None or not e.same_shape:
+        return
     with np.errstate(all="ignore"):
         if not np.all(np.abs(d) == 1) and (e.explains(e.douts / d) or e.explains(d / e.douts)):
             yield Cause(

@@ -12,7 +12,7 @@ import numpy as np
 
 from .evidence import Cause, Evidence, number
 from .general import names_of
-from .layers import Norm, normalised
+from .layers import Norm, evaluated, normalised
 
 TERMS = ("direct", "mean", "variance")
 HINTS = (
@@ -72,12 +72,15 @@ def _weighted(e: Evidence, weights: np.ndarray, wrong: list[int]) -> Iterator[Ca
         message = "the mean's and the variance's terms are missing: mean and variance are taken for constants"
         yield Cause("mean-and-variance-terms-missing", message, "both depend on x: their gradients have to be added")
         return
+    if wrong == [0, 1] and np.all(weights[wrong] == 0):
+        message = "the term dout · gamma / std and the mean's term are missing, or cancel: is it the mean that is subtracted?"
+        yield Cause("direct-and-mean-terms-missing", message, HINTS[0])
+        return
     for i in wrong:
         weight, term = weights[i], TERMS[i]
         if weight == 0:
-            yield Cause(
-                f"{term}-term-missing", f"the {term}'s term is missing" if i else "the term dout · gamma / std is missing", HINTS[i]
-            )
+            missing = f"the {term}'s term is missing, or zero" if i else "the term dout · gamma / std is missing"
+            yield Cause(f"{term}-term-missing", missing, HINTS[i])
         elif abs(weight + 1) < 1e-5:
             yield Cause(
                 f"{term}-term-sign",
@@ -166,6 +169,8 @@ def _substituted(e: Evidence, norm: Norm, right: list[np.ndarray], *powers: int)
         for p in powers:
             if e.explains(right[0] + right[1] + term * norm.std ** float(p)):
                 message = f"in the variance's term stand {outer} · sum(dout · {inner}); both must be the normalised x"
+                if "x − mean" in (outer, inner):
+                    message += ": a factor 1/std is missing" if "xhat" in (outer, inner) else ": a factor 1/std² is missing"
                 yield Cause("not-normalised", message, "xhat = (x − mean) / std, the same as in the forward pass")
                 return
     for which in ((1,), (2,), (1, 2)):
@@ -220,6 +225,22 @@ def wrong_term(e: Evidence) -> Iterator[Cause]:
     ):
         if e.explains(e.right + np.broadcast_to(shape, error.shape), 2.0):
             yield Cause(name, message, hint)
+            return
+
+
+def not_constant(e: Evidence) -> Iterator[Cause]:
+    """With running statistics: the terms that only the batch's own mean and variance have."""
+    norm = evaluated(e)
+    if norm is None or e.name != norm.x or not e.same_shape:
+        return
+    direct, mean, variance = terms(e, norm)
+    through = direct + variance
+    centred = through - through.mean(tuple(axis + 1 for axis in norm.axes), keepdims=True)
+    for wrong, which in ((direct + mean + variance, "mean and variance"), (centred, "mean and variance"), (direct + mean, "mean"),
+                         (through, "variance")):  # fmt: skip
+        if e.explains(wrong):
+            message = f"the terms of the {which} stand in the gradient, but running statistics are constants"
+            yield Cause("statistics-constant", message, "is it training or evaluation? The forward pass computed the output so")
             return
 
 

@@ -67,6 +67,10 @@ def pool_masks(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
                 "off by one in the position of the maximum",
                 w.value(dout, np.roll(flat, by, axis=-1).reshape(w.other.shape)),
             )
+        at, of = np.arange(flat.shape[-1]), np.argmax(flat, axis=-1)[..., None]
+        for text, mask in (("≥", of >= at), ("≤", of <= at), (">", of > at), ("<", of < at)):
+            message = f"dout goes to every element for which the place of the maximum is {text} its own, not = its own"
+            yield "wrong-comparison", message, hint, w.value(dout, mask.astype(float).reshape(w.other.shape))
         for axis, what in ((4, "row"), (5, "column")):
             for by in (1, -1):
                 yield (
@@ -97,6 +101,10 @@ def pool_positions(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
     inside = position // w.kernel[1], position % w.kernel[1]
     right_place = tuple(o + r for o, r in zip(own, inside, strict=True))
     hint = "the maximum of window i lies at i · stride + its position inside the window"
+    message = "where several windows share a maximum only the last counts: what is added up is overwritten"
+    yield "overwritten", message, "use += where windows overlap", _put(e, right_place, add=False)
+    negative = tuple(o + r for o, r in zip(own, (-position // w.kernel[1], -position % w.kernel[1]), strict=True))
+    yield "wrong-sign-inside", "the maximum's place in its window is negative", hint, _put(e, negative)
     index = np.broadcast_to(np.arange(OH)[:, None], (OH, OW)), np.broadcast_to(np.arange(OW), (OH, OW))
     for axis, (i, place) in enumerate((("i", "row"), ("j", "column"))):
         for slip in slips(f"result = {i} * stride + {place}", (i, "stride", place)):
@@ -137,15 +145,20 @@ def pool_positions(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
             yield "wrong-window", message, hint, _maxima(e, w, axis, *bounds)
 
 
-def _put(e: Evidence, targets) -> np.ndarray | None:
-    """dout (K, N, C, OH, OW) added up at rows and columns of the input."""
+def _put(e: Evidence, targets, add: bool = True) -> np.ndarray | None:
+    """dout (K, N, C, OH, OW) added up, or written, at rows and columns of the input."""
     total = np.zeros(e.right.shape)
     rows, columns = (np.broadcast_to(t, e.output.shape) for t in targets)
     if not all(np.all(np.isfinite(t) & (t == np.floor(t))) for t in (rows, columns)):
         return None
     n, c = np.arange(e.output.shape[0])[:, None, None, None], np.arange(e.output.shape[1])[:, None, None]
     try:
-        np.add.at(total, (slice(None), n, c, rows.astype(int), columns.astype(int)), e.douts)
+        where = rows.astype(int), columns.astype(int)
+        if add:
+            np.add.at(total, (slice(None), n, c, *where), e.douts)
+            return total
+        for i, j in np.ndindex(*e.output.shape[2:]):
+            total[:, n[..., 0, 0], c[..., 0, 0], where[0][..., i, j], where[1][..., i, j]] = e.douts[..., i, j]
     except IndexError:
         return None
     return total

@@ -1,17 +1,19 @@
 """Every way to get a short formula wrong by one slip: an operator, a dropped term, a constant, a comparison, an axis, a name."""
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from types import CodeType
 
 OPERATORS = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult, "/": ast.Div, "@": ast.MatMult}
 COMPARISONS = {">": ast.Gt, ">=": ast.GtE, "<": ast.Lt, "<=": ast.LtE, "==": ast.Eq, "!=": ast.NotEq}
-KINDS = ("sign", "factor", "term", "operator", "comparison", "axis", "transpose", "constant", "function", "operand")
+KINDS = ("sign", "factor", "term", "operator", "comparison", "axis", "transpose", "order", "constant", "function", "operand")
 # -- the simplest explanation first
-INSTEAD = {"sum": ("mean", "sum_other", "mean_other"), "mean": ("sum", "mean_other", "sum_other"), "max": ("min",)}
-# -- sum_other and mean_other run over the axes that sum and mean leave; a formula's names say which those are
+INSTEAD = {"sum": ("mean", "max", "sum_other", "sum_all"), "mean": ("sum", "max", "mean_other", "mean_all"), "max": ("min",)}
+# -- sum_other and mean_other run over the axes that sum and mean leave, sum_all and mean_all over all; a formula's names say which
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class Slip:
     code: CodeType
     changed: str
     original: str
+
+    @property
+    def cost(self) -> tuple:
+        """What to sort by, the simplest explanation first."""
+        return self.kind != "sign", len(self.line), KINDS.index(self.kind)
 
     @property
     def line(self) -> str:
@@ -38,19 +45,31 @@ def _tidy(expression: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def slips(source: str, names: tuple[str, ...]) -> tuple[Slip, ...]:
-    """All slips in `source`, lines `name = expression`; `names` are what a name may be mistaken for."""
-    lines, found = source.split("\n"), {}
-    for node in ast.walk(ast.parse(source)):
+def slips(source: str, names: tuple[str, ...], cached: tuple[str, ...] = ()) -> tuple[Slip, ...]:
+    """All slips in `source`, lines `name = expression`.
+
+    `names` are what a name may be mistaken for, `cached` those of arrays, two of which may be exchanged throughout.
+    """
+    lines, found, tree = source.split("\n"), {}, ast.parse(source)
+    compared = {inner for node in ast.walk(tree) if isinstance(node, ast.Compare) for inner in ast.walk(node) if inner is not node}
+    for node in ast.walk(tree):
         for kind, piece, other in _instead(node, names):
+            if node in compared and kind != "operand":
+                kind = "comparison"  # whatever is wrong on one side of it
             number, text = node.lineno - 1, ast.unparse(other)
             # the text is changed, not the tree: that is a hundred times as fast
-            text = text if isinstance(node, ast.keyword) else f"({text})"
+            text = text if isinstance(node, (ast.keyword, ast.Assign)) else f"({text})"
             line = lines[number][: node.col_offset] + text + lines[number][node.end_col_offset :]
             changed = "\n".join((*lines[:number], line, *lines[number + 1 :]))
             if changed not in found:
                 expressions = (text.split(" = ", 1)[1] for text in (line, lines[number]))
                 found[changed] = Slip(kind, piece, compile(changed, "<formula>", "exec"), *expressions)
+    assigned = re.findall(r"^\w+(?= =)", source, re.MULTILINE)
+    for one, other in combinations([name for name in cached if name not in assigned and re.search(rf"\b{name}\b", source)], 2):
+        exchanged = {one: other, other: one}
+        changed = re.sub(rf"\b({one}|{other})\b", lambda match, to=exchanged: to[match[1]], source)
+        text, was = (f"({code.rpartition('result = ')[2]})" for code in (changed, source))
+        found.setdefault(changed, Slip("order", f"{one} and {other}", compile(changed, "<formula>", "exec"), text, was))
     return tuple(sorted(found.values(), key=lambda slip: KINDS.index(slip.kind)))
 
 
@@ -61,6 +80,8 @@ def _instead(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str, 
         part = "term" if isinstance(node.op, (ast.Add, ast.Sub)) else "factor"
         yield part, text(right), left
         yield part, text(left), ast.UnaryOp(ast.USub(), right) if isinstance(node.op, ast.Sub) else right
+        if isinstance(node.op, ast.Div):
+            yield part, text(left), ast.BinOp(ast.Constant(1), ast.Div(), right)
         if isinstance(node.op, (ast.Sub, ast.Div)):
             yield part, text(left), right
             yield "operator", text(node), ast.BinOp(right, node.op, left)
@@ -78,6 +99,9 @@ def _instead(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str, 
             yield "operator", text(node), ast.BinOp(left, ast.Pow(), right)
     elif isinstance(node, ast.UnaryOp):
         yield "sign", ast.unparse(node.operand), node.operand
+    elif isinstance(node, ast.Assign):
+        negative = ast.Assign(node.targets, ast.UnaryOp(ast.USub(), node.value))
+        yield "sign", ast.unparse(node.value), ast.copy_location(negative, node)
     elif isinstance(node, ast.Constant):
         value = node.value
         for other in dict.fromkeys((value - 1, value + 1, -value, 2 * value, value / 2, 0, 1)):
@@ -93,9 +117,9 @@ def _instead(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str, 
         called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
         for other in INSTEAD.get(called, ()):
             if isinstance(node.func, ast.Name):
-                kind = "axis" if other.endswith("_other") else "function"
+                kind = "axis" if "_" in other else "function"
                 yield kind, called, ast.Call(ast.Name(other, ast.Load()), node.args, [])
-            elif not other.endswith("_other"):
+            elif "_" not in other:
                 yield "function", called, ast.Call(ast.Attribute(node.func.value, other, ast.Load()), node.args, node.keywords)
         for argument in node.args if called in ("exp", "sqrt") else ():
             negative = ast.UnaryOp(ast.USub(), argument)
@@ -110,4 +134,5 @@ def _instead(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str, 
         for other in names:
             if other != node.id:
                 yield "operand", node.id, ast.Name(other, ast.Load())
+        yield "constant", node.id, ast.Constant(1)
         yield "operand", node.id, ast.BinOp(ast.Name(node.id, ast.Load()), ast.Mult(), ast.Name(node.id, ast.Load()))

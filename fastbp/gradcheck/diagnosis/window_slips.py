@@ -16,7 +16,7 @@ def window_slips(e: Evidence) -> Iterator[Cause]:
         with np.errstate(all="ignore"):
             for family in (
                 _operators,
-                _kernel,
+                _flipped_kernel,
                 pool_masks,
                 _overwritten,
                 _filter_loops,
@@ -24,6 +24,7 @@ def window_slips(e: Evidence) -> Iterator[Cause]:
                 _places,
                 _options,
                 pool_positions,
+                _turned_dout,
                 _arrangements,
             ):
                 for name, message, hint, candidate in family(e, w):
@@ -68,11 +69,27 @@ def _operators(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
     )
     yield "dout-twice", "the gradient is multiplied by dout twice", "dout is a factor once", w.value(dout**2, other)
     yield "wrong-operand", f"{called} is used twice", f"{called} is a factor once", w.value(dout, other**2)
+    known = {**e.tensors, **{f"d{name}": np.asarray(g) for name, g in e.gradients.items() if name != e.name}}
+    for name, array in known.items():
+        value = _in_place(w, name, array, dout) if name != called else None
+        yield "wrong-operand", f"{name} stands where {called} belongs", f"{called} is the other factor", value
     y = np.broadcast_to(e.output, dout.shape)
     yield "wrong-operand", "the output stands where dout belongs", "the chain rule multiplies by dout", w.value(y, other)
 
 
-def _kernel(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
+def _in_place(w: Windows, name: str, array: np.ndarray, dout: np.ndarray) -> np.ndarray | None:
+    """The gradient with another array, or one for each cotangent, where the filters or the image belong."""
+    pads = ((0, 0), (0, 0), *((w.pad, w.pad),) * 2) if w.kind == "filters" else ((0, 0),) * 4
+    if array.ndim not in (4, 5) or array.dtype.kind != "f" or w.kind == "pool":
+        return None
+    each = [np.pad(a, pads) for a in (array if array.ndim == 5 else [array] * len(dout))]
+    if len(each) != len(dout) or each[0].shape != w.other.shape:
+        return None
+    values = [w.value(dout[k : k + 1], a) for k, a in enumerate(each)]
+    return np.concatenate(values)
+
+
+def _flipped_kernel(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
     if w.kind == "pool":
         return
     for axes, which in (((2, 3), "rows and columns"), ((2,), "rows"), ((3,), "columns")):
@@ -95,8 +112,6 @@ def _kernel(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
                 "dw is the plain correlation of x with dout",
                 w.value(e.douts, flipped),
             )
-        turned = np.flip(e.douts, [a + 1 for a in axes])
-        yield "dout-flipped", f"dout is turned round ({which})", "dout stays as it is", w.value(turned, w.other)
 
 
 def _overwritten(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
@@ -130,6 +145,12 @@ def _owned(e: Evidence, w: Windows, dout, other, owner_row, owner_column) -> np.
             if i >= 0 and j >= 0:
                 total[..., h, v] = parts[:, :, :, i, j, h - i * w.stride, v - j * w.stride]
     return crop(total, w.pad)
+
+
+def _turned_dout(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
+    for axes, which in (((3, 4), "rows and columns"), ((3,), "rows"), ((4,), "columns")):
+        value = w.value(np.flip(e.douts, axes), w.other)
+        yield "dout-flipped", f"dout is turned round ({which})", "dout stays as it is", value
 
 
 def _only(dout: np.ndarray, keep: dict[int, int]) -> np.ndarray:

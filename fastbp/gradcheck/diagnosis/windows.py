@@ -110,7 +110,7 @@ def _convolutions(e: Evidence, y: np.ndarray) -> Iterator[Windows]:
         kernel = w.shape[2:]
         if y.size * w[0].size * len(e.douts) > LARGEST:
             continue
-        for stride, pad in _fitting(x.shape[2:], kernel, y.shape[2:], range(max(kernel)), options(e)):
+        for stride, pad in _fitting(x.shape[2:], kernel, y.shape[2:], range(max(kernel) + 2), options(e)):
             yield convolution(x_name, x, w_name, w, "input" if e.name == x_name else "filters", stride, pad)
 
 
