@@ -77,8 +77,8 @@ def problem_of(thing, inputs: tuple, loss: Loss | None = None, training: bool = 
     if callable(thing) and not isinstance(thing, type):
         return LossFunctionProblem(thing, inputs)
     raise TypeError(
-        "check_gradients: expected a layer, a network, a loss or a pair of functions, one function that gives (loss, dx), or an Op, "
-        f"got {thing!r}"
+        "check_gradients: expected a layer, a network, a loss or a pair of functions, one function that gives (loss, dx), or an "
+        f"Op, got {thing!r}"
     )
 
 

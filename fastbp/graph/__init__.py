@@ -40,8 +40,8 @@ True
 >>> x.grad
 array(0.5)
 
-**Gradients accumulate.** Every `backward` adds to the `grad` of each node that it passes, so two losses, or one loss twice, give the
-sum; `node.zero_grad()` starts again. (A fastbp layer on its own overwrites: it has one backward pass a step.)
+**Gradients accumulate.** Every `backward` adds to the `grad` of each node that it passes, so two losses, or one loss twice, give
+the sum; `node.zero_grad()` starts again. (A fastbp layer on its own overwrites: it has one backward pass a step.)
 
 **The graph is used once.** `backward` frees the operations that it has passed, with all they hold; going through them again is a
 RuntimeError. `backward(keep_graph=True)` keeps them. Values are kept by reference: don't write into one before the backward pass.
@@ -71,6 +71,6 @@ from .ops import (
 
 __all__ = [
     "GraphLayer", "Op", "OpNode", "TensorNode", "apply_layer", "apply_loss", "concatenate", "dot", "draw", "exp", "expand", "log",
-    "log_softmax", "matmul", "maximum", "mean", "no_grad", "nodes", "relu", "reshape", "select", "sigmoid", "softmax", "sum", "tanh",
-    "transpose",
+    "log_softmax", "matmul", "maximum", "mean", "no_grad", "nodes", "relu", "reshape", "select", "sigmoid", "softmax", "sum",
+    "tanh", "transpose",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..layers.base import Layer
 from ..losses import Loss
-from .nodes import Op, TensorNode, nodes, no_grad
+from .nodes import Op, TensorNode, no_grad, nodes
 
 
 class LayerOp(Op):
@@ -34,6 +34,10 @@ class LayerOp(Op):
             parameter.grad = gradient  # the layer has overwritten what the graph is adding up
         return gx, *gradients
 
+    @classmethod
+    def title(cls, context):
+        return repr(context["layer"])
+
 
 class LossOp(Op):
     """L = loss(scores, targets), a single number        gscores = gL · ∂L/∂scores by the loss's own backward"""
@@ -46,6 +50,10 @@ class LossOp(Op):
     @staticmethod
     def backward(context, gvalue):
         return gvalue * context["loss"].backward()
+
+    @classmethod
+    def title(cls, context):
+        return repr(context["loss"])
 
 
 def apply_layer(layer: Layer, x: TensorNode | np.ndarray, training: bool = False) -> TensorNode:
@@ -108,7 +116,7 @@ class GraphLayer(Layer):
         x, y = self.cache
         dout = self.expect(dout, *y.shape, what="dout")
         for parameter in self.parameters:  # also those that y does not depend on
-            parameter.grad = 0
+            parameter.grad[...] = 0
         for node in nodes(y):
             node.zero_grad()
         y.backward(dout, keep_graph=True)

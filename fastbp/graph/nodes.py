@@ -36,7 +36,7 @@ class TensorNode:
 
     @classmethod
     def of(cls, parameter: Parameter) -> "TensorNode":
-        """A node over a layer's parameter: its arrays are the parameter's own, so what is added to its grad is in parameter.grad."""
+        """A node over a layer's parameter: value and grad are the parameter's own arrays, so gradients add up in parameter.grad."""
         node = cls(parameter.value, name=parameter.name)
         node._grad = parameter.grad
         return node
@@ -124,7 +124,7 @@ class TensorNode:
         return self.value.dtype
 
     @property
-    def T(self) -> "TensorNode":  # noqa: N802
+    def T(self) -> "TensorNode":
         return ops.Transpose.do_forward(self)
 
     def __add__(self, other):
@@ -305,6 +305,11 @@ class Op:
     @staticmethod
     def backward(context: dict, *goutputs: np.ndarray):
         raise NotImplementedError("an Op defines backward(context, *goutputs)")
+
+    @classmethod
+    def title(cls, context: dict) -> str:
+        """What a drawing calls it."""
+        return cls.__name__
 
     @classmethod
     def do_forward(cls, *inputs, **options) -> "TensorNode | tuple[TensorNode, ...]":

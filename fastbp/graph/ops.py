@@ -13,8 +13,13 @@ from .nodes import Op, TensorNode
 
 
 def sum_to(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The gradient of an array of `shape` that was broadcast to the gradient's shape: each element was used several times, and
-    the gradients of its uses add up. So the sum over the axes that broadcasting has added, and over those it has stretched from 1."""
+    """The gradient of an array of `shape` that was broadcast to the gradient's shape.
+
+    Each of its elements was used several times, and the gradients of its uses add up: the sum over the axes that broadcasting has
+    added in front, and over those that it has stretched from 1.
+    """
+    if gradient.shape == shape:
+        return gradient
     added = gradient.ndim - len(shape)
     stretched = [added + k for k, size in enumerate(shape) if size == 1 and gradient.shape[added + k] != 1]
     return gradient.sum(axis=(*range(added), *stretched)).reshape(shape)
@@ -79,7 +84,8 @@ class Divide(Op):
 class Power(Op):
     """c = aᵇ        ga = gc · b · aᵇ⁻¹,  gb = gc · c · log a
 
-    A negative a has powers with whole exponents, but no derivative with respect to the exponent: gb is NaN there, and 0 where a is 0.
+    A negative a has powers with whole exponents, but no derivative with respect to the exponent: gb is NaN there. It is 0 where a
+    is 0.
     """
 
     @staticmethod
@@ -213,7 +219,9 @@ class LogSoftmax(Op):
     @staticmethod
     def forward(context, x, axis=-1):
         shifted = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
-        context["axis"], context["y"] = axis, shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+        total = np.exp(shifted).sum(axis=axis, keepdims=True)
+        with np.errstate(divide="ignore"):  # at least 1, the largest's own share, unless there is none
+            context["axis"], context["y"] = axis, shifted - np.log(total)
         return context["y"]
 
     @staticmethod
@@ -290,7 +298,7 @@ def summed(x: np.ndarray, axis: int | tuple[int, ...] | None) -> tuple[int, ...]
 
 
 class Expand(Op):
-    """y = copies of x along new axes in front and along axes of size 1, as many as `shape` asks for        gx = Σ gy over the copies"""
+    """y = copies of x along new axes in front and along axes of size 1, up to `shape`        gx = Σ gy over the copies"""
 
     @staticmethod
     def forward(context, x, shape):
