@@ -193,6 +193,61 @@ def test_concatenate(shape, lengths, seed, data):
     assert np.array_equal(graph.concatenate(parts, axis).value, np.concatenate(parts, axis))
 
 
+def test_in_a_tie_the_first_takes_the_gradient():
+    a, b = TensorNode([1.0, 2.0, 3.0, 0.0]), TensorNode([1.0, 3.0, 2.0, 0.0])
+    graph.maximum(a, b).backward(dout=[5.0, -7.0, 2.0, 3.0])
+    assert a.grad.tolist() == [5, 0, 2, 3] and b.grad.tolist() == [0, -7, 0, 0]
+    assert [t.counts for t in passes(ops.Maximum, a.value, b.value).tensors] == [{"kink": 2, "ok": 2}] * 2
+    assert passes(ops.ReLU, np.array([0.0, 1.0, -1.0])).tensors[0].kinks == 1
+    x = TensorNode([0.0, -0.0])
+    graph.relu(x).sum().backward()
+    assert x.grad.tolist() == [0, 0]
+
+
+PYTORCH = {
+    "+": ([(2, 3), (3,)], lambda a, b: a + b, lambda t, a, b: a + b),
+    "-": ([(2, 1), (1, 3)], lambda a, b: 1 - a - b, lambda t, a, b: 1 - a - b),
+    "*": ([(2, 3), ()], lambda a, b: 2 * a * b, lambda t, a, b: 2 * a * b),
+    "/": ([(3,), (2, 3)], lambda a, b: a / b + 1 / a, lambda t, a, b: a / b + 1 / a),
+    "**": ([(4, 3), (3,)], lambda a, b: a**b + a**3 + 2**b, lambda t, a, b: a**b + a**3 + 2**b),
+    "-x": ([(3,)], lambda x: -x, lambda t, x: -x),
+    "exp, log": ([(2, 3)], lambda x: graph.log(x) * graph.exp(x), lambda t, x: t.log(x) * t.exp(x)),
+    "matrix @ matrix": ([(3, 1, 2, 4), (5, 4, 3)], lambda a, b: a @ b, lambda t, a, b: a @ b),
+    "vector @ matrix": ([(4,), (5, 4, 3)], lambda a, b: a @ b, lambda t, a, b: a @ b),
+    "matrix @ vector": ([(2, 3, 4), (4,)], lambda a, b: a @ b, lambda t, a, b: a @ b),
+    "vector @ vector": ([(4,), (4,)], lambda a, b: a @ b, lambda t, a, b: a @ b),
+    "sum": ([(2, 3, 4)], lambda x: x.sum((0, -1)) * graph.sum(x, 2, True), lambda t, x: x.sum((0, -1)) * x.sum(2, True)),
+    "mean": ([(2, 3, 4)], lambda x: graph.mean(x, (0, 2)) * graph.mean(x), lambda t, x: x.mean((0, 2)) * x.mean()),
+    "expand": ([(2, 1)], lambda x: graph.expand(x, (3, 2, 4)), lambda t, x: x.expand(3, 2, 4)),
+    "reshape": ([(2, 6)], lambda x: graph.reshape(x, (3, -1)), lambda t, x: x.reshape(3, -1)),
+    "transpose": ([(2, 3, 4)], lambda x: graph.transpose(x, (2, 0, 1)), lambda t, x: x.permute(2, 0, 1)),
+    "select": ([(4, 3)], lambda x: x[[0, 2, 0], 1:], lambda t, x: x[[0, 2, 0], 1:]),
+    "concatenate": ([(2, 1), (2, 3)], lambda a, b: graph.concatenate([a, b, a], 1), lambda t, a, b: t.cat([a, b, a], 1)),
+    "maximum": ([(2, 3), (3,)], lambda a, b: graph.maximum(a, b), lambda t, a, b: t.maximum(a, b)),
+    "relu": ([(2, 3)], lambda x: graph.relu(x - 1), lambda t, x: t.relu(x - 1)),
+    "sigmoid": ([(2, 3)], lambda x: graph.sigmoid(-x), lambda t, x: t.sigmoid(-x)),
+    "tanh": ([(2, 3)], lambda x: graph.tanh(x), lambda t, x: t.tanh(x)),
+    "softmax": ([(2, 3, 2)], lambda x: graph.softmax(x, 1), lambda t, x: t.softmax(x, 1)),
+    "log-softmax": ([(2, 3, 2)], lambda x: graph.log_softmax(x), lambda t, x: t.log_softmax(x, -1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PYTORCH)
+def test_as_in_pytorch(name):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    shapes, ours, theirs = PYTORCH[name]
+    rng = np.random.default_rng(0)
+    arrays = [positive(rng, shape) for shape in shapes]
+    nodes, twins = [TensorNode(a) for a in arrays], [torch.tensor(a, requires_grad=True) for a in arrays]
+    y, z = ours(*nodes), theirs(torch, *twins)
+    np.testing.assert_allclose(y.value, z.detach().numpy(), rtol=1e-13)
+    dout = rng.normal(size=y.shape)
+    y.backward(dout)
+    z.backward(torch.tensor(dout))
+    for node, twin in zip(nodes, twins, strict=True):
+        np.testing.assert_allclose(node.grad, twin.grad.numpy(), rtol=1e-12, atol=1e-13)
+
+
 def test_every_operation_is_among_those_tested():
     kinds = {thing for thing in vars(ops).values() if isinstance(thing, type) and issubclass(thing, graph.Op)} - {graph.Op}
     tested = {*ELEMENTWISE, *UNARY, ops.Power, ops.Softmax, ops.LogSoftmax, ops.MatMul, ops.Sum, ops.Mean, ops.Expand, ops.Reshape,
@@ -296,7 +351,9 @@ def test_operators_with_what_is_no_node(symbol, kind, dtype):
     other = {"node": x + 1, "array": x + 1, "number": 3, "list": [[1.5, 2], [3, 4]], "NumPy number": np.sqrt(2.0),
              "integers": np.array([[1, 2], [3, 4]])}[kind]  # fmt: skip
     if symbol == "@" and "number" in kind:
-        pytest.skip("matrices only")
+        with pytest.raises(ValueError):
+            TensorNode(x) @ other
+        return
     plain = np.asarray(other, dtype)
     for forward in (True, False):
         node = TensorNode(x)
@@ -434,11 +491,11 @@ def test_keeping_the_graph_going_through_it_twice_adds_the_same_again():
     y = graph.exp(x)
     z = (y * y).sum()
     z.backward(keep_graph=True)
-    once = {node: node.grad.copy() for node in graph.nodes(z)}
+    once = {node: node.grad.copy() for node in graph.tensors(z)}
     z.backward(keep_graph=True)
     for node, grad in once.items():
         np.testing.assert_array_equal(node.grad, 2 * grad)
-    for node in graph.nodes(z):
+    for node in graph.tensors(z):
         node.zero_grad()
     z.backward()
     for node, grad in once.items():
@@ -452,7 +509,7 @@ def test_a_graph_that_was_freed_says_so():
     first.backward()
     before = x.grad.copy()
     for use in (first.backward, second.backward, lambda: first.source.inputs, lambda: shared.source.context,
-                (shared + 1).sum().backward, lambda: graph.nodes(second), lambda: graph.draw(second),
+                (shared + 1).sum().backward, lambda: graph.tensors(second), lambda: graph.draw(second),
                 lambda: graph.dot(second)):  # fmt: skip
         with pytest.raises(RuntimeError, match=r"freed by a backward pass; to use it again, call backward\(keep_graph=True\)"):
             use()
@@ -687,7 +744,7 @@ def test_boxes_of_a_drawing_lie_apart_and_edges_lead_to_the_right():
         y = graph.tanh(y * x + graph.exp(x)) - k
     columns, routes = graph.drawing._columns(y, graph.drawing.edges_of(y))
     places = graph.drawing._places(columns, routes)
-    assert set(columns) >= set(graph.nodes(y))
+    assert set(columns) >= set(graph.tensors(y))
     for column in set(columns.values()):
         heights = sorted(places[v][1] for v in places if places[v][0] == column)
         assert all(b - a > 1 - 1e-9 for a, b in zip(heights, heights[1:], strict=False))

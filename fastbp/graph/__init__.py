@@ -49,7 +49,7 @@ RuntimeError. `backward(keep_graph=True)` keeps them. Values are kept by referen
 
 from .drawing import dot, draw
 from .layers import GraphLayer, apply_layer, apply_loss
-from .nodes import Op, OpNode, TensorNode, no_grad, nodes
+from .nodes import Op, OpNode, TensorNode, no_grad, tensors
 from .ops import (
     concatenate,
     exp,
@@ -71,6 +71,6 @@ from .ops import (
 
 __all__ = [
     "GraphLayer", "Op", "OpNode", "TensorNode", "apply_layer", "apply_loss", "concatenate", "dot", "draw", "exp", "expand", "log",
-    "log_softmax", "matmul", "maximum", "mean", "no_grad", "nodes", "relu", "reshape", "select", "sigmoid", "softmax", "sum",
-    "tanh", "transpose",
+    "log_softmax", "matmul", "maximum", "mean", "no_grad", "relu", "reshape", "select", "sigmoid", "softmax", "sum",
+    "tanh", "tensors", "transpose",
 ]  # fmt: skip

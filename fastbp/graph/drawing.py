@@ -6,7 +6,7 @@ operation is an oval between the tensors that it takes and those that it gives.
 
 import numpy as np
 
-from .nodes import OpNode, TensorNode, ancestors, nodes
+from .nodes import OpNode, TensorNode, ancestors, tensors
 
 Vertex = TensorNode | OpNode | tuple  # a tuple: the place where an edge passes a column
 
@@ -14,7 +14,7 @@ FEW = 4  # elements of a value that are written out
 LARGEST = 300  # nodes of a figure that can still be read
 SWEEPS = 12  # of ordering and of straightening; more change little
 EDGE = {"color": "#555555", "linewidth": 0.8}
-COLUMN, ROW = 1.5, 0.75  # distances in inches
+COLUMN, ROW, LETTER = 1.1, 0.75, 0.075  # inches: from column to column with room for a text, from row to row, a letter's width
 
 
 def label(vertex: TensorNode | OpNode) -> str:
@@ -35,7 +35,7 @@ def _text(array: np.ndarray) -> str:
 
 def edges_of(node: TensorNode) -> list[tuple[TensorNode | OpNode, TensorNode | OpNode]]:
     """The pairs (from, to) of the graph of a node; a tensor that an operation takes twice has two."""
-    edges, shown = [], set(nodes(node))
+    edges, shown = [], set(tensors(node))
     for operation in ancestors(node):
         edges += [(tensor, operation) for tensor in operation.inputs]
         edges += [(operation, tensor) for tensor in operation.outputs if tensor in shown]
@@ -81,7 +81,8 @@ def draw(node: TensorNode):
         raise ValueError(f"draw: a graph of {len(columns)} nodes can't be read in a figure; graph.dot gives it as text")
     places = _places(columns, routes)
     width, height = (max(place[k] for place in places.values()) for k in (0, 1))
-    figure = Figure(figsize=((width + 1) * COLUMN, (height + 1) * ROW))
+    longest = max(len(line) for vertex in columns for line in label(vertex).split("\n"))
+    figure = Figure(figsize=((width + 1) * (COLUMN + (longest - 6) * LETTER if longest > 6 else COLUMN), (height + 1) * ROW))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-0.5, width + 0.5), ylim=(height + 0.5, -0.5))
     axes.set_axis_off()

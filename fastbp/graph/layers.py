@@ -6,7 +6,7 @@ import numpy as np
 
 from ..layers.base import Layer
 from ..losses import Loss
-from .nodes import Op, TensorNode, no_grad, nodes
+from .nodes import Op, TensorNode, no_grad, tensors
 
 
 class LayerOp(Op):
@@ -36,7 +36,7 @@ class LayerOp(Op):
 
     @classmethod
     def title(cls, context):
-        return repr(context["layer"])
+        return type(context["layer"]).__name__
 
 
 class LossOp(Op):
@@ -53,7 +53,7 @@ class LossOp(Op):
 
     @classmethod
     def title(cls, context):
-        return repr(context["loss"])
+        return type(context["loss"]).__name__
 
 
 def apply_layer(layer: Layer, x: TensorNode | np.ndarray, training: bool = False) -> TensorNode:
@@ -117,7 +117,7 @@ class GraphLayer(Layer):
         dout = self.expect(dout, *y.shape, what="dout")
         for parameter in self.parameters:  # also those that y does not depend on
             parameter.grad[...] = 0
-        for node in nodes(y):
+        for node in tensors(y):
             node.zero_grad()
         y.backward(dout, keep_graph=True)
         if not need_dx:
@@ -129,5 +129,6 @@ class GraphLayer(Layer):
     def output_shape(self, input_shape):
         """Found by a forward pass of one sample, in which all numbers are 1."""
         ones = [np.ones(shape, self.dtype or np.float32) for shape in ((1, *input_shape), *(p.shape for p in self.parameters))]
+        self.training = False
         with no_grad(), np.errstate(all="ignore"):
             return self.compute(*map(TensorNode, ones)).shape[1:]

@@ -59,7 +59,7 @@ class TensorNode:
         return self._grad is not None
 
     def zero_grad(self) -> None:
-        """Set the gradient to zero, in place. All nodes of a graph: `for node in nodes(loss): node.zero_grad()`."""
+        """Set the gradient to zero, in place. All nodes of a graph: `for node in tensors(loss): node.zero_grad()`."""
         if self._grad is not None:
             self._grad[...] = 0
 
@@ -345,7 +345,7 @@ def ancestors(node: TensorNode) -> list[OpNode]:
     return sorted(found, key=lambda operation: operation.number)
 
 
-def nodes(node: TensorNode) -> list[TensorNode]:
+def tensors(node: TensorNode) -> list[TensorNode]:
     """All tensors that went into a node, each after those that it was computed from; the node itself is the last."""
     found = {}
     for operation in ancestors(node):
