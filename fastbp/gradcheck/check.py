@@ -36,6 +36,8 @@ def check_gradients(
     - a pair of plain functions, `check_gradients((forward, backward), x, w, …)`, with `out, cache = forward(x, w, …)`
       and `dx, dw, … = backward(dout, cache)`, one gradient for each floating-point array, in order; None for one without
     - one function that gives a loss and its gradient, `check_gradients(svm_loss, x, y)`, with `loss, dx = svm_loss(x, y)`
+    - an operation of the graph, a subclass of `fastbp.graph.Op`, `check_gradients(MatMul, a, b)`; a dictionary as the last input
+      holds the options of its forward: `check_gradients(Sum, x, {"axis": 0})`
 
     Layers, networks and losses are copied and the copy is converted to float64; the copy's state is put back before each
     evaluation, so that dropout keeps its mask. `training` is the mode of their forward pass. Functions get float64 copies of

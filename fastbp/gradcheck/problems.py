@@ -5,11 +5,14 @@ A `Problem` hides where the function lives: in a layer, a network, a loss, a pai
 
 import copy
 import inspect
+import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
+from ..graph.nodes import Op
 from ..layers.base import Layer
 from ..losses import Loss
 from ..network import Sequential
@@ -54,7 +57,8 @@ class Problem:
 
 
 def problem_of(thing, inputs: tuple, loss: Loss | None = None, training: bool = True) -> Problem:
-    """The problem of a layer, network, loss, pair of functions or loss function at the inputs; TypeError if it is none of these."""
+    """The problem of a layer, network, loss, operation of the graph, pair of functions or loss function at the inputs; TypeError if
+    it is none of these."""
     if not inputs:
         raise TypeError("check_gradients: give the inputs to check at, e.g. check_gradients(layer, x)")
     if isinstance(thing, Loss):
@@ -67,13 +71,15 @@ def problem_of(thing, inputs: tuple, loss: Loss | None = None, training: bool = 
         return LayerProblem(thing, *inputs, loss=loss, training=training)
     if loss is not None:
         raise TypeError("check_gradients: loss=… goes with a layer or a network")
+    if isinstance(thing, type) and issubclass(thing, Op):
+        return OpProblem(thing, inputs)
     if isinstance(thing, (tuple, list)) and len(thing) == 2 and all(map(callable, thing)):
         return PairProblem(*thing, inputs)
     if callable(thing) and not isinstance(thing, type):
         return LossFunctionProblem(thing, inputs)
     raise TypeError(
-        "check_gradients: expected a layer, a network, a loss or a pair of functions, or one function that gives (loss, dx), "
-        f"got {thing!r}"
+        "check_gradients: expected a layer, a network, a loss or a pair of functions, one function that gives (loss, dx), or an "
+        f"Op, got {thing!r}"
     )
 
 
@@ -223,6 +229,36 @@ class PairProblem(FunctionProblem):
         return arrays_in(self.out)
 
 
+class OpProblem(PairProblem):
+    """An operation of the graph: `forward(context, *inputs)` and `backward(context, *goutputs)`.
+
+    A dictionary as the last input holds forward's options, by name. Several outputs are checked as one vector.
+    """
+
+    def __init__(self, op: type[Op], inputs: tuple):
+        shapes: list[tuple[int, ...]] = []
+
+        def forward(*inputs):
+            context: dict = {}
+            *inputs, last = inputs
+            out = op.forward(context, *inputs, **last) if isinstance(last, dict) else op.forward(context, *inputs, last)
+            if isinstance(out, tuple):
+                shapes[:] = map(np.shape, out)
+                out = np.concatenate([np.ravel(o) for o in out])
+            return out, context
+
+        def backward(dout, context):
+            if not shapes:
+                return op.backward(context, dout)
+            ends = np.cumsum([math.prod(shape) for shape in shapes])
+            parts = np.split(dout, ends[:-1])
+            return op.backward(context, *(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
+
+        forward.__signature__ = inspect.signature(partial(op.forward, {}))  # where the inputs' names are looked up
+        super().__init__(forward, backward, inputs)
+        self.subject = op.__name__
+
+
 class LossFunctionProblem(FunctionProblem):
     """`loss, dx = f(x, y)`; also `loss, (dx, dw)` or `loss, dx, dw`."""
 
@@ -253,8 +289,10 @@ def _argument(x):
     return copy.deepcopy(x)
 
 
-def parameter_names(function: Callable, count: int) -> list[str]:
+def parameter_names(function: Callable | type[Op], count: int) -> list[str]:
     """The names of the first `count` parameters; "input 2" for those without."""
+    if isinstance(function, type) and issubclass(function, Op):
+        function = partial(function.forward, {})  # without the context
     try:
         parameters = inspect.signature(function).parameters.values()
         names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

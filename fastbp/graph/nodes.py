@@ -1,0 +1,378 @@
+"""The two kinds of nodes, what an operation is, and the backward pass."""
+
+import itertools
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+
+from ..layers.base import FLOATS, Parameter
+
+_recording = ContextVar("recording", default=True)
+
+
+class TensorNode:
+    """A tensor in the graph.
+
+    - `value` the array, float32 or float64, kept by reference; numbers, and arrays of integers or truth values, become float64
+    - `grad` ∂L/∂value, of the value's shape: zero until a backward pass, then the sum over all backward passes
+    - `source` the OpNode that made it; None for an input, a weight, a constant
+    - `name` for error messages and drawings
+
+    Python's operators, +, −, *, /, **, @ and [ ], give new nodes. Nodes, arrays and numbers mix, and shapes broadcast as in NumPy;
+    what is not of a floating type takes the dtype of the nodes that it meets. Comparisons give plain arrays of truth values, with
+    no gradient. Nodes are not assigned to: `a += b` makes a new node, and a[i] = b is an error.
+    """
+
+    __slots__ = ("value", "source", "name", "_grad", "__weakref__")
+    __array_ufunc__ = None  # array + node is left to TensorNode.__radd__
+
+    def __init__(self, value, source: "OpNode | None" = None, name: str | None = None):
+        if isinstance(value, TensorNode):
+            raise TypeError("TensorNode: expected an array or a number, got a TensorNode; its array is its value")
+        self.value, self.source, self.name, self._grad = as_floats(value), source, name, None
+
+    @classmethod
+    def of(cls, parameter: Parameter) -> "TensorNode":
+        """A node over a layer's parameter: value and grad are the parameter's own arrays, so gradients add up in parameter.grad."""
+        node = cls(parameter.value, name=parameter.name)
+        node._grad = parameter.grad
+        return node
+
+    # -- the gradient --------------------------------------------------------------------------------------------
+
+    @property
+    def grad(self) -> np.ndarray:
+        if self._grad is None:
+            self._grad = np.zeros(self.shape, self.dtype)
+        return self._grad
+
+    @grad.setter
+    def grad(self, array) -> None:
+        self.grad[...] = array
+
+    @property
+    def has_grad(self) -> bool:
+        """Whether a backward pass has come by, or somebody has asked for the gradient."""
+        return self._grad is not None
+
+    def zero_grad(self) -> None:
+        """Set the gradient to zero, in place. All nodes of a graph: `for node in tensors(loss): node.zero_grad()`."""
+        if self._grad is not None:
+            self._grad[...] = 0
+
+    def backward(self, dout=None, keep_graph: bool = False) -> None:
+        """Add ∂L/∂node to the grad of this node and of each node that it was computed from.
+
+        `dout` = ∂L/∂self, of this node's shape; left out for a node of a single element, which is then L itself. The operations
+        that have been passed are freed, unless `keep_graph`; RuntimeError where a backward pass before this one has freed them.
+        """
+        # An operation comes after those that made its inputs. So in the order from the newest to the oldest, all uses of a
+        # tensor have had their say before its own source is asked, and the shares that have come in are its whole gradient.
+        # They are kept apart from `grad`, where the sum of earlier passes may stand.
+        gradients = {self: self._cotangent(dout)}
+        operations = ancestors(self)
+        while operations:
+            operation = operations.pop()
+            goutputs = []
+            for output, shape, dtype in operation.results():
+                gradient = gradients.pop(output, None) if output is not None else None
+                goutputs.append(np.zeros(shape, dtype) if gradient is None else np.asarray(gradient, dtype))
+                if gradient is not None:
+                    output._accumulate(gradient)
+            for node, gradient in zip(operation.inputs, operation.backward(goutputs), strict=True):
+                gradients[node] = gradients[node] + gradient if node in gradients else gradient
+            if not keep_graph:
+                operation.free()
+        for node, gradient in gradients.items():  # what is left are the nodes without a source
+            node._accumulate(gradient)
+
+    def _cotangent(self, dout) -> np.ndarray:
+        if dout is None:
+            if self.value.size != 1:
+                raise ValueError(f"backward: a node of shape {self.shape} is no single number: give dout, of the same shape")
+            return np.ones(self.shape, self.dtype)
+        dout = np.asarray(dout.value if isinstance(dout, TensorNode) else dout, self.dtype)
+        if dout.shape != self.shape:
+            raise ValueError(f"backward: expected dout of the node's shape {self.shape}, got {dout.shape}")
+        return dout
+
+    def _accumulate(self, gradient: np.ndarray) -> None:
+        if self._grad is None:
+            self._grad = np.array(gradient, self.dtype)  # a copy: an operation may give one array to two inputs
+        else:
+            self._grad += gradient
+
+    # -- like an array -------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.value.ndim
+
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.value.dtype
+
+    @property
+    def T(self) -> "TensorNode":
+        return ops.Transpose.do_forward(self)
+
+    def __add__(self, other):
+        return ops.Add.do_forward(self, other)
+
+    def __radd__(self, other):
+        return ops.Add.do_forward(other, self)
+
+    def __sub__(self, other):
+        return ops.Subtract.do_forward(self, other)
+
+    def __rsub__(self, other):
+        return ops.Subtract.do_forward(other, self)
+
+    def __mul__(self, other):
+        return ops.Multiply.do_forward(self, other)
+
+    def __rmul__(self, other):
+        return ops.Multiply.do_forward(other, self)
+
+    def __truediv__(self, other):
+        return ops.Divide.do_forward(self, other)
+
+    def __rtruediv__(self, other):
+        return ops.Divide.do_forward(other, self)
+
+    def __pow__(self, other):
+        return ops.Power.do_forward(self, other)
+
+    def __rpow__(self, other):
+        return ops.Power.do_forward(other, self)
+
+    def __matmul__(self, other):
+        return ops.MatMul.do_forward(self, other)
+
+    def __rmatmul__(self, other):
+        return ops.MatMul.do_forward(other, self)
+
+    def __neg__(self):
+        return ops.Negate.do_forward(self)
+
+    def __getitem__(self, index):
+        return ops.Select.do_forward(self, index=index)
+
+    def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> "TensorNode":
+        return ops.Sum.do_forward(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> "TensorNode":
+        return ops.Mean.do_forward(self, axis=axis, keepdims=keepdims)
+
+    def reshape(self, *shape: int | tuple[int, ...]) -> "TensorNode":
+        return ops.Reshape.do_forward(self, shape=shape[0] if len(shape) == 1 else shape)
+
+    def __lt__(self, other):
+        return self.value < plain(other)
+
+    def __le__(self, other):
+        return self.value <= plain(other)
+
+    def __gt__(self, other):
+        return self.value > plain(other)
+
+    def __ge__(self, other):
+        return self.value >= plain(other)
+
+    def __eq__(self, other):
+        return self.value == plain(other)
+
+    def __ne__(self, other):
+        return self.value != plain(other)
+
+    __hash__ = object.__hash__  # a node is itself in sets and dictionaries, whatever its value
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __iter__(self) -> Iterator["TensorNode"]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __repr__(self) -> str:
+        name = f", name={self.name!r}" if self.name is not None else ""
+        source = f", source={self.source.op.__name__}" if self.source is not None else ""
+        return f"TensorNode({np.array2string(self.value, threshold=20, prefix='TensorNode(')}{source}{name})"
+
+
+class OpNode:
+    """An operation that has been carried out.
+
+    - `op` the class that says how · `inputs` the TensorNodes that it took, in order
+    - `outputs` the TensorNodes that it gave; None for one that nobody holds any more
+    - `context` what forward left for backward, by name
+
+    Tensors hold their source and an operation holds its inputs, so the last tensor holds the whole graph. The way back, to the
+    outputs, is by weak references: a graph that nobody holds is gone at once, without a garbage collection.
+    """
+
+    __slots__ = ("op", "number", "_inputs", "_outputs", "_context")
+    _numbers = itertools.count()
+
+    def __init__(self, op: type["Op"], inputs: tuple[TensorNode, ...], context: dict):
+        self.op, self._inputs, self._outputs, self._context = op, inputs, [], context
+        self.number = next(OpNode._numbers)  # in order of creation: an operation has a higher one than those it depends on
+
+    @property
+    def inputs(self) -> tuple[TensorNode, ...]:
+        self._check()
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorNode | None, ...]:
+        return tuple(output() for output, _, _ in self._outputs)
+
+    @property
+    def context(self) -> dict:
+        self._check()
+        return self._context
+
+    def gives(self, value) -> TensorNode:
+        """The node of one more output."""
+        node = TensorNode(value, source=self)
+        self._outputs.append((weakref.ref(node), node.shape, node.dtype))
+        return node
+
+    def results(self) -> list[tuple[TensorNode | None, tuple[int, ...], np.dtype]]:
+        """(node, shape, dtype) of each output."""
+        return [(output(), shape, dtype) for output, shape, dtype in self._outputs]
+
+    def backward(self, goutputs: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """The gradient of each input, from those of all outputs."""
+        gradients = self.op.backward(self.context, *goutputs)
+        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+        if len(gradients) != len(self.inputs):
+            raise ValueError(f"{self.op.__name__}.backward gave {len(gradients)} gradients for {len(self.inputs)} inputs")
+        for node, gradient in zip(self.inputs, gradients, strict=True):
+            if np.shape(gradient) != node.shape:
+                raise ValueError(f"{self.op.__name__}.backward gave a gradient {np.shape(gradient)} for an input {node.shape}")
+        return gradients
+
+    def free(self) -> None:
+        """Let go of the inputs and the context."""
+        self._inputs = self._context = None
+
+    def _check(self) -> None:
+        if self._inputs is None:
+            raise RuntimeError(
+                f"{self.op.__name__}: this part of the graph was freed by a backward pass; to use it again, call "
+                "backward(keep_graph=True)"
+            )
+
+    def __repr__(self) -> str:
+        return f"OpNode({self.op.__name__}{', freed' if self._inputs is None else ''})"
+
+
+class Op:
+    """An operation: how its outputs are computed, and how the gradients of its inputs follow from those of its outputs.
+
+    A subclass defines two static methods on arrays:
+
+    - `forward(context, *inputs)` gives the output, or a tuple of outputs. What backward needs goes into the dictionary
+      `context`. Options are keyword arguments.
+    - `backward(context, *goutputs)`, for the gradient of each output (zeros for one that the loss does not depend on), gives the
+      gradient of the input, or a tuple with that of each input, of the input's shape. It writes neither to the context nor to
+      goutputs.
+
+    `Op.do_forward(*inputs, **options)` carries it out: nodes in, a node out (or a tuple of nodes).
+    """
+
+    @staticmethod
+    def forward(context: dict, *inputs: np.ndarray):
+        raise NotImplementedError("an Op defines forward(context, *inputs)")
+
+    @staticmethod
+    def backward(context: dict, *goutputs: np.ndarray):
+        raise NotImplementedError("an Op defines backward(context, *goutputs)")
+
+    @classmethod
+    def title(cls, context: dict) -> str:
+        """What a drawing calls it."""
+        return cls.__name__
+
+    @classmethod
+    def do_forward(cls, *inputs, **options) -> "TensorNode | tuple[TensorNode, ...]":
+        """Apply the operation to nodes, arrays or numbers, and enter it in the graph (not under `no_grad`)."""
+        inputs, context = as_nodes(inputs), {}
+        try:
+            result = cls.forward(context, *(node.value for node in inputs), **options)
+        except Exception as error:
+            error.add_note(f"in the graph's operation {cls.__name__} of inputs {', '.join(str(node.shape) for node in inputs)}")
+            raise
+        make = OpNode(cls, inputs, context).gives if _recording.get() else TensorNode
+        return tuple(map(make, result)) if isinstance(result, tuple) else make(result)
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """`with no_grad():` operations are carried out, but not entered in a graph: their results have no source."""
+    token = _recording.set(False)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+def ancestors(node: TensorNode) -> list[OpNode]:
+    """All operations that went into a node, oldest first. No recursion: a graph may be deeper than Python's stack."""
+    found, waiting = set(), [node.source]
+    while waiting:
+        operation = waiting.pop()
+        if operation is not None and operation not in found:
+            found.add(operation)
+            waiting.extend(tensor.source for tensor in operation.inputs)
+    return sorted(found, key=lambda operation: operation.number)
+
+
+def tensors(node: TensorNode) -> list[TensorNode]:
+    """All tensors that went into a node, each after those that it was computed from; the node itself is the last."""
+    found = {}
+    for operation in ancestors(node):
+        found.update(dict.fromkeys(operation.inputs))
+    found.pop(node, None)
+    return [*found, node]
+
+
+def as_nodes(inputs: tuple) -> tuple[TensorNode, ...]:
+    """Every input as a node."""
+    dtypes = [x.dtype for x in inputs if isinstance(x, TensorNode)]
+    dtype = np.result_type(*dtypes) if dtypes else None
+    return tuple(x if isinstance(x, TensorNode) else TensorNode(as_floats(x, dtype)) for x in inputs)
+
+
+def as_floats(value, dtype: np.dtype | None = None) -> np.ndarray:
+    """An array of float32 or float64 itself; numbers, lists, integers and truth values as an array of `dtype`, if given."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and array.dtype not in FLOATS):
+        raise TypeError(f"TensorNode: expected numbers of float32 or float64, got {type(value).__name__} of dtype {array.dtype}")
+    if array.dtype.kind == "f" and (dtype is None or isinstance(value, np.ndarray)):
+        return array
+    return array.astype(dtype or np.float64)  # a number has no dtype of its own: 2 * x, and np.pi * x, of a float32 x are float32
+
+
+def plain(x):
+    return x.value if isinstance(x, TensorNode) else x
+
+
+from . import ops  # noqa: E402 -- at the end: operations build on what is above, and only calls of the operators need them

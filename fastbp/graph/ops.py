@@ -1,0 +1,453 @@
+"""The operations, and a function for each.
+
+Names: the inputs are a, b or x, the output is c or y, and ga, gb, gx, gc, gy are the gradients of the loss with respect to them.
+"""
+
+import math
+
+import numpy as np
+
+from .nodes import Op, TensorNode
+
+# -- element by element, with broadcasting ---------------------------------------------------------------------------
+
+
+def sum_to(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The gradient of an array of `shape` that was broadcast to the gradient's shape.
+
+    Each of its elements was used several times, and the gradients of its uses add up: the sum over the axes that broadcasting has
+    added in front, and over those that it has stretched from 1.
+    """
+    if gradient.shape == shape:
+        return gradient
+    added = gradient.ndim - len(shape)
+    stretched = [added + k for k, size in enumerate(shape) if size == 1 and gradient.shape[added + k] != 1]
+    return gradient.sum(axis=(*range(added), *stretched)).reshape(shape)
+
+
+class Add(Op):
+    """c = a + b        ga = gc,  gb = gc"""
+
+    @staticmethod
+    def forward(context, a, b):
+        context["shapes"] = a.shape, b.shape
+        return a + b
+
+    @staticmethod
+    def backward(context, gc):
+        a_shape, b_shape = context["shapes"]
+        return sum_to(gc, a_shape), sum_to(gc, b_shape)
+
+
+class Subtract(Op):
+    """c = a − b        ga = gc,  gb = −gc"""
+
+    @staticmethod
+    def forward(context, a, b):
+        context["shapes"] = a.shape, b.shape
+        return a - b
+
+    @staticmethod
+    def backward(context, gc):
+        a_shape, b_shape = context["shapes"]
+        return sum_to(gc, a_shape), sum_to(-gc, b_shape)
+
+
+class Multiply(Op):
+    """c = a · b        ga = gc · b,  gb = gc · a: the factors change places"""
+
+    @staticmethod
+    def forward(context, a, b):
+        context["a"], context["b"] = a, b
+        return a * b
+
+    @staticmethod
+    def backward(context, gc):
+        a, b = context["a"], context["b"]
+        return sum_to(gc * b, a.shape), sum_to(gc * a, b.shape)
+
+
+class Divide(Op):
+    """c = a / b        ga = gc / b,  gb = −gc · a / b²"""
+
+    @staticmethod
+    def forward(context, a, b):
+        context["a"], context["b"] = a, b
+        return a / b
+
+    @staticmethod
+    def backward(context, gc):
+        a, b = context["a"], context["b"]
+        return sum_to(gc / b, a.shape), sum_to(-gc * a / b / b, b.shape)
+
+
+class Power(Op):
+    """c = aᵇ        ga = gc · b · aᵇ⁻¹,  gb = gc · c · log a
+
+    A negative a has powers with whole exponents, but no derivative with respect to the exponent: gb is NaN there. It is 0 where a
+    is 0.
+    """
+
+    @staticmethod
+    def forward(context, a, b):
+        context["a"], context["b"], context["c"] = a, b, a**b
+        return context["c"]
+
+    @staticmethod
+    def backward(context, gc):
+        a, b, c = context["a"], context["b"], context["c"]
+        ga = gc * b * a ** np.where(b == 0, 1, b - 1)  # a⁰ is constant: 0 and not 0 · a⁻¹, which is NaN for a = 0
+        log_a = np.log(a, where=a > 0, out=np.where(a < 0, np.nan, np.zeros_like(a)))
+        return sum_to(ga, a.shape), sum_to(gc * c * log_a, b.shape)
+
+
+class Maximum(Op):
+    """c = max(a, b)        ga = gc where a ≥ b, else 0;  gb = gc where a < b, else 0: in a tie, a takes all"""
+
+    @staticmethod
+    def forward(context, a, b):
+        context["shapes"], context["first"] = (a.shape, b.shape), a >= b
+        return np.maximum(a, b)
+
+    @staticmethod
+    def backward(context, gc):
+        a_shape, b_shape = context["shapes"]
+        first = context["first"]
+        return sum_to(np.where(first, gc, 0), a_shape), sum_to(np.where(first, 0, gc), b_shape)
+
+
+class Negate(Op):
+    """y = −x        gx = −gy"""
+
+    @staticmethod
+    def forward(context, x):
+        return -x
+
+    @staticmethod
+    def backward(context, gy):
+        return -gy
+
+
+class Exp(Op):
+    """y = eˣ        gx = gy · y"""
+
+    @staticmethod
+    def forward(context, x):
+        context["y"] = np.exp(x)
+        return context["y"]
+
+    @staticmethod
+    def backward(context, gy):
+        return gy * context["y"]
+
+
+class Log(Op):
+    """y = log x, the natural logarithm        gx = gy / x"""
+
+    @staticmethod
+    def forward(context, x):
+        context["x"] = x
+        return np.log(x)
+
+    @staticmethod
+    def backward(context, gy):
+        return gy / context["x"]
+
+
+# -- activations -----------------------------------------------------------------------------------------------------
+
+
+class ReLU(Op):
+    """y = max(x, 0)        gx = gy where x > 0, else 0: the subgradient at the kink is 0"""
+
+    @staticmethod
+    def forward(context, x):
+        context["y"] = np.maximum(x, 0)
+        return context["y"]
+
+    @staticmethod
+    def backward(context, gy):
+        return np.where(context["y"] > 0, gy, 0)
+
+
+class Sigmoid(Op):
+    """y = 1 / (1 + e⁻ˣ)        gx = gy · y (1 − y)"""
+
+    @staticmethod
+    def forward(context, x):
+        small = np.exp(-np.abs(x))  # at most 1: no x overflows
+        context["y"] = np.where(x >= 0, 1, small) / (1 + small)
+        return context["y"]
+
+    @staticmethod
+    def backward(context, gy):
+        y = context["y"]
+        return gy * y * (1 - y)
+
+
+class Tanh(Op):
+    """y = tanh x        gx = gy · (1 − y²)"""
+
+    @staticmethod
+    def forward(context, x):
+        context["y"] = np.tanh(x)
+        return context["y"]
+
+    @staticmethod
+    def backward(context, gy):
+        return gy * (1 - context["y"] ** 2)
+
+
+class Softmax(Op):
+    """y = eˣ / Σ eˣ, the sum over `axis`        gx = y · (gy − Σ gy · y)"""
+
+    @staticmethod
+    def forward(context, x, axis=-1):
+        powers = np.exp(x - x.max(axis=axis, keepdims=True, initial=-np.inf))  # a common factor in all of them cancels
+        context["axis"], context["y"] = axis, powers / powers.sum(axis=axis, keepdims=True)
+        return context["y"]
+
+    @staticmethod
+    def backward(context, gy):
+        y = context["y"]
+        return y * (gy - (gy * y).sum(axis=context["axis"], keepdims=True))
+
+
+class LogSoftmax(Op):
+    """y = x − log Σ eˣ, the sum over `axis`        gx = gy − eʸ · Σ gy"""
+
+    @staticmethod
+    def forward(context, x, axis=-1):
+        shifted = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
+        total = np.exp(shifted).sum(axis=axis, keepdims=True)
+        with np.errstate(divide="ignore"):  # at least 1, the largest's own share, unless there is none
+            context["axis"], context["y"] = axis, shifted - np.log(total)
+        return context["y"]
+
+    @staticmethod
+    def backward(context, gy):
+        return gy - np.exp(context["y"]) * gy.sum(axis=context["axis"], keepdims=True)
+
+
+# -- matrices --------------------------------------------------------------------------------------------------------
+
+
+class MatMul(Op):
+    """c = a b for a (…, N, K) and b (…, K, M): c (…, N, M)        ga = gc bᵀ,  gb = aᵀ gc
+
+    As in NumPy, the axes in front broadcast, and a vector stands for one row (a) or one column (b), which c then lacks.
+    """
+
+    @staticmethod
+    def forward(context, a, b):
+        context["a"], context["b"] = a, b
+        return a @ b
+
+    @staticmethod
+    def backward(context, gc):
+        a, b = context["a"], context["b"]
+        rows = a[None, :] if a.ndim == 1 else a
+        columns = b[:, None] if b.ndim == 1 else b
+        gc = np.expand_dims(gc, -1) if b.ndim == 1 else gc
+        gc = np.expand_dims(gc, -2) if a.ndim == 1 else gc
+        ga, gb = gc @ columns.swapaxes(-1, -2), rows.swapaxes(-1, -2) @ gc
+        return sum_to(ga, rows.shape).reshape(a.shape), sum_to(gb, columns.shape).reshape(b.shape)
+
+
+# -- sums, and their opposite ----------------------------------------------------------------------------------------
+
+
+class Sum(Op):
+    """y = Σ x over `axis` (a number, some, or None for all)        gx = gy, for each element that went into a sum
+
+    With `keepdims` these axes stay, with one element.
+    """
+
+    @staticmethod
+    def forward(context, x, axis=None, keepdims=False):
+        y = x.sum(axis=axis, keepdims=True)
+        context["shape"], context["kept"] = x.shape, y.shape
+        return y if keepdims else y.squeeze(summed(x, axis))
+
+    @staticmethod
+    def backward(context, gy):
+        return np.broadcast_to(gy.reshape(context["kept"]), context["shape"])
+
+
+class Mean(Op):
+    """y = 1/K Σ x over `axis` (a number, some, or None for all), K elements in each sum        gx = gy / K
+
+    With `keepdims` these axes stay, with one element. The mean over no elements is a ValueError.
+    """
+
+    @staticmethod
+    def forward(context, x, axis=None, keepdims=False):
+        context["count"] = math.prod(x.shape[k] for k in summed(x, axis))
+        if context["count"] == 0:
+            raise ValueError(f"Mean: the mean over axis {axis} of shape {x.shape}, no elements, is not defined")
+        return Sum.forward(context, x, axis, keepdims) / context["count"]
+
+    @staticmethod
+    def backward(context, gy):
+        return Sum.backward(context, gy) / context["count"]
+
+
+def summed(x: np.ndarray, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    """The axes that `axis` means."""
+    return tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+
+
+class Expand(Op):
+    """y = copies of x along new axes in front and along axes of size 1, up to `shape`        gx = Σ gy over the copies"""
+
+    @staticmethod
+    def forward(context, x, shape):
+        context["shape"] = x.shape
+        return np.broadcast_to(x, shape).copy()
+
+    @staticmethod
+    def backward(context, gy):
+        return sum_to(gy, context["shape"])
+
+
+# -- arrangement -----------------------------------------------------------------------------------------------------
+
+
+class Reshape(Op):
+    """y = x in another shape, in row-major order; one size may be −1        gx = gy in x's shape"""
+
+    @staticmethod
+    def forward(context, x, shape):
+        context["shape"] = x.shape
+        return x.reshape(shape)
+
+    @staticmethod
+    def backward(context, gy):
+        return gy.reshape(context["shape"])
+
+
+class Transpose(Op):
+    """y = x with its axes in another order, reversed if `axes` is None        gx = gy with the axes put back"""
+
+    @staticmethod
+    def forward(context, x, axes=None):
+        context["back"] = None if axes is None else np.argsort(np.arange(x.ndim)[list(axes)])
+        return x.transpose(axes)
+
+    @staticmethod
+    def backward(context, gy):
+        return gy.transpose(context["back"])
+
+
+class Select(Op):
+    """y = x[index], for any index that NumPy takes        gx = gy at the places that were taken, added up where one was taken
+    several times, 0 elsewhere"""
+
+    @staticmethod
+    def forward(context, x, index):
+        context["shape"], context["index"] = x.shape, index
+        return x[index]
+
+    @staticmethod
+    def backward(context, gy):
+        gx = np.zeros(context["shape"], gy.dtype)
+        np.add.at(gx, context["index"], gy)
+        return gx
+
+
+class Concatenate(Op):
+    """y = the inputs one after the other along `axis`        each input's gradient is its own stretch of gy"""
+
+    @staticmethod
+    def forward(context, *inputs, axis=0):
+        context["axis"], context["ends"] = axis, np.cumsum([x.shape[axis] for x in inputs])
+        return np.concatenate(inputs, axis=axis)
+
+    @staticmethod
+    def backward(context, gy):
+        return tuple(np.split(gy, context["ends"][:-1], axis=context["axis"]))
+
+
+# -- a function for each that is not one of Python's operators -------------------------------------------------------
+
+Tensor = TensorNode | np.ndarray | float
+
+
+def matmul(a: Tensor, b: Tensor) -> TensorNode:
+    """a b for a (…, N, K) and b (…, K, M); the same as a @ b."""
+    return MatMul.do_forward(a, b)
+
+
+def maximum(a: Tensor, b: Tensor) -> TensorNode:
+    """The larger of a and b, element by element; in a tie the gradient goes to a."""
+    return Maximum.do_forward(a, b)
+
+
+def exp(x: Tensor) -> TensorNode:
+    """eˣ"""
+    return Exp.do_forward(x)
+
+
+def log(x: Tensor) -> TensorNode:
+    """The natural logarithm of x."""
+    return Log.do_forward(x)
+
+
+def relu(x: Tensor) -> TensorNode:
+    """max(x, 0), with derivative 0 at 0."""
+    return ReLU.do_forward(x)
+
+
+def sigmoid(x: Tensor) -> TensorNode:
+    """1 / (1 + e⁻ˣ)"""
+    return Sigmoid.do_forward(x)
+
+
+def tanh(x: Tensor) -> TensorNode:
+    """The hyperbolic tangent of x."""
+    return Tanh.do_forward(x)
+
+
+def softmax(x: Tensor, axis: int = -1) -> TensorNode:
+    """eˣ / Σ eˣ, the sum over `axis`."""
+    return Softmax.do_forward(x, axis=axis)
+
+
+def log_softmax(x: Tensor, axis: int = -1) -> TensorNode:
+    """x − log Σ eˣ, the sum over `axis`."""
+    return LogSoftmax.do_forward(x, axis=axis)
+
+
+def sum(x: Tensor, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> TensorNode:
+    """Σ x over one axis, some, or all (None)."""
+    return Sum.do_forward(x, axis=axis, keepdims=keepdims)
+
+
+def mean(x: Tensor, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> TensorNode:
+    """The mean of x over one axis, some, or all (None)."""
+    return Mean.do_forward(x, axis=axis, keepdims=keepdims)
+
+
+def expand(x: Tensor, shape: tuple[int, ...]) -> TensorNode:
+    """Copies of x along new axes in front and along axes of size 1, up to `shape`."""
+    return Expand.do_forward(x, shape=shape)
+
+
+def reshape(x: Tensor, shape: tuple[int, ...]) -> TensorNode:
+    """x in another shape, in row-major order; one size may be −1."""
+    return Reshape.do_forward(x, shape=shape)
+
+
+def transpose(x: Tensor, axes: tuple[int, ...] | None = None) -> TensorNode:
+    """x with its axes in another order, reversed if `axes` is None."""
+    return Transpose.do_forward(x, axes=axes)
+
+
+def select(x: Tensor, index) -> TensorNode:
+    """x[index], for any index that NumPy takes."""
+    return Select.do_forward(x, index=index)
+
+
+def concatenate(tensors: list[Tensor] | tuple[Tensor, ...], axis: int = 0) -> TensorNode:
+    """The tensors one after the other along `axis`."""
+    return Concatenate.do_forward(*tensors, axis=axis)
