@@ -8,9 +8,10 @@ difference of the whole backward and dW, medians of alternating runs ("–" wher
 installed, alternates with it in the same process: functional.linear and conv2d, their backward by its own operators (mm, and
 convolution_backward with one gradient asked for), which are oneDNN's and MKL's kernels without autograd's overhead.
 
-How to read it. Linear, convolution and the fused convolution + ReLU + pooling are judged by GFLOP/s: two FLOPs for each multiply–add of
-fastbp's cost sheet, as a plain convolution would do them, so a kernel that avoids work (pooled gradients, Winograd) may pass the
-peak. FLOP/B is that by the bytes of all inputs and outputs, each once. The other kernels do little per number and are judged by GB/s, again of inputs and outputs once, beside a loop a[i] = b[i] + s·c[i] over as many bytes.
+How to read it. Linear, convolution and the fused convolution + ReLU + pooling are judged by GFLOP/s: two FLOPs for each
+multiply–add of fastbp's cost sheet, as a plain convolution would do them, so a kernel that avoids work (pooled gradients,
+Winograd) may pass the peak. FLOP/B is that by the bytes of all inputs and outputs, each once. The other kernels do little per
+number and are judged by GB/s, again of inputs and outputs once, beside a loop a[i] = b[i] + s·c[i] over as many bytes.
 The figure is a roofline: no kernel can be above min(peak, intensity × bandwidth of the level its arrays are in).
 """
 
