@@ -49,6 +49,7 @@ computed without a `costs` of its own.
 
 import html
 import json
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -140,7 +141,7 @@ class CostSheet:
     """
 
     def __init__(self, layers: "Sequence[Layer]", input_shape: tuple[int, ...], batch: int = 1, dtype=np.float32):
-        self.input_shape, self.dtype = tuple(input_shape), np.dtype(dtype)
+        self.input_shape, self.dtype = tuple(map(operator.index, input_shape)), np.dtype(dtype)
         self.batch = N = whole("CostSheet: batch", batch)
         first = next((i for i, layer in enumerate(layers) if layer.parameters), len(layers))
         rows, shape, spared = [], self.input_shape, []

@@ -323,6 +323,11 @@ def test_float64_takes_twice_the_bytes_and_as_many_flops():
     assert two.activation_bytes == 2 * one.activation_bytes and (two.forward, two.backward) == (one.forward, one.backward)
 
 
+def test_numpy_sizes_are_plain_numbers_in_json():
+    sheet = small().costs(np.array([1, 6, 6]), np.int64(2))
+    assert json.loads(sheet.to_json()) == small().costs((1, 6, 6), 2).to_dict()
+
+
 def test_nothing_is_drawn_or_changed():
     layer = fastbp.Linear(30_000, 30_000)  # 3.6 GB, were its values drawn
     assert CostSheet([layer], (30_000,)).parameters == 900_030_000
