@@ -8,14 +8,13 @@ difference of the whole backward and dW, medians of alternating runs ("–" wher
 installed, alternates with it in the same process: functional.linear and conv2d, their backward by its own operators (mm, and
 convolution_backward with one gradient asked for), which are oneDNN's and MKL's kernels without autograd's overhead.
 
-How to read it. Linear, convolution and the fused convolution + ReLU + pooling are judged by GFLOP/s: useful multiply–adds
-are two FLOPs, as a plain convolution would do them, so a kernel that avoids work (pooled gradients, Winograd) may pass the peak.
-FLOP/B is that by the bytes of all inputs and outputs, each once. The other kernels do little per number and are judged
-by GB/s, again of inputs and outputs once, beside a loop a[i] = b[i] + s·c[i] over as many bytes.
+How to read it. Linear, convolution and the fused convolution + ReLU + pooling are judged by GFLOP/s: two FLOPs for each
+multiply–add of fastbp's cost sheet, as a plain convolution would do them, so a kernel that avoids work (pooled gradients,
+Winograd) may pass the peak. FLOP/B is that by the bytes of all inputs and outputs, each once. The other kernels do little per
+number and are judged by GB/s, again of inputs and outputs once, beside a loop a[i] = b[i] + s·c[i] over as many bytes.
 The figure is a roofline: no kernel can be above min(peak, intensity × bandwidth of the level its arrays are in).
 """
 
-import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,9 +75,10 @@ def tensors(*arrays: np.ndarray):
     return [torch.from_numpy(array) for array in arrays]
 
 
-def products(flops: int, x: np.ndarray, w: np.ndarray, y: np.ndarray) -> dict[str, tuple[float, float]]:
+def products(layer, x: np.ndarray, y: np.ndarray) -> dict[str, tuple[float, float]]:
     """All three passes do the same multiply–adds, and touch the same or equally large arrays."""
-    return dict.fromkeys(("forward", "dW", "dX"), (flops, x.nbytes + w.nbytes + y.nbytes))
+    flops = 2 * layer.costs(x.shape[1:], len(x)).multiply_adds
+    return dict.fromkeys(("forward", "dW", "dX"), (flops, x.nbytes + layer.weight.value.nbytes + y.nbytes))
 
 
 def linear_cases(quick: bool, torch_too: bool):
@@ -88,7 +88,7 @@ def linear_cases(quick: bool, torch_too: bool):
             ours, y, dout = layer_passes(layer, x)
             if torch_too:
                 theirs = torch_linear(*tensors(x, layer.weight.value, layer.bias.value, dout))
-            work = products(2 * batch * inputs * outputs, x, layer.weight.value, y)
+            work = products(layer, x, y)
             yield Case("linear", f"{inputs}→{outputs}, batch {batch}", work, ours, theirs)
 
 
@@ -108,7 +108,7 @@ def conv_cases(quick: bool, torch_too: bool):
             layer, x = fastbp.Conv2d(channels, filters, kernel, padding=padding), normal(batch, channels, size, size)
             ours, y, dout = layer_passes(layer, x)
             theirs = torch_conv(*tensors(x, layer.weight.value, layer.bias.value, dout), padding) if torch_too else {}
-            work = products(2 * y.size * layer.weight.size // filters, x, layer.weight.value, y)
+            work = products(layer, x, y)
             yield Case("conv", conv_shape(channels, filters, kernel, size, batch), work, ours, theirs)
 
 
@@ -137,7 +137,7 @@ def fused_cases(quick: bool, torch_too: bool):
             conv, x = fastbp.Conv2d(channels, filters, kernel, padding=padding), normal(batch, channels, size, size)
             plan = fastbp.Sequential(conv, fastbp.ReLU(), fastbp.MaxPool2d(2)).plan(x.shape[1:])
             y, theirs = plan.forward(x, training=True), {}
-            dout, values = normal(*y.shape), batch * math.prod(conv.output_shape(x.shape[1:]))
+            dout = normal(*y.shape)
             ours = {
                 "forward": lambda plan=plan, x=x: plan.forward(x, training=True),
                 "dW": lambda plan=plan, dout=dout: plan.backward(dout, need_dx=False),
@@ -145,7 +145,7 @@ def fused_cases(quick: bool, torch_too: bool):
             }
             if torch_too:
                 theirs = torch_fused(*tensors(x, conv.weight.value, conv.bias.value), padding)
-            work = products(2 * values * conv.weight.size // filters, x, conv.weight.value, y)
+            work = products(conv, x, y)
             yield Case("fused", conv_shape(channels, filters, kernel, size, batch), work, ours, theirs)
 
 

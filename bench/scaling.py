@@ -77,7 +77,7 @@ def sweep(name: str, sizes: list[int], seconds: float) -> list[dict]:
     times |= measuring.alternate({("floor", n): step for n, step in floors.items()}, seconds / 4)
     rows = []
     for n, (workload, batch) in cases.items():
-        row = {"size": n, **measuring.summary(times["step", n]), "flops": workload.flops() * batch}
+        row = {"size": n, **measuring.summary(times["step", n]), "flops": sides.flops(workload, batch)}
         row["fixed"] = measuring.summary(times["floor", n])["median"]
         rows.append(row | {"working_set": working_set(workload, batch)})
     return rows
@@ -89,7 +89,7 @@ def thread_rows(sizes: list[int], make, seconds: float) -> list[dict]:
         workload, batch = make(threads)
         step = sides.build("fastbp", workload, batch, threads).step
         row = {"size": threads, **measuring.summary(measuring.alternate({"": step}, seconds)[""])}
-        rows.append(row | {"flops": workload.flops() * batch, "fixed": 0.0, "working_set": working_set(workload, batch)})
+        rows.append(row | {"flops": sides.flops(workload, batch), "fixed": 0.0, "working_set": working_set(workload, batch)})
     sides.fastbp_threads(1)
     return rows
 

@@ -55,10 +55,24 @@ def takes_winograd() -> bool:
     return "winograd" in inspect.signature(fastbp.Sequential).parameters
 
 
+def fastbp_layers(workload: Workload) -> list:
+    import fastbp
+
+    return [getattr(fastbp, kind)(*numbers) for kind, *numbers in workload.layers]
+
+
+def flops(workload: Workload, batch: int) -> int:
+    """Useful FLOPs of a training step: two for each multiply–add of Linear and Conv2d in fastbp's cost sheet, forward and back."""
+    from fastbp.costs import CostSheet
+
+    sheet = CostSheet(fastbp_layers(workload), workload.input_shape, batch)
+    return 2 * (sheet.multiply_adds + sheet.backward_multiply_adds)
+
+
 def fastbp_network(workload: Workload, **options):
     import fastbp
 
-    network = fastbp.Sequential(*(getattr(fastbp, kind)(*numbers) for kind, *numbers in workload.layers), **options)
+    network = fastbp.Sequential(*fastbp_layers(workload), **options)
     for parameter, value in zip(network.parameters, workload.parameters(), strict=True):
         parameter.value = value
     return network

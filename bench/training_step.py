@@ -9,10 +9,10 @@ where the sides alternate, and by each side alone in a process of its own, since
 a side's two medians counts, for fastbp as for the others. Processes are pinned to as many cores as they have threads.
 First steps, which compile or load compiled code, are told apart from the timed ones; fastbp's kernel cache is as it is found.
 
-How to read it. `fastbp`, `torch`, … are medians, `best` the shortest step seen. GF/s counts the useful multiply–adds of
-Linear and Conv2d; `peak` is its fraction of what this machine reaches with all operands in registers, measured at the start.
-`error` is the largest difference of a gradient from fastbp's, relative to its tensor's largest element. `ratio` is
-the fastest peer's time by fastbp's and `torch×` PyTorch's (eager): below 1, fastbp loses.
+How to read it. `fastbp`, `torch`, … are medians, `best` the shortest step seen. GF/s counts two FLOPs for each multiply–add of
+Linear and Conv2d in fastbp's cost sheet; `peak` is its fraction of what this machine reaches with all operands in registers,
+measured at the start. `error` is the largest difference of a gradient from fastbp's, relative to its tensor's largest element.
+`ratio` is the fastest peer's time by fastbp's and `torch×` PyTorch's (eager): below 1, fastbp loses.
 """
 
 import importlib
@@ -146,7 +146,7 @@ def measure_workload(name: str, threads: int, peers: list[str], options) -> list
             best |= {"first": runs["alone"]["first"], "error": runs.get("together", {}).get("error")}
             row["sides"][side] = best | runs
         ours = row["sides"]["fastbp"]["median"]
-        row["gflops"] = workload.flops() * batch / ours / 1e9
+        row["gflops"] = sides.flops(workload, batch) / ours / 1e9
         if peers:
             row["ratio"] = min(row["sides"][peer]["median"] for peer in peers) / ours
         if "torch" in peers:

@@ -54,17 +54,6 @@ class Workload:
         rng = np.random.default_rng(1)
         return rng.normal(size=(size, *self.input_shape)).astype(np.float32), rng.integers(0, 10, size)
 
-    def flops(self) -> int:
-        """Useful FLOPs of one sample's training step in the matrix products of Linear and Conv2d: forward, and both gradients
-        but the input gradient of the first such layer. A multiply and an add are two."""
-        total, first = 0, True
-        for (kind, *numbers), after in zip(self.layers, self.shapes()[1:], strict=True):
-            if kind in ("Conv2d", "Linear"):
-                weights = numbers[0] * numbers[1] * (numbers[2] ** 2 if kind == "Conv2d" else 1)
-                total += 2 * weights * math.prod(after[1:]) * (2 if first else 3)
-                first = False
-        return total
-
     def has(self, kind: str) -> bool:
         return any(layer[0] == kind for layer in self.layers)
 

@@ -114,8 +114,10 @@ def _parser() -> Parser:
     check.add_argument("--samples", type=_whole(1), default=50, metavar="N", help="elements checked of each tensor (default: 50)")
     check.set_defaults(run=_check)
 
-    summary = commands.add_parser("summary", parents=[what], help="show layers, shapes and parameters")
+    summary = commands.add_parser("summary", parents=[what], help="show layers, shapes, parameters, FLOPs and memory")
     summary.add_argument("--plan", action="store_true", help="show how each layer is computed, and which are computed together")
+    summary.add_argument("--batch", type=_whole(1), metavar="N", help="samples that FLOPs and bytes are counted for (default: 1)")
+    summary.add_argument("--json", action="store_true", help="print the cost sheet as JSON")
     summary.add_argument("network", nargs="?", type=Path, help="a trained network.npz instead of a new --model")
     summary.set_defaults(run=_summary)
 
@@ -362,6 +364,8 @@ def _check(options) -> int:
 
 
 def _summary(options) -> int:
+    if options.plan and (options.json or options.batch):
+        raise Failure("--plan does not go with --batch and --json, which are the cost sheet's", code=2)
     if options.network is None:
         network, shape = _network(options), INPUT_SHAPES[options.data]
     else:
@@ -369,7 +373,11 @@ def _summary(options) -> int:
         shape = network.metadata.get("input_shape")
         if shape is None:
             raise Failure(f"{options.network} was not written by fastbp train: it does not say what shape its input has")
-    print(network.plan(tuple(shape)) if options.plan else network.summary(tuple(shape)))
+    if options.plan:
+        print(network.plan(tuple(shape)))
+    else:
+        sheet = network.costs(tuple(shape), options.batch or 1)
+        print(sheet.to_json() if options.json else sheet)
     return 0
 
 

@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 
+from .costs import CostSheet
 from .files import written_atomically
 from .layers.base import Layer, Parameter, float_dtype
 from .memory import aligned
@@ -154,21 +155,16 @@ class Sequential:
             self._lay_out(dtype)
         return self
 
-    def summary(self, input_shape: tuple[int, ...]) -> str:
-        """A table of layers, output shapes and numbers of parameters for input (N, *input_shape)."""
-        rows, shape = [], tuple(input_shape)
-        for i, layer in enumerate(self.layers):
-            shape = layer.output_shape(shape)
-            count = sum(parameter.size for parameter in layer.parameters)
-            rows.append((str(i), repr(layer), str(("N", *shape)).replace("'", ""), f"{count:,}"))
-        head = ("", "layer", "output", "parameters")
-        widths = [max(len(row[c]) for row in [head, *rows]) for c in range(4)]
-        lines = [
-            f"{i:>{widths[0]}}  {layer:<{widths[1]}}  {output:<{widths[2]}}  {count:>{widths[3]}}"
-            for i, layer, output, count in [head, *rows]
-        ]
-        total = f"{self.parameter_vector.size:,} parameters, {self.dtype}"
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "-" * len(lines[0]), f"{total:>{len(lines[0])}}"])
+    def costs(self, input_shape: tuple[int, ...], batch: int = 1) -> CostSheet:
+        """Parameters, FLOPs and activation memory, of each layer and in all, for `batch` inputs of `input_shape`: see fastbp.costs.
+
+        Print it, or let a notebook show it; `to_json()` for other programs.
+        """
+        return CostSheet(self.layers, input_shape, batch, self.dtype)
+
+    def summary(self, input_shape: tuple[int, ...], batch: int = 1) -> str:
+        """The cost sheet as text: a table of layers, output shapes (N, …), numbers of parameters, FLOPs and bytes."""
+        return str(self.costs(input_shape, batch))
 
     # -- copies and files ------------------------------------------------------------------------------------------
 

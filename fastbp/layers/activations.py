@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+from ..costs import Cost
 from ..kernels import activations, softmax
 from .base import Layer
 
@@ -26,6 +27,9 @@ class ReLU(Elementwise):
     def input_calls(self, p):
         yield partial(activations.relu_backward, p.dout.reshape(-1), p.y.reshape(-1), p.dx.reshape(-1))
 
+    def costs(self, input_shape, N):
+        return N * math.prod(input_shape) * Cost(forward=1, dx=1)
+
 
 class LeakyReLU(Elementwise):
     """y = x where x > 0, else negative_slope · x.
@@ -46,6 +50,9 @@ class LeakyReLU(Elementwise):
         flat = p.dout.reshape(-1), p.x.reshape(-1), p.dx.reshape(-1)
         yield partial(activations.leaky_relu_backward, *flat, self.negative_slope)
 
+    def costs(self, input_shape, N):
+        return N * math.prod(input_shape) * Cost(forward=2, dx=2)
+
 
 class Sigmoid(Elementwise):
     """y = 1 / (1 + e⁻ˣ), without overflow for any x.   dx = dout · y (1 − y). Keeps y."""
@@ -56,6 +63,9 @@ class Sigmoid(Elementwise):
     def input_calls(self, p):
         yield partial(activations.sigmoid_backward, p.dout.reshape(-1), p.y.reshape(-1), p.dx.reshape(-1))
 
+    def costs(self, input_shape, N):
+        return N * math.prod(input_shape) * Cost(forward=3, dx=3)
+
 
 class Tanh(Elementwise):
     """y = tanh(x).   dx = dout · (1 − y²). Keeps y."""
@@ -65,6 +75,9 @@ class Tanh(Elementwise):
 
     def input_calls(self, p):
         yield partial(activations.tanh_backward, p.dout.reshape(-1), p.y.reshape(-1), p.dx.reshape(-1))
+
+    def costs(self, input_shape, N):
+        return N * math.prod(input_shape) * Cost(forward=1, dx=3)
 
 
 class RowWise(Layer):
@@ -93,6 +106,10 @@ class Softmax(RowWise):
     def input_calls(self, p):
         yield partial(softmax.softmax_backward, p.dout, p.y, p.dx)
 
+    def costs(self, input_shape, N):
+        (C,) = input_shape
+        return N * Cost(forward=5 * C - 2, dx=4 * C - 1)
+
 
 class LogSoftmax(RowWise):
     """y[n, c] = x[n, c] − log Σ_k exp(x[n, k]) for x (N, C), shifted by each row's maximum.
@@ -105,3 +122,7 @@ class LogSoftmax(RowWise):
 
     def input_calls(self, p):
         yield partial(softmax.log_softmax_backward, p.dout, p.y, p.dx)
+
+    def costs(self, input_shape, N):
+        (C,) = input_shape
+        return N * Cost(forward=5 * C - 1, dx=4 * C - 1)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from ..costs import Cost
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -298,6 +300,10 @@ class Layer:
         """The multiply–adds of one sample's forward pass in products with weights: an output's pixels times the weights."""
         weights = sum(parameter.size for parameter in self.parameters if len(parameter.shape) > 1)
         return weights and weights * math.prod(self.output_shape(input_shape)[1:])
+
+    def costs(self, input_shape: tuple[int, ...], N: int) -> Cost | None:
+        """FLOPs of the forward and backward pass of N samples, by the conventions of fastbp.costs; None: not known."""
+        return None
 
     def algorithm(self, input_shape: tuple[int, ...]) -> str:
         """How it is computed for such input, in a few words; empty for a plain loop over the elements."""

@@ -1,13 +1,16 @@
 """Two-dimensional convolution."""
 
+import math
 from functools import partial
 
 import numpy as np
 
 from .. import initializers
+from ..costs import Cost
 from ..kernels import conv2d, winograd
 from .base import Layer
 from .checks import pair, whole
+from .windows import pixels_held
 
 
 def pad(size: int, kernel: int, stride: int, padding: int | str) -> tuple[int, int]:
@@ -119,6 +122,18 @@ class Conv2d(Layer):
             return 0
         products = {m: (m + 2) ** 2 * -(-output[0] // m) * -(-output[1] // m) for m in (2, self.winograd_tile)}
         return min(products, key=products.get)
+
+    def costs(self, input_shape, N):
+        output, b = self.geometry(tuple(input_shape[1:]))[1], self.bias is not None
+        C, F, P, taps = self.in_channels, self.out_channels, math.prod(output), self.in_channels * math.prod(self.kernel_size)
+        products = N * P * F * taps
+        return Cost(
+            forward=N * P * F * (2 * taps - 1 + b),
+            dx=2 * products - N * C * pixels_held(output, self.kernel_size, self.stride),
+            dw=2 * products - F * taps,
+            db=b * F * (N * P - 1),
+            multiply_adds=products,
+        )
 
     def algorithm(self, input_shape):
         output = self.geometry(tuple(input_shape[1:]))[1]

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from ..costs import Cost
 from ..kernels import dropout
 from .base import Layer
 
@@ -43,6 +44,9 @@ class Dropout(Layer):
     def input_calls(self, p):
         """dx = dout · m / (1 − rate)"""
         yield self._masked(p.dout, p.dx, p)
+
+    def costs(self, input_shape, N):
+        return N * math.prod(input_shape) * Cost(forward=1, dx=1)
 
     def _masked(self, x, y, p):
         first, rate = p.first * math.prod(x.shape[1:]), self.rate if p.training else 0.0

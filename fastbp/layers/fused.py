@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from ..costs import Cost
 from ..kernels import conv_relu_pool, norm_relu_pool
 from .activations import ReLU
 from .base import Layer
@@ -64,6 +65,9 @@ class ConvReLUPool(Layer):
     def multiply_adds(self, input_shape):
         return self.conv.multiply_adds(input_shape)
 
+    def costs(self, input_shape, N):
+        return relu_pool_costs(self.conv, input_shape, N)
+
     def output_shape(self, input_shape):
         F, OH, OW = self.conv.output_shape(input_shape)
         return (F, OH // 2, OW // 2)
@@ -116,12 +120,21 @@ class NormReLUPool(Layer):
         kernel = norm_relu_pool.norm_relu_pool_backward_input
         yield partial(kernel, p.dout, p.x, (p.y, p.argmax), batch, parameters, p.dx, channels, p.training)
 
+    def costs(self, input_shape, N):
+        return relu_pool_costs(self.norm, input_shape, N)
+
     def __repr__(self) -> str:
         return f"{self.norm!r} + ReLU() + MaxPool2d(2)"
 
     def output_shape(self, input_shape):
         C, H, W = self.norm.output_shape(input_shape)
         return (C, H // 2, W // 2)
+
+
+def relu_pool_costs(layer: Layer, input_shape: tuple[int, ...], N: int) -> Cost:
+    """What the layer, ReLU and 2×2 pooling cost, each on its own."""
+    shape = layer.output_shape(input_shape)
+    return layer.costs(input_shape, N).followed_by(ReLU().costs(shape, N), MaxPool2d(2).costs(shape, N))
 
 
 def pools_pairs(layers: tuple[Layer, ...], first: type[Layer]) -> bool:

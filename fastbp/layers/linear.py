@@ -3,6 +3,7 @@
 from functools import partial
 
 from .. import initializers
+from ..costs import Cost
 from ..kernels import linear
 from .base import Layer
 from .checks import whole
@@ -55,6 +56,16 @@ class Linear(Layer):
         rows = rows or (0, self.out_features)
         db = self.bias and self.bias.grad if rows[1] == self.out_features else None
         yield partial(linear.linear_backward_parameters, p.dout, p.x, self.weight.grad, db, rows)
+
+    def costs(self, input_shape, N):
+        D, F, b = self.in_features, self.out_features, self.bias is not None
+        return Cost(
+            forward=N * F * (2 * D - 1 + b),
+            dx=N * D * (2 * F - 1),
+            dw=F * D * (2 * N - 1),
+            db=b * F * (N - 1),
+            multiply_adds=N * F * D,
+        )
 
     def algorithm(self, input_shape):
         return "register tiles"

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from ..costs import Cost
 from ..kernels import norm
 from .base import Layer
 from .checks import whole
@@ -79,6 +80,10 @@ class BatchNorm(Layer):
             yield partial(norm.batch_norm_backward_training, dout, x, y, (p.mean, p.inv_std), sums, dx, channels, p.relu)
         else:
             yield partial(norm.batch_norm_backward_evaluation, dout, y, gamma, p.inv_std, dx, channels, p.relu)
+
+    def costs(self, input_shape, N):
+        M = N * math.prod(input_shape[1:])
+        return self.num_features * Cost(forward=7 * M + 10, dx=4 * M + 3, dw=2 * M - 1, db=M - 1)
 
     def _planes(self, array):
         """(N, C, M), M the pixels of a channel."""

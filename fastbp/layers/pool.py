@@ -1,12 +1,15 @@
 """Max and average pooling."""
 
+import math
 from functools import partial
 
 import numpy as np
 
+from ..costs import Cost
 from ..kernels import pool2d
 from .base import Layer
 from .checks import pair
+from .windows import pixels_held
 
 
 class Pool2d(Layer):
@@ -72,6 +75,10 @@ class MaxPool2d(Pool2d):
     def input_calls(self, p):
         yield partial(pool2d.max_pool2d_backward, p.dout, p.argmax, p.dx)
 
+    def costs(self, input_shape, N):
+        overlap = any(s < k for s, k in zip(self.stride, self.kernel_size, strict=True))
+        return N * math.prod(self.output_shape(input_shape)) * Cost(forward=math.prod(self.kernel_size) - 1, dx=int(overlap))
+
 
 class AvgPool2d(Pool2d):
     """y = the sum of each window of x (N, C, H, W) divided by KH·KW; y (N, C, OH, OW).
@@ -89,3 +96,9 @@ class AvgPool2d(Pool2d):
 
     def input_calls(self, p):
         yield partial(pool2d.avg_pool2d_backward, p.dout, p.dx, self.kernel_size, self.stride, self.padding)
+
+    def costs(self, input_shape, N):
+        C, *output = self.output_shape(input_shape)
+        P, window = math.prod(output), math.prod(self.kernel_size)
+        additions = P * window - pixels_held(output, self.kernel_size, self.stride)
+        return N * C * Cost(forward=P * window, dx=P + additions)
