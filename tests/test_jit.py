@@ -203,7 +203,7 @@ def test_kernels_live_in_their_folder_and_nowhere_else():
 
 FLOORS = [
     {"kernels", "files", "memory"},
-    {"layers", "losses", "optimizers", "initializers", "threads"},
+    {"layers", "losses", "optimizers", "initializers", "threads", "costs"},
     {"plan", "network", "graph"},
     {"gradcheck", "callbacks", "schedules", "progress", "training", "datasets", "models"},
     {"plotting", "testing", "grading"},
