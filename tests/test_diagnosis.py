@@ -351,6 +351,8 @@ MISTAKES = [
     ("dropout", "x", "scale-twice constant-factor", lambda dout, mask, p: dout * mask / p**2),
     ("dropout", "x", "mask-inverted", lambda dout, mask, p: dout * ~mask / p),
     ("dropout", "x", "mask-other", lambda dout, mask, p: dout * np.roll(mask, 2, axis=0) / p),
+    ("dropout", "x", "mask-from-input", lambda dout, mask, p: dout * (LAYERS["dropout"].tensors["x"] > 0) / p),
+    ("dropout", "x", "mask-from-output", lambda dout, mask, p: dout * (LAYERS["dropout"].output > 0) / p),
     ("dropout", "x", "mask-from-dout", lambda dout, mask, p: dout * (dout > 0) / p),
     ("dropout", "x", "wrong-operator divided", lambda dout, mask, p: np.where(mask, dout / (1 / p), np.inf * dout)),
     *[
@@ -373,6 +375,7 @@ MISTAKES = [
     ],
     ("batchnorm", "x", "eps-missing", norm_no_eps),
     ("spatial", "x", "eps-missing", norm_no_eps),
+    ("batchnorm", "x", "gamma-twice", lambda d, h, g, m, v, s, a, x: norm_dx(d, h, g**2, m, v, s, a, x)),
     ("batchnorm", "x", "wrong-count", biased),
     ("batchnorm", "x", "mean-term-wrong", lambda dout, *c: norm_dx(dout, *c) + np.sin(dout.sum(0))),
     ("batchnorm", "x", "variance-term-wrong", lambda dout, *c: norm_dx(dout, *c) + c[0] * np.sin(dout.sum(0))),

@@ -190,7 +190,7 @@ def _substituted(e: Evidence, norm: Norm, right: list[np.ndarray], *powers: int)
 
 
 def wrong_term(e: Evidence) -> Iterator[Cause]:
-    """What the error looks like inside each group: constant, like the normalised x, or like dout."""
+    """What the error looks like inside each group: constant, or like the normalised x."""
     norm = normalised(e)
     if norm is None or e.name != norm.x or not e.same_shape or not e.measured.all() or not np.all(np.isfinite(e.given)):
         return
@@ -200,8 +200,6 @@ def wrong_term(e: Evidence) -> Iterator[Cause]:
     error = e.given - e.right
     mean = error.mean(axes, keepdims=True)
     along = (error * norm.xhat).mean(axes, keepdims=True) / (norm.xhat[None] ** 2).mean(axes, keepdims=True)
-    D = e.douts * norm.gamma
-    like = (error * D).sum(axes, keepdims=True) / (D * D).sum(axes, keepdims=True)
     for name, shape, message, hint in (
         ("mean-term-wrong", mean, "the error is the same for all x that share a mean: the mean's term is wrong", HINTS[1]),
         (
@@ -209,12 +207,6 @@ def wrong_term(e: Evidence) -> Iterator[Cause]:
             along * norm.xhat,
             "the error is proportional to the normalised x: the variance's term is wrong",
             HINTS[2],
-        ),
-        (
-            "direct-term-wrong",
-            like * D,
-            "the error is proportional to dout · gamma: the term dout · gamma / std is wrong",
-            HINTS[0],
         ),
         (
             "mean-and-variance-terms-wrong",

@@ -18,33 +18,10 @@ def pool_masks(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
     ones, size, dout = np.ones_like(w.other), w.kernel[0] * w.kernel[1], e.douts
     hint = "dout goes to the one element that was the maximum"
 
-    def last(flat, axis):
-        return flat.shape[-1] - 1 - np.argmax(flat[..., ::-1], axis=axis)
-
-    all_maxima = (parts == parts.max(axis=(4, 5), keepdims=True)).astype(float)
     if not np.all(w.other == 1 / size):
         yield "pool-spread", "dout goes to all elements of the window, not only to the maximum", hint, w.value(dout, ones)
         yield "pool-averaged", "dout is spread evenly over the window: that is average pooling", hint, w.value(dout, ones / size)
         yield "mask-inverted", "dout goes to all elements of the window but the maximum", hint, w.value(dout, ones - w.other)
-        yield (
-            "pool-last-maximum",
-            "where a window has several maxima, dout goes to the last, not the first",
-            "argmax gives the first",
-            w.value(dout, one_of(parts, last)),
-        )
-        yield (
-            "pool-all-maxima",
-            "where a window has several maxima, each gets dout",
-            "argmax gives the first",
-            w.value(dout, all_maxima),
-        )
-        shared = all_maxima / all_maxima.sum(axis=(4, 5), keepdims=True)
-        yield (
-            "pool-all-maxima",
-            "where a window has several maxima, they share dout",
-            "argmax gives the first",
-            w.value(dout, shared),
-        )
         yield "pool-minimum", "dout goes to the minimum of the window", hint, w.value(dout, one_of(parts, np.argmin))
         yield (
             "factor-too-many",

@@ -7,7 +7,7 @@ import numpy as np
 
 from .evidence import Cause, Evidence
 from .pool_slips import pool_masks, pool_positions
-from .windows import Windows, WindowSlip, convolution, crop, scatter, windows, wrong_places
+from .windows import Windows, WindowSlip, crop, scatter, windows, wrong_places
 
 
 def window_slips(e: Evidence) -> Iterator[Cause]:
@@ -22,7 +22,6 @@ def window_slips(e: Evidence) -> Iterator[Cause]:
                 _filter_loops,
                 _crops,
                 _places,
-                _options,
                 pool_positions,
                 _turned_dout,
                 _arrangements,
@@ -183,22 +182,6 @@ def _places(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
             yield name, f"window i starts at {which} {text}, not at i · stride", hint, w.value(e.douts, w.other, *axes)
     exchanged = w.value(e.douts.swapaxes(3, 4), w.other) if e.douts.shape[3] == e.douts.shape[4] else None
     yield "axes-swapped", "rows and columns of the windows are exchanged", hint, exchanged
-
-
-def _options(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
-    """A convolution with another stride or padding."""
-    if w.kind == "pool":
-        return
-    found = [name for name, t in e.tensors.items() if t.ndim == 4]
-    x_name, w_name = (e.name, w.called) if w.kind == "input" else (w.called, e.name)
-    if len(found) != 2:
-        return
-    for stride, pad in ((w.pad, w.stride), (w.stride, 0), (w.stride, w.pad + 1), (w.stride, w.pad - 1), (1, w.pad), (1, 0)):
-        if stride < 1 or pad < 0 or (stride, pad) == (w.stride, w.pad):
-            continue
-        other = convolution(x_name, e.tensors[x_name], w_name, e.tensors[w_name], w.kind, stride, pad)
-        message = f"the gradient is that of stride {stride} and padding {pad}, the output has {w.stride} and {w.pad}"
-        yield "wrong-padding", message, "stride and padding have to be those of the forward pass", other.value(e.douts, other.other)
 
 
 def _crops(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
