@@ -108,7 +108,7 @@ def test_the_planted_cause_is_looked_for_in_the_diagnosis(monkeypatch, capsys):
             self.name = name
 
     class Wrong:
-        name, passed, problem = "x", False, ""
+        name, passed, problem, checked, given = "x", False, "", 1, None
         causes = tuple(map(Cause, ("wrong-sign", "overwritten", "mask-missing", "wrong-operator")))
 
     class Rejected:
@@ -122,7 +122,7 @@ def test_the_planted_cause_is_looked_for_in_the_diagnosis(monkeypatch, capsys):
     pairs = [(name, mutants[after], gradcheck_mutants.verdict(name, mutants[after], seed=0)) for after in chosen]
     assert [gradcheck_mutants.rank(mutant, found) for _, mutant, found in pairs] == [0, 2, 3, None, None]
     gradcheck_mutants.diagnosed("function", [name], pairs)
-    assert capsys.readouterr().out.splitlines()[-3].split()[-4:] == ["5", "5", "1", "2"]
+    assert capsys.readouterr().out.splitlines()[-3].split()[-5:] == ["5", "5", "1", "20%", "2"]
 
 
 def test_every_kind_has_causes():
