@@ -130,14 +130,16 @@ class Measure:
         return MISMATCH if confirmed.any() else BELOW_NOISE, best.value, error
 
     def unrest(self, move, best: Slopes) -> np.ndarray:
-        """How much more the slopes at a few somewhat smaller steps differ than their errors allow: noise that was not seen, of a
-        function that rounds to float32 somewhere, say."""
+        """How much the slopes at smaller steps differ: what the estimate of the error may not have seen, noise of a function that
+        rounds to float32 somewhere, or a step so wide that its truncation can't be told from two values (batch norm of a column
+        that is almost constant)."""
         most = np.zeros(len(best.value))
-        for shorter in (0.83, 0.61, 0.37):
+        vague = (best.error > 0.01 * np.abs(best.value)).any()
+        for shorter in (0.61, 0.37, 1 / 8, 1 / 32, *((1 / 128, 1 / 512) if vague else ())):
             found = slopes(move, self.centre, self.noise, self.douts, shorter * best.step.min())
             if found is not None:
-                most = np.maximum(most, np.abs(found.value - best.value) - found.noise)
-        return 3 * np.maximum(most, 0)
+                most = np.maximum(most, np.abs(found.value - best.value))
+        return 3 * most
 
     def settle(self, move, scale: float, own: float = 0.0) -> Slopes | None:
         """The slopes at the step, of the ladder's, whose error is least; None if the function is not finite at any."""
@@ -201,14 +203,16 @@ class Measure:
         there. And an element that ties in two pooling windows may win one and lose the other: each output has a slope of its own
         choice. So each output's slopes are measured at points near by, which lie off the kinks that meet here, and the ranges of
         the outputs are added. Where more than one kink meets in an output (more than two slopes are seen) not every combination
-        need be among the points, and its range is taken twice as wide on both sides.
+        need be among the points, and its range is taken twice as wide on both sides. Half of the points raise or lower the element
+        itself more than all others, so that one of many in a tie wins and loses.
         """
         saved, seen = [a.copy() for a in self.tensors], []
         move, h = self.element(array, index), 2.0**-27 * max(1.0, _scale(array))
-        for _ in range(NEARBY):
+        for k in range(NEARBY):
             try:
                 for a, d in zip(self.tensors, self.direction(), strict=True):
                     a += 2.0**-20 * d
+                array.flat[index] += (4.0, -4.0, 0.0, 0.0)[k % 4] * 2.0**-20 * _scale(array)
                 (up, above), (down, below) = move(h), move(-h)
                 seen.append((up - down) / (above - below))
             finally:
