@@ -15,6 +15,7 @@ import numpy as np
 
 from . import __version__, datasets, models
 from .callbacks import Checkpoint
+from .files import new_folder
 from .gradcheck import check_gradients
 from .losses import SoftmaxCrossEntropy
 from .network import Sequential
@@ -255,14 +256,7 @@ def _output_folder(options) -> Path:
             raise Failure(f"{options.output} already holds a network.npz; choose another folder", code=2)
         options.output.mkdir(parents=True, exist_ok=True)
         return options.output
-    number = 1
-    while True:
-        folder = Path(f"fastbp-{options.data}-{options.model}" + (f"-{number}" if number > 1 else ""))
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            number += 1
+    return new_folder(f"fastbp-{options.data}-{options.model}")
 
 
 def _claim(record: Path) -> None:

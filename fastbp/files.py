@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files of which a reader never sees half, and folders that nobody else has."""
 
 import contextlib
 import os
@@ -6,6 +6,18 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+
+def new_folder(stem: str) -> Path:
+    """The first of stem, stem-2, stem-3, … that is not there yet, made: two programs at once get two."""
+    number = 1
+    while True:
+        folder = Path(stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
 
 
 @contextlib.contextmanager

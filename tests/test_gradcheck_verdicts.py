@@ -166,6 +166,41 @@ def test_the_complex_step_is_not_trusted_where_the_function_is_not_analytic():
     assert not check_gradients(pair, np.array([1.0, -2.0, 3.0]), smallest=False).passed
 
 
+@pytest.mark.parametrize("scale", [1e-10, 1e-8, 1e-3, 1e8])
+def test_elements_that_bend_on_their_own_scale(scale):
+    x = np.array([1.0, -2.0, 3.0]) * scale
+    assert check_gradients(elementwise(lambda x: 1 / x, lambda x: -1 / x**2), x).passed
+    assert check_gradients(elementwise(lambda x: np.log(np.abs(x)), lambda x: 1 / x), x).passed
+    if scale < 1:  # further out the gradients are below the noise
+        assert not check_gradients(elementwise(lambda x: 1 / x, lambda x: -1.001 / x**2), x, smallest=False).passed
+
+
+def test_one_of_many_in_a_tie_may_win_or_lose():
+    """Seven equal elements in a window: which wins is a choice of one in seven."""
+    x = np.zeros((1, 1, 3, 3))
+    for winner in range(9):
+
+        def backward(dout, x, winner=winner):
+            return dout * (np.arange(9).reshape(x.shape) == winner)
+
+        pair = (lambda x: (x.max(axis=(2, 3), keepdims=True), x)), backward
+        assert check_gradients(pair, x).counts == {"kink": 9}
+
+
+def test_a_column_that_is_almost_constant():
+    """Batch norm bends on the scale of √eps beside elements of 1e3: steps too wide look settled and are not."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x = rng.normal(size=(3, 2)) * [1e-9, 1.0] + [1e3, 0.0]
+        assert check_gradients(fastbp.BatchNorm1d(2), x, smallest=False).passed
+
+
+def test_where_nothing_was_decided_it_is_said():
+    pair = elementwise(lambda x: 1e-20 * np.abs(x) ** 1.5, lambda x: 3e-20 * np.sign(x) * np.sqrt(np.abs(x)))
+    report = check_gradients(pair, np.array([1.0, 2.0]))
+    assert report.counts == {"below noise": 2} and "nothing was decided for x" in str(report)
+
+
 # -- the checks beside the numbers ---------------------------------------------------------------------------------------
 
 
@@ -300,6 +335,20 @@ WRONG_OPTIONS = [({"mode": "fast"}, "mode is"), ({"samples": 0}, "samples"), ({"
 def test_wrong_options_are_clear_errors(option, message):
     with pytest.raises(ValueError, match=message):
         check_gradients(fastbp.ReLU(), np.ones((2, 2)), **option)
+
+
+def test_an_input_without_a_gradient():
+    """Float targets: None for them."""
+    rng = np.random.default_rng(0)
+    x, target = rng.normal(size=(2, 3, 4))
+
+    def forward(x, target):
+        return (x - target) ** 2, (x, target)
+
+    report = check_gradients((forward, lambda dout, cache: (2 * dout * (cache[0] - cache[1]), None)), x, target)
+    assert report.passed and [t.checked for t in report.tensors] == [12, 0] and "no gradient given" in str(report)
+    with pytest.raises(ValueError, match=r"1 gradients for 2 floating-point inputs \(x, target\); .* return None"):
+        check_gradients((forward, lambda dout, cache: 2 * dout * (cache[0] - cache[1])), x, target)
 
 
 # -- modes -----------------------------------------------------------------------------------------------------------------

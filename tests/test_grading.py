@@ -409,7 +409,8 @@ def test_wrong_arguments_are_one_line(class_folder, small, tmp_path, monkeypatch
     assert message in error and error.count("\n") == 1
 
 
-def test_ctrl_c_ends_all_and_keeps_what_is_graded(class_folder, small, tmp_path):
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_an_interruption_ends_all_and_keeps_what_is_graded(class_folder, small, tmp_path, how):
     (class_folder / "zoe.py").write_text("import time\ntime.sleep(60)\n")
     slow = small.read_text().replace("seconds=2", "seconds=50")
     small.write_text(slow)
@@ -423,7 +424,10 @@ def test_ctrl_c_ends_all_and_keeps_what_is_graded(class_folder, small, tmp_path)
     deadline = time.monotonic() + 60
     while not record.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
+    if how == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "interrupted after 1 of 2 submissions; what is graded is in out" in errors
@@ -533,6 +537,36 @@ def test_names_are_kept_apart_and_what_is_left_out_is_said(tmp_path, small, caps
     assert out.count(" 20\n") == 5 and "cy.ipynb" in err  # four, and the mean
     with pytest.raises(ValueError, match="is a notebook"):
         find_submissions([folder / "cy.ipynb"])
+
+
+def test_a_full_disk_ends_nothing_and_is_said(class_folder, small, tmp_path, monkeypatch, capsys):
+    import contextlib
+    import errno
+
+    @contextlib.contextmanager
+    def full(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        yield
+
+    for module in ("batch", "reports"):
+        monkeypatch.setattr(f"fastbp.grading.{module}.written_atomically", full)
+    arguments = ["grade", str(class_folder / "ann.py"), str(class_folder / "bob.py"), "--assignment", str(small)]
+    assert cli.main([*arguments, "--jobs", "1", "--output", str(tmp_path / "out")]) == 1
+    out, err = capsys.readouterr()
+    assert "ann" in out and "relu (-5)" in out and "bob.txt could not be written: No space left on device" in err
+
+
+def test_two_vectors_with_gradients_are_no_fault(tmp_path):
+    path = tmp_path / "s.py"
+    path.write_text("def f(x, s):\n    return x * s, (x, s)\n\ndef g(dout, c):\n    return dout * c[1], dout * c[0]\n")
+
+    def product(out, x, s):
+        return x * s, lambda dout: (dout * s, dout * x)
+
+    case = Case("random", lambda rng: {"x": rng.normal(size=5), "s": rng.normal(size=5)}, gradients=True)
+    conventions = [Convention("x s", product)]
+    item = Item("scale", "f(x, s) -> out, cache", ("x", "s"), conventions, [case], backward="g(dout, cache) -> dx, ds")
+    assert grade(path, Assignment("vectors", [item])).points == 10
 
 
 def test_messages_cannot_reach_the_terminal(tmp_path):

@@ -87,7 +87,7 @@ def check(
     """The report on a problem, as `check_gradients` describes it."""
     rng = np.random.default_rng(seed)
     first = problem.forward()
-    douts = cotangents(rng, first.shape) if not problem.scalar else np.ones((1,))
+    douts = np.ones((1,)) if problem.scalar else away_from_zero(rng, (COTANGENTS, *first.shape))  # every output counts
     properties = check_forward(problem, first)
     gradients = [copied(problem.backward(dout.copy())) for dout in douts]
     properties += check_backward(problem, douts, gradients)
@@ -102,7 +102,7 @@ def check(
     tensors = []
     for name, array in problem.tensors.items():
         given = [g[name] for g in gradients]
-        if all(g.dtype == object and g.ndim == 0 and g.item() is None for g in given):
+        if all(map(_is_none, given)):
             tensors.append(TensorCheck(name, array.shape, array.size))  # an input without a gradient: a target, a mask
             continue
         trouble = _trouble(array, given)
@@ -126,21 +126,20 @@ def check(
     return report
 
 
-def cotangents(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """(K, *shape) random numbers of either sign, none near zero: every output counts."""
-    return away_from_zero(rng, (COTANGENTS, *shape))
-
-
 def _trouble(array: np.ndarray, given: list[np.ndarray]) -> str:
     """Why the gradient can't be compared at all, or nothing."""
     for g in given:
-        if g.dtype == object and g.ndim == 0 and g.item() is None:
+        if _is_none(g):
             return "backward gave None"
         if g.shape != array.shape:
             return f"the gradient has shape {g.shape}"
         if g.dtype.kind not in "fiub":
             return f"the gradient has dtype {g.dtype}"
     return ""
+
+
+def _is_none(gradient: np.ndarray) -> bool:
+    return gradient.dtype == object and gradient.ndim == 0 and gradient.item() is None
 
 
 def _stack(given: list[np.ndarray]) -> np.ndarray | None:

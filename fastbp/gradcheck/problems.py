@@ -167,14 +167,12 @@ class FunctionProblem(Problem):
         self.tensors = {n: a for n, a in self.arguments.items() if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
         self.others = {name: a for name, a in self.arguments.items() if name not in self.tensors}
         self.random = np.random.get_state()  # noqa: NPY002 -- the functions' own, which students' code uses
-        self.given: list = []
 
     def call(self, function: Callable):
         users = np.random.get_state()  # noqa: NPY002
         try:
             np.random.set_state(self.random)  # noqa: NPY002
-            self.given = [a if n in self.tensors else copy.deepcopy(a) for n, a in self.arguments.items()]
-            return function(*self.given)
+            return function(*(a if n in self.tensors else copy.deepcopy(a) for n, a in self.arguments.items()))
         finally:
             np.random.set_state(users)  # noqa: NPY002
 

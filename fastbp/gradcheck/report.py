@@ -31,8 +31,8 @@ class TensorCheck:
     the elements that are a mismatch or not finite. With `problem` set, nothing could be compared; with `directions`, so many random
     directions were, and no single elements.
 
-    `causes` are the likely mistakes, best first, empty where nothing fits. `array` the tensor, `verdicts` (shape of the tensor),
-    `given` the gradients, `measured` the finite differences and `estimate` of their error, (K, *shape) for K cotangents.
+    `causes` are the likely mistakes, best first, empty where nothing fits. `verdicts` (shape of the tensor), `given` the gradients,
+    `measured` the finite differences and `estimate` of their error, (K, *shape) for K cotangents.
     """
 
     name: str
@@ -49,7 +49,6 @@ class TensorCheck:
     directions: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     causes: tuple[Cause, ...] = ()
-    array: np.ndarray | None = field(default=None, repr=False, compare=False)
     verdicts: np.ndarray | None = field(default=None, repr=False, compare=False)
     given: np.ndarray | None = field(default=None, repr=False, compare=False)
     measured: np.ndarray | None = field(default=None, repr=False, compare=False)
@@ -75,7 +74,7 @@ class TensorCheck:
                 worst["error"] = math.nan
         return cls(
             name, array.shape, array.size, int((verdicts > NOT_CHECKED).sum()), counts.get("kink", 0), failures, counts=counts,
-            array=array.copy(), verdicts=verdicts, given=given, measured=measured, estimate=estimate, **worst,
+            verdicts=verdicts, given=given, measured=measured, estimate=estimate, **worst,
         )  # fmt: skip
 
     @property

@@ -94,7 +94,7 @@ class ItemGrader:
 
     def __init__(self, box: Sandbox, item: Item, tolerance: float, seed: int):
         self.box, self.item, self.tolerance, self.seed = box, item, tolerance, seed
-        self.forward_name, self.parameters, _ = parse(item.forward)
+        self.forward_name = parse(item.forward)[0]
         self.backward_name = parse(item.backward)[0] if item.backward else ""
         self.parts = [Part(name, 0.0, item.possible(k)) for k, name in enumerate(("present", "forward", "backward"))]
         self.result = ItemResult(item.name, self.parts, item.visibility)
@@ -364,12 +364,12 @@ class ItemGrader:
 
     def finite_differences(self, tried: "Tried", convention: Convention) -> None:
         """Flag a backward pass that differentiates numerically. One that runs the forward function itself for every element earns
-        nothing; what only looks like it, helpers run as often with inexact results, is for an instructor to look at."""
+        nothing; one that is only as exact as differences are is for an instructor to look at."""
         problem = tried.problem
         if problem is None or not problem.gradients or not self.parts[2].points:
             return
         tensors = [problem.tensors[n] for n in self.item.gradients]
-        elements = max(6, min(a.size for a in tensors if a.ndim > 1 or len(tensors) == 1))
+        elements = max(6, min(a.size for a in [t for t in tensors if t.ndim > 1] or tensors))
         inside = problem.called.get(self.forward_name, 0)
         if self.backward_name and inside >= elements:
             self.parts[2].points = 0.0

@@ -4,14 +4,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import written_atomically
+from ..files import new_folder, written_atomically
 from .results import Result, gradescope, points
-
-FORMS = ("text", "json", "gradescope", "html")
 
 
 class Report:
-    """The report on the submissions of these `names`, in one of FORMS.
+    """The report on the submissions of these `names`, in one form: "text", "json", "gradescope" or "html".
 
     `output` is a file for JSON, for Gradescope and for the text of one submission, and a folder otherwise; None means standard
     output for those, and a new folder fastbp-grade-ASSIGNMENT for these. `place` is where it goes, or None; `folder` where each
@@ -26,7 +24,7 @@ class Report:
         in_folder = form == "html" or form == "text" and len(self.names) > 1
         if output is not None and output.exists() and (not output.is_dir() or not in_folder or any(output.iterdir())):
             raise FileExistsError(f"{output} exists: choose another name, nothing is overwritten")
-        self.place = _new_folder(f"fastbp-grade-{assignment}") if in_folder and output is None else output
+        self.place = new_folder(f"fastbp-grade-{assignment}") if in_folder and output is None else output
         self.folder = self.place / "records" if in_folder else None
         if self.folder is not None:
             self.folder.mkdir(parents=True)
@@ -79,18 +77,6 @@ class Report:
             self.unwritten[path] = error.strerror or str(error)
         else:
             self.unwritten.pop(path, None)
-
-
-def _new_folder(stem: str) -> Path:
-    """The first of stem, stem-2, stem-3, … that is new, made."""
-    number = 1
-    while True:
-        folder = Path(stem if number == 1 else f"{stem}-{number}")
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            number += 1
 
 
 def table(results: Sequence[Result]) -> str:
