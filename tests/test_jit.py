@@ -202,11 +202,11 @@ def test_kernels_live_in_their_folder_and_nowhere_else():
 
 
 FLOORS = [
-    {"kernels", "files", "memory"},
+    {"kernels", "files", "memory", "pools"},
     {"layers", "losses", "optimizers", "initializers", "threads", "costs"},
     {"plan", "network", "graph"},
     {"gradcheck", "callbacks", "schedules", "progress", "training", "datasets", "models"},
-    {"plotting", "testing", "grading"},
+    {"plotting", "testing", "grading", "sweeps"},
     {"cli"},
 ]
 

@@ -5,7 +5,7 @@ from .errors import DataError, DataNotFoundError
 from .formats import read_cifar_batch, read_idx, read_image_folder
 from .scaling import normalize
 from .sets import cifar10, digits, mnist, notmnist
-from .splits import batches, split
+from .splits import batches, distinct, split
 
 __all__ = [
     "DataError",
@@ -15,6 +15,7 @@ __all__ = [
     "batches",
     "cifar10",
     "digits",
+    "distinct",
     "mnist",
     "normalize",
     "notmnist",

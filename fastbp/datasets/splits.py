@@ -42,6 +42,25 @@ def split(
     return tuple(Split(x[part], y[part]) for part in parts)
 
 
+def distinct(data: Split | tuple[ArrayLike, ArrayLike]) -> Split:
+    """The data without repeated inputs: of equal x the first stays, with its label, in the order given. Values are copied.
+
+    An image that stands in the training and in the test set makes the test too easy: call this before `split`.
+
+    >>> distinct((np.array([[1.0], [2.0], [1.0]]), np.array([0, 1, 0])))
+    Split(x=(2, 1) float64, y=(2,) int64)
+
+    Raises ValueError if x and y differ in length.
+    """
+    x, y = _pair(data)
+    rows = np.ascontiguousarray(x).reshape(len(x), -1)
+    seen: dict[bytes, int] = {}
+    for n, row in enumerate(rows):
+        seen.setdefault(row.tobytes(), n)
+    kept = np.fromiter(seen.values(), np.int64, len(seen))
+    return Split(x[kept], y[kept])
+
+
 def batches(
     x: ArrayLike, y: ArrayLike, batch_size: int, rng: np.random.Generator | None = None
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:

@@ -2,18 +2,14 @@
 
 import contextlib
 import json
-import os
-import signal
-import sys
-import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
 from ..files import written_atomically
+from ..pools import pool
 from ..threads import usable_cores
 from .assignment import AssignmentError, load_assignment
 from .grader import grade
@@ -152,8 +148,8 @@ def grade_all(
         for name, path in submissions.items()
     ]
     results: dict[str, Result] = {}
-    with _executor(executor, min(jobs or usable_cores(), len(work))) as pool:
-        futures = {pool.submit(job): job for job in work} if pool is not None else {}
+    with pool(min(jobs or usable_cores(), len(work)), executor) as workers:
+        futures = {workers.submit(job): job for job in work} if workers is not None else {}
         try:
             for job, result in _results(work, futures):
                 results[job.name] = result
@@ -180,31 +176,3 @@ def _results(work: list[Job], futures: dict) -> Iterator[tuple[Job, Result]]:
         except Exception as error:  # the worker process is gone, or the pool is: this one alone, once more
             result = job() if type(error).__name__ == "BrokenProcessPool" else job.failed(f"the grader failed: {error}")
         yield job, result
-
-
-@contextlib.contextmanager
-def _executor(given: Executor | None, jobs: int) -> Iterator[Executor | None]:
-    """The executor that was given, or processes; None where one job at a time will do: then they are graded here."""
-    if given is not None:
-        yield given
-    elif jobs <= 1:
-        yield None
-    else:
-        others = set(active_children())
-        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_leave_interrupts)
-        try:
-            yield pool
-        except BaseException:  # Ctrl-C: a submission may take minutes yet, and its processes end with their worker
-            for worker in set(active_children()) - others:
-                worker.terminate()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_interrupts() -> None:
-    """In a worker: Ctrl-C reaches the whole group, and the parent then ends the workers, who clear up first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    parent = parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # where nobody ends it any more

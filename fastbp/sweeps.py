@@ -1,0 +1,236 @@
+"""Hyper-parameter sweeps: one function called with many settings, over any executor of concurrent.futures.
+
+    def train(width, seed):                     # at the top of a module: other processes import it
+        ...
+        return {"accuracy": accuracy}
+
+    if __name__ == "__main__":
+        for run in sweep(train, grid(width=[100, 1000], seed=[0, 1, 2]), folder="runs"):
+            print(run.settings["width"], run.result["accuracy"])
+
+Runs share nothing, and a network's results do not depend on the number of threads: the numbers are the same with any number of
+jobs and any executor.
+"""
+
+import hashlib
+import inspect
+import itertools
+import json
+import os
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .files import written_atomically
+from .pools import pool
+from .threads import set_num_threads, usable_cores
+
+
+class SweepError(RuntimeError):
+    """Some runs of a sweep failed; the message says which and why. The others' results are in its `runs` and in the folder."""
+
+    def __init__(self, message: str, runs: "list[Run]"):
+        super().__init__(message)
+        self.runs = runs
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of the function: the keyword arguments `settings`, what it returned as JSON has it, the time it took."""
+
+    settings: dict[str, Any]
+    result: Any
+    seconds: float
+
+
+def grid(**values: Sequence) -> list[dict[str, Any]]:
+    """All combinations of the values, the last name's changing fastest.
+
+    >>> grid(lr=[0.1, 0.01], seed=[0, 1])
+    [{'lr': 0.1, 'seed': 0}, {'lr': 0.1, 'seed': 1}, {'lr': 0.01, 'seed': 0}, {'lr': 0.01, 'seed': 1}]
+    """
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+
+
+def sweep(
+    function: Callable[..., Any],
+    settings: Sequence[dict[str, Any]],
+    folder: str | os.PathLike | None = None,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> list[Run]:
+    """Call `function(**settings[k])` for every k and return the runs in that order.
+
+    The calls are spread over `jobs` processes, as many as there are cores unless given, with one of fastbp's threads each. With one
+    job, or one call, there are no other processes and the call may use all threads. An `executor` given takes their place: any of
+    `concurrent.futures`, Dask's `client.get_executor()`, mpi4py's MPIPoolExecutor. Settings and results must be what JSON can hold.
+
+    With a `folder`, each result is kept there as its run ends, and a run whose result is there already is not run again: a
+    sweep that was interrupted goes on where it was. Results belong to the settings and to the source of the function with all
+    that it refers to in its own module; where these or fastbp's version change, the run is made anew. If the function has a
+    parameter `resume`, it is called with the path of a file of this run alone, for `fit(..., resume=resume)`: then a run that was
+    interrupted goes on too.
+
+    A call that raises does not keep the others from running: SweepError tells of it at the end. TypeError before any call for
+    settings that JSON can't hold.
+    """
+    settings = list(settings)
+    keys = [_key(function, chosen) for chosen in settings]
+    folder = None if folder is None else Path(folder)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    runs = {key: run for key, chosen in zip(keys, settings, strict=True) if (run := _kept(folder, key, chosen)) is not None}
+    work = {key: _Call(function, chosen, _resume(function, folder, key), os.getpid())
+            for key, chosen in zip(keys, settings, strict=True) if key not in runs}  # fmt: skip
+    failures = []
+    with _bar(len(set(keys)), len(runs), progress) as bar, pool(min(jobs or usable_cores(), len(work)), executor) as workers:
+        for key, outcome in _outcomes(work, workers):
+            call = work[key]
+            if isinstance(outcome, Exception):
+                failures.append(f"{_told(call.settings)}: {type(outcome).__name__}: {outcome}")
+                bar.write(f"failed: {failures[-1]}", file=sys.stderr)
+            else:
+                runs[key] = Run(call.settings, *outcome)
+                try:
+                    _keep(folder, key, runs[key])
+                except OSError as error:  # a full disk: what was measured is still returned
+                    bar.write(f"the result of {_told(call.settings)} could not be kept: {error}", file=sys.stderr)
+                if call.resume is not None:
+                    call.resume.unlink(missing_ok=True)
+            bar.set_postfix_str(_told(call.settings), refresh=False)
+            bar.update()
+    ended = [runs[key] for key in keys if key in runs]
+    if failures:
+        raise SweepError(f"{len(failures)} of {len(work)} runs failed. {'; '.join(failures)}", ended)
+    return ended
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call as it is sent to a worker; gives the result and its seconds."""
+
+    function: Callable
+    settings: dict
+    resume: Path | None
+    parent: int
+
+    def __call__(self) -> tuple[Any, float]:
+        if os.getpid() != self.parent:
+            set_num_threads(1)
+        start = time.perf_counter()
+        result = self.function(**self.settings, **({} if self.resume is None else {"resume": self.resume}))
+        seconds = time.perf_counter() - start
+        try:
+            return json.loads(json.dumps(result)), seconds
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"the result is not what JSON can hold: {error}") from None
+
+
+def _outcomes(work: dict[str, _Call], workers: Executor | None) -> Iterator[tuple[str, tuple | Exception]]:
+    """Each key with what its call gave or raised, as they end."""
+    if workers is None:
+        for key, call in work.items():
+            try:
+                yield key, call()
+            except Exception as error:
+                yield key, error
+        return
+    futures = {workers.submit(call): key for key, call in work.items()}
+    try:
+        for future in as_completed(futures):
+            try:
+                outcome = future.result()
+            except Exception as error:  # also a worker that died: then all that it and the others had is lost
+                outcome = error
+            yield futures[future], outcome
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _told(settings: dict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def _bar(total: int, ended: int, shown: bool):
+    from tqdm import tqdm
+
+    watched = shown and sys.stderr is not None and sys.stderr.isatty()
+    return tqdm(total=total, initial=ended, unit="run", dynamic_ncols=True, disable=not watched)
+
+
+# -- what is kept ------------------------------------------------------------------------------------------------------
+
+
+def _key(function: Callable, settings: dict) -> str:
+    """Names a run: the same for the same settings and the same source."""
+    try:
+        text = json.dumps([__version__, function.__qualname__, _sources(function), settings], sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"sweep: settings must be what JSON can hold: {error}; got {settings}") from None
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _sources(function: Callable) -> list[str]:
+    """The source of the function, of the functions and classes of its module that it refers to, and the values of its constants."""
+    found: dict[str, str] = {}
+    todo = [(function.__qualname__, function)]
+    while todo:
+        name, thing = todo.pop()
+        if name in found:
+            continue
+        if inspect.isfunction(thing) or inspect.isclass(thing):
+            if thing.__module__ != function.__module__:
+                continue
+            found[name] = _source(thing)
+            methods = [thing] if inspect.isfunction(thing) else [m for m in vars(thing).values() if inspect.isfunction(m)]
+            todo += [(n, m.__globals__[n]) for m in methods for n in _names(m.__code__) if n in m.__globals__]
+        elif isinstance(thing, (dict, list, tuple)):
+            inside = thing.items() if isinstance(thing, dict) else enumerate(thing)
+            found[name] = type(thing).__name__
+            todo += [(f"{name}[{k!r}]", value) for k, value in inside]
+        elif isinstance(thing, (bool, int, float, str, bytes, type(None))):
+            found[name] = repr(thing)
+    return [f"{name}: {found[name]}" for name in sorted(found)]
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _source(thing) -> str:
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):  # typed at a prompt
+        return thing.__code__.co_code.hex() if inspect.isfunction(thing) else repr(thing)
+
+
+def _kept(folder: Path | None, key: str, settings: dict) -> Run | None:
+    if folder is None:
+        return None
+    try:
+        record = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        return Run(settings, record["result"], float(record["seconds"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or not ours: run it
+        return None
+
+
+def _keep(folder: Path | None, key: str, run: Run) -> None:
+    if folder is not None:
+        with written_atomically(folder / f"{key}.json") as file:
+            file.write((json.dumps(vars(run), indent=1) + "\n").encode())
+
+
+def _resume(function: Callable, folder: Path | None, key: str) -> Path | None:
+    wanted = folder is not None and "resume" in inspect.signature(function).parameters
+    return folder.absolute() / f"{key}.npz" if wanted else None

@@ -1,0 +1,205 @@
+"""Sweeps: order, resuming, failures, and the same numbers over any executor."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastbp
+from fastbp import sweeps
+from fastbp.sweeps import SweepError, grid, sweep
+
+
+def square(x, log=None):
+    if log is not None:
+        with open(log, "a") as file:
+            file.write(f"{x}\n")
+    if x < 0:
+        raise ValueError("no squares of these")
+    return {"square": x * x, "pid": os.getpid(), "threads": fastbp.get_num_threads()}
+
+
+def train(width, seed, resume=None):
+    data = fastbp.datasets.digits()
+    network = fastbp.models.mlp([64, width, 10], dropout=0.2, seed=seed)
+    history = fastbp.fit(
+        network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1, momentum=0.9), data.train, data.test, epochs=2, seed=seed, progress=False
+    )
+    return {"loss": history.train_loss, "accuracy": history.validation_accuracy, "sum": float(np.abs(network.parameter_vector).sum())}
+
+
+def needs_a_file(x, resume):
+    found = resume.exists()
+    resume.write_text(str(x))
+    if not found:
+        raise RuntimeError("interrupted")
+    return resume.read_text()
+
+
+def dies(x):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_runs_come_in_the_order_of_their_settings_with_one_thread_each():
+    settings = grid(x=[3, 1, 2])
+    runs = sweep(square, settings, jobs=2)
+    assert [run.settings for run in runs] == settings and [run.result["square"] for run in runs] == [9, 1, 4]
+    assert all(run.result["pid"] != os.getpid() and run.result["threads"] == 1 and run.seconds >= 0 for run in runs)
+
+
+def test_one_job_runs_here_with_all_threads():
+    for run in sweep(square, grid(x=[1, 2]), jobs=1) + sweep(square, grid(x=[1]), jobs=4):
+        assert run.result["pid"] == os.getpid() and run.result["threads"] == fastbp.get_num_threads()
+
+
+def numbers(runs):
+    return [(run.settings, run.result) for run in runs]
+
+
+def test_any_number_of_jobs_and_any_executor_give_the_same_numbers():
+    settings = grid(width=[5, 20], seed=[0, 1])
+    here = numbers(sweep(train, settings, jobs=1))
+    assert len({json.dumps(result) for _, result in here}) == 4
+    assert numbers(sweep(train, settings, jobs=2)) == here
+    with ThreadPoolExecutor(3) as threads:
+        assert numbers(sweep(train, settings, executor=threads)) == here
+
+
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_dask_is_an_executor_like_any():
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        runs = sweep(train, grid(width=[5], seed=[0, 1]), executor=client.get_executor())
+    assert numbers(runs) == numbers(sweep(train, grid(width=[5], seed=[0, 1]), jobs=1))
+
+
+def test_what_has_ended_is_not_run_again(tmp_path):
+    log = str(tmp_path / "log")
+    first = sweep(square, grid(x=[1, 2], log=[log]), tmp_path / "runs", jobs=1)
+    again = sweep(square, grid(x=[1, 2, 3], log=[log]), tmp_path / "runs", jobs=1)
+    assert again[:2] == first and Path(log).read_text().split() == ["1", "2", "3"]
+    (record,) = [path for path in (tmp_path / "runs").glob("*.json") if json.loads(path.read_text())["settings"]["x"] == 2]
+    record.write_text("{")  # not a record: run anew
+    assert numbers(sweep(square, grid(x=[2], log=[log]), tmp_path / "runs", jobs=1)) == numbers(first[1:])
+    assert Path(log).read_text().split()[3:] == ["2"]
+
+
+MODULE = """
+CONSTANT = {constant}
+TABLE = {{"f": lambda x: x}}
+def helper(x):
+    return x * CONSTANT {extra}
+def other(): return {other}
+def function(x):
+    return [helper(v) for v in [x]]
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "same"), [({}, True), ({"other": 2}, True), ({"constant": 3}, False), ({"extra": "+ 1"}, False)], ids=str
+)
+def test_a_result_belongs_to_the_source_that_gave_it(tmp_path, monkeypatch, change, same):
+    keys = []
+    for number, values in enumerate(({}, change)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "changing.py").write_text(MODULE.format(**{"constant": 2, "extra": "", "other": 1, **values}))
+        monkeypatch.syspath_prepend(str(folder))
+        sys.modules.pop("changing", None)
+        import changing
+
+        keys.append([sweeps._key(changing.function, {"x": 1}), sweeps._key(changing.function, {"x": 2})])
+    sys.modules.pop("changing")
+    assert keys[0][0] != keys[0][1] and (keys[0] == keys[1]) == same
+
+
+def test_a_function_with_resume_gets_a_file_of_its_own(tmp_path):
+    with pytest.raises(SweepError, match="2 of 2 runs failed. x 1: RuntimeError: interrupted; x 2"):
+        sweep(needs_a_file, grid(x=[1, 2]), tmp_path, jobs=1, progress=False)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    assert [run.result for run in sweep(needs_a_file, grid(x=[1, 2]), tmp_path, jobs=1)] == ["1", "2"]
+    assert not list(tmp_path.glob("*.npz")) and len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_without_a_folder_there_is_nothing_to_resume_from():
+    assert sweep(train, grid(width=[5], seed=[0]), jobs=1)[0].result["loss"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_fails_does_not_keep_others_from_running(tmp_path, jobs):
+    with pytest.raises(SweepError, match="1 of 3 runs failed. x -1: ValueError: no squares of these") as caught:
+        sweep(square, grid(x=[-1, 1, 2]), tmp_path, jobs=jobs)
+    assert [run.result["square"] for run in caught.value.runs] == [1, 4] and len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_a_worker_that_dies_is_told_of():
+    with pytest.raises(SweepError, match="BrokenProcessPool"):
+        sweep(dies, grid(x=[1, 2]), jobs=2)
+
+
+def test_settings_and_results_must_be_what_json_can_hold():
+    with pytest.raises(TypeError, match="settings must be what JSON can hold"):
+        sweep(square, [{"x": np.ones(3)}])
+    with pytest.raises(SweepError, match="the result is not what JSON can hold"):
+        sweep(lambda x: np.ones(x), [{"x": 2}])
+
+
+def test_equal_settings_run_once(tmp_path):
+    log = str(tmp_path / "log")
+    runs = sweep(square, grid(x=[2, 2], log=[log]), jobs=1)
+    assert [run.result["square"] for run in runs] == [4, 4] and Path(log).read_text() == "2\n"
+    assert sweep(square, []) == []
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
+    def full(path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(sweeps, "written_atomically", full)
+    assert [run.result["square"] for run in sweep(square, grid(x=[1, 2]), tmp_path, jobs=1)] == [1, 4]
+    assert "the result of x 1 could not be kept: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_has_ended_and_ends_the_workers(tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import os, time\nfrom fastbp.sweeps import grid, sweep\n"
+        "def f(x):\n    open(f'{x}.pid', 'w').write(str(os.getpid()))\n    time.sleep(60 * (x > 0))\n    return x\n"
+        "if __name__ == '__main__':\n    print([run.result for run in sweep(f, grid(x=[0, 1, 2]), 'runs', jobs=2)])\n"
+    )
+    process = subprocess.Popen([sys.executable, "slow.py"], cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (list((tmp_path / "runs").glob("*.json")) and (tmp_path / "2.pid").exists()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(20) != 0
+    (record,) = (tmp_path / "runs").glob("*.json")
+    assert json.loads(record.read_text())["result"] == 0
+    for k in (1, 2):
+        pid = int((tmp_path / f"{k}.pid").read_text())
+        for _ in range(100):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError(f"worker {pid} still runs")
+
+
+def test_the_bar_counts_runs(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    sweep(square, grid(x=[1, 2]), jobs=1)
+    assert "2/2" in capsys.readouterr().err
+    sweep(square, grid(x=[1, 2]), jobs=1, progress=False)
+    assert capsys.readouterr().err == ""
