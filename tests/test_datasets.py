@@ -1033,6 +1033,21 @@ def test_split_checks(fractions, message):
 def test_split_needs_equal_lengths():
     with pytest.raises(ValueError, match="equal first dimensions"):
         datasets.split((np.zeros((10, 2)), np.zeros(9, int)))
+
+
+@quick
+@given(st.lists(st.integers(0, 5), max_size=30), st.integers(1, 3))
+def test_distinct_keeps_the_first_of_equal_inputs(values, side):
+    x, y = np.array(values, np.float32).repeat(side * side).reshape(-1, 1, side, side), np.arange(len(values))
+    found = datasets.distinct((x, y))
+    firsts = [n for n, value in enumerate(values) if value not in values[:n]]
+    assert found.y.tolist() == firsts and np.array_equal(found.x, x[firsts]) and found.x.shape[1:] == x.shape[1:]
+    assert not np.shares_memory(found.x, x)
+
+
+def test_distinct_wants_as_many_labels_as_inputs():
+    with pytest.raises(ValueError, match="equal first dimensions"):
+        datasets.distinct((np.zeros((3, 2)), np.zeros(2, int)))
     with pytest.raises(ValueError, match="empty piece"):
         datasets.split((np.zeros((0, 2)), np.zeros(0, int)))
 

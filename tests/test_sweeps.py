@@ -30,10 +30,10 @@ def square(x, log=None):
 def train(width, seed, resume=None):
     data = fastbp.datasets.digits()
     network = fastbp.models.mlp([64, width, 10], dropout=0.2, seed=seed)
-    history = fastbp.fit(
-        network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1, momentum=0.9), data.train, data.test, epochs=2, seed=seed, progress=False
-    )
-    return {"loss": history.train_loss, "accuracy": history.validation_accuracy, "sum": float(np.abs(network.parameter_vector).sum())}
+    loss, optimizer = fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1, momentum=0.9)
+    history = fastbp.fit(network, loss, optimizer, data.train, data.test, epochs=2, seed=seed, progress=False)
+    total = float(np.abs(network.parameter_vector).sum())
+    return {"loss": history.train_loss, "accuracy": history.validation_accuracy, "sum": total}
 
 
 def needs_a_file(x, resume):
