@@ -53,9 +53,8 @@ def distinct(data: Split | tuple[ArrayLike, ArrayLike]) -> Split:
     Raises ValueError if x and y differ in length.
     """
     x, y = _pair(data)
-    rows = np.ascontiguousarray(x).reshape(len(x), -1)
     seen: dict[bytes, int] = {}
-    for n, row in enumerate(rows):
+    for n, row in enumerate(x):
         seen.setdefault(row.tobytes(), n)
     kept = np.fromiter(seen.values(), np.int64, len(seen))
     return Split(x[kept], y[kept])
