@@ -3,7 +3,7 @@
 __version__ = "0.1.0"
 
 from . import datasets, models
-from .callbacks import Callback, Checkpoint, EarlyStopping
+from .callbacks import Callback, Checkpoint, EarlyStopping, RunningLoss
 from .gradcheck import GradientError, GradientReport, check_gradients
 from .layers import (
     AvgPool2d,
@@ -37,8 +37,8 @@ __all__ = [
     "SGD", "Adagrad", "Adam", "AdamW", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Callback", "Checkpoint", "Conv2d",
     "CosineDecay", "Dropout", "EarlyStopping", "Flatten", "GradientError", "GradientReport", "HingeLoss", "History",
     "Identity", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "LogisticLoss", "Loss", "MaxPool2d", "MeanSquaredError",
-    "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp", "ReLU", "SGD", "Schedule", "Sequential",
-    "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients", "datasets",
-    "evaluate", "fit", "get_num_threads", "load", "models", "predict", "predict_proba", "set_num_threads",
+    "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp", "ReLU", "RunningLoss", "SGD", "Schedule",
+    "Sequential", "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients",
+    "datasets", "evaluate", "fit", "get_num_threads", "load", "models", "predict", "predict_proba", "set_num_threads",
     "warmup",
 ]  # fmt: skip

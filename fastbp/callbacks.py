@@ -1,10 +1,15 @@
-"""Callbacks of `fit`: early stopping, checkpoints, and the base class of your own.
+"""Callbacks of `fit`: early stopping, checkpoints, running losses, and the base class of your own.
 
 A plain function works too: it is called with the run at the end of every epoch.
 """
 
 import math
 import os
+
+import numpy as np
+
+from .layers.checks import whole
+from .progress import say
 
 FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
@@ -15,10 +20,20 @@ class Callback:
 
     def on_train_begin(self, run) -> None: ...
 
+    def on_batch_end(self, run, loss: float) -> None:
+        """Called after every step with the batch's loss; a callback that does not define it costs a step nothing."""
+
     def on_epoch_end(self, run) -> None: ...
 
     def on_train_end(self, run) -> None:
         """Called when training has ended by itself or by `stop`, not after an exception."""
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """What `fit(resume=…)` has to keep of this callback after an epoch: numbers and arrays by name."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Take over what `state_dict` gave, now as arrays; called after `on_train_begin` where a training goes on."""
 
 
 class EarlyStopping(Callback):
@@ -65,6 +80,15 @@ class EarlyStopping(Callback):
             run.network.load_state_dict(self.best_state)
             self.best_state = None
 
+    def state_dict(self):
+        figures = {"best": self.best, "best_epoch": self.best_epoch, "previous": self.previous}
+        return figures | {f"network.{name}": array for name, array in (self.best_state or {}).items()}
+
+    def load_state_dict(self, state):
+        self.best, self.best_epoch, self.previous = float(state["best"]), int(state["best_epoch"]), float(state["previous"])
+        best = {name.removeprefix("network."): array for name, array in state.items() if name.startswith("network.")}
+        self.best_state = best or None
+
 
 class Checkpoint(Callback):
     """Save the network to `path` at the end of every epoch with a finite loss, or only at a new best of `monitor`.
@@ -97,3 +121,42 @@ class Checkpoint(Callback):
             return  # the last good network stays
         run.network.save(self.path)
         self.saved_epoch = run.epoch
+
+    def state_dict(self):
+        return {"best": self.best, "saved_epoch": self.saved_epoch or 0}
+
+    def load_state_dict(self, state):
+        self.best, self.saved_epoch = float(state["best"]), int(state["saved_epoch"]) or None
+
+
+class RunningLoss(Callback):
+    """The mean training loss of every `every` mini-batches within an epoch; what is left at an epoch's end is left out.
+
+    `losses` is a list of (epoch, batch, mean): the mean over the `every` batches that end with this one, both counted from 1.
+    `show` also prints each to standard error: [10, 12000] loss 0.902
+    """
+
+    def __init__(self, every: int = 2000, show: bool = False):
+        self.every, self.show = whole("RunningLoss: every", every), show
+        self.losses: list[tuple[int, int, float]] = []
+
+    def on_train_begin(self, run):
+        self.losses, self.batch, self.total = [], 0, 0.0
+
+    def on_batch_end(self, run, loss):
+        self.batch += 1
+        self.total += loss
+        if self.batch % self.every == 0:
+            self.losses.append((run.epoch + 1, self.batch, self.total / self.every))
+            self.total = 0.0
+            if self.show:
+                say("[{}, {}] loss {:.3f}".format(*self.losses[-1]))
+
+    def on_epoch_end(self, run):
+        self.batch, self.total = 0, 0.0
+
+    def state_dict(self):
+        return {"losses": np.array(self.losses, np.float64).reshape(-1, 3)}
+
+    def load_state_dict(self, state):
+        self.losses = [(int(epoch), int(batch), float(mean)) for epoch, batch, mean in state["losses"]]

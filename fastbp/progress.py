@@ -9,17 +9,17 @@ COMPILED = 2.0  # seconds that a first step takes only if kernels were compiled 
 
 class Progress:
     """Shows `epochs` epochs of `batches` steps each on standard error: a bar for the epoch under way where somebody watches,
-    and a line for each that has ended. A context manager, so that a bar is always closed."""
+    and a line for each that has ended. `epoch` of them have ended before. A context manager, so that a bar is always closed."""
 
-    def __init__(self, epochs: int, batches: int, shown: bool):
+    def __init__(self, epochs: int, batches: int, shown: bool, epoch: int = 0):
         self.epochs, self.batches = epochs, batches
         shown = shown and sys.stderr is not None
         watched = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
         self.lines, self.bars = shown and not watched, watched
-        self.epoch, self.bar, self.first = 0, None, shown
+        self.epoch, self.bar, self.first = epoch, None, shown
 
     def __enter__(self) -> "Progress":
-        if self.bars and self.epochs:
+        if self.bars and self.epoch < self.epochs:
             self._new_bar()
             self.bar.set_postfix_str("first step: compiling kernels if they are not in the cache")
         self.start = time.perf_counter()
@@ -60,6 +60,14 @@ class Progress:
             train, validation = (_figures(history, split) for split in ("train", "validation"))
             text = f"loss {train}" + (f", validation loss {validation}" if validation else "")
             print(f"epoch {self.epoch}/{self.epochs}: {text}, {history.seconds[-1]:.1f} s", file=sys.stderr, flush=True)
+
+
+def say(line: str) -> None:
+    """A line on standard error, above the bar where there is one."""
+    if sys.stderr is not None:
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
 
 
 def _figures(history, split: str) -> str:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,8 +20,12 @@ from .layers.checks import whole
 from .losses import Loss
 from .network import Sequential
 from .optimizers import Optimizer
+from .plan import function
 from .progress import Progress
+from .resume import SavedTraining
 from .schedules import Schedule
+
+Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 class Trainer:
@@ -87,9 +91,9 @@ class History:
     """What `fit` measured, one number an epoch in each list.
 
     `train_loss` and `train_accuracy` are means over the epoch's batches as they were trained on (in training mode, while the
-    parameters moved); `validation_loss` and `validation_accuracy` are measured at the epoch's end in evaluation
-    mode, and empty without validation data. Accuracies are fractions, empty for a loss that is not a classifier's. `seconds`
-    is the time of the epoch's training and validation, `lr` the learning rate of its last step. `stop_reason` says why
+    parameters moved); `validation_…` and `test_…` are measured at the epoch's end in evaluation
+    mode, and empty without such data. Accuracies are fractions, empty for a loss that is not a classifier's. `seconds`
+    is the time of the epoch's training and measuring, `lr` the learning rate of its last step. `stop_reason` says why
     training ended before `epochs`, or is empty.
     """
 
@@ -97,12 +101,23 @@ class History:
     train_accuracy: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
+    test_loss: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     lr: list[float] = field(default_factory=list)
     stop_reason: str = ""
 
     def __len__(self) -> int:
         return len(self.train_loss)
+
+    def add(self, measured: dict[str, "Evaluation"], seconds: float, lr: float) -> None:
+        """One more epoch: what was measured on "train", "validation" and "test", as far as they are there."""
+        for name, (loss, accuracy) in measured.items():
+            getattr(self, f"{name}_loss").append(loss)
+            if accuracy is not None:
+                getattr(self, f"{name}_accuracy").append(accuracy)
+        self.seconds.append(seconds)
+        self.lr.append(lr)
 
     def to_json(self, path: str | os.PathLike | None = None) -> str:
         """The history as JSON text, also written to `path` if given. A loss that is not finite becomes null."""
@@ -155,6 +170,10 @@ def fit(
     callbacks: Iterable[Callback | Callable] = (),
     seed: int = 0,
     progress: bool = True,
+    *,
+    test: tuple[np.ndarray, np.ndarray] | None = None,
+    augment: Augmentation | Sequence[Augmentation] | None = None,
+    resume: str | os.PathLike | None = None,
 ) -> History:
     """Train on (x, targets) pairs in mini-batches; return the history.
 
@@ -163,36 +182,81 @@ def fit(
     run. Training ends early when a callback asks for it or the loss is no longer finite (a warning says so).
     `progress` shows a bar in a terminal or notebook, and prints a line an epoch to standard error elsewhere.
 
+    `test` is measured after every epoch, as `validation` is, and nothing is decided by it. `augment` is called with each training
+    batch, `augment(x, rng)`, and gives an x of the same shape and dtype; of several the one gets what the one before gave. Its
+    generator depends on `seed` and the epoch's number alone.
+
+    `resume` names a file that holds the state of training after each epoch. Where it is there at the start, training
+    goes on from it and ends with the same bits as without the interruption, in the same History but for the seconds; a training
+    that has ended gives its history at once, and goes on if `epochs` is larger now. A callback's `on_train_begin` and
+    `on_train_end` are called each time. What a callback keeps must be in its `state_dict`, what a layer keeps in `state`.
+    ValueError, and nothing changed, for the file of another training: other layers, loss, settings of the optimiser, shapes of
+    data, `batch_size`, `seed`, kinds of callbacks or augmentation.
+
     Same network seed, data, `seed` and machine: the same parameters, bit for bit, on any number of threads.
     """
     trainer = Trainer(network, loss, optimizer)
-    x, targets = _pair("train", train)
-    validation = None if validation is None else _pair("validation", validation)
+    given = {"train": train, "validation": validation, "test": test}
+    splits = {name: _pair(name, pair) for name, pair in given.items() if pair is not None or name == "train"}
     batch_size, epochs, seed = whole("fit: batch_size", batch_size), whole("fit: epochs", epochs, 0), whole("fit: seed", seed, 0)
+    callbacks = _check_callbacks(callbacks)
+    for name, pair in splits.items():
+        _check_data(name, network, loss, *pair)
+    augment = _check_augment(augment, splits["train"][0])
+    run, saved = Run(network, loss, optimizer, History(), epochs, "validation" in splits), None
+    if resume is not None:
+        shapes = {name: f"x {x.shape}, targets {targets.shape}" for name, (x, targets) in splits.items()}
+        same = {**shapes, "batch_size": batch_size, "seed": seed, "augment": [_name(change) for change in augment]}
+        saved = SavedTraining(resume, run, callbacks, same)
+    _tell(callbacks, "on_train_begin", run)
+    base_lr, count = optimizer.lr, math.ceil(len(splits["train"][0]) / batch_size)
+    try:
+        if saved:
+            saved.restore()
+        with Progress(epochs, count, progress, run.epoch) as bar:
+            while run.epoch < epochs and not run.history.stop_reason:
+                start = time.perf_counter()
+                batches = _batches(*splits["train"], batch_size, augment, [seed, run.epoch])
+                measured = {"train": _epoch(run, trainer, batches, count, callbacks, base_lr, bar)}
+                measured |= {name: evaluate(network, loss, pair) for name, pair in splits.items() if name != "train"}
+                run.history.add(measured, time.perf_counter() - start, optimizer.lr)
+                run.epoch += 1
+                bar.epoch_ended(run.history)
+                _tell(callbacks, "on_epoch_end", run)
+                if saved:
+                    saved.write()
+    finally:
+        optimizer.lr = base_lr
+    _tell(callbacks, "on_train_end", run)
+    return run.history
+
+
+def _check_callbacks(callbacks) -> list[Callback | Callable]:
     if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
         raise TypeError(f"fit: callbacks must be a list, got {callbacks!r}")
     callbacks = list(callbacks)
     for callback in callbacks:
         if not (isinstance(callback, Callback) or callable(callback)) or isinstance(callback, type):
             raise TypeError(f"fit: callbacks must be Callback objects or functions, got {callback!r}")
-    _check_data("train", network, loss, x, targets)
-    if validation is not None:
-        _check_data("validation", network, loss, *validation)
-    schedules = [callback for callback in callbacks if isinstance(callback, Schedule)]
-    run = Run(network, loss, optimizer, History(), epochs, validation is not None)
-    _tell(callbacks, "on_train_begin", run)
-    base_lr = optimizer.lr
-    try:
-        with Progress(epochs, math.ceil(len(x) / batch_size), progress) as bar:
-            while run.epoch < epochs and not run.history.stop_reason:
-                _epoch(run, trainer, x, targets, batch_size, schedules, base_lr, seed, bar, validation)
-                run.epoch += 1
-                bar.epoch_ended(run.history)
-                _tell(callbacks, "on_epoch_end", run)
-    finally:
-        optimizer.lr = base_lr
-    _tell(callbacks, "on_train_end", run)
-    return run.history
+    return callbacks
+
+
+def _check_augment(augment, x: np.ndarray) -> list[Augmentation]:
+    """The augmentations as a list, each tried on two samples."""
+    augment = [] if augment is None else list(augment) if isinstance(augment, (list, tuple)) else [augment]
+    for change in augment:
+        if not callable(change) or isinstance(change, type):
+            raise TypeError(f"fit: augment must be a function of (x, rng), an object like RandomFlip() or a list, got {change!r}")
+        given = x[:2].copy()
+        y = change(given.copy(), np.random.default_rng(0))
+        if not isinstance(y, np.ndarray) or (y.shape, y.dtype) != (given.shape, given.dtype):
+            got = f"{y.dtype} {y.shape}" if isinstance(y, np.ndarray) else type(y).__name__
+            raise ValueError(f"fit: augment: {_name(change)} made {got} of a batch {given.dtype} {given.shape}")
+    return augment
+
+
+def _name(change: Augmentation) -> str:
+    return getattr(change, "__name__", type(change).__name__)
 
 
 def _check_data(name: str, network: Sequential, loss: Loss, x: np.ndarray, targets: np.ndarray) -> None:
@@ -207,37 +271,40 @@ def _check_data(name: str, network: Sequential, loss: Loss, x: np.ndarray, targe
         raise type(error)(f"fit: {name}: {error}") from None
 
 
-def _epoch(run, trainer, x, targets, batch_size, schedules, base_lr, seed, bar, validation) -> None:
-    start = time.perf_counter()
-    order = np.random.default_rng([seed, run.epoch]).permutation(len(x))
-    batches = math.ceil(len(x) / batch_size)
+def _batches(x, targets, batch_size: int, augment: list[Augmentation], seed: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The mini-batches of an epoch, in the order and with the changes that its seed gives."""
+    order = np.random.default_rng(seed).permutation(len(x))
+    rng = np.random.default_rng([*seed, 1])  # one for the epoch: to make one takes 20 µs, a step of a small batch little more
+    for start in range(0, len(x), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = x[chosen]
+        for change in augment:
+            batch = change(batch, rng)
+        yield batch, targets[chosen]
+
+
+def _epoch(run: Run, trainer: Trainer, batches, count: int, callbacks, base_lr: float, bar: Progress) -> "Evaluation":
+    """Train on the `count` batches; the means over them."""
+    schedules = [callback for callback in callbacks if isinstance(callback, Schedule)]
+    told = [c for c in callbacks if isinstance(c, Callback) and function(c.on_batch_end) is not Callback.on_batch_end]
     total_loss, total_correct, seen = 0.0, 0, 0
-    for batch in range(batches):
-        chosen = order[batch * batch_size : (batch + 1) * batch_size]
+    for batch, (x, targets) in enumerate(batches):
         if schedules:
-            now = run.epoch + batch / batches
+            now = run.epoch + batch / count
             trainer.optimizer.lr = base_lr * math.prod(schedule.factor(now) for schedule in schedules)
-        value = trainer.step(x[chosen], targets[chosen])
-        total_loss += value * len(chosen)
-        seen += len(chosen)
-        correct = trainer.loss.correct(trainer.scores, targets[chosen])
+        value = trainer.step(x, targets)
+        total_loss += value * len(x)
+        seen += len(x)
+        correct = trainer.loss.correct(trainer.scores, targets)
         total_correct = None if correct is None else total_correct + correct
         bar.step(value)
+        for callback in told:
+            callback.on_batch_end(run, value)
         if not math.isfinite(value):
             run.stop(f"the loss is {value} in epoch {run.epoch + 1}")
             warnings.warn(f"fit: {run.history.stop_reason}; training ends here. A lower learning rate may help.", stacklevel=3)
             break
-    history = run.history
-    history.train_loss.append(total_loss / seen)
-    if total_correct is not None:
-        history.train_accuracy.append(total_correct / seen)
-    if validation is not None:
-        measured = evaluate(trainer.network, trainer.loss, validation)
-        history.validation_loss.append(measured.loss)
-        if measured.accuracy is not None:
-            history.validation_accuracy.append(measured.accuracy)
-    history.seconds.append(time.perf_counter() - start)
-    history.lr.append(trainer.optimizer.lr)
+    return Evaluation(total_loss / seen, None if total_correct is None else total_correct / seen)
 
 
 def _tell(callbacks, event: str, run: Run) -> None:

@@ -1,6 +1,8 @@
 """Callbacks: when they are called, early stopping, checkpoints."""
 
+import io
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from fastbp import (
     Linear,
     MeanSquaredError,
     ReLU,
+    RunningLoss,
     Sequential,
     SoftmaxCrossEntropy,
     fit,
@@ -317,3 +320,121 @@ def test_a_wrong_monitor_of_a_checkpoint_is_an_error(tmp_path):
 def test_a_checkpoint_into_a_folder_that_is_not_there_says_which_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="net.npz"):
         train(callbacks=[Checkpoint(tmp_path / "nowhere" / "net.npz")])
+
+
+# -- batches ---------------------------------------------------------------------------------------------------------
+
+
+class Batches(Callback):
+    """Notes every batch's epoch and loss."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_batch_end(self, run, loss):
+        self.seen.append((run.epoch, loss))
+
+
+def test_batches_are_told_in_order_with_the_loss_of_their_step():
+    batches, network, expected = Batches(), small(), []
+    history = train(network, callbacks=[batches], epochs=3)
+    assert [epoch for epoch, _ in batches.seen] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    for epoch in range(3):
+        losses = [loss for at, loss in batches.seen if at == epoch]
+        expected.append((losses[0] * 16 + losses[1] * 16 + losses[2] * 8) / 40)
+    assert history.train_loss == expected and len(set(batches.seen)) == 9
+
+
+def test_the_network_of_a_batch_has_made_its_step():
+    network, vectors = small(), []
+    start = network.parameter_vector.copy()
+    noting = Callback()
+    noting.on_batch_end = lambda run, loss: vectors.append(run.network.parameter_vector.copy())  # on the object alone
+    train(network, callbacks=[noting], epochs=1)
+    assert len(vectors) == 3 and not np.array_equal(vectors[0], start) and not np.array_equal(vectors[0], vectors[1])
+    np.testing.assert_array_equal(vectors[2], network.parameter_vector)
+
+
+def test_callbacks_without_the_method_are_not_called_after_a_step(monkeypatch):
+    def fail(self, run, loss):
+        raise AssertionError("called")
+
+    monkeypatch.setattr(Callback, "on_batch_end", fail)
+    train(callbacks=[Noting("a", []), EarlyStopping(patience=2), lambda run: None], epochs=2)
+
+
+def test_a_batch_may_stop_training_after_its_epoch():
+    class Stop(Batches):
+        def on_batch_end(self, run, loss):
+            super().on_batch_end(run, loss)
+            run.stop("enough")
+
+    stop = Stop()
+    history = train(callbacks=[stop], epochs=5)
+    assert len(history) == 1 and len(stop.seen) == 3 and history.stop_reason == "enough"
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 4])
+def test_running_losses_are_means_within_the_epoch(every):
+    running, batches = RunningLoss(every), Batches()
+    train(callbacks=[running, batches], epochs=2)
+    expected = []
+    for epoch in range(2):
+        losses = [loss for at, loss in batches.seen if at == epoch]
+        expected += [(epoch + 1, last, np.mean(losses[last - every : last])) for last in range(every, 4, every)]
+    assert [found[:2] for found in running.losses] == [entry[:2] for entry in expected]
+    np.testing.assert_allclose([found[2] for found in running.losses], [entry[2] for entry in expected], rtol=1e-12)
+    train(callbacks=[running], epochs=1)
+    assert len(running.losses) == 3 // every  # the second training's alone
+
+
+def test_running_losses_start_again_after_an_interruption():
+    class Interrupt(Callback):
+        def on_batch_end(self, run, loss):
+            raise KeyboardInterrupt
+
+    running, fresh = RunningLoss(2), RunningLoss(2)
+    with pytest.raises(KeyboardInterrupt):
+        train(callbacks=[running, Interrupt()])
+    train(callbacks=[running])
+    train(callbacks=[fresh])
+    assert running.losses == fresh.losses
+
+
+def test_running_losses_are_printed_if_wanted(capsys):
+    running = RunningLoss(2, show=True)
+    train(callbacks=[running, RunningLoss(3)], epochs=2)
+    (_, _, first), (_, _, second) = running.losses
+    assert capsys.readouterr() == ("", f"[1, 2] loss {first:.3f}\n[2, 2] loss {second:.3f}\n")
+
+
+def test_running_losses_stand_on_lines_of_their_own_above_the_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    running, screen = RunningLoss(2, show=True), Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", screen)
+        fit(small(), SoftmaxCrossEntropy(), SGD(), (X, Y), epochs=2, batch_size=16, callbacks=[running])
+    lines = [line.split("\r")[-1] for line in screen.getvalue().split("\n")]
+    shown = [line for line in lines if line.startswith("[")]
+    assert shown == [f"[{epoch}, 2] loss {mean:.3f}" for epoch, _, mean in running.losses] and len(shown) == 2
+
+
+def test_running_losses_are_no_trouble_where_there_is_no_stderr(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    train(callbacks=[RunningLoss(1, show=True)], epochs=1)
+
+
+@pytest.mark.parametrize("every, kind", [(0, ValueError), (-1, ValueError), (2.5, TypeError), (True, ValueError)])
+def test_running_loss_refuses_wrong_arguments(every, kind):
+    with pytest.raises(kind, match="RunningLoss: every"):
+        RunningLoss(every)
+
+
+@pytest.mark.parametrize("figure", ["test_loss", "test_accuracy"])
+@pytest.mark.parametrize("make", [lambda m, p: EarlyStopping(m, patience=1), lambda m, p: Checkpoint(p, monitor=m)])
+def test_nothing_may_be_decided_by_the_test_split(figure, make, tmp_path):
+    with pytest.raises(ValueError, match="monitor must be one of"):
+        make(figure, tmp_path / "n.npz")

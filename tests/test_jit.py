@@ -205,7 +205,7 @@ FLOORS = [
     {"kernels", "files", "memory", "pools"},
     {"layers", "losses", "optimizers", "initializers", "threads", "costs"},
     {"plan", "network", "graph"},
-    {"gradcheck", "callbacks", "schedules", "progress", "training", "datasets", "models"},
+    {"gradcheck", "callbacks", "schedules", "progress", "resume", "training", "datasets", "models"},
     {"plotting", "testing", "grading", "sweeps"},
     {"cli"},
 ]

@@ -241,6 +241,7 @@ def test_without_validation_or_classes_those_lists_are_empty():
     history = fit(network, MeanSquaredError(), SGD(lr=0.01), (x, x[:, :2] * 2), epochs=2, progress=False)
     assert len(history.train_loss) == 2 and history.train_loss[1] < history.train_loss[0]
     assert history.train_accuracy == history.validation_loss == history.validation_accuracy == []
+    assert history.test_loss == history.test_accuracy == []
 
 
 def test_zero_epochs_change_nothing():
@@ -267,6 +268,8 @@ def test_to_json_is_valid_json_and_losses_that_are_not_finite_are_null(tmp_path)
         "train_accuracy": [],
         "validation_loss": [],
         "validation_accuracy": [],
+        "test_loss": [],
+        "test_accuracy": [],
         "seconds": [],
         "lr": [0.1, 0.1, None],
         "stop_reason": 'a "reason" ü',
@@ -274,10 +277,74 @@ def test_to_json_is_valid_json_and_losses_that_are_not_finite_are_null(tmp_path)
 
 
 def test_to_json_of_a_real_training_reads_back_to_the_same_numbers():
-    history = fit(small(), SoftmaxCrossEntropy(), SGD(), blobs(), blobs(20), epochs=2, progress=False)
+    history = fit(small(), SoftmaxCrossEntropy(), SGD(), blobs(), blobs(20), epochs=2, test=blobs(9), progress=False)
     read = json.loads(history.to_json())
-    for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "seconds", "lr"):
+    for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "test_accuracy", "seconds", "lr"):
         assert read[name] == getattr(history, name) and len(read[name]) == 2
+
+
+def test_the_test_split_is_measured_every_epoch_and_decides_nothing():
+    train, validation, test = blobs(50), blobs(23, seed=3), blobs(31, seed=4)
+    network, alone, measured = small(dropout=0.2), small(dropout=0.2), []
+
+    def measure(run):
+        measured.append(evaluate(run.network, run.loss, test))
+
+    options = {"epochs": 3, "batch_size": 16, "progress": False}
+    history = fit(network, SoftmaxCrossEntropy(), SGD(), train, validation, **options, test=test, callbacks=[measure])
+    without = fit(alone, SoftmaxCrossEntropy(), SGD(), train, validation, **options)
+    assert list(zip(history.test_loss, history.test_accuracy, strict=True)) == measured and len(set(measured)) == 3
+    assert network.parameter_vector.tobytes() == alone.parameter_vector.tobytes()
+    assert history.validation_loss == without.validation_loss != history.test_loss
+    assert without.test_loss == without.test_accuracy == []
+
+
+# -- augmentation ----------------------------------------------------------------------------------------------------
+
+
+def test_augmentation_changes_every_training_batch_and_nothing_else():
+    train, validation, test = blobs(50), blobs(23, seed=3), blobs(31, seed=4)
+    before, drawn = train[0].copy(), []
+
+    def noisy(x, rng):
+        drawn.append(len(x))
+        x += rng.normal(size=x.shape).astype(x.dtype)  # in place: what it is given is its own
+        return x
+
+    network, manual = small(), small()
+    history = fit(
+        network, SoftmaxCrossEntropy(), SGD(lr=0.1), train, validation, 2, 16, seed=9, progress=False, test=test, augment=noisy
+    )
+    trainer = Trainer(manual, SoftmaxCrossEntropy(), SGD(lr=0.1))
+    for epoch in range(2):
+        order, rng = np.random.default_rng([9, epoch]).permutation(50), np.random.default_rng([9, epoch, 1])
+        for start in range(0, 50, 16):
+            x = train[0][order[start : start + 16]]
+            trainer.step(x + rng.normal(size=x.shape).astype(x.dtype), train[1][order[start : start + 16]])
+        for name, split in (("validation", validation), ("test", test)):
+            measured = evaluate(manual, SoftmaxCrossEntropy(), split)
+            assert getattr(history, f"{name}_loss")[epoch] == measured.loss
+    assert network.parameter_vector.tobytes() == manual.parameter_vector.tobytes()
+    assert drawn == [2] + [16, 16, 16, 2] * 2  # the first is fit's trial
+    np.testing.assert_array_equal(train[0], before)
+
+
+def test_several_augmentations_are_applied_in_order():
+    def double(x, rng):
+        return x * 2
+
+    def more(x, rng):
+        return x + rng.random(dtype=x.dtype)
+
+    def both(x, rng):
+        return more(double(x, rng), rng)
+
+    first = trained(augment=(double, more), progress=False)
+    for same in ([double, more], both, [both]):
+        assert first.tobytes() == trained(augment=same, progress=False).tobytes()
+    assert not np.allclose(first, trained(augment=[more, double], progress=False))
+    assert not np.allclose(first, trained(augment=[double], progress=False))
+    assert trained(augment=[], progress=False).tobytes() == trained(progress=False).tobytes()
 
 
 # -- a loss that is not finite ---------------------------------------------------------------------------------------
@@ -371,6 +438,19 @@ WRONG = {
     "no pair": ({"train": X}, TypeError, "train must be a pair"),
     "no validation pair": ({"validation": 5}, TypeError, "validation must be a pair"),
     "no samples": ({"train": (X[:0], Y[:0])}, ValueError, "train holds no samples"),
+    "test lengths": ({"test": (X[1:], Y)}, ValueError, "test: .* differ in length"),
+    "no test pair": ({"test": 5}, TypeError, "test must be a pair"),
+    "no test samples": ({"test": (X[:0], Y[:0])}, ValueError, "test holds no samples"),
+    "test labels": ({"test": (X, Y + 3)}, ValueError, "fit: test: .*labels"),
+    "augment number": ({"augment": 3}, TypeError, "augment must be a function"),
+    "augment class": ({"augment": [fastbp.datasets.RandomFlip]}, TypeError, r"RandomFlip\(\)"),
+    "augment that crops": ({"augment": lambda x, rng: x[:, 1:]}, ValueError, r"<lambda> made float32 \(2, 3\) of .* \(2, 4\)"),
+    "augment that drops": ({"augment": lambda x, rng: x[1:]}, ValueError, r"made float32 \(1, 4\)"),
+    "augment that widens": ({"augment": [lambda x, rng: x, lambda x, rng: x.astype(float)]}, ValueError, "float64"),
+    "augment without a result": ({"augment": lambda x, rng: None}, ValueError, "<lambda> made NoneType"),
+    "augment of images": ({"augment": fastbp.datasets.RandomFlip()}, ValueError, r"RandomFlip: expected images .*\(2, 4\)"),
+    "resume number": ({"resume": 3.5}, TypeError, "float"),
+    "resume folder missing": ({"resume": "nowhere/here/t.npz"}, FileNotFoundError, "t.npz"),
     "no validation samples": ({"validation": (X[:0], Y[:0])}, ValueError, "validation"),
     "validation dtype": ({"validation": (X.astype(np.float64), Y)}, TypeError, "float32"),
     "validation shape": ({"validation": (X[:, :2], Y)}, ValueError, "expected input"),

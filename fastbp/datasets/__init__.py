@@ -1,5 +1,6 @@
-"""Real image-classification data: four sets, their file formats, and cutting them up."""
+"""Real image-classification data: four sets, their file formats, cutting them up, and augmentation."""
 
+from .augment import RandomCrop, RandomFlip
 from .dataset import Dataset, Split
 from .errors import DataError, DataNotFoundError
 from .formats import read_cifar_batch, read_idx, read_image_folder
@@ -11,6 +12,8 @@ __all__ = [
     "DataError",
     "DataNotFoundError",
     "Dataset",
+    "RandomCrop",
+    "RandomFlip",
     "Split",
     "batches",
     "cifar10",

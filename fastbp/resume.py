@@ -1,0 +1,99 @@
+"""The file from which an interrupted training goes on: `fit(resume=…)`."""
+
+import errno
+import json
+import os
+from dataclasses import fields
+
+import numpy as np
+
+from .callbacks import Callback
+from .files import written_atomically
+from .network import DAMAGE
+
+FORMAT = 1  # of the files; raised when an older fastbp could not read a newer one
+SHOWN = 3  # differences in a message
+
+
+class SavedTraining:
+    """The state of a training in one .npz file, never pickle: `write` after every epoch, `restore` before the first.
+
+    `training` says by name what must be the same for the file to fit. ValueError, before anything changes, for a file of another
+    training, or that is none or damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike, run, callbacks: list, training: dict):
+        self.path, self.run, self.callbacks = os.fspath(path), run, callbacks
+        self.training = {name: str(value) for name, value in {**_parts(run), **training}.items()}
+        self.training["callbacks"] = str([type(callback).__name__ for callback in callbacks if isinstance(callback, Callback)])
+        self.header, self.arrays = self._read() if os.path.lexists(self.path) else (None, {})
+        if self.header is None and not os.path.isdir(os.path.dirname(os.path.realpath(self.path))):
+            raise FileNotFoundError(errno.ENOENT, "fit: resume: the folder is not there", self.path)
+
+    def _read(self) -> tuple[dict, dict[str, np.ndarray]]:
+        try:
+            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            header = json.loads(str(arrays.pop("training")))
+            version, there, epochs = header["format"], dict(header["training"]), header["epochs"]
+        except (FileNotFoundError, IsADirectoryError, PermissionError):
+            raise
+        except DAMAGE:
+            raise ValueError(f"fit: resume: {self.path} is not a training saved by fit, or it is damaged") from None
+        if version != FORMAT:
+            raise ValueError(f"fit: resume: this fastbp reads trainings of format {FORMAT}, {self.path} has {version}")
+        other = [name for name in {**there, **self.training} if there.get(name) != self.training.get(name)]
+        if other:
+            said = [f"{name}: {there.get(name)} there, {self.training.get(name)} here" for name in other[:SHOWN]]
+            more = f", and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+            raise ValueError(f"fit: resume: {self.path} is of another training: {'; '.join(said)}{more}")
+        if epochs > self.run.epochs:
+            raise ValueError(f"fit: resume: {self.path} has {epochs} epochs already, epochs={self.run.epochs} asks for fewer")
+        return header, arrays
+
+    def restore(self) -> None:
+        """The state of the file, if it was there, into the network, the optimiser, the history and the callbacks."""
+        if self.header is None:
+            return
+        run, header = self.run, self.header
+        run.network.load_state_dict(self._named("network."))
+        run.optimizer.state = self._named("optimizer.")
+        run.optimizer.steps, run.optimizer.lr = header["steps"], header["lr"]
+        for name, figures in self._named("history.").items():
+            getattr(run.history, name)[:] = figures.tolist()
+        run.history.stop_reason, run.epoch = header["stop_reason"], header["epochs"]
+        for k, callback in enumerate(self.callbacks):
+            if isinstance(callback, Callback):
+                callback.load_state_dict(self._named(f"callbacks.{k}."))
+
+    def _named(self, prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
+
+    def write(self) -> None:
+        """The state of the training as it is now into the file."""
+        run, history = self.run, self.run.history
+        states = {"network": run.network.state_dict(), "optimizer": run.optimizer.state}
+        lists = [field.name for field in fields(history) if field.name != "stop_reason"]
+        states["history"] = {name: np.array(getattr(history, name), np.float64) for name in lists}
+        for k, callback in enumerate(self.callbacks):
+            states[f"callbacks.{k}"] = callback.state_dict() if isinstance(callback, Callback) else {}
+        arrays = {f"{part}.{name}": np.asarray(value) for part, state in states.items() for name, value in state.items()}
+        for name, array in arrays.items():
+            if array.dtype.hasobject:
+                raise TypeError(f"fit: resume: {name} is neither a number nor an array of numbers")
+        header = {"format": FORMAT, "training": self.training, "epochs": run.epoch, "stop_reason": history.stop_reason}
+        header |= {"steps": int(run.optimizer.steps), "lr": float(run.optimizer.lr)}
+        with written_atomically(self.path) as file:
+            np.savez(file, training=np.array(json.dumps(header)), **arrays)
+
+
+def _parts(run) -> dict:
+    network = run.network
+    return {
+        **{f"layer {i}": repr(layer) for i, layer in enumerate(network.layers)},
+        **{name: f"{array.dtype} {array.shape}" for name, array in network.state_dict().items()},
+        "the network's seed": network.seed,
+        "the network's winograd": network.winograd,
+        "loss": repr(run.loss),
+        "optimizer": repr(run.optimizer),
+    }
