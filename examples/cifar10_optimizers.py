@@ -1,0 +1,99 @@
+"""CIFAR-10 with two convolutions: the batch size, the learning rate, Adam and SGD.
+
+    python examples/cifar10_optimizers.py [--quick] [--seed 0] [--jobs 2] [--out FOLDER]
+
+The tutorial's network (convolution 6, pool, convolution 16, pool, 120, 84, 10). Batch sizes at one learning rate, learning rates at
+one batch size, Adam against SGD, and batches of 4 with Adam, where the training loss falls and the validation accuracy does not
+rise. The epoch is chosen on the validation set.
+"""
+
+import functools
+from collections.abc import Sequence
+
+from experiment import Experiment, curves, load
+
+import fastbp
+from fastbp import plotting
+from fastbp.datasets import Split
+
+BATCHES = (25, 50, 100, 200, 300)
+RATES = (0.0005, 0.001, 0.003, 0.01, 0.03)
+OPTIMIZERS = {"SGD": lambda lr: fastbp.SGD(lr=lr, momentum=0.9), "Adam": lambda lr: fastbp.Adam(lr=lr)}
+
+
+@functools.cache
+def splits(quick: bool) -> tuple[Split, Split, Split]:
+    data = load("cifar10", quick)
+    training, test = (Split((x - 0.5) / 0.5, y) for x, y in (data.train, data.test))
+    return (*fastbp.datasets.split(training, (0.9, 0.1), seed=0), test)
+
+
+def network(seed: int) -> fastbp.Sequential:
+    layers = [
+        fastbp.Conv2d(3, 6, 5, init="pytorch"), fastbp.ReLU(), fastbp.MaxPool2d(2),
+        fastbp.Conv2d(6, 16, 5, init="pytorch"), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Flatten(),
+        fastbp.Linear(400, 120, init="pytorch"), fastbp.ReLU(),
+        fastbp.Linear(120, 84, init="pytorch"), fastbp.ReLU(), fastbp.Linear(84, 10, init="pytorch"),
+    ]  # fmt: skip
+    return fastbp.Sequential(*layers, seed=seed)
+
+
+def train(optimizer: str, lr: float, batch: int, epochs: int, seed: int, quick: bool, resume=None) -> dict:
+    training, validation, test = splits(quick)
+    history = fastbp.fit(
+        network(seed), fastbp.SoftmaxCrossEntropy(), OPTIMIZERS[optimizer](lr), training, validation, test=test,
+        epochs=1 if quick else epochs, batch_size=batch, seed=seed, progress=False, resume=resume,
+    )  # fmt: skip
+    return curves(history)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    experiment = Experiment(__file__, "CIFAR-10: batch size, learning rate, Adam and SGD", arguments)
+    calls = [{"optimizer": "SGD", "lr": 0.003, "batch": batch, "epochs": 30} for batch in BATCHES]
+    calls += [{"optimizer": "SGD", "lr": lr, "batch": 50, "epochs": 30} for lr in RATES]
+    calls += [{"optimizer": "Adam", "lr": lr, "batch": 50, "epochs": 14} for lr in (0.0005, 0.001)]
+    calls.append({"optimizer": "SGD", "lr": 0.001, "batch": 50, "epochs": 50})
+    calls.append({"optimizer": "Adam", "lr": 0.001, "batch": 4, "epochs": 14})
+    settings = experiment.sweep(train, calls, seeds=experiment.seeds[:1])
+    batches, rates, (adam_low, adam, sgd, tiny) = settings[:5], settings[5:10], settings[10:]
+
+    for setting in batches:
+        size = setting.settings["batch"]
+        experiment.row(f"SGD 0.003, batches of {size}", setting["test"], 0.633 if size == 50 else None, epoch=_epoch(setting))
+    for setting in rates:
+        lr = setting.settings["lr"]
+        reported = 0.651 if lr == 0.003 else None
+        experiment.row(f"SGD {lr:g}, batches of 50", setting["test"], reported, headline=lr == 0.003, epoch=_epoch(setting))
+    experiment.row("Adam 0.001, 14 epochs", adam["test"], 0.632, headline=True, epoch=_epoch(adam))
+    experiment.row("SGD 0.001, 50 epochs", sgd["test"], 0.627, epoch=_epoch(sgd))
+    experiment.row("Adam 0.0005, 14 epochs", adam_low["test"], 0.647, epoch=_epoch(adam_low))
+    experiment.row("Adam 0.001, batches of 4", tiny["test"], epoch=_epoch(tiny))
+    experiment.figure(
+        "batches",
+        plotting.sweep([str(b) for b in BATCHES], [s["validation"] for s in batches], "validation accuracy", "batch size"),
+        "SGD 0.003: small batches make more steps of an epoch",
+    )
+    experiment.figure(
+        "rates",
+        plotting.sweep([f"{lr:g}" for lr in RATES], [s["validation"] for s in rates], "validation accuracy", "learning rate"),
+        "SGD, batches of 50: the learning rate",
+    )
+    lines = {"Adam 0.001": adam, "Adam 0.0005": adam_low, "SGD 0.001": sgd}
+    lines = {name: setting.line("validation_accuracy") for name, setting in lines.items()}
+    experiment.figure("adam", plotting.compare(lines, "validation accuracy", percent=True), "Adam gets there in fewer epochs")
+    losses = {split: tiny.line(f"{split}_loss") for split in ("train", "validation")}
+    caption = "Adam, batches of 4: the training loss falls, the validation loss does not"
+    experiment.figure("tiny", plotting.compare(losses, "loss"), caption)
+    experiment.note("""
+        45,000 images to train on, 5,000 for validation; test accuracy at the epoch that is best on the validation set (column
+        epoch). Weights start as PyTorch's do, SGD has momentum 0.9. One seed. The reported figures' other settings are not known.
+    """)
+    experiment.finish()
+
+
+def _epoch(setting) -> str:
+    return str(setting.runs[0].result["epoch"])
+
+
+if __name__ == "__main__":
+    main()

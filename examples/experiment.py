@@ -1,0 +1,206 @@
+"""What the experiments of this folder share: options, the data, runs over seeds, the table, the figures and the notes.
+
+    python examples/SCRIPT.py [--quick | --full] [--seed 0] [--jobs 2] [--out FOLDER]
+
+--full, the default, is the setting that the coursework reports, with three seeds from --seed on; --quick is a few images and
+epochs, to see that it works. --jobs runs are made at once, each on one thread; the numbers do not depend on it. FOLDER (by default
+fastbp-SCRIPT, or fastbp-SCRIPT-quick) gets results.md with the table and the notes, results.json with all that was measured,
+and the figures. A script that was interrupted goes on where it was when it is started again with the same FOLDER.
+"""
+
+import argparse
+import functools
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+import fastbp
+from fastbp import plotting
+from fastbp.datasets import Dataset, Split
+from fastbp.files import written_atomically
+from fastbp.sweeps import Run, SweepError, sweep
+from fastbp.threads import usable_cores
+
+SEEDS = 3
+QUICK_IMAGES = 1000
+
+
+@functools.cache
+def load(name: str, quick: bool = False) -> Dataset:
+    """The data set of that name, loaded once a process; the first thousand images of each split with `quick`."""
+    data = getattr(fastbp.datasets, name)()
+    if not quick:
+        return data
+    train, test = (Split(part.x[:QUICK_IMAGES].copy(), part.y[:QUICK_IMAGES]) for part in (data.train, data.test))
+    return Dataset(name, train, test, data.classes)
+
+
+def curves(history: fastbp.History) -> dict:
+    """What `fit` measured, as lists, with the epoch (from 1) of the best validation accuracy and the accuracies there; at the last
+    epoch where nothing was validated."""
+    result = {name: values for name, values in vars(history).items() if name.endswith(("loss", "accuracy")) and values}
+    chosen = history.validation_accuracy or range(len(history))
+    result["epoch"] = int(np.argmax(chosen)) + 1 if len(history) else 0
+    for split in ("train", "validation", "test"):
+        values = getattr(history, f"{split}_accuracy")
+        if values:
+            result[split] = values[result["epoch"] - 1]
+    return result
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The runs of one setting, one for each seed."""
+
+    settings: dict
+    runs: list[Run]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """What the runs measured under that name, an axis for the seeds first."""
+        return np.array([run.result[name] for run in self.runs])
+
+    def mean(self, name: str) -> float:
+        return float(self[name].mean())
+
+    def line(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(epochs, values): epochs (P,) from 1 on, and what was measured at the end of each, (K, P) for K seeds."""
+        values = self[name]
+        return np.arange(1, values.shape[1] + 1), values
+
+    @property
+    def parameters(self) -> str:
+        """The network's number of parameters, as the table shows it."""
+        return f"{self.runs[0].result['parameters']:,}"
+
+
+def best(settings: Sequence[Setting], name: str = "validation") -> Setting:
+    """The setting with the largest mean of that measure; of equal ones the first."""
+    return max(settings, key=lambda setting: setting.mean(name))
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """The mean over the seeds with the least and the largest: 0.911 (0.909 to 0.914)."""
+    values = np.ravel(values)
+    text = f"{values.mean():.{digits}f}"
+    return text if len(values) == 1 else f"{text} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+
+
+class Experiment:
+    """A script's options, and what it has to show: `sweep` makes runs, `row`, `figure` and `note` add to the report, and
+    `finish` writes it."""
+
+    def __init__(self, script: str, title: str, arguments: Sequence[str] | None = None):
+        self.name, self.title = Path(script).stem, title
+        parser = argparse.ArgumentParser(prog=f"{self.name}.py", description=title)
+        size = parser.add_mutually_exclusive_group()
+        size.add_argument("--quick", action="store_true", help="a few images and epochs, to see that it works")
+        size.add_argument("--full", action="store_true", help="the reported setting (default)")
+        parser.add_argument("--seed", type=int, default=0, help=f"the first of {SEEDS}, the only one with --quick (default: 0)")
+        parser.add_argument("--jobs", type=int, default=usable_cores(), help="runs at once, a thread each (default: one a core)")
+        parser.add_argument("--out", type=Path, help="folder for the results (default: fastbp-SCRIPT, or fastbp-SCRIPT-quick)")
+        options = parser.parse_args(arguments)
+        if options.seed < 0 or options.jobs < 1:
+            parser.error("--seed must be 0 or above, --jobs 1 or above")
+        self.quick, self.jobs = options.quick, options.jobs
+        self.out = options.out or Path(f"fastbp-{self.name}" + "-quick" * self.quick)
+        self.seeds = [options.seed + k for k in range(1 if self.quick else SEEDS)]
+        self.command = shlex.join(["python", f"examples/{self.name}.py", *(sys.argv[1:] if arguments is None else arguments)])
+        self.rows: list[dict] = []
+        self.lines: list[str] = []
+        self.runs: list[Run] = []
+        self.start = time.perf_counter()
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def sweep(self, function: Callable, settings: Sequence[dict], seeds: Sequence[int] | None = None) -> list[Setting]:
+        """Run `function(**setting, seed=…, quick=…)` for each setting and seed; a Setting for each."""
+        seeds = self.seeds if seeds is None else seeds
+        calls = [{**setting, "seed": seed, "quick": self.quick} for setting in settings for seed in seeds]
+        try:
+            runs = sweep(function, calls, self.out / "runs", self.jobs)
+        except SweepError as error:
+            sys.exit(str(error))
+        except KeyboardInterrupt:
+            sys.exit(f"\ninterrupted; start it again with --out {self.out} to go on")
+        known = {id(run) for run in self.runs}
+        self.runs += [run for run in runs if id(run) not in known]
+        K = len(seeds)
+        return [Setting(setting, runs[k * K : (k + 1) * K]) for k, setting in enumerate(settings)]
+
+    def row(self, what: str, ours: Sequence[float], reported: float | None = None, headline: bool = False, **more: str) -> None:
+        """A line of the table: what was measured, for each seed, beside what is reported; `headline` for README's table."""
+        values = [float(value) for value in np.ravel(ours)]
+        self.rows.append({"what": what, "ours": values, "reported": reported, "headline": headline, **more})
+        beside = "" if reported is None else f" (reported {reported})"
+        print(f"{what}: {spread(values)}{beside}", flush=True)
+
+    def figure(self, name: str, figure, caption: str) -> None:
+        """Save a figure and show it in the report."""
+        plotting.save(figure, self.out / f"{name}.png")
+        self.lines.append(f"![{caption}]({name}.png)")
+
+    def note(self, text: str) -> None:
+        """A paragraph of the report."""
+        self.lines.append(" ".join(text.split()))
+
+    def finish(self) -> None:
+        """Write results.md and results.json."""
+        seconds = sum(run.seconds for run in self.runs)
+        about = {
+            "script": self.name,
+            "title": self.title,
+            "command": self.command,
+            "quick": self.quick,
+            "seeds": self.seeds,
+            "minutes": seconds / 60,
+            "processor": processor(),
+            "versions": {name: metadata.version(name) for name in ("fastbp", "numpy", "numba")},
+            "python": platform.python_version(),
+        }
+        details = {"about": about, "table": self.rows, "runs": [vars(run) for run in self.runs]}
+        self._write("results.json", json.dumps(details, indent=1) + "\n")
+        self._write("results.md", "\n\n".join([f"# {self.title}", self._table(), *self.lines, self._origin(about)]) + "\n")
+        took = time.perf_counter() - self.start
+        print(f"{took:.0f} s; wrote {self.out / 'results.md'}, results.json and the figures")
+
+    def _table(self) -> str:
+        fixed = ("what", "ours", "reported", "headline")
+        more = list(dict.fromkeys(name for row in self.rows for name in row if name not in fixed))
+        header = ["", *(name.replace("_", " ") for name in more), "reported", "fastbp"]
+        lines = [header, ["---"] * len(header)]
+        for row in self.rows:
+            reported = "" if row["reported"] is None else f"{row['reported']:g}"
+            lines.append([row["what"], *(str(row.get(name, "")) for name in more), reported, spread(row["ours"])])
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def _origin(self, about: dict) -> str:
+        seeds = f"seed {self.seeds[0]}"
+        if len(self.seeds) > 1:
+            seeds = f"seeds {', '.join(map(str, self.seeds))}: the mean, and the least and the largest"
+        versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+        return (
+            f"`{self.command}`; {seeds}. The {len(self.runs)} runs' times add up to {about['minutes']:.1f} minutes, {self.jobs} at "
+            f"once, on {about['processor']}; Python {about['python']}, {versions}."
+        )
+
+    def _write(self, name: str, text: str) -> None:
+        with written_atomically(self.out / name) as file:
+            file.write(text.encode())
+
+
+def processor() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
