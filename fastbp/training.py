@@ -25,7 +25,7 @@ from .progress import Progress
 from .resume import SavedTraining
 from .schedules import Schedule
 
-Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # (x, rng) -> an x of the same shape and dtype
 
 
 class Trainer:
@@ -247,7 +247,7 @@ def _check_augment(augment, x: np.ndarray) -> list[Augmentation]:
     for change in augment:
         if not callable(change) or isinstance(change, type):
             raise TypeError(f"fit: augment must be a function of (x, rng), an object like RandomFlip() or a list, got {change!r}")
-        given = x[:2].copy()
+        given = x[:2]
         y = change(given.copy(), np.random.default_rng(0))
         if not isinstance(y, np.ndarray) or (y.shape, y.dtype) != (given.shape, given.dtype):
             got = f"{y.dtype} {y.shape}" if isinstance(y, np.ndarray) else type(y).__name__
