@@ -19,7 +19,7 @@ from fastbp.datasets import Split
 LOSSES = {"logistic": fastbp.LogisticLoss, "hinge": fastbp.HingeLoss, "softmax": fastbp.SoftmaxCrossEntropy}
 NAMES = {"logistic": "logistic regression", "hinge": "linear SVM"}
 REPORTED = {("logistic", False): 0.936, ("logistic", True): 0.94, ("hinge", False): 0.928, ("hinge", True): 0.94}
-QUESTIONS = {"4 or 9": "two digits", "odd or even": "all digits"}
+QUESTIONS = ("4 or 9", "odd or even")
 WIDTHS = (25, 50, 100, 200)
 
 
@@ -53,23 +53,19 @@ def train(question: str, loss: str, hidden: int, lr: float, seed: int, quick: bo
 
 def main(arguments: Sequence[str] | None = None) -> None:
     experiment = Experiment(__file__, "MNIST: linear classifiers, and one hidden layer", arguments)
+    pairs = [(question, loss) for question in QUESTIONS for loss in NAMES]
+    calls = [{"question": q, "loss": loss, "hidden": hidden, "lr": 0.01} for q, loss in pairs for hidden in (0, *WIDTHS)]
+    calls += [{"question": "which digit", "loss": "softmax", "hidden": hidden, "lr": 0.01} for hidden in (0, 1000)]
+    *binary, softmax, hidden = experiment.sweep(train, calls)
     names, values, reported = [], [], []
-    for question in QUESTIONS:
-        for loss in ("logistic", "hinge"):
-            plain = experiment.sweep(train, [{"question": question, "loss": loss, "hidden": 0, "lr": 0.01}])[0]
-            wide = experiment.sweep(train, [{"question": question, "loss": loss, "hidden": w, "lr": 0.01} for w in WIDTHS])
-            chosen = best(wide)
-            for setting, hidden in ((plain, False), (chosen, True)):
-                layer = f", {setting.settings['hidden']} hidden units" if hidden else ""
-                name = f"{question}: {NAMES[loss]}{layer}"
-                experiment.row(name, setting["test"], REPORTED[loss, hidden])
-                names.append(name)
-                values.append(setting["test"])
-                reported.append(REPORTED[loss, hidden])
-    softmax, hidden = experiment.sweep(train, [
-        {"question": "which digit", "loss": "softmax", "hidden": 0, "lr": 0.01},
-        {"question": "which digit", "loss": "softmax", "hidden": 1000, "lr": 0.01},
-    ])  # fmt: skip
+    for (question, loss), linear in zip(pairs, binary[:: 1 + len(WIDTHS)], strict=True):
+        first = binary.index(linear) + 1
+        chosen = best(binary[first : first + len(WIDTHS)])
+        for setting, layer in ((linear, ""), (chosen, f", {chosen.settings['hidden']} hidden units")):
+            names.append(f"{question}: {NAMES[loss]}{layer}")
+            values.append(setting["test"])
+            reported.append(REPORTED[loss, bool(layer)])
+            experiment.row(names[-1], values[-1], reported[-1])
     experiment.row("ten digits: softmax", softmax["test"], 0.92, headline=True)
     experiment.row("ten digits: 1000 hidden units", hidden["test"], 0.936, headline=True)
     experiment.figure(
