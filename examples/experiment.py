@@ -6,6 +6,10 @@
 epochs, to see that it works. --jobs runs are made at once, each on one thread; the numbers do not depend on it. FOLDER (by default
 fastbp-SCRIPT, or fastbp-SCRIPT-quick) gets results.md with the table and the notes, results.json with all that was measured,
 and the figures. A script that was interrupted goes on where it was when it is started again with the same FOLDER.
+
+    python examples/experiment.py FOLDER …
+
+prints the headlines of the experiments in these folders as one table.
 """
 
 import argparse
@@ -129,8 +133,7 @@ class Experiment:
             sys.exit(str(error))
         except KeyboardInterrupt:
             sys.exit(f"\ninterrupted; start it again with --out {self.out} to go on")
-        known = {id(run) for run in self.runs}
-        self.runs += [run for run in runs if id(run) not in known]
+        self.runs = list({id(run): run for run in [*self.runs, *runs]}.values())  # equal calls are one run
         K = len(seeds)
         return [Setting(setting, runs[k * K : (k + 1) * K]) for k, setting in enumerate(settings)]
 
@@ -195,6 +198,20 @@ class Experiment:
             file.write(text.encode())
 
 
+def summary(folders: Sequence[str]) -> str:
+    """README's table: the headlines of the experiments whose results.json is in the folders."""
+    lines = ["| experiment | reported | fastbp | minutes |", "| --- | --- | --- | --- |"]
+    for folder in map(Path, folders):
+        details = json.loads((folder / "results.json").read_text())
+        about, rows = details["about"], [row for row in details["table"] if row["headline"]]
+        for k, row in enumerate(rows):
+            title = f"[{about['title']}]({folder / 'results.md'}): " if k == 0 else ""
+            reported = "" if row["reported"] is None else f"{row['reported']:g}"
+            minutes = f"{about['minutes']:.0f}" if k == 0 else ""
+            lines.append(f"| {title}{row['what']} | {reported} | {spread(row['ours'])} | {minutes} |")
+    return "\n".join(lines)
+
+
 def processor() -> str:
     """The processor's name as the system tells it."""
     try:
@@ -204,3 +221,7 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    print(summary(sys.argv[1:]))

@@ -466,8 +466,9 @@ def _number(value: float, percent: bool) -> str:
 
 
 def _sparse_ticks(axis: Axis) -> None:
-    """Ticks at 1, 2 and 5 of each decade of a logarithmic axis."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Ticks at 1, 2 and 5 of each decade of a logarithmic axis, at 1 alone where it covers many."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -646,3 +646,9 @@ def test_plotting_opens_no_window_and_is_imported_when_used_only():
         assert "matplotlib.pyplot" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_axis_over_many_decades_has_few_ticks():
+    figure = plotting.compare({"size": ([1, 2, 3, 4], [1e-9, 1e-6, 1e-3, 1.0])}, "size", log=True)
+    low, high = figure.axes[0].get_ylim()
+    assert 3 <= sum(low <= tick <= high for tick in figure.axes[0].get_yticks()) <= 12
