@@ -5,15 +5,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import active_children, get_context, parent_process
 
 
 @contextlib.contextmanager
-def pool(jobs: int, given: Executor | None = None, setup: Callable[[], None] | None = None) -> Iterator[Executor | None]:
-    """The executor that was given, or `jobs` new processes, each of which calls `setup` first; None where one job at a time will
-    do: that one needs no other process.
+def pool(jobs: int, given: Executor | None = None) -> Iterator[Executor | None]:
+    """The executor that was given, or `jobs` new processes; None where one job at a time will do: that needs no other process.
 
     The processes are spawned, not forked: the caller's threads and locks are not in them. When the block ends with an exception,
     Ctrl-C among them, they are ended at once, by SIGTERM.
@@ -24,8 +23,11 @@ def pool(jobs: int, given: Executor | None = None, setup: Callable[[], None] | N
         yield None
     else:
         others = set(active_children())
-        executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin, initargs=(setup,))
+        executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
         try:
+            with _interrupts_held_back():  # in the workers for good: Ctrl-C reaches the whole group, and the parent ends them
+                for _ in range(jobs):
+                    executor.submit(_begun)
             yield executor
         except BaseException:  # what is under way may take hours yet
             for worker in set(active_children()) - others:
@@ -35,11 +37,26 @@ def pool(jobs: int, given: Executor | None = None, setup: Callable[[], None] | N
             executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(setup: Callable[[], None] | None) -> None:
-    """In a worker: Ctrl-C reaches the whole group, and the parent then ends the workers, who clear up first."""
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C waits until the block has ended; processes that are started in it inherit this and never see one."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begun() -> None:
+    """The first task of each worker."""
+
+
+def _begin() -> None:
+    """In a worker: SIGTERM lets it clear up, and it ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parent = parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # where nobody ends it any more
-    if setup is not None:
-        setup()
