@@ -91,11 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images = plotting.predictions(test.x[:SHOWN] * 0.5 + 0.5, base[:SHOWN], test.y[:SHOWN], classes, columns=5)
     experiment.figure("predictions", images, f"The first {SHOWN} test images, two convolutions at 0.01: wrong labels in red")
     experiment.figure("confusion", plotting.confusion_matrix(base, test.y, classes), "What is taken for what")
-    relu, tanh, fast = (found[name].mean("test") for name in list(VARIANTS)[0:4:2] + list(VARIANTS)[3:4])
+    relu, _, tanh, fast = (found[name].mean("test") for name in groups["activations"])
     experiment.note(f"""
-        The 0.650 reported for tanh is not to be had at this setting: tanh reaches {tanh:.3f} at the learning rate at which ReLU reaches
-        {relu:.3f}, its reported figure, and {fast:.3f} at ten times that rate. Another learning rate, or more epochs, must have been
-        used for it.
+        The 0.650 reported for tanh is not to be had at this setting: tanh reaches {tanh:.3f} at the learning rate at which ReLU
+        reaches {relu:.3f}, its reported figure, and {fast:.3f} at ten times that rate. Another learning rate, or more epochs, must
+        have been used for it.
     """)
     experiment.note("""
         Test accuracy after the last epoch; no validation set is used and nothing is chosen. Weights start as PyTorch's do. The
