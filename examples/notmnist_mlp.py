@@ -16,7 +16,7 @@ import fastbp
 from fastbp import plotting
 from fastbp.datasets import Split
 
-RATES = (0.3, 0.1, 0.03, 0.01, 0.003)
+RATES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 BATCH = 100
 CHANGES = {
     "100 hidden units": ({"hidden": [100], "dropout": 0.0}, 0.900),
