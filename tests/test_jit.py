@@ -196,7 +196,8 @@ def test_kernels_live_in_their_folder_and_nowhere_else():
         if path.parent.name == "kernels" and path.name not in ("jit.py", "program.py", "plain.py", "toom_cook.py", "__init__.py"):
             for node in tree.body:
                 if isinstance(node, ast.FunctionDef):
-                    assert [d.id for d in node.decorator_list] in (["kernel"], ["separate_kernel"]), f"{path.name}: {node.name}"
+                    kinds = ["kernel"], ["ordered_kernel"], ["separate_kernel"]
+                    assert [d.id for d in node.decorator_list] in kinds, f"{path.name}: {node.name}"
                     assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
                     assert len(node.args.args) <= 8, f"{path.name}: {node.name} has too many arguments"
 

@@ -57,6 +57,9 @@ def kernel(function: Callable, callee: bool = False, ordered: bool = False) -> C
     return compiled
 
 
+ordered_kernel = functools.partial(kernel, ordered=True)
+
+
 class Separate(_Intrinsic):
     """A kernel that other kernels call and don't contain.
 
