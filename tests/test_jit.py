@@ -96,8 +96,8 @@ def test_an_edited_kernel_is_used_even_where_another_file_calls_it(tmp_path):
     before = json.loads(run(STEP, root=tmp_path, FASTBP_CACHE_DIR=cache))
     source = tmp_path / "fastbp" / "kernels" / "activations.py"
     text = source.read_text()
-    assert text.count("return one / (one + np.exp(-x))") == 1
-    source.write_text(text.replace("return one / (one + np.exp(-x))", "return one / (one + np.exp(-x)) + 10"))
+    assert text.count("return upper if x >= 0 else e * upper") == 1
+    source.write_text(text.replace("return upper if x >= 0 else e * upper", "return (upper if x >= 0 else e * upper) + 10"))
     after = json.loads(run(STEP, root=tmp_path, FASTBP_CACHE_DIR=cache))
     assert after[2] == pytest.approx(before[2] + 5)  # the gradient of a mean over two
     source.write_text(text)
@@ -196,7 +196,8 @@ def test_kernels_live_in_their_folder_and_nowhere_else():
         if path.parent.name == "kernels" and path.name not in ("jit.py", "program.py", "plain.py", "toom_cook.py", "__init__.py"):
             for node in tree.body:
                 if isinstance(node, ast.FunctionDef):
-                    assert [d.id for d in node.decorator_list] in (["kernel"], ["separate_kernel"]), f"{path.name}: {node.name}"
+                    kinds = ["kernel"], ["ordered_kernel"], ["separate_kernel"]
+                    assert [d.id for d in node.decorator_list] in kinds, f"{path.name}: {node.name}"
                     assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
                     assert len(node.args.args) <= 8, f"{path.name}: {node.name} has too many arguments"
 

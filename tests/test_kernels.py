@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numba import config
 
-from fastbp.kernels import conv2d, linear, norm
+from fastbp.kernels import activations, conv2d, linear, norm
 
 pytestmark = pytest.mark.vectors
 
@@ -120,3 +120,30 @@ def test_statistics_of_a_mean_a_million_deviations_away():
     norm.batch_norm_statistics(x, mean, inv_std, rm, rv, (0.0, 1.0), (0, 2))
     np.testing.assert_allclose(inv_std, 1 / x.std((0, 2)), rtol=1e-9)
     np.testing.assert_allclose(rm, x.mean((0, 2)), rtol=1e-14)
+
+
+@dtypes
+@pytest.mark.parametrize("spread", [1e-6, 0.1, 1, 10, 80])
+def test_tanh_and_the_sigmoid_are_as_exact_as_their_type(dtype, spread):
+    """Against NumPy in a wider type: within two roundings, and a few more for each power of two in a sigmoid's tail."""
+    x = (np.random.default_rng(0).uniform(-1, 1, 999) * spread).astype(dtype)
+    wide, eps = x.astype(np.longdouble), np.finfo(dtype).eps
+    for compute, wanted, allowed in (
+        (activations.tanh_forward, np.tanh(wide), 3 * eps),
+        (activations.sigmoid_forward, 1 / (1 + np.exp(-wide)), (3 + np.maximum(0, -wide)) * eps),
+    ):
+        y = np.empty_like(x)
+        compute(x, y)
+        assert (np.abs(y - wanted) <= allowed * np.abs(wanted)).all()
+
+
+@dtypes
+def test_tanh_and_the_sigmoid_of_special_numbers(dtype):
+    x = np.array([0.0, -0.0, 1e-30, -1e-30, -1e3, 1e3, -np.inf, np.inf, np.nan, -709, -88], dtype)
+    y = np.empty_like(x)
+    activations.tanh_forward(x, y)
+    np.testing.assert_array_equal(y, np.array([0, 0, 1e-30, -1e-30, -1, 1, -1, 1, np.nan, -1, -1], dtype))
+    assert not np.signbit(y[0])
+    activations.sigmoid_forward(x, y)
+    tail = 6.054601895401186e-39 if dtype == np.float64 else 0
+    np.testing.assert_allclose(y, np.array([0.5, 0.5, 0.5, 0.5, 0, 1, 0, 1, np.nan, 0, tail], dtype), rtol=1e-13)

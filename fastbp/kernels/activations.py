@@ -4,8 +4,7 @@ ReLU's, sigmoid's and tanh's derivatives are functions of the output, so their b
 The comparisons are written so that NaN, for which every comparison is false, passes through.
 """
 
-import numpy as np
-
+from .exponential import exponential
 from .jit import kernel
 
 
@@ -43,12 +42,11 @@ def leaky_relu_backward(dout, x, dx, negative_slope):
 
 @kernel
 def sigmoid(x):
-    """σ(x) = 1 / (1 + e⁻ˣ) of one number; the exponential's argument is never positive, so it can't overflow"""
+    """σ(x) = 1 / (1 + e⁻ˣ) of one number, from e = e^−|x|, which can't overflow: 1 / (1 + e), or e / (1 + e) for a negative x"""
     one = type(x)(1)
-    if x >= 0:
-        return one / (one + np.exp(-x))
-    e = np.exp(x)
-    return e / (one + e)
+    e, _ = exponential(-abs(x))
+    upper = one / (one + e)
+    return upper if x >= 0 else e * upper
 
 
 @kernel
@@ -68,9 +66,12 @@ def sigmoid_backward(dout, y, dx):
 
 @kernel
 def tanh_forward(x, y):
-    """y = tanh(x)"""
+    """y = tanh(x) = ± m / (2 − m) with m = 1 − e^(−2|x|)"""
+    two = x.dtype.type(2)
     for i in range(x.size):
-        y[i] = np.tanh(x[i])
+        _, m = exponential(-two * abs(x[i]))
+        t = m / (two - m)
+        y[i] = t if x[i] >= 0 else -t
 
 
 @kernel

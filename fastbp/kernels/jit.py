@@ -40,19 +40,24 @@ FAST_MATH = {"reassoc", "contract", "nsz"}
 # -- not nnan, not ninf: a NaN that comes in must go out. Not arcp, not afn: no approximate division or functions.
 
 
-def kernel(function: Callable, callee: bool = False) -> Callable:
+def kernel(function: Callable, callee: bool = False, ordered: bool = False) -> Callable:
     """Compile `function` on its first call with the flags and the cache of this module.
 
     Only functions in `fastbp/kernels/` are cached on disk: the cache's key covers no other file. A `callee` can be called by other
-    kernels, not from Python: the wrapper for that is a twelfth of what there is to compile.
+    kernels, not from Python: the wrapper for that is a twelfth of what there is to compile. The sums of an `ordered` one are
+    taken as they are written, where that keeps digits.
     """
+    flags = FAST_MATH - {"reassoc"} if ordered else FAST_MATH
     compiled = numba.njit(
-        nogil=True, error_model="numpy", fastmath=FAST_MATH, no_cfunc_wrapper=True, no_cpython_wrapper=callee
+        nogil=True, error_model="numpy", fastmath=flags, no_cfunc_wrapper=True, no_cpython_wrapper=callee
     )(function)
     source = Path(function.__code__.co_filename)
     if isinstance(compiled, Dispatcher) and source.parent == KERNEL_FOLDER:  # a plain function where the JIT is off
         compiled._cache = KernelCache(f"{source.stem}.{function.__qualname__}{'.callee' if callee else ''}")
     return compiled
+
+
+ordered_kernel = functools.partial(kernel, ordered=True)
 
 
 class Separate(_Intrinsic):

@@ -57,6 +57,11 @@ def copy_row(x, start, y, to, columns, add):
     y.reshape(-1)[to : to + columns] = x.reshape(-1)[start : start + columns] + add
 
 
+def power_of_two(n):
+    """2ⁿ, of n's type"""
+    return np.ldexp(type(n)(1), int(n)) if n == n else n
+
+
 def pool_pairs(x, top, low, y, argmax, out, first, width, columns):
     """y[out + j] = the first maximum of the 2×2 pixels at top + 2j and low + 2j, argmax[out + j] its number from `first`"""
     for j in range(columns):

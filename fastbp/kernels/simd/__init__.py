@@ -19,7 +19,7 @@ Only when k is through is c written to memory.
 - `add_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
 - `pool_pairs` takes the maxima of 2×2 windows, a vector of windows at a time, `pool_normalised` those of a normalised map after
   ReLU; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only some pixels have.
-- `copy_row` copies a row, and adds a number to it.
+- `copy_row` copies a row, and adds a number to it. `power_of_two` makes 2ⁿ of n.
 - `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors of channels;
   `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back.
 
@@ -57,11 +57,13 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         points_to_map,
         pool_normalised,
         pool_pairs,
+        power_of_two,
         transpose,
     )
 else:
     from .emitter import lanes
     from .pooling import add_weighted_rows, pool_normalised, pool_pairs
+    from .powers import power_of_two
     from .products import add_rows, dot, dot_at, outer, outer_at, pack
     from .rows import copy_row
     from .transforms import (
@@ -78,5 +80,5 @@ else:
 __all__ = [
     "PANEL", "SPARSE_ROWS", "SPARSE_STEP", "add_rows", "add_weighted_rows", "copy_row", "dot", "dot_at", "filter_to_points",
     "image_to_points", "lanes", "map_to_points", "outer", "outer_at", "pack", "panel_product", "points_to_filter",
-    "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "transpose",
+    "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "power_of_two", "transpose",
 ]  # fmt: skip
