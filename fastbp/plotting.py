@@ -224,7 +224,7 @@ def sweep(
     axes.tick_params(axis="y", length=0)
     if percent:
         _percent(axes.xaxis)
-        axes.xaxis.set_major_locator(MaxNLocator(6))  # with more, labels like 90.00% touch
+        axes.xaxis.set_major_locator(MaxNLocator(4))  # with more, labels like 90.0% touch where the names are long
     return figure
 
 
