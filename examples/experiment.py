@@ -204,11 +204,10 @@ def summary(folders: Sequence[str]) -> str:
     for folder in map(Path, folders):
         details = json.loads((folder / "results.json").read_text())
         about, rows = details["about"], [row for row in details["table"] if row["headline"]]
-        for k, row in enumerate(rows):
-            title = f"[{about['title']}]({folder / 'results.md'}): " if k == 0 else ""
+        for row in rows:
             reported = "" if row["reported"] is None else f"{row['reported']:g}"
-            minutes = f"{about['minutes']:.0f}" if k == 0 else ""
-            lines.append(f"| {title}{row['what']} | {reported} | {spread(row['ours'])} | {minutes} |")
+            what = f"[{about['title']}]({folder / 'results.md'}): {row['what']}"
+            lines.append(f"| {what} | {reported} | {spread(row['ours'])} | {about['minutes']:.0f} |")
     return "\n".join(lines)
 
 

@@ -28,6 +28,7 @@ from typing import Any
 
 from . import __version__
 from .files import written_atomically
+from .layers.checks import whole
 from .pools import pool
 from .threads import set_num_threads, usable_cores
 
@@ -42,7 +43,8 @@ class SweepError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """One call of the function: the keyword arguments `settings`, what it returned as JSON has it, the time it took."""
+    """One call of the function: the keyword arguments `settings`, what it returned as JSON has it, the time it took (of one that
+    went on after an interruption, the last part's)."""
 
     settings: dict[str, Any]
     result: Any
@@ -78,34 +80,31 @@ def sweep(
     parameter `resume`, it is called with the path of a file of this run alone, for `fit(..., resume=resume)`: then a run that was
     interrupted goes on too.
 
-    A call that raises does not keep the others from running: SweepError tells of it at the end. TypeError before any call for
-    settings that JSON can't hold.
+    `progress` shows a bar in a terminal, and prints a line a run to standard error elsewhere. A call that raises does not keep
+    the others from running: SweepError tells of it at the end. TypeError before any call for settings that JSON can't hold.
     """
-    settings = list(settings)
+    settings, jobs = list(settings), usable_cores() if jobs is None else whole("sweep: jobs", jobs)
     keys = [_key(function, chosen) for chosen in settings]
     folder = None if folder is None else Path(folder)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    runs = {key: run for key, chosen in zip(keys, settings, strict=True) if (run := _kept(folder, key, chosen)) is not None}
-    work = {key: _Call(function, chosen, _resume(function, folder, key), os.getpid())
-            for key, chosen in zip(keys, settings, strict=True) if key not in runs}  # fmt: skip
+    calls = {key: _Call(function, chosen, _resume(function, folder, key), os.getpid())
+             for key, chosen in zip(keys, settings, strict=True)}  # fmt: skip
+    runs = {key: run for key, call in calls.items() if (run := _kept(folder, key, call.settings)) is not None}
+    work = {key: call for key, call in calls.items() if key not in runs}
     failures = []
-    with _bar(len(set(keys)), len(runs), progress) as bar, pool(min(jobs or usable_cores(), len(work)), executor) as workers:
+    with _Progress(len(calls), len(runs), progress) as told, pool(min(jobs, len(work)), executor) as workers:
         for key, outcome in _outcomes(work, workers):
-            call = work[key]
+            name = ", ".join(f"{name} {value}" for name, value in work[key].settings.items())
             if isinstance(outcome, Exception):
-                failures.append(f"{_told(call.settings)}: {type(outcome).__name__}: {outcome}")
-                bar.write(f"failed: {failures[-1]}", file=sys.stderr)
+                failures.append(f"{name}: {type(outcome).__name__}: {outcome}")
+                told.run_ended(name, "failed: " + failures[-1])
             else:
-                runs[key] = Run(call.settings, *outcome)
-                try:
-                    _keep(folder, key, runs[key])
-                except OSError as error:  # a full disk: what was measured is still returned
-                    bar.write(f"the result of {_told(call.settings)} could not be kept: {error}", file=sys.stderr)
-                if call.resume is not None:
-                    call.resume.unlink(missing_ok=True)
-            bar.set_postfix_str(_told(call.settings), refresh=False)
-            bar.update()
+                runs[key] = Run(work[key].settings, *outcome)
+                trouble = _keep(folder, key, runs[key])
+                if work[key].resume is not None:
+                    work[key].resume.unlink(missing_ok=True)
+                told.run_ended(f"{name}, {runs[key].seconds:.1f} s", trouble)
     ended = [runs[key] for key in keys if key in runs]
     if failures:
         raise SweepError(f"{len(failures)} of {len(work)} runs failed. {'; '.join(failures)}", ended)
@@ -155,15 +154,31 @@ def _outcomes(work: dict[str, _Call], workers: Executor | None) -> Iterator[tupl
             future.cancel()
 
 
-def _told(settings: dict) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
+class _Progress:
+    """Runs as they end: a bar where somebody watches, a line each elsewhere, both on standard error."""
 
+    def __init__(self, total: int, ended: int, shown: bool):
+        from tqdm import tqdm
 
-def _bar(total: int, ended: int, shown: bool):
-    from tqdm import tqdm
+        watched = shown and sys.stderr is not None and sys.stderr.isatty()
+        self.lines, self.total, self.ended = shown and not watched and sys.stderr is not None, total, ended
+        self.bar = tqdm(total=total, initial=ended, unit="run", dynamic_ncols=True, disable=not watched)
 
-    watched = shown and sys.stderr is not None and sys.stderr.isatty()
-    return tqdm(total=total, initial=ended, unit="run", dynamic_ncols=True, disable=not watched)
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.bar.close()
+
+    def run_ended(self, name: str, trouble: str) -> None:
+        """One more has ended; `trouble` is said in any case."""
+        self.ended += 1
+        self.bar.set_postfix_str(name, refresh=False)
+        self.bar.update()
+        if self.lines and not trouble.startswith("failed"):
+            print(f"run {self.ended} of {self.total}: {name}", file=sys.stderr, flush=True)
+        if trouble and sys.stderr is not None:
+            self.bar.write(trouble, file=sys.stderr)
 
 
 # -- what is kept ------------------------------------------------------------------------------------------------------
@@ -225,10 +240,15 @@ def _kept(folder: Path | None, key: str, settings: dict) -> Run | None:
         return None
 
 
-def _keep(folder: Path | None, key: str, run: Run) -> None:
+def _keep(folder: Path | None, key: str, run: Run) -> str:
+    """Write the run down; what kept it from being written, if anything did: what was measured is still returned."""
     if folder is not None:
-        with written_atomically(folder / f"{key}.json") as file:
-            file.write((json.dumps(vars(run), indent=1) + "\n").encode())
+        try:
+            with written_atomically(folder / f"{key}.json") as file:
+                file.write((json.dumps(vars(run), indent=1) + "\n").encode())
+        except OSError as error:
+            return f"its result could not be kept: {error}"
+    return ""
 
 
 def _resume(function: Callable, folder: Path | None, key: str) -> Path | None:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+README = EXAMPLES.parent / "README.md"
 DATA = {"notmnist": "notmnist", "mnist": "mnist", "learning": "mnist", "cifar10": "cifar10"}  # by the script's first word
 SCRIPTS = {  # figures, and lines of the table that are reported elsewhere
     "notmnist_mlp": ({"rates", "networks", "loss", "accuracy"}, 5),
@@ -135,3 +136,13 @@ def test_committed_results_belong_to_their_script(script):
     assert f"`python examples/{script}.py" in report and "--quick" not in report
     shown = set(re.findall(r"\]\((\w+)\.png\)", report))
     assert shown == {path.stem for path in folder.glob("*.png")} == SCRIPTS[script][0]
+
+
+def test_readme_says_what_the_experiments_measured():
+    line = r"^\| \[.*?\]\(examples/results/(\w+)/results\.md\): (.*?) \| (.*?) \| (.*?) \|"
+    rows = re.findall(line, README.read_text(), re.MULTILINE)
+    assert rows
+    for script, what, reported, ours in rows:
+        report = (EXAMPLES / "results" / script / "results.md").read_text()
+        (line,) = [line for line in report.split("\n") if line.startswith(f"| {what} |")]
+        assert line.endswith(f"| {reported} | {ours} |")

@@ -154,6 +154,12 @@ def test_settings_and_results_must_be_what_json_can_hold():
         sweep(lambda x: np.ones(x), [{"x": 2}])
 
 
+@pytest.mark.parametrize("jobs", [0, -1, 1.5])
+def test_jobs_is_a_number_of_processes(jobs):
+    with pytest.raises((ValueError, TypeError), match="sweep: jobs must be an int"):
+        sweep(square, grid(x=[1]), jobs=jobs)
+
+
 def test_equal_settings_run_once(tmp_path):
     log = str(tmp_path / "log")
     runs = sweep(square, grid(x=[2, 2], log=[log]), jobs=1)
@@ -167,7 +173,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(sweeps, "written_atomically", full)
     assert [run.result["square"] for run in sweep(square, grid(x=[1, 2]), tmp_path, jobs=1)] == [1, 4]
-    assert "the result of x 1 could not be kept: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert "its result could not be kept: [Errno 28] No space left on device" in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_what_has_ended_and_ends_the_workers(tmp_path):
@@ -203,3 +209,11 @@ def test_the_bar_counts_runs(monkeypatch, capsys):
     assert "2/2" in capsys.readouterr().err
     sweep(square, grid(x=[1, 2]), jobs=1, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_elsewhere_each_run_is_a_line(tmp_path, capsys):
+    sweep(square, grid(x=[1, 2]), tmp_path, jobs=1)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(",")[0] for line in lines] == ["run 1 of 2: x 1", "run 2 of 2: x 2"]
+    sweep(square, grid(x=[1, 2, 3]), tmp_path, jobs=1)
+    assert capsys.readouterr().err.startswith("run 3 of 3: x 3, ")
