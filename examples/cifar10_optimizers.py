@@ -10,7 +10,7 @@ rise. The epoch is chosen on the validation set.
 import functools
 from collections.abc import Sequence
 
-from experiment import Experiment, curves, load
+from experiment import Experiment, best, curves, load
 
 import fastbp
 from fastbp import plotting
@@ -71,12 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     experiment.figure(
         "batches",
         plotting.sweep([str(b) for b in BATCHES], [s["validation"] for s in batches], "validation accuracy", "batch size"),
-        "SGD 0.003: small batches make more steps of an epoch",
+        f"SGD 0.003: batches of {best(batches).settings['batch']} are best on the validation set",
     )
     experiment.figure(
         "rates",
         plotting.sweep([f"{lr:g}" for lr in RATES], [s["validation"] for s in rates], "validation accuracy", "learning rate"),
-        "SGD, batches of 50: the learning rate",
+        f"SGD, batches of 50: {best(rates).settings['lr']:g} is the best learning rate on the validation set",
     )
     lines = {"Adam 0.001": adam, "Adam 0.0005": adam_low, "SGD 0.001": sgd}
     lines = {name: setting.line("validation_accuracy") for name, setting in lines.items()}

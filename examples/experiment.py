@@ -161,7 +161,7 @@ class Experiment:
             "title": self.title,
             "command": self.command,
             "quick": self.quick,
-            "seeds": self.seeds,
+            "seeds": sorted({run.settings["seed"] for run in self.runs}),
             "minutes": seconds / 60,
             "processor": processor(),
             "versions": {name: metadata.version(name) for name in ("fastbp", "numpy", "numba")},
@@ -184,9 +184,9 @@ class Experiment:
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def _origin(self, about: dict) -> str:
-        seeds = f"seed {self.seeds[0]}"
-        if len(self.seeds) > 1:
-            seeds = f"seeds {', '.join(map(str, self.seeds))}: the mean, and the least and the largest"
+        seeds = f"seed {about['seeds'][0]}"
+        if len(about["seeds"]) > 1:
+            seeds = f"seeds {', '.join(map(str, about['seeds']))}: the mean, and the least and the largest"
         versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
         return (
             f"`{self.command}`; {seeds}. The {len(self.runs)} runs' times add up to {about['minutes']:.1f} minutes, {self.jobs} at "
