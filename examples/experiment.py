@@ -189,8 +189,8 @@ class Experiment:
             seeds = f"seeds {', '.join(map(str, about['seeds']))}: the mean, and the least and the largest"
         versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
         return (
-            f"`{self.command}`; {seeds}. The {len(self.runs)} runs' times add up to {about['minutes']:.1f} minutes, {self.jobs} at "
-            f"once, on {about['processor']}; Python {about['python']}, {versions}."
+            f"`{self.command}`; {seeds}. The {len(self.runs)} runs' times add up to {about['minutes']:.1f} minutes on "
+            f"{about['processor']}; Python {about['python']}, {versions}."
         )
 
     def _write(self, name: str, text: str) -> None:
