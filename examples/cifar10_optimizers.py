@@ -59,11 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     for setting in batches:
         size = setting.settings["batch"]
-        experiment.row(f"SGD 0.003, batches of {size}", setting["test"], 0.633 if size == 50 else None, epoch=_epoch(setting))
+        name, reported = f"SGD, batches of {size}, learning rate 0.003", 0.633 if size == 50 else None
+        experiment.row(name, setting["test"], reported, epoch=_epoch(setting))
     for setting in rates:
         lr = setting.settings["lr"]
-        reported = 0.651 if lr == 0.003 else None
-        experiment.row(f"SGD {lr:g}, batches of 50", setting["test"], reported, headline=lr == 0.003, epoch=_epoch(setting))
+        name, reported = f"SGD, learning rate {lr:g}, batches of 50", 0.651 if lr == 0.003 else None
+        experiment.row(name, setting["test"], reported, headline=lr == 0.003, epoch=_epoch(setting))
     experiment.row("Adam 0.001, 14 epochs", adam["test"], 0.632, headline=True, epoch=_epoch(adam))
     experiment.row("SGD 0.001, 50 epochs", sgd["test"], 0.627, epoch=_epoch(sgd))
     experiment.row("Adam 0.0005, 14 epochs", adam_low["test"], 0.647, epoch=_epoch(adam_low))
