@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     experiment.figure("tiny", plotting.compare(losses, "loss"), caption)
     experiment.note("""
         45,000 images to train on, 5,000 for validation; test accuracy at the epoch that is best on the validation set (column
-        epoch). Weights start as PyTorch's do, SGD has momentum 0.9. One seed. The reported figures' other settings are not known.
+        epoch). Weights start as PyTorch's do, SGD has momentum 0.9. One seed. The reported figures' other settings are not known;
+        Adam's are not reached here, for a reason that was not found.
     """)
     experiment.finish()
 

@@ -3,7 +3,8 @@
     python examples/SCRIPT.py [--quick | --full] [--seed 0] [--jobs 2] [--out FOLDER]
 
 --full, the default, is the setting that the coursework reports, with three seeds from --seed on; --quick is a few images and
-epochs, to see that it works. --jobs runs are made at once, each on one thread; the numbers do not depend on it. FOLDER (by default
+epochs, to see that it works. --jobs runs are made at once, each on one thread (a single one on all); the numbers do not depend
+on it. FOLDER (by default
 fastbp-SCRIPT, or fastbp-SCRIPT-quick) gets results.md with the table and the notes, results.json with all that was measured,
 and the figures. A script that was interrupted goes on where it was when it is started again with the same FOLDER.
 

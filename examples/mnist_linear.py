@@ -2,7 +2,7 @@
 
     python examples/mnist_linear.py [--quick] [--seed 0] [--jobs 2] [--out FOLDER]
 
-Two questions with two answers, "4 or 9?" (the pair that linear classifiers confuse most) and "odd or even?", by the logistic loss
+Two questions with two answers, "4 or 9?", which look alike, and "odd or even?", by the logistic loss
 and the hinge loss; then all ten digits by softmax. The width of the hidden layer of the binary networks is chosen on validation.
 """
 

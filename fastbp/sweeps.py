@@ -102,7 +102,7 @@ def sweep(
             else:
                 runs[key] = Run(work[key].settings, *outcome)
                 trouble = _keep(folder, key, runs[key])
-                if work[key].resume is not None:
+                if work[key].resume is not None and not trouble:
                     work[key].resume.unlink(missing_ok=True)
                 told.run_ended(f"{name}, {runs[key].seconds:.1f} s", trouble)
     ended = [runs[key] for key in keys if key in runs]
@@ -175,7 +175,7 @@ class _Progress:
         self.ended += 1
         self.bar.set_postfix_str(name, refresh=False)
         self.bar.update()
-        if self.lines and not trouble.startswith("failed"):
+        if self.lines:
             print(f"run {self.ended} of {self.total}: {name}", file=sys.stderr, flush=True)
         if trouble and sys.stderr is not None:
             self.bar.write(trouble, file=sys.stderr)
