@@ -82,9 +82,19 @@ class SavedTraining:
             if array.dtype.hasobject:
                 raise TypeError(f"fit: resume: {name} is neither a number nor an array of numbers")
         header = {"format": FORMAT, "training": self.training, "epochs": run.epoch, "stop_reason": history.stop_reason}
-        header |= {"steps": int(run.optimizer.steps), "lr": float(run.optimizer.lr)}
+        header |= {"steps": int(run.optimizer.steps), "lr": float(run.optimizer.lr), "of": run.epochs}
         with written_atomically(self.path) as file:
             np.savez(file, training=np.array(json.dumps(header)), **arrays)
+
+
+def part_done(path: str | os.PathLike) -> float:
+    """How much of its training a file of fit holds: epochs done by epochs asked for, 0 to 1; 0 for no file, or another."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:  # reads the one array it is asked for
+            header = json.loads(str(archive["training"]))
+        return min(header["epochs"] / max(header["of"], 1), 1.0)
+    except DAMAGE:
+        return 0.0
 
 
 def _parts(run) -> dict:

@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,10 @@ from . import __version__
 from .files import written_atomically
 from .layers.checks import whole
 from .pools import pool
+from .resume import part_done
 from .threads import set_num_threads, usable_cores
+
+LOOK = 1.0  # seconds between two looks at the files of the runs that are under way
 
 
 class SweepError(RuntimeError):
@@ -80,8 +84,9 @@ def sweep(
     parameter `resume`, it is called with the path of a file of this run alone, for `fit(..., resume=resume)`: then a run that was
     interrupted goes on too.
 
-    `progress` shows a bar in a terminal, and prints a line a run to standard error elsewhere. A call that raises does not keep
-    the others from running: SweepError tells of it at the end. TypeError before any call for settings that JSON can't hold.
+    `progress` shows a bar in a terminal, and prints a line a run to standard error elsewhere; the bar moves with the epochs of runs
+    that use `resume`. A call that raises does not keep the others from running: SweepError tells of it at the end. TypeError
+    before any call for settings that JSON can't hold.
     """
     settings, jobs = list(settings), usable_cores() if jobs is None else whole("sweep: jobs", jobs)
     keys = [_key(function, chosen) for chosen in settings]
@@ -93,7 +98,8 @@ def sweep(
     runs = {key: run for key, call in calls.items() if (run := _kept(folder, key, call.settings)) is not None}
     work = {key: call for key, call in calls.items() if key not in runs}
     failures = []
-    with _Progress(len(calls), len(runs), progress) as told, pool(min(jobs, len(work)), executor) as workers:
+    begun = [call.resume for call in work.values() if call.resume is not None]
+    with _Progress(len(calls), len(runs), begun, progress) as told, pool(min(jobs, len(work)), executor) as workers:
         for key, outcome in _outcomes(work, workers):
             name = ", ".join(f"{name} {value}" for name, value in work[key].settings.items())
             if isinstance(outcome, Exception):
@@ -155,26 +161,42 @@ def _outcomes(work: dict[str, _Call], workers: Executor | None) -> Iterator[tupl
 
 
 class _Progress:
-    """Runs as they end: a bar where somebody watches, a line each elsewhere, both on standard error."""
+    """Runs as they end: a bar where somebody watches, a line each elsewhere, both on standard error.
 
-    def __init__(self, total: int, ended: int, shown: bool):
+    The bar also counts the parts of the runs that are `begun`, as their files say: so it needs nothing of an executor or a worker.
+    """
+
+    def __init__(self, total: int, ended: int, begun: list[Path], shown: bool):
         from tqdm import tqdm
 
         watched = shown and sys.stderr is not None and sys.stderr.isatty()
         self.lines, self.total, self.ended = shown and not watched and sys.stderr is not None, total, ended
         self.bar = tqdm(total=total, initial=ended, unit="run", dynamic_ncols=True, disable=not watched)
+        self.over, self.watcher = threading.Event(), None
+        if watched and begun:
+            self.watcher = threading.Thread(target=self._watch, args=(begun,), daemon=True)
+
+    def _watch(self, begun: list[Path]) -> None:
+        while not self.over.wait(LOOK):
+            self.bar.n = min(round(self.ended + sum(map(part_done, begun)), 1), self.total)
+            self.bar.refresh()
 
     def __enter__(self) -> "_Progress":
+        if self.watcher:
+            self.watcher.start()
         return self
 
     def __exit__(self, *exception) -> None:
+        self.over.set()
+        if self.watcher:
+            self.watcher.join()
         self.bar.close()
 
     def run_ended(self, name: str, trouble: str) -> None:
         """One more has ended; `trouble` is said in any case."""
         self.ended += 1
         self.bar.set_postfix_str(name, refresh=False)
-        self.bar.update()
+        self.bar.update(self.ended - self.bar.n)
         if self.lines:
             print(f"run {self.ended} of {self.total}: {name}", file=sys.stderr, flush=True)
         if trouble and sys.stderr is not None:

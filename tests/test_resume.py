@@ -33,6 +33,7 @@ from fastbp import (
     load,
 )
 from fastbp.datasets import RandomCrop, RandomFlip
+from fastbp.resume import part_done
 
 rng = np.random.default_rng(0)
 IMAGES, LABELS = rng.normal(size=(60, 1, 4, 4)), rng.integers(0, 3, 60)
@@ -458,3 +459,16 @@ def test_a_newer_format_is_a_clear_error(tmp_path, written):
     header = json.loads(str(arrays.pop("training"))) | {"format": 9}
     np.savez(path, training=np.array(json.dumps(header)), **arrays)
     refused(tmp_path, path.read_bytes(), "reads trainings of format 1, .* has 9")
+
+
+def test_the_file_tells_how_far_it_is(tmp_path):
+    path = tmp_path / "run.npz"
+    assert part_done(path) == 0
+    network, loss = Sequential(Flatten(), Linear(16, 3), seed=0), SoftmaxCrossEntropy()
+    callbacks = [Interrupt(step=3 * BATCHES + 1)]
+    with pytest.raises(KeyboardInterrupt):
+        fit(network, loss, SGD(lr=0.1), split(0, 60, np.float32), epochs=4, callbacks=callbacks, batch_size=20, progress=False,
+            resume=path)  # fmt: skip
+    assert part_done(path) == 0.75
+    path.write_bytes(path.read_bytes()[:100])
+    assert part_done(path) == 0

@@ -1,11 +1,13 @@
 """Sweeps: order, resuming, failures, and the same numbers over any executor."""
 
 import importlib.util
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -209,6 +211,36 @@ def test_the_bar_counts_runs(monkeypatch, capsys):
     assert "2/2" in capsys.readouterr().err
     sweep(square, grid(x=[1, 2]), jobs=1, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def trains_slowly(seed, resume):
+    """Looks at the bar between two epochs; the first time it is shown half a run."""
+    data = fastbp.datasets.digits()
+    network, loss = fastbp.models.mlp([64, 10], seed=seed), fastbp.SoftmaxCrossEntropy()
+
+    def wait(run):
+        deadline = time.monotonic() + 20
+        while run.epoch == 2 and seed == 0 and "| 0.5/2 [" not in sys.stderr.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    fastbp.fit(network, loss, fastbp.SGD(lr=0.1), data.train, epochs=4, callbacks=[Then(wait)], progress=False, resume=resume)
+
+
+class Then(fastbp.Callback):
+    def __init__(self, function):
+        self.function = function
+
+    def on_batch_end(self, run, loss):
+        self.function(run)
+
+
+def test_the_bar_moves_with_the_epochs_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeps, "LOOK", 0.01)
+    monkeypatch.setattr(sys, "stderr", terminal := io.StringIO())
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    sweep(trains_slowly, grid(seed=[0, 1]), tmp_path, jobs=1)
+    assert "| 0.5/2 [" in terminal.getvalue() and "2/2 [" in terminal.getvalue()
+    assert not [thread for thread in threading.enumerate() if "_watch" in thread.name]
 
 
 def test_elsewhere_each_run_is_a_line(tmp_path, capsys):
