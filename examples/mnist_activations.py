@@ -3,7 +3,7 @@
     python examples/mnist_activations.py [--quick] [--seed 0] [--jobs 2] [--out FOLDER]
 
 Networks 784 – m·784 – 10 with m = 2, 4, 6 and one or two hidden layers, 20 epochs of plain SGD; the accuracy on the validation set
-after every epoch.
+after every epoch. The two activations get learning rates of their own: the sigmoid's slope is at most a quarter.
 """
 
 import functools
@@ -18,19 +18,19 @@ from fastbp.datasets import Split
 FACTORS, QUICK_FACTORS = (2, 4, 6), (1,)
 REPORTED = {("sigmoid", 2, 1): 0.948, ("relu", 2, 1): 0.933}
 NAMES = {"sigmoid": "sigmoid", "relu": "ReLU"}
+RATES = {"sigmoid": 0.5, "relu": 0.1}
 
 
 @functools.cache
-def splits(quick: bool) -> tuple[Split, Split, Split]:
-    data = load("mnist", quick)
-    return (*fastbp.datasets.split(data.train, (11 / 12, 1 / 12), seed=0), data.test)
+def splits(quick: bool) -> tuple[Split, Split]:
+    return fastbp.datasets.split(load("mnist", quick).train, (11 / 12, 1 / 12), seed=0)
 
 
 def train(activation: str, factor: int, layers: int, seed: int, quick: bool, resume=None) -> dict:
     network = fastbp.models.mlp([784, *[factor * 784] * layers, 10], activation, seed=seed)
-    training, validation, test = splits(quick)
+    training, validation = splits(quick)
     history = fastbp.fit(
-        network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1), training, validation, test=test, epochs=1 if quick else 20,
+        network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=RATES[activation]), training, validation, epochs=1 if quick else 20,
         batch_size=100, seed=seed, progress=False, resume=resume,
     )  # fmt: skip
     return curves(history) | {"parameters": network.parameter_vector.size}
@@ -55,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{'One hidden layer' if layers == 1 else 'Two hidden layers'}: validation accuracy after each epoch",
         )
     experiment.note("""
-        Validation accuracy after the last epoch, on 5,000 of the 60,000 training images. SGD 0.1 without momentum, batches of 100;
-        He's initialisation for ReLU, Glorot's for the sigmoid. One seed: the largest network has 26 million parameters.
+        Validation accuracy after the last epoch, on 5,000 of the 60,000 training images. SGD without momentum, learning rate 0.1
+        for ReLU and 0.5 for the sigmoid, batches of 100; He's initialisation for ReLU, Glorot's for the sigmoid. One seed: the
+        largest network has 26 million parameters.
     """)
     experiment.finish()
 
