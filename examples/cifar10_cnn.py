@@ -73,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, setting in (("wide", wide), ("best", top))
         for split in ("train", "test")
     }
-    caption = "Without augmentation the network learns its training set by heart"
+    apart = [100 * (s.mean("train") - s.mean("test")) for s in (wide, top)]
+    caption = "Training accuracy ends {:.0f} points above test accuracy in the wide network, {:.0f} in the best run".format(*apart)
     experiment.figure("overfitting", plotting.compare(gap, "accuracy", percent=True), caption)
     test, classes = splits(experiment.quick)[1], load("cifar10", experiment.quick).classes
     predicted = np.array(top.runs[0].result["predicted"])
@@ -82,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Test accuracy after the last epoch; nothing is chosen by it. Thin: 8, 16, 32, 32, 64, … filters, batches of 64, SGD 0.02
         with momentum 0.9, weight decay 0.002 and cosine decay, 15 epochs; wide: the same, 10 epochs. The best run: batches of
         128, SGD 0.1 with Nesterov's momentum and weight decay 0.0005, the learning rate rising and falling once, flips and crops
-        of 4 pixels, 22 epochs: what two cores make in 30 minutes.
+        of 4 pixels, 22 epochs: what two cores make in 30 minutes. The wide network and the best run have one seed. The weight
+        decay of the thin network was found in trials that looked at its test accuracy (without: 0.683, one run).
     """)
     experiment.finish()
 

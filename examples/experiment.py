@@ -5,8 +5,9 @@
 --full, the default, is the setting that the coursework reports, with three seeds from --seed on; --quick is a few images and
 epochs, to see that it works. --jobs runs are made at once, each on one thread (a single one on all); the numbers do not depend
 on it. FOLDER (by default
-fastbp-SCRIPT, or fastbp-SCRIPT-quick) gets results.md with the table and the notes, results.json with all that was measured,
-and the figures. A script that was interrupted goes on where it was when it is started again with the same FOLDER.
+fastbp-SCRIPT, or fastbp-SCRIPT-quick) gets results.md with the table and the notes, the figures, and results.json with what was
+measured, but for large arrays, which are in its runs. A script that was interrupted goes on where it was when it is started again
+with the same FOLDER.
 
     python examples/experiment.py FOLDER …
 
@@ -14,7 +15,6 @@ prints the headlines of the experiments in these folders as one table.
 """
 
 import argparse
-import functools
 import json
 import platform
 import shlex
@@ -36,11 +36,11 @@ from fastbp.threads import usable_cores
 
 SEEDS = 3
 QUICK_IMAGES = 1000
+LARGEST = 1000  # numbers of an array in results.json
 
 
-@functools.cache
 def load(name: str, quick: bool = False) -> Dataset:
-    """The data set of that name, loaded once a process; the first thousand images of each split with `quick`."""
+    """The data set of that name; the first thousand images of each split with `quick`."""
     data = getattr(fastbp.datasets, name)()
     if not quick:
         return data
@@ -76,9 +76,16 @@ class Setting:
         return float(self[name].mean())
 
     def line(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(epochs, values): epochs (P,) from 1 on, and what was measured at the end of each, (K, P) for K seeds."""
-        values = self[name]
-        return np.arange(1, values.shape[1] + 1), values
+        """(epochs, values): epochs (P,) from 1 on, and what was measured at the end of each, (K, P) for K seeds; NaN after
+        the end of a run."""
+        measured = [run.result[name] for run in self.runs]
+        epochs = max(map(len, measured))
+        return np.arange(1, epochs + 1), np.array([values + [np.nan] * (epochs - len(values)) for values in measured])
+
+    @property
+    def diverged(self) -> int:
+        """How many runs ended because the training loss was not finite."""
+        return sum(not np.isfinite(run.result.get("train_loss", [])).all() for run in self.runs)
 
     @property
     def parameters(self) -> str:
@@ -108,7 +115,8 @@ class Experiment:
         size = parser.add_mutually_exclusive_group()
         size.add_argument("--quick", action="store_true", help="a few images and epochs, to see that it works")
         size.add_argument("--full", action="store_true", help="the reported setting (default)")
-        parser.add_argument("--seed", type=int, default=0, help=f"the first of {SEEDS}, the only one with --quick (default: 0)")
+        seeds = f"the first of {SEEDS}; the only one with --quick and where runs are long (default: 0)"
+        parser.add_argument("--seed", type=int, default=0, help=seeds)
         parser.add_argument("--jobs", type=int, default=usable_cores(), help="runs at once, a thread each (default: one a core)")
         parser.add_argument("--out", type=Path, help="folder for the results (default: fastbp-SCRIPT, or fastbp-SCRIPT-quick)")
         options = parser.parse_args(arguments)
@@ -120,7 +128,7 @@ class Experiment:
         self.command = shlex.join(["python", f"examples/{self.name}.py", *(sys.argv[1:] if arguments is None else arguments)])
         self.rows: list[dict] = []
         self.lines: list[str] = []
-        self.runs: list[Run] = []
+        self.runs: dict[tuple[str, str], Run] = {}  # by function and settings
         self.start = time.perf_counter()
         self.out.mkdir(parents=True, exist_ok=True)
 
@@ -134,7 +142,7 @@ class Experiment:
             sys.exit(str(error))
         except KeyboardInterrupt:
             sys.exit(f"\ninterrupted; start it again with --out {self.out} to go on")
-        self.runs = list({id(run): run for run in [*self.runs, *runs]}.values())  # equal calls are one run
+        self.runs |= {(function.__name__, json.dumps(run.settings, sort_keys=True)): run for run in runs}
         K = len(seeds)
         return [Setting(setting, runs[k * K : (k + 1) * K]) for k, setting in enumerate(settings)]
 
@@ -155,21 +163,25 @@ class Experiment:
         self.lines.append(" ".join(text.split()))
 
     def finish(self) -> None:
-        """Write results.md and results.json."""
-        seconds = sum(run.seconds for run in self.runs)
+        """Write results.md and results.json; the largest arrays stay in the folder's runs alone."""
+        runs = list(self.runs.values())
+        diverged = sum(Setting({}, [run]).diverged for run in runs)
+        if diverged:
+            self.note(f"{diverged} of {len(runs)} runs ended because the training loss was no longer finite.")
         about = {
             "script": self.name,
             "title": self.title,
             "command": self.command,
             "quick": self.quick,
-            "seeds": sorted({run.settings["seed"] for run in self.runs}),
-            "minutes": seconds / 60,
+            "seeds": sorted({run.settings["seed"] for run in runs}),
+            "runs": len(runs),
+            "minutes": sum(run.seconds for run in runs) / 60,
             "processor": processor(),
             "versions": {name: metadata.version(name) for name in ("fastbp", "numpy", "numba")},
             "python": platform.python_version(),
         }
-        details = {"about": about, "table": self.rows, "runs": [vars(run) for run in self.runs]}
-        self._write("results.json", json.dumps(details, indent=1) + "\n")
+        details = _plain({"about": about, "table": self.rows, "runs": [vars(run) for run in runs]})
+        self._write("results.json", json.dumps(details, allow_nan=False) + "\n")
         self._write("results.md", "\n\n".join([f"# {self.title}", self._table(), *self.lines, self._origin(about)]) + "\n")
         took = time.perf_counter() - self.start
         print(f"{took:.0f} s; wrote {self.out / 'results.md'}, results.json and the figures")
@@ -187,16 +199,30 @@ class Experiment:
     def _origin(self, about: dict) -> str:
         seeds = f"seed {about['seeds'][0]}"
         if len(about["seeds"]) > 1:
-            seeds = f"seeds {', '.join(map(str, about['seeds']))}: the mean, and the least and the largest"
+            seeds = f"seeds {', '.join(map(str, about['seeds']))}: the mean, and the least and the largest; no range: one seed"
         versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
         return (
-            f"`{self.command}`; {seeds}. The {len(self.runs)} runs' times add up to {about['minutes']:.1f} minutes on "
+            f"`{self.command}`; {seeds}. The {about['runs']} runs' times add up to {about['minutes']:.1f} minutes on "
             f"{about['processor']}; Python {about['python']}, {versions}."
         )
 
     def _write(self, name: str, text: str) -> None:
         with written_atomically(self.out / name) as file:
             file.write(text.encode())
+
+
+def _plain(value):
+    """As JSON has it: None for what is not finite, nothing of large arrays."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items() if _count(item) <= LARGEST}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _count(value) -> int:
+    """The numbers of an array as lists."""
+    return sum(map(_count, value)) if isinstance(value, list) else int(not isinstance(value, dict))
 
 
 def summary(folders: Sequence[str]) -> str:

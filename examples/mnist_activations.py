@@ -38,6 +38,7 @@ def train(activation: str, factor: int, layers: int, seed: int, quick: bool, res
 
 def main(arguments: Sequence[str] | None = None) -> None:
     experiment = Experiment(__file__, "MNIST: sigmoid or ReLU in wide networks", arguments)
+    accuracies = []
     factors = QUICK_FACTORS if experiment.quick else FACTORS
     for layers in (1, 2):
         calls = [{"activation": name, "factor": m, "layers": layers} for name in NAMES for m in factors]
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             activation, m = setting.settings["activation"], setting.settings["factor"]
             name = "-".join(["784", *[str(m * 784)] * layers, "10"]) + f", {NAMES[activation]}"
             last, reported = setting["validation_accuracy"][:, -1], REPORTED.get((activation, m, layers))
+            accuracies.append(last.mean())
             experiment.row(name, last, reported, headline=m == factors[0] and layers == 1, parameters=setting.parameters)
             lines[f"m = {m}, {NAMES[activation]}"] = setting.line("validation_accuracy")
         experiment.figure(
@@ -54,10 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             plotting.compare(lines, "validation accuracy", percent=True),
             f"{'One hidden layer' if layers == 1 else 'Two hidden layers'}: validation accuracy after each epoch",
         )
-    experiment.note("""
-        Validation accuracy after the last epoch, on 5,000 of the 60,000 training images. SGD without momentum, learning rate 0.1
-        for ReLU and 0.5 for the sigmoid, batches of 100; He's initialisation for ReLU, Glorot's for the sigmoid. One seed: the
-        largest network has 26 million parameters.
+    training, validation = splits(experiment.quick)
+    experiment.note(f"""
+        Validation accuracy after the last epoch, on {len(validation.y):,} of the {len(training.y) + len(validation.y):,} training
+        images. SGD without momentum, learning rate 0.1 for ReLU and 0.5 for the sigmoid, batches of 100; He's initialisation for
+        ReLU, Glorot's for the sigmoid. One seed. The rates were chosen by three epochs of the smallest networks; the sigmoid then
+        learnt faster still at 1, ReLU at 0.3. Also reported are 0.942, 0.940 and 0.936, not said of which of these networks; the
+        lowest here is {min(accuracies):.3f}.
     """)
     experiment.finish()
 

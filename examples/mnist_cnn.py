@@ -68,15 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plotting.sweep([f"{r:g}" for r in RATES], [s["validation"] for s in rates], "validation accuracy", "dropout rate"),
         "With batch norm: validation accuracy against the dropout rate",
     )
-    test = splits(experiment.quick)[2]
-    experiment.figure("filters", plotting.filters(np.array(normed.runs[0].result["filters"])), "The first layer's filters")
+    training, validation, test = splits(experiment.quick)
+    filters = plotting.filters(np.array(normed.runs[0].result["filters"]))
+    experiment.figure("filters", filters, "The first layer's filters after the last epoch")
     predicted = np.array(normed.runs[0].result["predicted"])
     digits = [str(digit) for digit in range(10)]
-    experiment.figure("confusion", plotting.confusion_matrix(predicted, test.y, digits), "Mistakes on the test set")
-    experiment.note("""
-        55,000 images to train on, 5,000 for validation. SGD 0.05 with momentum 0.9 and cosine decay, batches of 100; sizes are
-        chosen after 3 epochs with one seed, the rest is 10 epochs. Accuracy is the test set's at the epoch that is best on the
-        validation set.
+    mistakes = plotting.confusion_matrix(predicted, test.y, digits)
+    experiment.figure("confusion", mistakes, "Mistakes on the test set, after the last epoch")
+    experiment.note(f"""
+        {len(training.y):,} images to train on, {len(validation.y):,} for validation. SGD 0.05 with momentum 0.9 and cosine decay,
+        batches of 100; sizes are chosen after 3 epochs with one seed, the rest is 10 epochs. Accuracy is the test set's at the
+        epoch that is best on the validation set.
     """)
     experiment.finish()
 

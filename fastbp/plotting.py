@@ -165,15 +165,15 @@ def sweep(
     ylabel: str = "",
     title: str = "",
     reported: Sequence[float | None] | None = None,
-    best: int | None = None,
+    best: int | bool | None = None,
     percent: bool = True,
 ) -> Figure:
     """The runs of one sweep: a row for each setting, a dot for each seed, a tick at their mean, the mean in numbers at the right.
 
     settings: S labels, drawn from the top. values: for each the values of its seeds, (S, K), (S,) or S lists of any lengths; one
     that is not finite has no dot, and the mean says so. xlabel names what was measured, ylabel what was varied. reported: S
-    figures published elsewhere, hollow diamonds, None where there is none. best: the row to highlight; by default that of the
-    highest mean if these are percentages, else none. ValueError: nothing to draw, lengths that don't fit, no such row.
+    figures published elsewhere, hollow diamonds, None where there is none. best: the row to highlight, False for none; by default
+    that of the highest mean if these are percentages, else none. ValueError: nothing to draw, lengths that don't fit, no such row.
     """
     rows = [np.atleast_1d(np.asarray(v, float)) for v in values]
     reported = [None] * len(rows) if reported is None else list(reported)
@@ -183,11 +183,13 @@ def sweep(
     for setting, row in zip(settings, rows, strict=True):
         if row.ndim != 1 or not row.size:
             raise ValueError(f"sweep: {setting}: expected the values of its seeds, at least one, got {row.shape}")
-    if best is not None and best not in range(len(rows)):
+    if best is not None and best is not False and best not in range(len(rows)):
         raise ValueError(f"sweep: best is the index of a row, 0 to {len(rows) - 1}, got {best}")
     means = [row.mean() if np.isfinite(row).all() else np.nan for row in rows]
     if best is None and percent and np.isfinite(means).any():
         best = int(np.nanargmax(means))
+    best = None if best is False else best
+    digits = 1 if best is None or [f"{mean:.1%}" for mean in means].count(f"{means[best]:.1%}") == 1 else 2  # which show that it is
     several, published = any(row.size > 1 for row in rows), any(r is not None for r in reported)
 
     figure = Figure(figsize=(7, 0.3 * len(rows) + 1.0 + 0.3 * (several or published)), layout="constrained")
@@ -203,7 +205,7 @@ def sweep(
             axes.plot([finite.min(), finite.max()], [y, y], color=color, linewidth=1, zorder=2)
             axes.plot(mean, y, zorder=3, **tick)
         axes.plot(finite, np.full(finite.size, y), color=color, zorder=4, **dot)
-        _beside(axes, y, 0, _number(mean, percent), weight)
+        _beside(axes, y, 0, _number(mean, percent, digits), weight)
         if elsewhere is not None:
             axes.plot(elsewhere, y, zorder=5, **diamond)
             _beside(axes, y, 1, _number(elsewhere, percent), "normal")
@@ -462,8 +464,8 @@ def _percent(axis: Axis) -> None:
     axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
 
 
-def _number(value: float, percent: bool) -> str:
-    return "not finite" if not np.isfinite(value) else f"{value:.1%}" if percent else f"{value:.3g}"
+def _number(value: float, percent: bool, digits: int = 1) -> str:
+    return "not finite" if not np.isfinite(value) else f"{value:.{digits}%}" if percent else f"{value:.3g}"
 
 
 def _sparse_ticks(axis: Axis) -> None:
@@ -495,12 +497,14 @@ def _seeds(name: str, x: ArrayLike, values: ArrayLike) -> tuple[np.ndarray, np.n
 
 
 def _line(axes: Axes, x: np.ndarray, seeds: np.ndarray, label: str, style: dict) -> Line2D:
-    """The mean of the seeds (K, P) and, if there are several, a band from least to largest. A long line has some ten markers."""
+    """The mean of the seeds (K, P) and, if there are several, a band from least to largest. A long line has some ten markers, at
+    steps that what is measured six times an epoch does not have."""
     if len(seeds) > 1:
         axes.fill_between(x, seeds.min(axis=0), seeds.max(axis=0), color=style["color"], alpha=0.18, linewidth=0)
     with np.errstate(invalid="ignore"):  # of infinite losses
         mean = seeds.mean(axis=0)
-    return axes.plot(x, mean, label=label, markersize=4.5, markevery=max(1, len(x) // 10), **style)[0]
+    step = max(1, len(x) // 10)
+    return axes.plot(x, mean, label=label, markersize=4.5, markevery=step + (step > 1), **style)[0]
 
 
 def _reported_style(color: str, marker: str) -> dict:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import active_children, get_context, parent_process
@@ -30,8 +31,11 @@ def pool(jobs: int, given: Executor | None = None) -> Iterator[Executor | None]:
                     executor.submit(_begun)
             yield executor
         except BaseException:  # what is under way may take hours yet
-            for worker in set(active_children()) - others:
-                worker.terminate()
+            executor.shutdown(wait=False, cancel_futures=True)
+            while workers := set(active_children()) - others:  # one that was ended takes the next call, if it has that already
+                for worker in workers:
+                    worker.terminate()
+                time.sleep(0.1)
             raise
         finally:
             executor.shutdown(wait=True, cancel_futures=True)

@@ -36,10 +36,13 @@ class SavedTraining:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("training")))
             version, there, epochs = header["format"], dict(header["training"]), header["epochs"]
+            whole = version != FORMAT or sorted(arrays) == header["arrays"]  # also of names, which no checksum covers
         except (FileNotFoundError, IsADirectoryError, PermissionError):
             raise
         except DAMAGE:
-            raise ValueError(f"fit: resume: {self.path} is not a training saved by fit, or it is damaged") from None
+            whole = False
+        if not whole:
+            raise ValueError(f"fit: resume: {self.path} is not a training saved by fit, or it is damaged")
         if version != FORMAT:
             raise ValueError(f"fit: resume: this fastbp reads trainings of format {FORMAT}, {self.path} has {version}")
         other = [name for name in {**there, **self.training} if there.get(name) != self.training.get(name)]
@@ -82,7 +85,7 @@ class SavedTraining:
             if array.dtype.hasobject:
                 raise TypeError(f"fit: resume: {name} is neither a number nor an array of numbers")
         header = {"format": FORMAT, "training": self.training, "epochs": run.epoch, "stop_reason": history.stop_reason}
-        header |= {"steps": int(run.optimizer.steps), "lr": float(run.optimizer.lr), "of": run.epochs}
+        header |= {"steps": int(run.optimizer.steps), "lr": float(run.optimizer.lr), "of": run.epochs, "arrays": sorted(arrays)}
         with written_atomically(self.path) as file:
             np.savez(file, training=np.array(json.dumps(header)), **arrays)
 
@@ -90,11 +93,24 @@ class SavedTraining:
 def part_done(path: str | os.PathLike) -> float:
     """How much of its training a file of fit holds: epochs done by epochs asked for, 0 to 1; 0 for no file, or another."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:  # reads the one array it is asked for
-            header = json.loads(str(archive["training"]))
+        header = json.loads(str(_saved(path, "training")))
         return min(header["epochs"] / max(header["of"], 1), 1.0)
     except DAMAGE:
         return 0.0
+
+
+def seconds_spent(path: str | os.PathLike | None) -> float:
+    """The seconds of the epochs that a file of fit holds; 0 for no file, or another."""
+    try:
+        return float(np.sum(_saved(path, "history.seconds")))
+    except DAMAGE:
+        return 0.0
+
+
+def _saved(path: str | os.PathLike, name: str) -> np.ndarray:
+    """One array of a file, which is not read further."""
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        return archive[name]
 
 
 def _parts(run) -> dict:

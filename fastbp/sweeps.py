@@ -31,7 +31,7 @@ from . import __version__
 from .files import written_atomically
 from .layers.checks import whole
 from .pools import pool
-from .resume import part_done
+from .resume import part_done, seconds_spent
 from .threads import set_num_threads, usable_cores
 
 LOOK = 1.0  # seconds between two looks at the files of the runs that are under way
@@ -48,7 +48,7 @@ class SweepError(RuntimeError):
 @dataclass(frozen=True)
 class Run:
     """One call of the function: the keyword arguments `settings`, what it returned as JSON has it, the time it took (of one that
-    went on after an interruption, the last part's)."""
+    went on after an interruption, with that of the epochs before)."""
 
     settings: dict[str, Any]
     result: Any
@@ -80,9 +80,9 @@ def sweep(
 
     With a `folder`, each result is kept there as its run ends, and a run whose result is there already is not run again: a
     sweep that was interrupted goes on where it was. Results belong to the settings and to the source of the function with all
-    that it refers to in its own module; where these or fastbp's version change, the run is made anew. If the function has a
-    parameter `resume`, it is called with the path of a file of this run alone, for `fit(..., resume=resume)`: then a run that was
-    interrupted goes on too.
+    that it refers to in the modules of its folder; where these or fastbp's version change, the run is made anew. If the function
+    has a parameter `resume`, it is called with the path of a file of this run alone, for `fit(..., resume=resume)`: then a run
+    that was interrupted goes on too. An executor's workers must see the folder under the same path.
 
     `progress` shows a bar in a terminal, and prints a line a run to standard error elsewhere; the bar moves with the epochs of runs
     that use `resume`. A call that raises does not keep the others from running: SweepError tells of it at the end. TypeError
@@ -129,7 +129,7 @@ class _Call:
     def __call__(self) -> tuple[Any, float]:
         if os.getpid() != self.parent:
             set_num_threads(1)
-        start = time.perf_counter()
+        start = time.perf_counter() - seconds_spent(self.resume)
         result = self.function(**self.settings, **({} if self.resume is None else {"resume": self.resume}))
         seconds = time.perf_counter() - start
         try:
@@ -216,26 +216,35 @@ def _key(function: Callable, settings: dict) -> str:
 
 
 def _sources(function: Callable) -> list[str]:
-    """The source of the function, of the functions and classes of its module that it refers to, and the values of its constants."""
-    found: dict[str, str] = {}
-    todo = [(function.__qualname__, function)]
+    """The source of the function, of the functions and classes that it refers to in modules of its folder, and the values of its
+    constants; of what comes from elsewhere the name."""
+    found: dict[tuple[str, str], str] = {}
+    todo = [(function.__qualname__, function, function)]
     while todo:
-        name, thing = todo.pop()
-        if name in found:
+        name, thing, user = todo.pop()
+        thing = inspect.unwrap(thing) if callable(thing) else thing  # functools.cache and other decorators
+        code = inspect.isfunction(thing) or inspect.isclass(thing)
+        place = (_module(thing if code else user).stem, name)
+        if place in found:
             continue
-        if inspect.isfunction(thing) or inspect.isclass(thing):
-            if thing.__module__ != function.__module__:
-                continue
-            found[name] = _source(thing)
+        if code and _module(thing).parent != _module(function).parent:
+            found[place] = f"{thing.__module__}.{thing.__qualname__}"
+        elif code:
+            found[place] = _source(thing)
             methods = [thing] if inspect.isfunction(thing) else [m for m in vars(thing).values() if inspect.isfunction(m)]
-            todo += [(n, m.__globals__[n]) for m in methods for n in _names(m.__code__) if n in m.__globals__]
+            todo += [(n, m.__globals__[n], m) for m in methods for n in _names(m.__code__) if n in m.__globals__]
         elif isinstance(thing, (dict, list, tuple)):
             inside = thing.items() if isinstance(thing, dict) else enumerate(thing)
-            found[name] = type(thing).__name__
-            todo += [(f"{name}[{k!r}]", value) for k, value in inside]
+            found[place] = type(thing).__name__
+            todo += [(f"{name}[{k!r}]", value, user) for k, value in inside]
         elif isinstance(thing, (bool, int, float, str, bytes, type(None))):
-            found[name] = repr(thing)
-    return [f"{name}: {found[name]}" for name in sorted(found)]
+            found[place] = repr(thing)
+    return [f"{module}.{name}: {found[module, name]}" for module, name in sorted(found)]
+
+
+def _module(thing) -> Path:
+    """The file of the module that a function or class was defined in."""
+    return Path(getattr(sys.modules.get(thing.__module__), "__file__", None) or thing.__module__)
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

@@ -73,7 +73,7 @@ def test_a_script_shows_what_it_measured(script, tmp_path, capsys):
     start = time.perf_counter()  # all is there already: only the report is made again
     module.main(arguments)
     again = json.loads((tmp_path / "results.json").read_text())
-    assert again["runs"] == details["runs"] and again["table"] == details["table"]
+    assert details["runs"] and again["runs"] == details["runs"] and again["table"] == details["table"]
     assert time.perf_counter() - start < 30
 
 
@@ -116,6 +116,33 @@ def test_wrong_options_are_said(tmp_path, capsys):
         assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_runs_that_end_early_and_numbers_that_json_has_not(tmp_path):
+    module = load("experiment")
+    experiment = module.Experiment("x.py", "x", ["--out", str(tmp_path), "--seed", "0"])
+    results = [{"train_loss": [1.0, 0.5, 0.2], "large": [[1] * 600] * 2}, {"train_loss": [2.0, math.nan], "large": [1, 2]}]
+    runs = [module.Run({"seed": seed}, result, 30.0) for seed, result in enumerate(results)]
+    setting = module.Setting({}, runs)
+    x, values = setting.line("train_loss")
+    assert x.tolist() == [1, 2, 3] and np.array_equal(values, [[1, 0.5, 0.2], [2, math.nan, math.nan]], equal_nan=True)
+    experiment.runs = {str(run.settings): run for run in runs}
+    experiment.row("both", [0.25, math.nan])
+    experiment.finish()
+    details = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert details["runs"][0]["result"] == {"train_loss": [1.0, 0.5, 0.2]} and details["about"]["minutes"] == 1
+    assert details["runs"][1]["result"] == {"train_loss": [2.0, None], "large": [1, 2]}
+    assert "1 of 2 runs ended because the training loss was no longer finite" in (tmp_path / "results.md").read_text()
+
+
+def test_what_two_sweeps_have_in_common_is_counted_once(tmp_path, monkeypatch):
+    module = load("experiment")
+    monkeypatch.setattr(module, "sweep", lambda function, calls, *_: [module.Run(call, {}, 60.0) for call in calls])
+    experiment = module.Experiment("x.py", "x", ["--out", str(tmp_path)])
+    for settings in ([{"lr": 1}, {"lr": 2}], [{"lr": 2}, {"lr": 3}]):
+        experiment.sweep(needs_data, settings)
+    experiment.finish()
+    assert "The 9 runs' times add up to 9.0 minutes" in (tmp_path / "results.md").read_text()
+
+
 def test_mean_and_spread():
     module = load("experiment")
     assert module.spread([0.9, 0.92, 0.91]) == "0.910 (0.900 to 0.920)" and module.spread([0.25]) == "0.250"
@@ -132,17 +159,18 @@ def test_committed_results_belong_to_their_script(script):
     folder = EXAMPLES / "results" / script
     if not (folder / "results.md").exists():
         pytest.skip("its full run has not been made yet")
-    report = (folder / "results.md").read_text()
-    assert f"`python examples/{script}.py" in report and "--quick" not in report
+    report, details = (folder / "results.md").read_text(), json.loads((folder / "results.json").read_text())
+    assert f"`python examples/{script}.py" in report and "--quick" not in report and not details["about"]["quick"]
     shown = set(re.findall(r"\]\((\w+)\.png\)", report))
     assert shown == {path.stem for path in folder.glob("*.png")} == SCRIPTS[script][0]
+    assert f"The {len(details['runs'])} runs' times add up to {details['about']['minutes']:.1f} minutes" in report
+    assert len(details["table"]) == len(re.findall(r"^\| .* \|$", report, re.MULTILINE)) - 2
+    for row in details["table"]:
+        assert re.search(rf"^\| {re.escape(row['what'])} \|.* {np.mean(row['ours']):.3f}", report, re.MULTILINE)
 
 
-def test_readme_says_what_the_experiments_measured():
-    line = r"^\| \[.*?\]\(examples/results/(\w+)/results\.md\): (.*?) \| (.*?) \| (.*?) \|"
-    rows = re.findall(line, README.read_text(), re.MULTILINE)
-    assert rows
-    for script, what, reported, ours in rows:
-        report = (EXAMPLES / "results" / script / "results.md").read_text()
-        (line,) = [line for line in report.split("\n") if line.startswith(f"| {what} |")]
-        assert line.endswith(f"| {reported} | {ours} |")
+def test_readme_says_what_the_experiments_measured(monkeypatch):
+    monkeypatch.chdir(EXAMPLES.parent)
+    folders = [Path("examples", "results", script) for script in SCRIPTS]
+    table = load("experiment").summary([folder for folder in folders if (folder / "results.json").exists()])
+    assert table in README.read_text()

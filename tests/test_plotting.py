@@ -276,8 +276,9 @@ def highlighted(axes):
 
 @pytest.mark.parametrize(
     "options, rows",
-    [({}, [1]), ({"best": 2}, [2]), ({"best": 0}, [0]), ({"percent": False}, []), ({"percent": False, "best": 0}, [0])],
-)
+    [({}, [1]), ({"best": 2}, [2]), ({"best": 0}, [0]), ({"best": False}, []), ({"percent": False}, []),
+     ({"percent": False, "best": 0}, [0])],
+)  # fmt: skip
 def test_the_best_setting_is_highlighted(options, rows):
     figure = plotting.sweep(["a", "b", "c"], [[0.5, 0.99], [0.8, 0.81], [0.1, 0.2]], "accuracy", **options)
     rendered(figure)
@@ -293,6 +294,11 @@ def test_a_sweep_of_one_seed_has_a_dot_and_a_number_and_no_legend():
     figure = plotting.sweep(["a", "b"], np.array([[0.5], [0.25]]), "loss", reported=[None, 0.1234], percent=False)
     assert texts(figure.axes[0]) == ["0.5", "0.25", "0.123", "measured", "reported"] and legend(figure) == ["measured", "reported"]
     rendered(figure)
+
+
+def test_numbers_show_why_the_best_setting_is_the_best():
+    assert texts(plotting.sweep(["a", "b"], [0.9904, 0.9896], "accuracy").axes[0]) == ["99.04%", "98.96%"]
+    assert texts(plotting.sweep(["a", "b"], [0.9904, 0.9896], "accuracy", best=False).axes[0]) == ["99.0%", "99.0%"]
 
 
 def test_a_sweep_says_where_a_seed_was_not_finite():

@@ -30,6 +30,7 @@ def square(x, log=None):
 
 
 def train(width, seed, resume=None):
+    assert resume is None
     data = fastbp.datasets.digits()
     network = fastbp.models.mlp([64, width, 10], dropout=0.2, seed=seed)
     loss, optimizer = fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1, momentum=0.9)
@@ -97,31 +98,48 @@ def test_what_has_ended_is_not_run_again(tmp_path):
 
 
 MODULE = """
+import decimal, fractions, functools
+from beside import value
 CONSTANT = {constant}
-TABLE = {{"f": lambda x: x}}
+TABLE = {{"f": lambda x: x, "kind": {kind}}}
 def helper(x):
     return x * CONSTANT {extra}
 def other(): return {other}
+@functools.cache
+def cached(x):
+    return x {inside}
 def function(x):
-    return [helper(v) for v in [x]]
+    return [helper(v) + cached(v) + value(v) + TABLE["f"](v) for v in [x]]
+"""
+BESIDE = """
+CONSTANT = 5
+def value(x):
+    return x + {beside}
 """
 
 
 @pytest.mark.parametrize(
-    ("change", "same"), [({}, True), ({"other": 2}, True), ({"constant": 3}, False), ({"extra": "+ 1"}, False)], ids=str
-)
+    ("change", "same"),
+    [({}, True), ({"other": 2}, True), ({"constant": 3}, False), ({"extra": "+ 1"}, False), ({"inside": "+ 1"}, False),
+     ({"beside": 2}, False), ({"kind": "fractions.Fraction"}, False)],
+    ids=str,
+)  # fmt: skip
 def test_a_result_belongs_to_the_source_that_gave_it(tmp_path, monkeypatch, change, same):
     keys = []
     for number, values in enumerate(({}, change)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        (folder / "changing.py").write_text(MODULE.format(**{"constant": 2, "extra": "", "other": 1, **values}))
+        values = {"constant": 2, "extra": "", "other": 1, "inside": "", "kind": "decimal.Decimal", "beside": 1, **values}
+        (folder / "changing.py").write_text(MODULE.format(**values))
+        (folder / "beside.py").write_text(BESIDE.format(**values))
         monkeypatch.syspath_prepend(str(folder))
-        sys.modules.pop("changing", None)
+        for module in ("changing", "beside"):
+            sys.modules.pop(module, None)
         import changing
 
         keys.append([sweeps._key(changing.function, {"x": 1}), sweeps._key(changing.function, {"x": 2})])
-    sys.modules.pop("changing")
+    for module in ("changing", "beside"):
+        sys.modules.pop(module)
     assert keys[0][0] != keys[0][1] and (keys[0] == keys[1]) == same
 
 
@@ -176,13 +194,38 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweeps, "written_atomically", full)
     assert [run.result["square"] for run in sweep(square, grid(x=[1, 2]), tmp_path, jobs=1)] == [1, 4]
     assert "its result could not be kept: [Errno 28] No space left on device" in capsys.readouterr().err
+    with pytest.raises(SweepError, match="interrupted"):
+        sweep(needs_a_file, grid(x=[1]), tmp_path, jobs=1)
+    assert sweep(needs_a_file, grid(x=[1]), tmp_path, jobs=1)[0].result == "1"
+    assert len(list(tmp_path.glob("*.npz"))) == 1  # to go on from another time
+
+
+def slow_epochs(seed, resume):
+    def slow(run):
+        time.sleep(0.01 * (run.epoch < 2))
+        if first and run.epoch == 2:
+            raise RuntimeError("interrupted")
+
+    first, data, callbacks = not resume.exists(), fastbp.datasets.digits(), [Then(slow)]
+    network, loss = fastbp.models.mlp([64, 10], seed=seed), fastbp.SoftmaxCrossEntropy()
+    fastbp.fit(network, loss, fastbp.SGD(lr=0.1), data.train, epochs=3, callbacks=callbacks, progress=False, resume=resume)
+
+
+def test_the_time_of_a_run_is_that_of_all_its_parts(tmp_path):
+    with pytest.raises(SweepError, match="interrupted"):
+        sweep(slow_epochs, grid(seed=[0]), tmp_path, jobs=1)
+    start = time.perf_counter()
+    (run,) = sweep(slow_epochs, grid(seed=[0]), tmp_path, jobs=1)
+    last = time.perf_counter() - start
+    batches = -(-len(fastbp.datasets.digits().train.x) // 64)
+    assert run.seconds > last + 2 * batches * 0.01 * 0.9
 
 
 def test_ctrl_c_keeps_what_has_ended_and_ends_the_workers(tmp_path):
     (tmp_path / "slow.py").write_text(
         "import os, time\nfrom fastbp.sweeps import grid, sweep\n"
         "def f(x):\n    open(f'{x}.pid', 'w').write(str(os.getpid()))\n    time.sleep(60 * (x > 0))\n    return x\n"
-        "if __name__ == '__main__':\n    print([run.result for run in sweep(f, grid(x=[0, 1, 2]), 'runs', jobs=2)])\n"
+        "if __name__ == '__main__':\n    print([run.result for run in sweep(f, grid(x=range(8)), 'runs', jobs=2)])\n"
     )
     process = subprocess.Popen([sys.executable, "slow.py"], cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
@@ -190,7 +233,7 @@ def test_ctrl_c_keeps_what_has_ended_and_ends_the_workers(tmp_path):
         time.sleep(0.05)
     time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(20) != 0
+    assert process.wait(20) != 0  # nor does a worker go on with what it was given for later
     (record,) = (tmp_path / "runs").glob("*.json")
     assert json.loads(record.read_text())["result"] == 0
     for k in (1, 2):
