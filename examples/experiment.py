@@ -36,7 +36,7 @@ from fastbp.threads import usable_cores
 
 SEEDS = 3
 QUICK_IMAGES = 1000
-LARGEST = 1000  # numbers of an array in results.json
+LARGEST = 500  # numbers of an array in results.json
 
 
 def load(name: str, quick: bool = False) -> Dataset:
