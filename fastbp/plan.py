@@ -13,7 +13,7 @@ import operator
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -26,7 +26,9 @@ from .layers.fused import sandwiches
 from .layers.shape import Copy
 from .memory import aligned
 from .optimizers import Optimizer
-from .threads import Calls, share
+from .threads import run
+
+Calls = list[Callable[[], None]]
 
 BATCHES_KEPT = 6  # bound at a time: training, validation and test, and the smaller last batch of each
 PARTS = 8  # of a batch, at most
@@ -139,32 +141,32 @@ class Batch:
         self._allocate()
         self._forward = programmed(self._forward_sections())
         self._dout: np.ndarray | None = None
-        self._backward: dict[bool, list[list[Calls]]] = {}
+        self._backward: dict[bool, Calls] = {}
         self._ranges: list[tuple[Calls, int, int]] = []
-        self._sum_calls: list[Calls] = []
+        self._sum_calls: Calls = []
         self._updates: tuple = (None, (), [])
 
     # -- what a step runs --------------------------------------------------------------------------------------------
 
     def forward(self) -> None:
         """y from x."""
-        for parts in self._forward:
-            share(parts)
+        for call in self._forward:
+            run(call)
 
     def backward(self, need_dx: bool = False) -> np.ndarray | None:
         """The gradients up to the input's, or to the first parameters', from dout; sums over the batch are left open."""
-        sections = self._backward.get(need_dx)
-        if sections is None:
-            sections = self._backward[need_dx] = programmed(self._backward_sections(need_dx))
-        for parts in sections:
-            share(parts)
+        calls = self._backward.get(need_dx)
+        if calls is None:
+            calls = self._backward[need_dx] = programmed(self._backward_sections(need_dx))
+        for call in calls:
+            run(call)
         return self.stages[0].p.dx if need_dx else None
 
     def sum_gradients(self) -> None:
         """The gradients that backward has left open."""
-        if not self._sum_calls:
-            self._sum_calls = [programs(calls) for calls, _, _ in self.ranges]
-        share(self._sum_calls)
+        self._sum_calls = self._sum_calls or programs([[calls for calls, _, _ in self.ranges]])
+        for call in self._sum_calls:
+            run(call)
 
     def update(self, optimizer: Optimizer, values: np.ndarray, grads: np.ndarray) -> None:
         """The gradients that backward has left open, and one step of the optimiser, range by range."""
@@ -173,14 +175,16 @@ class Batch:
             optimizer.step(values, grads)
             return
         vectors = optimizer.begin(values, grads)
-        bound_to, bound, parts = self._updates
+        bound_to, bound, updates = self._updates
         if bound_to is not optimizer or not all(map(operator.is_, bound, vectors)):
             parts = []
             for calls, first, last in self.ranges:
                 of_range = [vector[first:last] for vector in (values, grads, *vectors)]
-                parts.append(programs([*calls, optimizer.update_call(*of_range)]))
-            self._updates = (optimizer, vectors, parts)
-        share(parts)
+                parts.append([*calls, optimizer.update_call(*of_range)])
+            updates = programs([parts])
+            self._updates = (optimizer, vectors, updates)
+        for call in updates:
+            run(call)
 
     @property
     def dout(self) -> np.ndarray:
@@ -333,9 +337,9 @@ def spread(count: int, parts: int) -> list[tuple[int, int]]:
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def programmed(sections) -> list[list[Calls]]:
-    """Sections as a step runs them: neighbours joined, a part's kernels one program."""
-    return [[programs(calls) for calls in parts] for parts in joined(sections)]
+def programmed(sections) -> Calls:
+    """Sections as a step runs them: neighbours joined, all kernels between two other calls one program."""
+    return programs(list(joined(sections)))
 
 
 def joined(sections) -> Iterator[list[Calls]]:

@@ -1,19 +1,22 @@
 """The threads that share the work of a training step.
 
-Kernels release the interpreter's lock, so Python's own threads compute at once. Work comes as sections of parts that may be done
-in any order: the threads take one part after the other until none is left. What a part computes does not depend on which thread
-takes it, so results do not depend on the number of threads. No thread is started before there is work for two.
+Programs of kernels release the interpreter's lock. They come as sections of parts that may be done in any order: the threads take
+one part after the other until none is left. What a part computes does not depend on which thread takes it, so results do not depend
+on the number of threads. No thread is started before there is work for two.
 """
 
+import atexit
 import os
 import threading
-from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from .layers.checks import whole
+import numpy as np
 
-Calls = list[Callable[[], None]]
+from .kernels import team
+from .kernels.program import FAILED, Program
+from .layers.checks import whole
+from .memory import aligned
 
 
 def usable_cores() -> int:
@@ -21,73 +24,47 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Job:
-    """The parts of one section."""
+class Team:
+    """The caller of a program and its helpers, threads that wait for the next one (see kernels/team.py).
 
-    def __init__(self, parts: list[Calls]):
-        self.parts, self.error = deque(parts), None
-        self.helpers, self.changed = 0, threading.Condition()
-
-    def work(self) -> None:
-        """Do parts until none is left to take."""
-        while self.error is None:
-            try:
-                part = self.parts.popleft()
-            except IndexError:
-                return
-            for call in part:
-                call()
-
-    def help(self) -> None:
-        """`work` on another thread than the caller's, who gets its error."""
-        with self.changed:
-            self.helpers += 1
-        try:
-            self.work()
-        except BaseException as error:
-            self.error = error
-        with self.changed:
-            self.helpers -= 1
-            self.changed.notify_all()
-
-    def finish(self) -> None:
-        """Return when nobody works on a part any more: from here on, none will be taken."""
-        self.parts.clear()
-        with self.changed:
-            while self.helpers:
-                self.changed.wait()
-
-
-class Workers:
-    """Threads that wait for jobs; any number of callers may have jobs at once."""
+    One caller at a time has the helpers; another does its program alone."""
 
     def __init__(self):
-        self.jobs: SimpleQueue[Job] = SimpleQueue()
-        self.started = 0
+        self.state, self.lock = aligned(team.STATE, np.dtype(np.int64)), threading.Lock()
+        self.address, self.calls, self.helpers = self.state.ctypes.data, SimpleQueue(), []
 
-    def share(self, parts: list[Calls], threads: int) -> None:
-        """Do all parts, on the caller's thread and up to `threads` − 1 others, and return when all are done.
-
-        An error ends it, Ctrl-C as well; then too nobody writes to the caller's arrays any more when it returns."""
-        job, helpers = Job(parts), min(threads, len(parts)) - 1
+    def run(self, program: Program, helpers: int) -> None:
+        """The program on the caller's thread and up to so many others. When it returns, with an error or Ctrl-C as well, nobody
+        writes to the caller's arrays any more."""
+        while len(self.helpers) < helpers:
+            self.state[team.STARTED] += 1
+            self.helpers.append(threading.Thread(target=self._help, name=f"fastbp-{len(self.helpers) + 1}", daemon=True))
+            self.helpers[-1].start()
         try:
-            while self.started < helpers:
-                self.started += 1
-                threading.Thread(target=self._work, name=f"fastbp-{self.started}", daemon=True).start()
-            for _ in range(helpers):
-                self.jobs.put(job)
-            job.work()
+            for _ in range(team.begin(self.address, program.address, helpers)):
+                self.calls.put(None)
+            team.do_sections(program.address)
         finally:
-            job.finish()
-        if job.error is not None:
-            raise job.error
+            team.finish(self.address)
+        if failed := int(program.table[FAILED]):
+            program.fail(failed)
 
-    def _work(self) -> None:
-        while True:
-            self.jobs.get().help()
+    def _help(self) -> None:
+        seen = 0
+        while not self.state[team.ENDED]:
+            seen = team.help_out(self.address, seen)
+            self.calls.get()
+
+    def end(self) -> None:
+        """No thread may be in compiled code when the interpreter takes it down."""
+        self.state[team.ENDED] = 1
+        for _ in self.helpers:
+            self.calls.put(None)
+        for helper in self.helpers:
+            helper.join(1)
 
 
-_workers, _threads = Workers(), usable_cores()
+_team, _threads = Team(), usable_cores()
 
 
 def set_num_threads(threads: int) -> None:
@@ -101,19 +78,26 @@ def get_num_threads() -> int:
     return _threads
 
 
-def share(parts: list[Calls]) -> None:
-    """Do all parts of a section."""
-    if _threads == 1 or len(parts) <= 1:
-        for part in parts:
-            for call in part:
-                call()
-    else:
-        _workers.share(parts, _threads)
+def run(call: Callable[[], None]) -> None:
+    """Make a call of a plan, a program's with the threads that may be used."""
+    helpers = min(_threads, call.parts) - 1 if isinstance(call, Program) else 0
+    if helpers < 1 or not _team.lock.acquire(blocking=False):
+        call()
+        return
+    try:
+        _team.run(call, helpers)
+    finally:
+        _team.lock.release()
+
+
+@atexit.register
+def _at_exit() -> None:
+    _team.end()
 
 
 def _after_fork() -> None:
-    global _workers
-    _workers = Workers()  # a forked process has none of the threads, and perhaps a job that will never end
+    global _team
+    _team = Team()  # a forked process has none of the threads, and perhaps a program that will never end
 
 
 if hasattr(os, "register_at_fork"):

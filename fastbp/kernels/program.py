@@ -12,44 +12,55 @@ from collections.abc import Callable
 from functools import partial
 
 import llvmlite.binding as llvm
-import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.core.callconv import RETCODE_NONE
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from ..memory import aligned
 from .jit import Separate, kernel
 
 WORD, STATUS = ir.IntType(64), ir.IntType(32)
 WORDS = WORD.as_pointer()
 ENTRY = ir.FunctionType(STATUS, [WORDS])
 
+SECTIONS, FAILED, PARTS, HEADER = 0, 1, 2, 8  # places in a table
+TICKETS, DONE, SECTION = 0, 8, 16  # and in its sections
+
 
 @intrinsic
-def enter(typingctx, records, at):
-    """The entry whose address is in records[at], called with the address of records[at + 1]; 0, or another number for an error"""
+def word(typingctx, table, place):
+    """The word at that place of the table at that address"""
 
     def codegen(context, builder, signature, arguments):
-        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
-        at = builder.gep(data, [arguments[1]])
+        return builder.load(builder.gep(builder.inttoptr(arguments[0], WORDS), [arguments[1]]))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def enter(typingctx, table, place):
+    """The entry whose address is at that place, called with the address of the word that follows; 0, or another for an error"""
+
+    def codegen(context, builder, signature, arguments):
+        at = builder.gep(builder.inttoptr(arguments[0], WORDS), [arguments[1]])
         entry = builder.inttoptr(builder.load(at), ENTRY.as_pointer())
         return builder.sext(builder.call(entry, [builder.gep(at, [WORD(1)])]), WORD)
 
-    return types.int64(records, types.int64), codegen
+    return types.int64(types.int64, types.int64), codegen
 
 
 @kernel
-def run_calls(records):
-    """Make the calls of all records, int64; the place of the first that failed, or the end"""
-    at = 0
-    while at < records.size:
-        if enter(records, at + 1) != 0:
+def run_calls(table, at, end):
+    """Make the calls of a table's records from `at` to `end`; the place of the first that failed, or the end"""
+    while at < end:
+        if enter(table, at + 1) != 0:
             return at
-        at += records[at]
+        at += word(table, at)
     return at
 
 
@@ -103,22 +114,46 @@ def words(value) -> list[int]:
 
 
 class Program:
-    """Kernel calls, bound to arrays, that are made in a row by one call. An error is that of the call that failed."""
+    """Kernel calls, bound to arrays, made by one call: sections one after the other, of parts that may be made at once.
 
-    def __init__(self, calls: list[partial]):
-        self.calls, self.starts, records = calls, [], []
-        for call in calls:
-            function = dispatcher(call)
-            address = entry(function, tuple(function.typeof_pyval(argument) for argument in call.args))
-            arguments = [word for argument in call.args for word in words(argument)]
-            self.starts.append(len(records))
-            records += [2 + len(arguments), address, *arguments]
-        self.records = np.array(records, np.uint64).view(np.int64)
+    `table` is the program as the compiled code reads it (see team.py), `address` where it lies, `parts` the most of a section.
+    An error is that of the call that failed.
+    """
+
+    def __init__(self, sections: list[list[list[partial]]]):
+        self.calls: dict[int, partial] = {}  # by the place of their record
+        self.parts = max(map(len, sections))
+        count = sum(map(len, sections))
+        places = HEADER + len(sections) * SECTION
+        first = at = places + count + 1
+        starts, records, heads = [], [], []
+        for parts in sections:
+            heads += [0, len(starts), len(starts) + len(parts), *[0] * (SECTION - 3)]
+            for calls in parts:
+                starts.append(at)
+                for call in calls:
+                    function = dispatcher(call)
+                    address = entry(function, tuple(function.typeof_pyval(argument) for argument in call.args))
+                    arguments = [word for argument in call.args for word in words(argument)]
+                    self.calls[at] = call
+                    records += [2 + len(arguments), address, *arguments]
+                    at = first + len(records)
+        header = [len(sections), 0, places, *[0] * (HEADER - 3)]
+        filled = np.array([*header, *heads, *starts, at, *records], np.uint64).view(np.int64)
+        self.table = aligned(filled.size, filled.dtype)
+        self.table[:] = filled
+        self.address, self.first, self.end = self.table.ctypes.data, first, at
 
     def __call__(self) -> None:
-        if (at := run_calls(self.records)) < self.records.size:
-            self.calls[self.starts.index(at)]()  # again, for its exception
-            raise RuntimeError(f"{self.calls[self.starts.index(at)]} failed")
+        """All calls, on this thread."""
+        failed = run_calls(self.address, self.first, self.end)
+        if failed < self.end:
+            self.fail(failed)
+
+    def fail(self, place: int) -> None:
+        """Raise the error of the record at that place: its call is made again, for its exception."""
+        self.calls[place]()
+        raise RuntimeError(f"{self.calls[place]} failed")
 
 
 def dispatcher(call: Callable) -> Dispatcher | None:
@@ -129,16 +164,20 @@ def dispatcher(call: Callable) -> Dispatcher | None:
     return function if isinstance(function, Dispatcher) else None
 
 
-def programs(calls: list[Callable[[], None]]) -> list[Callable[[], None]]:
-    """The same calls, those of kernels that follow each other as one Program."""
-    if numba.config.DISABLE_JIT:
-        return calls
+def programs(sections: list[list[list[Callable[[], None]]]]) -> list[Callable[[], None]]:
+    """The same calls in the same order, those of kernels that follow each other as one Program.
+
+    A section that has another call among its own is broken up, and its calls are made one after the other."""
     made: list[Callable[[], None]] = []
-    run: list[partial] = []
-    for call in calls:
-        if dispatcher(call):
-            run.append(call)
+    run: list[list[list[partial]]] = []
+    for section in sections:
+        if all(dispatcher(call) for part in section for call in part):
+            run.append(section)
             continue
-        made += [Program(run), call] if run else [call]
-        run = []
+        for call in (call for part in section for call in part):
+            if dispatcher(call):
+                run.append([[call]])
+                continue
+            made += [Program(run), call] if run else [call]
+            run = []
     return [*made, Program(run)] if run else made
