@@ -67,7 +67,7 @@ def test_a_program_is_its_calls_one_after_the_other(dtype, bias):
         mix(wanted, *given)
         halve(wanted)
         calls += [partial(mix, out, *given), partial(halve, out)]
-    [program] = programs(calls)
+    [program] = programs([[calls]])
     program()
     assert np.array_equal(out, wanted) and np.abs(out).min() > 0
     for call in calls:
@@ -81,18 +81,23 @@ def test_a_program_is_its_calls_one_after_the_other(dtype, bias):
 def test_other_calls_keep_their_place():
     x, seen = np.array([8.0]), []
     calls = [partial(halve, x), partial(halve, x), lambda: seen.append(x[0]), partial(halve, x), partial(np.copyto, x, 3.0)]
-    made = programs(calls)
+    made = programs([[calls]])
     assert [type(call) is Program for call in made] == [True, False, True, False]
     for call in made:
         call()
     assert seen == [2.0] and x[0] == 3.0
-    assert programs([]) == []
+    assert programs([]) == programs([[[]]]) == []
+    made = programs([[[partial(halve, x)], [partial(halve, x)]], [[partial(np.copyto, x, 8.0)], [partial(halve, x)]]])
+    assert [type(call) is Program for call in made] == [True, False, True] and [made[0].parts, made[2].parts] == [2, 1]
+    for call in made:
+        call()
+    assert x[0] == 4.0
 
 
 @compiled
 def test_an_error_is_that_of_the_call_that_failed():
     x, y, z = np.zeros(1), np.zeros(1), np.array([8.0])
-    [program] = programs([partial(refuse, x, 5.0), partial(refuse, y, 1.0), partial(halve, z)])
+    [program] = programs([[[partial(refuse, x, 5.0), partial(refuse, y, 1.0), partial(halve, z)]]])
     program()
     assert (x[0], y[0], z[0]) == (1, 1, 4)
     with pytest.raises(ValueError, match="too large"):
@@ -130,10 +135,10 @@ def test_threads_that_ask_at_once_get_one_entry(monkeypatch):
 @compiled
 def test_a_kernel_with_a_result_is_refused():
     with pytest.raises(TypeError, match="answer returns float64"):
-        programs([partial(answer, np.zeros(1))])
+        programs([[[partial(answer, np.zeros(1))]]])
 
 
 def test_without_the_jit_calls_stay_as_they_are(monkeypatch):
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     calls = [partial(halve, np.zeros(1))] * 2
-    assert programs(calls) is calls
+    assert programs([[calls], [calls[:1], calls[1:]]]) == [*calls, *calls]

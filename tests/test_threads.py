@@ -1,17 +1,22 @@
 """Several threads, several trainings at once, forked processes: the same numbers, and neighbours left in peace."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
 import fastbp
 from fastbp import plan, threads
+from fastbp.kernels.jit import kernel
+from fastbp.kernels.program import programs
 
 PACKAGE = Path(fastbp.__file__).parent
 
@@ -188,29 +193,108 @@ def test_idle_threads_use_no_processor_time(fine_cut):
     assert time.process_time() - before < 0.2
 
 
-@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
-def test_an_error_in_a_part_reaches_the_caller_and_ends_the_others(error):
-    """Whoever takes the part that fails: when `share` returns, nobody writes to the caller's arrays any more."""
+@kernel
+def climb(x, rounds):
+    """x ← x + 1, so many times, slowly"""
+    for _ in range(rounds):
+        x[0] = np.sqrt((x[0] + 1) ** 2)
+
+
+@kernel
+def neighbour(y, x, k, s):
+    """y[k] ← x[k + 1] + s"""
+    y[k] = x[(k + 1) % x.size] + s
+
+
+@kernel
+def refuse(x):
+    raise ValueError("planted")
+
+
+compiled = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="without the JIT all is done on one thread")
+
+
+@compiled
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_section_begins_when_the_one_before_has_ended(count):
+    """Each part reads what its neighbour wrote in the section before; now and then the helpers have gone to sleep."""
+    fastbp.set_num_threads(count)
+    P, S, rng = 5, 20, np.random.default_rng(count)
+    x, y = np.zeros(P), np.zeros(P)
+    sections = [[[partial(neighbour, *((y, x) if s % 2 == 0 else (x, y)), k, float(s))] for k in range(P)] for s in range(S)]
+    [program] = programs(sections)
+    for _ in range(300):
+        x[:] = start = rng.normal(size=P)
+        threads.run(program)
+        expected = start
+        for s in range(S):
+            expected = np.roll(expected, -1) + float(s)
+        assert np.array_equal(x, expected)
+        time.sleep(rng.choice([0, 0, 0, 0.0002, 0.001]))
+
+
+@compiled
+def test_an_error_in_a_part_reaches_the_caller_and_ends_the_others():
+    """Whoever takes the part that fails: when `run` returns, nobody writes to the caller's arrays any more."""
     fastbp.set_num_threads(2)
-    running = []
-
-    def slow():
-        running.append(1)
-        time.sleep(0.01)
-        running.pop()
-
-    def fail():
-        raise error("planted")
-
     for place in range(20):
-        parts = [[slow], [slow], [slow]]
-        parts.insert(place % 4, [fail])
-        with pytest.raises(error, match="planted"):
-            threads.share(parts)
-        assert not running
-    done = []
-    threads.share([[lambda: done.append(2)]] * 5)
-    assert done == [2] * 5
+        x, after = np.zeros(24), np.zeros(1)
+        parts = [[partial(climb, x[8 * k : 8 * k + 1], 20_000)] for k in range(3)]
+        parts.insert(place % 4, [partial(refuse, x)])
+        [program] = programs([parts, [[partial(climb, after, 1)]]])
+        with pytest.raises(ValueError, match="planted"):
+            threads.run(program)
+        seen = x.copy()
+        time.sleep(0.001)
+        assert np.array_equal(x, seen) and set(x) <= {0, 20_000} and after[0] == 0
+    x = np.zeros(40)
+    [program] = programs([[[partial(climb, x[8 * k : 8 * k + 1], 100)] for k in range(5)]])
+    threads.run(program)
+    assert x[::8].tolist() == [100] * 5
+
+
+@compiled
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
+def test_ctrl_c_ends_a_step_between_programs(fine_cut):
+    """The signal waits until all threads are through; then the next program can be run."""
+    fastbp.set_num_threads(2)
+    x = np.zeros(64)
+    [program] = programs([[[partial(climb, x[8 * k : 8 * k + 1], 400_000)] for k in range(8)]])
+    threads.run(program)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for _ in range(5):
+            x[:] = 0
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+            with pytest.raises(KeyboardInterrupt):
+                threads.run(program)
+                time.sleep(1)
+            assert x[::8].tolist() == [400_000] * 8
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@compiled
+def test_a_second_caller_works_alone():
+    fastbp.set_num_threads(2)
+    x = np.zeros((4, 64))
+    made = [programs([[[partial(climb, row[8 * k : 8 * k + 1], 1000)] for k in range(8)]])[0] for row in x]
+
+    def work(program):
+        for _ in range(200):
+            threads.run(program)
+
+    running = [threading.Thread(target=work, args=(program,)) for program in made]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(120)
+    assert (x[:, ::8] == 200_000).all()
+
+
+@compiled
+def test_the_interpreter_ends_while_helpers_watch():
+    assert script(TRAIN + "train(0)\nprint(len(fastbp.threads._team.helpers))") == "1"
 
 
 @pytest.mark.parametrize(
