@@ -36,7 +36,8 @@ BLOCKS = 4  # of a linear layer's gradients, at most: each reads all of the inpu
 PART_WORK = 8_000_000  # multiply–adds forward in a part at least, 0.2 ms: handing it to another thread takes 0.05 to 0.1 ms
 PART_SUMS = 4_000_000  # numbers in the parts' shares of sums over the batch, at most: 16 MB that are written and read again
 PER_WEIGHT = 128  # multiply–adds in a part for each number of its share, at least
-LARGE, ROWS = 65_536, 32  # weights of a linear layer that crowd the second cache; samples that should then read them together
+LARGE = 65_536  # weights of a linear layer that crowd the second cache: its parts are features, so that each reads only its own
+PIECE_WORK, READ = 1_000_000, 4  # multiply–adds in such a part at least; reading a weight from far away takes as long as so many
 UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds, where it is read from far away
 RANGE_WORK = 8_000_000  # multiply–adds in a range of the gradients at least
 
@@ -116,6 +117,8 @@ class Stage:
         self.relu = vars(maker).get("takes_relu", False) and not self.own and type(following) is ReLU
         self.applied = previous is not None and previous.relu  # a ReLU that the stage before has computed
         self.back_applied = self.applied and previous.layer.mixes_samples  # and whose backward it computes too
+        self.by_features = layer.splits_rows and not self.own and layer.parameters[0].size > LARGE
+        self.by_samples = not (layer.mixes_samples or self.by_features)
         self.p: Pass | None = None
         self.parts: list[Pass] = []
         self.sums: np.ndarray | None = None  # (parts, parameters): each part's share of the gradients
@@ -216,18 +219,11 @@ class Batch:
 
     def _partition(self) -> list[tuple[int, int]]:
         """The parts of the batch as (first, last) samples, a power of two of them."""
-        rows = summed = 0
-        for stage in self.stages:
-            if stage.layer.splits_rows:
-                rows = max(rows, stage.layer.parameters[0].size)
-            elif self._sums(stage):
-                summed += sum(parameter.size for parameter in stage.layer.parameters)
+        summed = sum(parameter.size for stage in self.stages if self._sums(stage) for parameter in stage.layer.parameters)
         for stage, shape in zip(self.stages, self.shapes, strict=False):
             stage.work = stage.layer.multiply_adds(shape)
         work = sum(stage.work for stage in self.stages) * self.size
         limits = [PARTS, self.size, work // PART_WORK]
-        if rows > LARGE:
-            limits.append(max(self.size // ROWS, 2 if self.size >= ROWS else 1))
         if self.training and summed:
             limits += [max(2, PART_SUMS // summed), work // PER_WEIGHT // summed]
         count = 1 << (max(min(limits), 1).bit_length() - 1)
@@ -251,10 +247,12 @@ class Batch:
                 continue
             if layer.mixes_samples:
                 stage.parts = [p.of_channels(*part) for part in spread(layer.num_features, len(self.bounds))]
+            elif stage.by_features:
+                stage.parts = self._by_features(p, p.y)
             else:
                 stage.parts = [p.samples(*part) for part in self.bounds]
             if not (stage.view or stage.applied):
-                yield not layer.mixes_samples, [list(layer.forward_calls(part)) for part in stage.parts]
+                yield stage.by_samples, [list(layer.forward_calls(part)) for part in stage.parts]
 
     def _backward_sections(self, need_dx: bool) -> Iterator[tuple[bool, list[Calls]]]:
         dout = self.dout
@@ -272,8 +270,10 @@ class Batch:
                 continue
             if self._sums(stage) and len(self.bounds) > 1 and stage.sums is None:
                 stage.sums = np.empty((len(self.bounds), sum(parameter.size for parameter in layer.parameters)), self.dtype)
+            if stage.by_features:
+                stage.parts = self._by_features(p, p.x)
             for k, part in enumerate(stage.parts):
-                between = slice(None) if layer.mixes_samples else slice(*self.bounds[k])
+                between = slice(*self.bounds[k]) if stage.by_samples else slice(None)
                 part.dout, part.dx = (None if array is None else array[between] for array in (p.dout, p.dx))
                 start = 0
                 for parameter in layer.parameters if stage.sums is not None else ():
@@ -285,7 +285,13 @@ class Batch:
             for part, mine in zip(stage.parts, calls, strict=True):
                 mine += [] if layer.splits_rows else layer.parameter_calls(part)
                 mine += layer.input_calls(part) if wanted else []
-            yield not layer.mixes_samples, calls
+            yield stage.by_samples, calls
+
+    def _by_features(self, p: Pass, array: np.ndarray) -> list[Pass]:
+        """The parts of a large linear layer: features of its output or, back, of its input."""
+        weights = math.prod(p.x.shape[1:]) * math.prod(p.y.shape[1:])
+        count = min(PARTS, weights * max(self.size, READ) // PIECE_WORK)
+        return [p.of_channels(*part) for part in spread(array.shape[1], count)]
 
     @property
     def ranges(self) -> list[tuple[Calls, int, int]]:

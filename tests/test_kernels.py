@@ -19,10 +19,33 @@ def test_linear_with_relu(dtype, bias):
     x, w, b = (rng.normal(size=shape).astype(dtype) for shape in [(5, 7), (11, 7), (11,)])
     x[3] = np.nan
     plain, rectified = np.empty((5, 11), dtype), np.empty((5, 11), dtype)
-    linear.linear_forward(x, w, b if bias else None, plain, False)
-    linear.linear_forward(x, w, b if bias else None, rectified, True)
+    linear.linear_forward(x, w, b if bias else None, plain, False, (0, 11))
+    linear.linear_forward(x, w, b if bias else None, rectified, True, (0, 11))
     np.testing.assert_allclose(plain, naive.linear(x, w, b if bias else None), atol=1e-5 if dtype == np.float32 else 1e-13)
     assert np.array_equal(rectified, naive.relu(plain).astype(dtype), equal_nan=True)
+
+
+@dtypes
+@pytest.mark.parametrize("N", [1, 2, 9])
+@pytest.mark.parametrize("cuts", [(0, 1, 29), (0, 12, 16, 29), (0, 0, 28, 29)])
+def test_parts_of_a_linear_layer_by_features(dtype, N, cuts):
+    """Features of y and columns of dx may be shared out; nothing else is written, and no bit changes."""
+    rng, size = np.random.default_rng(N), 29
+    x, dout, w = (rng.normal(size=shape).astype(dtype) for shape in [(N, size), (N, size), (size, size)])
+    b, tight = rng.normal(size=size).astype(dtype), 1e-4 if dtype == np.float32 else 1e-12
+    whole, parts = (np.full((2, N, size), np.nan, dtype) for _ in range(2))
+    for out, pieces in ((whole, [(0, size)]), (parts, list(zip(cuts[:-1], cuts[1:], strict=True)))):
+        for first, last in pieces:
+            before = out.copy()
+            linear.linear_forward(x, w, b, out[0], True, (first, last))
+            linear.linear_backward_input(dout, w, out[1], (first, last))
+            for others in (slice(None, first), slice(last, None)):
+                assert np.array_equal(out[:, :, others], before[:, :, others], equal_nan=True)
+    np.testing.assert_allclose(whole[0], np.maximum(x @ w.T + b, 0), atol=tight)
+    np.testing.assert_allclose(whole[1], dout @ w, atol=tight)
+    np.testing.assert_allclose(parts, whole, atol=tight)
+    if not config.DISABLE_JIT:  # NumPy's sums follow the shapes
+        assert np.array_equal(parts, whole)
 
 
 @dtypes

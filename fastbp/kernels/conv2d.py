@@ -229,7 +229,7 @@ def unfolded_forward(x, w, b, y, stride, before):
         for n in range(first, last):
             put(x[n], image, before[0] * PW + before[1], PH, PW)
             unfold(image, at, PW, stride, (OH, OW), patches[(n - first) * P * K :])
-        inner_product(patches, w.reshape(-1), maps, ((last - first) * P, F, K))
+        inner_product(patches, w.reshape(-1), maps, ((last - first) * P, F, K), F)
         for n in range(first, last):
             for f in range(F):
                 out, start = np.uint64((n * F + f) * P), np.uint64((n - first) * P * F + f)
@@ -250,7 +250,7 @@ def unfolded_backward_input(dout, w, dx, stride, before):
     for first in range(0, N, group):
         last = min(first + group, N)
         to_rows(dout[first:last], maps)
-        outer_product(maps, (F, 1), w.reshape(-1), patches, ((last - first) * P, K, F))
+        outer_product(maps, (F, 1), w.reshape(-1), patches, ((last - first) * P, K, F), (K, K))
         for n in range(first, last):
             fold(patches[(n - first) * P * K :], at, PW, stride, (OH, OW), image)
             take(image[before[0] * PW + before[1] :], PH * PW, PW, dx[n], None)
@@ -273,9 +273,9 @@ def unfolded_backward_weight(dout, x, dw, stride, before):
             put(x[n], image, before[0] * PW + before[1], PH, PW)
             unfold(image, at, PW, stride, (OH, OW), patches[(n - first) * P * K :])
         if first == 0:
-            outer_product(maps, (1, F), patches, sums, (F, K, (last - first) * P))
+            outer_product(maps, (1, F), patches, sums, (F, K, (last - first) * P), (K, K))
             continue
-        outer_product(maps, (1, F), patches, part, (F, K, (last - first) * P))
+        outer_product(maps, (1, F), patches, part, (F, K, (last - first) * P), (K, K))
         for k in range(sums.size):
             sums[k] += part[k]
 

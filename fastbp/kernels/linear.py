@@ -8,25 +8,27 @@ from .matmul import inner_product, outer_product
 
 
 @kernel
-def linear_forward(x, w, b, y, relu):
-    """y[n, f] = Σ_d x[n, d] w[f, d] + b[f], or with `relu` the larger of that and 0; NaN stays NaN"""
-    zero = y.dtype.type(0)
-    inner_product(x.reshape(-1), w.reshape(-1), y.reshape(-1), (x.shape[0], w.shape[0], x.shape[1]))
-    for n in range(y.shape[0]):
-        row = y[n]
+def linear_forward(x, w, b, y, relu, features):
+    """y[n, f] = Σ_d x[n, d] w[f, d] + b[f], or with `relu` the larger of that and 0, for f in features = (first, last)
+
+    NaN stays NaN. y has the same bits whatever features are taken together."""
+    (N, D), (first, last), zero = x.shape, features, y.dtype.type(0)
+    inner_product(x.reshape(-1), w.reshape(-1)[first * D :], y.reshape(-1)[first:], (N, last - first, D), y.shape[1])
+    for n in range(N):
+        row = y[n, first:last]
         if b is not None:
             for f in range(row.size):
-                row[f] += b[f]
+                row[f] += b[first + f]
         if relu:
             for f in range(row.size):
                 row[f] = zero if row[f] <= zero else row[f]
 
 
 @kernel
-def linear_backward_input(dout, w, dx):
-    """dx[n, d] = Σ_f dout[n, f] w[f, d]"""
-    (N, F), D = dout.shape, w.shape[1]
-    outer_product(dout.reshape(-1), (F, 1), w.reshape(-1), dx.reshape(-1), (N, D, F))
+def linear_backward_input(dout, w, dx, columns):
+    """dx[n, d] = Σ_f dout[n, f] w[f, d] for d in columns = (first, last); the same bits whatever columns are taken together"""
+    (N, F), D, (first, last) = dout.shape, w.shape[1], columns
+    outer_product(dout.reshape(-1), (F, 1), w.reshape(-1)[first:], dx.reshape(-1)[first:], (N, last - first, F), (D, D))
 
 
 @kernel
@@ -35,7 +37,7 @@ def linear_backward_parameters(dout, x, dw, db, rows):
 
     dw has the same bits whatever rows are taken together."""
     (N, F), D, (first, last) = dout.shape, x.shape[1], rows
-    outer_product(dout.reshape(-1)[first:], (1, F), x.reshape(-1), dw.reshape(-1)[first * D :], (last - first, D, N))
+    outer_product(dout.reshape(-1)[first:], (1, F), x.reshape(-1), dw.reshape(-1)[first * D :], (last - first, D, N), (D, D))
     if db is not None:
         db[:] = 0
         for n in range(N):

@@ -1,4 +1,4 @@
-"""Matrix products on register tiles. All arrays are flat; c is contiguous.
+"""Matrix products on register tiles. All arrays are flat.
 
 Beside BLAS (NumPy's OpenBLAS, one thread, Zen 3, float32, 80 to 90 GFlop/s at a batch of 128) the tiles are 0.9 to 1.1 times as
 fast at a batch of 128, 1.1 to 1.3 times at 32, 1.3 to 2.7 times at 4, and even at 1, where both wait for memory. They don't
@@ -27,41 +27,40 @@ def equal_blocks(K, most, step):
 
 
 @separate_kernel
-def outer_product(a, strides, b, c, sizes):
-    """c[m, n] = Σ_{k<K} a[m·am + k·ak] · b[k, n], sizes = (M, N, K), strides = (am, ak), b (K, N): vectors run along n
+def outer_product(a, strides, b, c, sizes, rows):
+    """c[m·cm + n] = Σ_{k<K} a[m·am + k·ak] · b[k·bk + n], sizes = (M, N, K), strides = (am, ak), rows = (bk, cm)
 
-    So c = a b for strides (K, 1) and c = aᵀ b for strides (1, M). The columns of b that a tile reads for all rows of a are copied
+    The vectors run along n. So c = a b for strides (K, 1) and c = aᵀ b for strides (1, M). The columns of b that a tile reads for all rows of a are copied
     to a panel where that pays (M 128, N 3072, K 512: 80 instead of 52 GFlop/s; M 32, N 784, K 1000: 81, uncopied 87). Then
     two tiles side by side fill whole cache lines of c (dW of 1000 784, batch 128: 89, one by one 84)."""
-    M, N, K = sizes
-    am, ak = strides
+    (M, N, K), (am, ak), (in_row, cm) = sizes, strides, rows
     if M == 1:  # b is read once: by rows, as it lies in memory, 32 instead of the tile's 5 to 22 GFlop/s
         c[:N] = 0
-        simd.add_rows(a, 0, ak, K, b, 0, N, c, 0, N)
+        simd.add_rows(a, 0, ak, K, b, 0, in_row, c, 0, N)
         return
     wide, size = 3 * simd.lanes(c), equal_blocks(K, BLOCK, 1)
-    least = ALIASED_FROM if N * b.itemsize % ALIASED == 0 else PACKED_FROM
+    least = ALIASED_FROM if in_row * b.itemsize % ALIASED == 0 else PACKED_FROM
     packed = least <= M
     group = 2 * wide if packed else wide
     panel = np.empty(group * size if packed else 0, b.dtype)
     for k in range(0, max(K, 1), size):
-        rows = min(size, K - k)
+        count = min(size, K - k)
         for first in range(0, N, group):
             last = min(first + group, N)
-            source, start, bk, bn = b, k * N + first, N, 1
+            source, start, bk, bn = b, k * in_row + first, in_row, 1
             if packed:
                 for n in range(first, last, wide):
-                    simd.pack(b, k * N + n, N, rows, panel, (n - first) * rows, min(wide, N - n))
-                source, start, bk, bn = panel, 0, wide, rows
+                    simd.pack(b, k * in_row + n, in_row, count, panel, (n - first) * count, min(wide, N - n))
+                source, start, bk, bn = panel, 0, wide, count
             for m in range(0, M, 4):
                 for n in range(first, last, wide):
-                    in_a, in_b, in_c = m * am + k * ak, start + (n - first) * bn, m * N + n
-                    simd.outer(a, in_a, am, ak, source, in_b, bk, rows, c, in_c, N, min(4, M - m), min(wide, N - n), k > 0)
+                    in_a, in_b, in_c = m * am + k * ak, start + (n - first) * bn, m * cm + n
+                    simd.outer(a, in_a, am, ak, source, in_b, bk, count, c, in_c, cm, min(4, M - m), min(wide, N - n), k > 0)
 
 
 @separate_kernel
-def inner_product(a, b, c, sizes):
-    """c[m, n] = Σ_{k<K} a[m, k] · b[n, k], sizes = (M, N, K): c = a bᵀ, the vectors run along k
+def inner_product(a, b, c, sizes, cm):
+    """c[m·cm + n] = Σ_{k<K} a[m, k] · b[n, k], sizes = (M, N, K): c = a bᵀ, the vectors run along k
 
     Rows of a that are aliased and taken in blocks are copied, to lie together (128 512, K 3072: 82 instead of 68 GFlop/s)."""
     M, N, K = sizes
@@ -84,7 +83,7 @@ def inner_product(a, b, c, sizes):
                 for n in range(first, min(first + group, N), 4):
                     for m in range(m0, m1, 3):
                         in_a, rows, columns = start + (m - m0) * am, min(3, m1 - m), min(4, N - n)
-                        simd.dot(source, in_a, am, b, n * K + k, K, count, c, m * N + n, N, rows, columns, k > 0)
+                        simd.dot(source, in_a, am, b, n * K + k, K, count, c, m * cm + n, cm, rows, columns, k > 0)
 
 
 @separate_kernel

@@ -89,7 +89,8 @@ class Pass:
 
     `x`, `y` input and output · `dout`, `dx` their gradients, once they are wanted · `training` as in forward
     `first` the number in the batch of x's first sample, where x is a part of a batch · `channels` the (first, last) channels to
-    compute, where a part is a range of channels · `relu` whether y is to be max(0, output), for layers that say `takes_relu`
+    compute, where a part is a range of channels: of y forward, of dx back · `relu` whether y is to be max(0, output), for layers
+    that say `takes_relu`
     What else backward needs (an argmax, a mask's key), the layer adds as attributes.
     """
 
@@ -170,8 +171,8 @@ class Layer:
     Each may be made for some samples of a batch, unless the layer has `mixes_samples`: then for some channels of all samples,
     and dx after the gradients of the parameters.
     Gradients go to `p.grad(parameter)` and are summed over the samples' parts, unless the layer has `splits_rows`: then
-    `parameter_calls(p, rows)` gives rows [first, last) of `parameter.grad` for the whole batch. A layer that `takes_relu` heeds
-    `p.relu`.
+    `parameter_calls(p, rows)` gives rows [first, last) of `parameter.grad` for the whole batch, and forward and back a part may
+    also be some channels of all samples. A layer that `takes_relu` heeds `p.relu`.
     """
 
     takes_relu = False  # forward_calls can apply a ReLU that follows (and backward's, for layers that mix samples)

@@ -45,11 +45,12 @@ class Linear(Layer):
 
     def forward_calls(self, p):
         """y = x Wᵀ + b"""
-        yield partial(linear.linear_forward, p.x, self.weight.value, self.bias and self.bias.value, p.y, p.relu)
+        features = p.channels or (0, self.out_features)
+        yield partial(linear.linear_forward, p.x, self.weight.value, self.bias and self.bias.value, p.y, p.relu, features)
 
     def input_calls(self, p):
         """dx = dout W"""
-        yield partial(linear.linear_backward_input, p.dout, self.weight.value, p.dx)
+        yield partial(linear.linear_backward_input, p.dout, self.weight.value, p.dx, p.channels or (0, self.in_features))
 
     def parameter_calls(self, p, rows=None):
         """dw = doutᵀ x,  db = Σₙ dout; db with the last rows, which it follows in the flat vector"""
