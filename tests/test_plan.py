@@ -50,8 +50,10 @@ def layers_channels(layers, C):
 @given(networks(), st.integers(0, 5), st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
 def test_a_plan_computes_what_the_layers_compute(case, batch, seed, need_dx, cut):
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("PART_WORK", 1), ("RANGE_WORK", 1), ("PER_WEIGHT", 1), ("ROWS", 1)) if cut else ():
-            patch.setattr(fastbp.plan, name, value)
+        for name in ("PART_WORK", "RANGE_WORK", "PER_WEIGHT", "PIECE_WORK") if cut else ():
+            patch.setattr(fastbp.plan, name, 1)
+        if cut:
+            patch.setattr(fastbp.plan, "LARGE", 100)
         compare_plan_and_layers(case, batch, seed, need_dx)
 
 
@@ -377,10 +379,12 @@ def test_a_step_of_the_plan_is_a_step_of_the_optimizer(make, monkeypatch):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("training", [False, True])
-def test_parts_of_a_batch_stay_apart(threads, training, monkeypatch):
-    """A network that narrows and widens again: no part may write where another still reads."""
-    for name in ("PART_WORK", "PER_WEIGHT", "ROWS"):
+@pytest.mark.parametrize("large", [100, 10_000])
+def test_parts_of_a_batch_stay_apart(threads, training, large, monkeypatch):
+    """A network that narrows and widens again: no part, of samples or of features, may write where another still reads."""
+    for name in ("PART_WORK", "PER_WEIGHT", "PIECE_WORK"):
         monkeypatch.setattr(fastbp.plan, name, 1)
+    monkeypatch.setattr(fastbp.plan, "LARGE", large)
     before, rng = fastbp.get_num_threads(), np.random.default_rng(0)
     network = fastbp.Sequential(
         fastbp.Linear(30, 40), fastbp.Tanh(), fastbp.Linear(40, 3), fastbp.ReLU(), fastbp.Linear(3, 50), fastbp.Tanh(),

@@ -30,9 +30,9 @@ def equal_blocks(K, most, step):
 def outer_product(a, strides, b, c, sizes, rows):
     """c[m·cm + n] = Σ_{k<K} a[m·am + k·ak] · b[k·bk + n], sizes = (M, N, K), strides = (am, ak), rows = (bk, cm)
 
-    The vectors run along n. So c = a b for strides (K, 1) and c = aᵀ b for strides (1, M). The columns of b that a tile reads for all rows of a are copied
-    to a panel where that pays (M 128, N 3072, K 512: 80 instead of 52 GFlop/s; M 32, N 784, K 1000: 81, uncopied 87). Then
-    two tiles side by side fill whole cache lines of c (dW of 1000 784, batch 128: 89, one by one 84)."""
+    The vectors run along n. So c = a b for strides (K, 1) and c = aᵀ b for strides (1, M). The columns of b that a tile reads for
+    all rows of a are copied to a panel where that pays (M 128, N 3072, K 512: 80 instead of 52 GFlop/s; M 32, N 784, K 1000: 81,
+    uncopied 87). Then two tiles side by side fill whole cache lines of c (dW of 1000 784, batch 128: 89, one by one 84)."""
     (M, N, K), (am, ak), (in_row, cm) = sizes, strides, rows
     if M == 1:  # b is read once: by rows, as it lies in memory, 32 instead of the tile's 5 to 22 GFlop/s
         c[:N] = 0
