@@ -138,7 +138,11 @@ def test_a_kernel_with_a_result_is_refused():
         programs([[[partial(answer, np.zeros(1))]]])
 
 
-def test_without_the_jit_calls_stay_as_they_are(monkeypatch):
-    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
-    calls = [partial(halve, np.zeros(1))] * 2
-    assert programs([[calls], [calls[:1], calls[1:]]]) == [*calls, *calls]
+def test_without_the_jit_calls_stay_as_they_are():
+    x = np.array([8.0])
+    calls = [partial(halve if numba.config.DISABLE_JIT else halve.py_func, x)] * 2
+    made = programs([[calls], [calls[:1], calls[1:]]])
+    assert made == [*calls, *calls]
+    for call in made:
+        call()
+    assert x[0] == 0.5

@@ -172,7 +172,7 @@ def programs(sections: list[list[list[Callable[[], None]]]]) -> list[Callable[[]
     run: list[list[list[partial]]] = []
     for section in sections:
         if all(dispatcher(call) for part in section for call in part):
-            run.append(section)
+            run += [section] if any(section) else []
             continue
         for call in (call for part in section for call in part):
             if dispatcher(call):
