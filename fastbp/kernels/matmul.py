@@ -65,7 +65,7 @@ def inner_product(a, b, c, sizes, cm):
     Rows of a that are aliased and taken in blocks are copied, to lie together (128 512, K 3072: 82 instead of 68 GFlop/s)."""
     M, N, K = sizes
     size = equal_blocks(K, DOT_BLOCK, simd.lanes(c))
-    group = N if M > 3 else 4  # few rows of a: read each row of b to its end, 31 instead of 27 GFlop/s
+    group = max(N, 1) if M > 3 else 4  # few rows of a: read each row of b to its end, 31 instead of 27 GFlop/s
     packed = M > 3 and size < K and K * a.itemsize % ALIASED == 0
     panel = np.empty(min(M, DOT_ROWS) * size if packed else 0, a.dtype)
     for m0 in range(0, M, DOT_ROWS):
