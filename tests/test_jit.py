@@ -187,13 +187,14 @@ def test_old_folders_go_and_nothing_else_does(tmp_path, monkeypatch):
 
 
 def test_kernels_live_in_their_folder_and_nowhere_else():
+    machinery = ("jit.py", "program.py", "team.py")
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text())
         imported = {getattr(node, "module", None) or alias.name for node in ast.walk(tree)
                     if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}  # fmt: skip
-        if path.name not in ("jit.py", "program.py", "team.py") and path.parent.name != "simd":
+        if path.name not in machinery and path.parent.name != "simd":
             assert not any(str(name).split(".")[0] in ("numba", "llvmlite") for name in imported), path
-        if path.parent.name == "kernels" and path.name not in ("jit.py", "program.py", "team.py", "plain.py", "toom_cook.py", "__init__.py"):
+        if path.parent.name == "kernels" and path.name not in (*machinery, "plain.py", "toom_cook.py", "__init__.py"):
             for node in tree.body:
                 if isinstance(node, ast.FunctionDef):
                     kinds = ["kernel"], ["ordered_kernel"], ["separate_kernel"]
