@@ -1,6 +1,7 @@
 """A network's plan against the network layer by layer, and the sandwich layers on their own."""
 
 import copy
+from unittest import mock
 
 import naive
 import numpy as np
@@ -22,7 +23,7 @@ def networks(draw):
     shape, layers = (C, size, draw(st.integers(12, 17))), []
     for _ in range(draw(st.integers(1, 2))):
         conv = fastbp.Conv2d(
-            layers_channels(layers, C), draw(st.integers(1, 6)), draw(st.sampled_from([1, 3, (5, 2)])),
+            layers_channels(layers, C), draw(st.sampled_from([1, 2, 3, 4, 5, 6, 16])), draw(st.sampled_from([1, 3, (5, 2)])),
             padding=draw(st.sampled_from([0, 1, (2, 1), "same", "full"])), stride=draw(st.sampled_from([1, 1, 1, 2])),
             bias=draw(st.booleans()),
         )  # fmt: skip
@@ -80,8 +81,24 @@ def compare_plan_and_layers(case, batch, seed, need_dx):
         np.testing.assert_allclose(array, other.state_dict()[name], atol=1e-11)
 
 
-@given(st.integers(1, 3), st.integers(1, 9), st.sampled_from([1, 2, (3, 2), 5, (1, 9)]), st.integers(10, 14), st.data())
-def test_conv_relu_pool(C, F, kernel, size, data):
+@given(
+    st.integers(1, 3), st.sampled_from([*range(1, 10), 15, 16, 17, 33]), st.sampled_from([1, 2, (3, 2), 5, (1, 9)]),
+    st.integers(10, 14), st.booleans(), st.data(),
+)  # fmt: skip
+def test_conv_relu_pool(C, F, kernel, size, by_filters, data):
+    """Both ways of computing it, whichever would be chosen."""
+    with mock.patch.object(ConvReLUPool, "by_filters", lambda self, output: by_filters):
+        compare_sandwich_and_layers(C, F, kernel, size, data)
+
+
+def test_narrow_maps_of_whole_panels_are_computed_by_filters():
+    for F, kernel, size in ((16, 5, 10), (32, 7, 22), (32, 5, 14)):
+        assert ConvReLUPool(fastbp.Conv2d(3, F, kernel)).by_filters((size, size))
+    for F, kernel, size in ((6, 5, 28), (12, 5, 28), (32, 3, 64)):
+        assert not ConvReLUPool(fastbp.Conv2d(3, F, kernel)).by_filters((size, size))
+
+
+def compare_sandwich_and_layers(C, F, kernel, size, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     conv = fastbp.Conv2d(C, F, kernel, padding=data.draw(st.sampled_from([1, "same", "full"])), bias=data.draw(st.booleans()))
     conv.astype(np.float64)

@@ -176,6 +176,41 @@ def test_copied_rows(dtype, columns, start, to):
     assert np.array_equal(y, expected) and (y >= 0).sum() == columns
 
 
+@kernel
+def copy_row_and_zeros(*arguments):
+    simd.copy_row_and_zeros(*arguments)
+
+
+@given(dtypes, st.integers(0, 40), st.integers(0, 3))
+def test_copied_rows_filled_up(dtype, columns, to):
+    x, y, L = np.arange(1.0, 43).astype(dtype), np.full(60, -1, dtype), lanes(np.empty(0, dtype))
+    copy_row_and_zeros(x[: 2 + columns], 2, y, to, columns)  # x ends with the row
+    end = to + -(-columns // L) * L
+    assert np.array_equal(y[to : to + columns], x[2 : 2 + columns])
+    assert (y[to + columns : end] == 0).all() and (y[:to] == -1).all() and (y[end:] == -1).all()
+
+
+@kernel
+def pool_lanes(*arguments):
+    simd.pool_lanes(*arguments)
+
+
+@given(dtypes, seeds, st.sampled_from(["ties", "random", "nan"]))
+def test_pooled_lanes(dtype, seed, kind):
+    rng = np.random.default_rng(seed)
+    step, low = simd.PANEL + rng.integers(0, 4), 2 * simd.PANEL + 7
+    x = (rng.integers(0, 2, 5 * simd.PANEL) if kind == "ties" else rng.normal(size=5 * simd.PANEL)).astype(dtype)
+    if kind == "nan":
+        x[rng.random(x.size) < 0.2] = np.nan
+    results = []
+    for function in (pool_lanes, plain.pool_lanes):
+        y, argmax = np.full(simd.PANEL + 4, 7, dtype), np.full(simd.PANEL + 4, -1, np.int32)
+        function(x, 1, low, step, y, argmax, 2, 30, 9)
+        results.append((y, argmax))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    assert np.array_equal(results[0][1], results[1][1]) and set(results[0][1]) <= {-1, 30, 31, 39, 40}
+
+
 @given(dtypes, seeds, st.integers(1, 40), st.sampled_from(["ties", "random", "nan"]))
 def test_pooled_pairs(dtype, seed, columns, kind):
     rng = np.random.default_rng(seed)

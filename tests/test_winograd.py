@@ -192,6 +192,11 @@ def panel_product(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
 
 
 @kernel
+def panel_product_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
+    simd.panel_product_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add)
+
+
+@kernel
 def lanes(x):
     return simd.lanes(x)
 
@@ -219,28 +224,32 @@ def test_transforms(kind, m, dtype, seed, count):
     assert np.array_equal(changed[0][untouched], before[untouched])
 
 
-@given(dtypes, seeds, st.data())
+@given(st.sampled_from([np.float32, np.float64, np.int32]), seeds, st.data())
 def test_transpose(dtype, seed, data):
     rng, L = np.random.default_rng(seed), lanes(np.empty(0, dtype))
     rows, columns = data.draw(st.integers(1, L)), data.draw(st.integers(1, L))
     ss, ts = columns + rng.integers(0, 4), rows + rng.integers(0, 4)
-    source = rng.normal(size=1 + (rows - 1) * ss + columns).astype(dtype)  # ends with its last number
-    target = rng.normal(size=2 + (columns - 1) * ts + rows).astype(dtype)
+    source = rng.normal(0, 99, 1 + (rows - 1) * ss + columns).astype(dtype)  # ends with its last number
+    target = rng.normal(0, 99, 2 + (columns - 1) * ts + rows).astype(dtype)
     expected = target.copy()
     plain.transpose(source, 1, ss, expected, 2, ts, rows, columns)
     transpose(source, 1, ss, target, 2, ts, rows, columns)
     assert np.array_equal(target, expected)
 
 
-@given(dtypes, seeds, st.integers(0, 20), st.integers(0, 9), st.booleans())
-def test_panel_product(dtype, seed, rows, K, add):
+@given(dtypes, seeds, st.integers(0, 20), st.integers(0, 9), st.booleans(), st.booleans())
+def test_panel_product(dtype, seed, rows, K, add, tables):
     rng = np.random.default_rng(seed)
     am, ak, bk, cm = 1 + rng.integers(0, 9, 4) + (0, 0, simd.PANEL, simd.PANEL)
     a, b = rng.normal(size=3 + 20 * am + 9 * ak).astype(dtype), rng.normal(size=2 + 9 * bk).astype(dtype)
     c = rng.normal(size=4 + 20 * cm).astype(dtype)
     expected, before = c.copy(), c.copy()
     plain.panel_product(a, 3, am, ak, b, 2, bk, K, expected, 4, cm, rows, add)
-    panel_product(a, 3, am, ak, b, 2, bk, K, c, 4, cm, rows, add)
+    if tables:
+        order = rng.permutation(K)
+        panel_product_at(a, 3, am, order * ak, np.append(b[:2], b[2:].reshape(9, bk)[order]), 2, bk, K, c, 4, cm, rows, add)
+    else:
+        panel_product(a, 3, am, ak, b, 2, bk, K, c, 4, cm, rows, add)
     np.testing.assert_allclose(c, expected, rtol=0, atol=1e-4 if dtype == np.float32 else 1e-12)
     assert np.array_equal(c[expected == before], before[expected == before])
 

@@ -5,7 +5,8 @@ x (N, C, H, W) input · w (F, C, KH, KW), b (F,) or None · y, dout (N, F, OH //
     y[n, f, i, j] = max(0, b[f] + max over the window of (w ⋆ x)[n, f])
 
 The convolution is that of shifted rows in conv2d.py, with pixels numbered t = i·PW + j; argmax holds the t of each
-window's first maximum. Bias and ReLU come after the maximum, which they don't change.
+window's first maximum. Forward it may also be taken by filters, with the same bits: the layer chooses. Bias and ReLU come after
+the maximum, which they don't change.
 
 Only one of the four pixels of a window has a gradient, and none where ReLU is flat. So with (t, g) running over the pixels that
 have one,
@@ -17,9 +18,11 @@ have one,
 import numpy as np
 
 from . import simd
-from .conv2d import aligned_rows, put_copies, take, taps_of_copies
+from .conv2d import aligned_rows, put_copies, take, taps, taps_of_copies
 from .jit import kernel, separate_kernel
-from .matmul import outer_product_at
+from .matmul import outer_product_at, transpose
+
+PANEL = simd.PANEL
 
 
 @kernel
@@ -44,11 +47,46 @@ def conv_relu_pool_forward(x, w, b, y, argmax, before, output_size):
             for i in range(rows):
                 top, out = f % together * T + 2 * i * row, ((n * F + f) * rows + i) * columns
                 simd.pool_pairs(wide, top, top + row, maxima, numbers, out, 2 * i * PW, PW, columns)
-            bias, zero = x.dtype.type(0) if b is None else b[f], x.dtype.type(0)
-            pooled = y[n, f].reshape(-1)
-            for t in range(pooled.size):
-                value = pooled[t] + bias
-                pooled[t] = zero if value <= zero else value
+            add_bias_and_cut(y[n, f].reshape(-1), b, f)
+
+
+@kernel
+def conv_relu_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
+    """`conv_relu_pool_forward` with the vectors along filters, not along pixels: no output is computed and left out, and windows
+    are pooled without a shuffle. The filters of a panel lie together for each tap."""
+    (N, C), F, (KH, KW), K, (OH, OW) = x.shape[:2], w.shape[0], w.shape[2:], w.size // w.shape[0], output_size
+    (rows, columns), PH, PW, panel = y.shape[2:], OH + KH - 1, OW + KW - 1, PANEL
+    windows, wide = rows * columns, (F + panel - 1) // panel * panel
+    in_x, image = np.empty(K, np.int64), np.empty(C * PH * PW, x.dtype)
+    weights, maps = np.zeros(K * wide, x.dtype), np.empty(4 * columns * panel, x.dtype)
+    maxima, numbers = np.empty(windows * wide, x.dtype), np.empty(windows * wide, np.int32)
+    taps(in_x, C, (KH, KW), (PH, PW), 0, PH * PW)
+    for f in range(0, F, panel):
+        transpose(w[f : f + panel].reshape(-1), K, weights[f * K :], panel, min(panel, F - f), K)
+    image[:] = 0
+    for n in range(N):
+        put_copies(x[n], image, before, 1, PH, PW)
+        for i in range(rows):
+            for f in range(0, F, panel):
+                for r in range(2):
+                    pixel, to = (2 * i + r) * PW, r * 2 * columns * panel
+                    simd.panel_product_at(image, pixel, 1, in_x, weights, f * K, panel, K, maps, to, panel, 2 * columns, False)
+                for j in range(columns):
+                    top, out = 2 * j * panel, (i * columns + j) * wide + f
+                    simd.pool_lanes(maps, top, top + 2 * columns * panel, panel, maxima, numbers, out, 2 * i * PW + 2 * j, PW)
+        transpose(maxima, wide, y[n].reshape(-1), windows, windows, F)
+        transpose(numbers, wide, argmax[n].reshape(-1), windows, windows, F)
+        for f in range(F):
+            add_bias_and_cut(y[n, f].reshape(-1), b, f)
+
+
+@kernel
+def add_bias_and_cut(pooled, b, f):
+    """pooled = max(0, pooled + b[f]), NaN stays NaN"""
+    bias, zero = pooled.dtype.type(0) if b is None else b[f], pooled.dtype.type(0)
+    for t in range(pooled.size):
+        value = pooled[t] + bias
+        pooled[t] = zero if value <= zero else value
 
 
 @kernel
@@ -120,10 +158,8 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
         for c in range(C):
             for k in range(2 * KH):
                 side, p = k // KH, k % KH
-                row = np.uint64((2 * f + side) * step + offsets[c * R] + (p + 1) * V * L + side)
-                source = np.uint64(((f * C + c) * KH + p) * KW)
-                for q in range(KW):
-                    shifted[row + np.uint64(q)] = weights[source + np.uint64(q)]
+                row = (2 * f + side) * step + offsets[c * R] + (p + 1) * V * L + side
+                simd.copy_row_and_zeros(weights, ((f * C + c) * KH + p) * KW, shifted, row, KW)
     image = np.empty(C * PH * PW + V * L, dx.dtype)
     gradients, places, begins = np.empty(F * windows, dx.dtype), np.empty(F * windows, np.int64), np.empty(windows + 1, np.int64)
     for n in range(N):

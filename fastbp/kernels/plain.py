@@ -57,6 +57,12 @@ def copy_row(x, start, y, to, columns, add):
     y.reshape(-1)[to : to + columns] = x.reshape(-1)[start : start + columns] + add
 
 
+def copy_row_and_zeros(x, start, y, to, columns):
+    """y[to + j] = x[start + j], both flat, then 0 up to a whole number of vectors"""
+    y[to : to - (-columns // lanes(x)) * lanes(x)] = 0
+    y[to : to + columns] = x[start : start + columns]
+
+
 def power_of_two(n):
     """2ⁿ, of n's type"""
     return np.ldexp(type(n)(1), int(n)) if n == n else n
@@ -83,6 +89,13 @@ def pool_normalised(x, top, low, affine, y, chosen, argmax, out, first, width, c
         chosen[out + j] = pixels[argmax[out + j]]
         argmax[out + j] = first + 2 * j + argmax[out + j] // 2 * width + argmax[out + j] % 2
         y[out + j] = number(0) if y[out + j] <= 0 else y[out + j]
+
+
+def pool_lanes(x, top, low, step, y, argmax, out, first, width):
+    """y[out + f] = the first maximum of the pixels at top + f, top + step + f, low + f and low + step + f, for f < 16"""
+    for f in range(16):
+        window = x[[top + f, top + step + f, low + f, low + step + f]]
+        pool_pairs(window, 0, 2, y, argmax, out + f, first, width, 1)
 
 
 def add_weighted_rows(numbers, places, first, count, x, offsets, r0, c, c0, to, rows):
@@ -134,3 +147,8 @@ def transpose(source, s0, ss, target, t0, ts, rows, columns):
 def panel_product(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
     """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows and n < 16, + c with `add`"""
     outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, 16, add)
+
+
+def panel_product_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + ak[k]] · b[b0 + k·bk + n] for m < rows and n < 16, + c with `add`"""
+    outer_at(a, a0, am, ak, b, b0, np.arange(K) * bk, K, c, c0, cm, rows, 16, add)

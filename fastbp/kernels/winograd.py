@@ -30,6 +30,7 @@ import numpy as np
 
 from . import simd
 from .jit import kernel, separate_kernel
+from .matmul import transpose
 
 ROWS = 96  # of 24, 48, 96, 192 and 384 the best or within 5% of it in most passes, up to 1.6 times as fast as the others
 PANEL = simd.PANEL
@@ -45,17 +46,6 @@ def filter_size(C, F):
 def stride(C):
     """The numbers from one row of C channels to the next: whole panels, and one more, lest rows lie a power of two apart"""
     return (-(-C // PANEL) + 1) * PANEL
-
-
-@separate_kernel
-def transpose(source, ss, target, ts, rows, columns):
-    """target[j·ts + i] = source[i·ss + j] for i < rows, j < columns, in blocks that use whole cache lines on both sides"""
-    L = simd.lanes(source)
-    for i0 in range(0, rows, PANEL):
-        for j0 in range(0, columns, PANEL):
-            for i in range(i0, min(i0 + PANEL, rows), L):
-                for j in range(j0, min(j0 + PANEL, columns), L):
-                    simd.transpose(source, i * ss + j, ss, target, j * ts + i, ts, min(L, rows - i), min(L, columns - j))
 
 
 @separate_kernel

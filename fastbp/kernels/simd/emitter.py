@@ -34,7 +34,7 @@ class Emitter:
         self.align = dtype.bitwidth // 8
         self.lanes = vector_bytes(context) // self.align
         self.vector = ir.VectorType(self.number, self.lanes)
-        self.suffix = f"v{self.lanes}f{dtype.bitwidth}"
+        self.suffix = f"v{self.lanes}{'f' if isinstance(dtype, types.Float) else 'i'}{dtype.bitwidth}"
 
     def data(self, kind, value):
         """The address of an array's first element."""
@@ -82,7 +82,7 @@ class Emitter:
         return self.builder.call(function, arguments)
 
     def zero(self):
-        return ir.Constant(self.vector, [0.0] * self.lanes)
+        return ir.Constant(self.vector, None)
 
     def repeat(self, x):
         """x in every lane."""

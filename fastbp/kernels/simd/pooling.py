@@ -6,6 +6,7 @@ from numba.extending import intrinsic
 
 from .emitter import I32, I64, Emitter
 from .rows import each_vector
+from .transforms import PANEL
 
 
 @intrinsic
@@ -25,6 +26,29 @@ def pool_pairs(typingctx, x, top, low, y, argmax, out, first, width, columns):
             store_maximum(e, best, Y, number, AT, (out, first, j), columns_left)
 
         each_vector(e, columns, step)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def pool_lanes(typingctx, x, top, low, step, y, argmax, out, first, width):
+    """y[out + f] = the first maximum of x[top + f], x[top + step + f], x[low + f], x[low + step + f] for f < PANEL, and
+    argmax[out + f] its number: first, first + 1, or `width` more. A NaN is a maximum."""
+    i64 = types.int64
+    signature = types.void(x, i64, i64, i64, y, argmax, i64, i64, i64)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        X, Y, AT = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 5))
+        _, top, low, step, _, _, out, first, width = arguments
+        for f in range(0, PANEL, e.lanes):
+            pixels = [e.load(X, e.at(row, *across, I64(f))) for row in (top, low) for across in ((), (step,))]
+            best, number, _ = maximum(e, pixels, width)
+            e.store(best, Y, e.at(out, I64(f)))
+            number = builder.add(number, e.repeat(builder.trunc(first, I32)))
+            place = builder.bitcast(builder.gep(AT, [e.at(out, I64(f))]), number.type.as_pointer())
+            builder.store(number, place).align = 4
         return context.get_dummy_value()
 
     return signature, codegen
@@ -72,6 +96,12 @@ def first_maximum(e, X, rows, width, j, left, function=None):
     for row in rows:
         pair = [e.load(X, e.at(row, (j, I64(2)), I64(h * L)), mask) for h, mask in enumerate(masks)]
         candidates += [e.shuffle(*pair, range(start, 2 * L, 2)) for start in (0, 1)]
+    return maximum(e, candidates, width, function)
+
+
+def maximum(e, candidates, width, function=None):
+    """(the maximum of function(x), or of x, over the vectors x of a window's four pixels, its number in the window, its x)"""
+    builder = e.builder
     steps = [I64(0), I64(1), width, builder.add(width, I64(1))]
     x = candidates[0]
     best, number = function(x) if function else x, e.repeat(I32(0))

@@ -28,6 +28,25 @@ def copy_row(typingctx, x, start, y, to, columns, add):
     return signature, codegen
 
 
+@intrinsic
+def copy_row_and_zeros(typingctx, x, start, y, to, columns):
+    """y[to + j] = x[start + j] for j < columns, then 0 up to a whole number of vectors; y is not x"""
+    i64 = types.int64
+    signature = types.void(x, i64, y, i64, i64)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        X, Y = (e.data(signature.args[i], arguments[i]) for i in (0, 2))
+        _, start, _, to, columns = arguments
+        vectors = builder.sdiv(builder.add(columns, I64(e.lanes - 1)), I64(e.lanes))
+        with cgutils.for_range(builder, vectors, intp=I64) as loop:
+            j = builder.mul(loop.index, I64(e.lanes))
+            e.store(e.load(X, e.at(start, j), e.first(builder.sub(columns, j))), Y, e.at(to, j))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 def each_vector(e, columns, step):
     """step(j, None) for vectors of columns from j on, the last of which ends with the last column and does some of them again;
     step(0, columns) where there are fewer columns than lanes, under a mask. Masked stores are slow on AMD's processors."""

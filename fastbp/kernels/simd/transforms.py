@@ -196,44 +196,56 @@ def transpose(typingctx, source, s0, ss, target, t0, ts, rows, columns):
     return signature, codegen
 
 
-@intrinsic
-def panel_product(typingctx, a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
+def panel_tile(tables: bool):
     """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows and n < PANEL, + c with `add`
 
-    As `outer`, for any number of rows and a fixed one of columns: no masks, and half as many bodies."""
-    i64 = types.int64
-    signature = types.void(a, i64, i64, i64, b, i64, i64, i64, c, i64, i64, i64, types.boolean)
+    As `outer`, for any number of rows and a fixed one of columns: no masks, and half as many bodies. With `tables`, ak is an
+    int64 array of offsets: a[a0 + m·am + ak[k]]."""
 
-    def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
-        A, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 8))
-        _, a0, am, ak, _, b0, bk, K, _, c0, cm, rows, add = arguments
-        NV = min(2, PANEL // e.lanes)
+    @intrinsic
+    def tile(typingctx, a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
+        i64 = types.int64
+        signature = types.void(a, i64, i64, ak if tables else i64, b, i64, i64, i64, c, i64, i64, i64, types.boolean)
 
-        def body(MR, first):
-            with cgutils.for_range(builder, I64(PANEL // (NV * e.lanes)), intp=I64) as part:
-                n = builder.mul(part.index, I64(NV * e.lanes))
-                places = [e.at(c0, (builder.add(first, I64(m)), cm), n, I64(v * e.lanes)) for m in range(MR) for v in range(NV)]
-                sums = e.when(add, [e.zero()] * len(places), lambda _: [e.load(C, place) for place in places])
-                in_a = [e.at(a0, (builder.add(first, I64(m)), am)) for m in range(MR)]
+        def codegen(context, builder, signature, arguments):
+            e = Emitter(context, builder, signature.args[0].dtype)
+            A, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 8))
+            _, a0, am, ak, _, b0, bk, K, _, c0, cm, rows, add = arguments
+            if tables:
+                ak = e.data(signature.args[3], ak)
+            NV = min(2, PANEL // e.lanes)
 
-                def step(k, sums):
-                    vectors = [e.load(B, e.at(b0, n, (k, bk), I64(v * e.lanes))) for v in range(NV)]
-                    sums, results = iter(sums), []
-                    for start in in_a:
-                        number = e.repeat(e.number_at(A, e.at(start, (k, ak))))
-                        results += [e.multiply_add(number, vector, next(sums)) for vector in vectors]
-                    return results
+            def body(MR, first):
+                with cgutils.for_range(builder, I64(PANEL // (NV * e.lanes)), intp=I64) as part:
+                    n = builder.mul(part.index, I64(NV * e.lanes))
+                    lines = [builder.add(first, I64(m)) for m in range(MR)]
+                    places = [e.at(c0, (line, cm), n, I64(v * e.lanes)) for line in lines for v in range(NV)]
+                    sums = e.when(add, [e.zero()] * len(places), lambda _: [e.load(C, place) for place in places])
+                    in_a = [e.at(a0, (line, am)) for line in lines]
 
-                for total, place in zip(e.loop(K, sums, step), places, strict=True):
-                    e.store(total, C, place)
+                    def step(k, sums):
+                        along_a = e.number_at(ak, k) if tables else builder.mul(k, ak)
+                        vectors = [e.load(B, e.at(b0, n, (k, bk), I64(v * e.lanes))) for v in range(NV)]
+                        sums, results = iter(sums), []
+                        for start in in_a:
+                            number = e.repeat(e.number_at(A, e.at(start, along_a)))
+                            results += [e.multiply_add(number, vector, next(sums)) for vector in vectors]
+                        return results
 
-        done = I64(0)
-        for MR in HEIGHTS:
-            tiles = builder.sdiv(builder.sub(rows, done), I64(MR))
-            with cgutils.for_range(builder, tiles, intp=I64) as loop:
-                body(MR, e.at(done, (loop.index, I64(MR))))
-            done = e.at(done, (tiles, I64(MR)))
-        return context.get_dummy_value()
+                    for total, place in zip(e.loop(K, sums, step), places, strict=True):
+                        e.store(total, C, place)
 
-    return signature, codegen
+            done = I64(0)
+            for MR in HEIGHTS:
+                tiles = builder.sdiv(builder.sub(rows, done), I64(MR))
+                with cgutils.for_range(builder, tiles, intp=I64) as loop:
+                    body(MR, e.at(done, (loop.index, I64(MR))))
+                done = e.at(done, (tiles, I64(MR)))
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return tile
+
+
+panel_product, panel_product_at = panel_tile(tables=False), panel_tile(tables=True)
