@@ -132,15 +132,16 @@ def store_maximum(e, best, Y, number, AT, places, left):
 
 
 SPARSE_ROWS = 12  # accumulators of add_weighted_rows; with the repeated number and the loads they fill the registers
-SPARSE_STEP = 3  # one body for every third number of rows, to compile fewer
+SPARSE_STEP = 3  # one body for every third number of rows, to compile fewer,
+BODIES = (3, 6, 7, 9, SPARSE_ROWS)  # and one for 7×7 filters of one channel: 13.3 instead of 15.2 µs for 32 of them on 32×32
 
 
 @intrinsic
 def add_weighted_rows(typingctx, numbers, places, first, count, x, offsets, r0, c, c0, to, rows):
     """c[c0 + to[r] + j] += Σ_s numbers[s] · x[places[s] + offsets[r] + j] for all L lanes j, rows r0 ≤ r < r0 + rows, rows ≤ 12
 
-    and s running over `count` entries from `first` on. One vector of c for each row stays in a register while the sum runs. x and c
-    must reach L − 1 numbers beyond the last place."""
+    and s running over `count` entries from `first` on; places may be int32 or int64. One vector of c for each row stays in a
+    register while the sum runs. x and c must reach L − 1 numbers beyond the last place."""
     i64 = types.int64
     signature = types.void(numbers, places, i64, i64, x, offsets, i64, c, i64, to, i64)
 
@@ -149,13 +150,13 @@ def add_weighted_rows(typingctx, numbers, places, first, count, x, offsets, r0, 
         NUMBERS, PLACES, X, OFFSETS, C, TO = (e.data(signature.args[i], arguments[i]) for i in (0, 1, 4, 5, 7, 9))
         _, _, first, count, _, _, r0, _, c0, _, rows = arguments
 
-        def body(R):
-            lines = [e.at(r0, r) for r in e.indices(R, rows, SPARSE_STEP - 1)]
+        def body(R, least):
+            lines = [e.at(r0, r) for r in e.indices(R, rows, R - least)]
             offsets = [e.number_at(OFFSETS, line) for line in lines]
 
             def step(i, sums):
                 s = e.at(first, i)
-                number, place = e.repeat(e.number_at(NUMBERS, s)), e.number_at(PLACES, s)
+                number, place = e.repeat(e.number_at(NUMBERS, s)), builder.sext(e.number_at(PLACES, s), I64)
                 vectors = [e.load(X, e.at(place, offset)) for offset in offsets]
                 return [e.multiply_add(number, vector, total) for vector, total in zip(vectors, sums, strict=True)]
 
@@ -165,10 +166,10 @@ def add_weighted_rows(typingctx, numbers, places, first, count, x, offsets, r0, 
             for total, place, value in zip(sums, places, before, strict=True):
                 e.store(e.add(total, value), C, place)
 
-        for R in range(SPARSE_STEP, SPARSE_ROWS + 1, SPARSE_STEP):
-            low, high = (builder.icmp_signed("<=", rows, I64(bound)) for bound in (R - SPARSE_STEP, R))
-            with builder.if_then(builder.and_(high, builder.not_(low))):
-                body(R)
+        for low, R in zip((0, *BODIES), BODIES, strict=False):
+            few, many = (builder.icmp_signed("<=", rows, I64(bound)) for bound in (low, R))
+            with builder.if_then(builder.and_(many, builder.not_(few))):
+                body(R, low + 1)
         return context.get_dummy_value()
 
     return signature, codegen
