@@ -48,19 +48,31 @@ def train(optimizer: str, lr: float, batch: int, epochs: int, seed: int, quick: 
     return curves(history)
 
 
+def train_on_all(optimizer: str, lr: float, batch: int, epochs: int, seed: int, quick: bool, resume=None) -> dict:
+    """No image is held out, so nothing but the test set is left to choose the epoch on: `best_test` is what that gives."""
+    training, validation, test = splits(quick)
+    everything = Split(np.concatenate([training.x, validation.x]), np.concatenate([training.y, validation.y]))
+    history = fastbp.fit(
+        network(seed), fastbp.SoftmaxCrossEntropy(), OPTIMIZERS[optimizer](lr), everything, test=test,
+        epochs=1 if quick else epochs, batch_size=batch, seed=seed, progress=False, resume=resume,
+    )  # fmt: skip
+    return curves(history) | {"best_test": max(history.test_accuracy)}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     experiment = Experiment(__file__, "CIFAR-10: batch size, learning rate, Adam and SGD", arguments)
     base = {"optimizer": "SGD", "lr": 0.003, "batch": 50, "epochs": 30}
     adam = {"optimizer": "Adam", "lr": 0.001, "batch": 50, "epochs": 14}
     slow = adam | {"lr": 0.0005}
-    calls = [base, adam, slow, slow | {"epochs": 30}, slow | {"epochs": 30, "batch": 100}]
-    middle, adam_14, slow_14, slow_30, slow_100 = experiment.sweep(train, calls)
-    calls = [base | {"batch": batch} for batch in BATCHES if batch != 50]
+    calls = [base, base | {"batch": 100}, adam, slow, slow | {"epochs": 30}, slow | {"epochs": 30, "batch": 100}]
+    middle, hundred, adam_14, slow_14, slow_30, slow_100 = experiment.sweep(train, calls)
+    middle_all, slow_all = experiment.sweep(train_on_all, [base, slow | {"epochs": 30, "batch": 100}])
+    calls = [base | {"batch": batch} for batch in BATCHES if batch not in (50, 100)]
     calls += [base | {"lr": lr} for lr in RATES if lr != 0.003]
     calls += [base | {"lr": 0.001, "epochs": 50}, adam | {"batch": 4}]
     *others, sgd_50, tiny = experiment.sweep(train, calls, seeds=experiment.seeds[:1])
-    batches, rates = others[: len(BATCHES) - 1], others[len(BATCHES) - 1 :]
-    batches.insert(BATCHES.index(50), middle)
+    batches, rates = others[: len(BATCHES) - 2], others[len(BATCHES) - 2 :]
+    batches[1:1] = middle, hundred
     rates.insert(RATES.index(0.003), middle)
 
     for setting in batches:
@@ -76,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     experiment.row("Adam 0.0005, 14 epochs", slow_14["test"], 0.647, epoch=_epochs(slow_14))
     experiment.row("Adam 0.0005, 30 epochs", slow_30["test"], 0.647, epoch=_epochs(slow_30))
     experiment.row("Adam 0.0005, 30 epochs, batches of 100", slow_100["test"], 0.647, headline=True, epoch=_epochs(slow_100))
+    name = "all 50,000 images, epoch chosen on the test set"
+    experiment.row(f"SGD 0.003, batches of 50, {name}", middle_all["best_test"], 0.651)
+    experiment.row(f"Adam 0.0005, batches of 100, {name}", slow_all["best_test"], 0.647)
     experiment.row("Adam 0.001, batches of 4", tiny["test"], epoch=_epochs(tiny))
     experiment.figure(
         "batches",
@@ -100,7 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         {len(training.y):,} images to train on, {len(validation.y):,} for validation; test accuracy at the epoch that is best on
         the validation set (column epoch, a seed each). Weights start as PyTorch's do, SGD has momentum 0.9. Three seeds where a
         range is shown, else one. The reported figures' other settings are not known, of Adam at 0.0005 neither the batch size nor
-        the epochs.
+        the epochs. What is reported for SGD at 0.003 and for Adam at 0.0005 comes about where all 50,000 images are trained on and
+        the epoch is the one that is best on the test set, which then no longer tests anything; with images held out to choose the
+        epoch on, both are lower.
     """)
     experiment.finish()
 

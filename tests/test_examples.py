@@ -27,7 +27,7 @@ SCRIPTS = {  # figures, and lines of the table that are reported elsewhere
     "cifar10_cnn": ({"accuracy", "overfitting", "confusion"}, 2),
     "learning_curves": ({"learning_curves", "gradients"}, 2),
     "mnist_activations": ({"layers1", "layers2"}, 0),
-    "cifar10_optimizers": ({"batches", "rates", "adam", "tiny"}, 7),
+    "cifar10_optimizers": ({"batches", "rates", "adam", "tiny"}, 9),
 }
 
 
