@@ -32,10 +32,12 @@ Calls = list[Callable[[], None]]
 
 BATCHES_KEPT = 6  # bound at a time: training, validation and test, and the smaller last batch of each
 PARTS = 8  # of a batch, at most
-BLOCKS = 4  # of a linear layer's gradients, at most: each reads all of the input again
+BLOCKS = 4  # of a layer's gradients by rows, at most: each reads all of the input again
 PART_WORK = 4_000_000  # multiply–adds forward in a part at least, 0.1 ms: a thread that sleeps takes 0.04 ms to come
 PART_SUMS = 4_000_000  # numbers in the parts' shares of sums over the batch, at most: 16 MB that are written and read again
 PER_WEIGHT = 128  # multiply–adds in a part for each number of its share, at least
+PER_READ = 96  # and for each weight of a large convolution where there are no shares; eight of them, a batch of 4: 14.2 → 16.0 ms
+# -- on one thread, 12.8 → 8.7 ms on two; batches of 2 and 8 likewise
 LARGE = 65_536  # weights of a linear layer that crowd the second cache: its parts are features, so that each reads only its own
 PIECE_WORK, READ = 1_000_000, 4  # multiply–adds in such a part at least; reading a weight from far away takes as long as so many
 UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds, where it is read from far away
@@ -117,7 +119,10 @@ class Stage:
         self.relu = vars(maker).get("takes_relu", False) and not self.own and type(following) is ReLU
         self.applied = previous is not None and previous.relu  # a ReLU that the stage before has computed
         self.back_applied = self.applied and previous.layer.mixes_samples  # and whose backward it computes too
-        self.by_features = layer.splits_rows and not self.own and layer.parameters[0].size > LARGE
+        weights = layer.parameters[0].size if layer.parameters and not self.own else 0
+        self.large = layer.splits_rows and weights > LARGE
+        self.by_rows = layer.splits_features and weights > 0  # its gradients are taken by rows of the weights, not by samples
+        self.by_features = layer.splits_features and self.large
         self.by_samples = not (layer.mixes_samples or self.by_features)
         self.p: Pass | None = None
         self.parts: list[Pass] = []
@@ -219,21 +224,31 @@ class Batch:
 
     def _partition(self) -> list[tuple[int, int]]:
         """The parts of the batch as (first, last) samples, a power of two of them."""
-        summed = sum(parameter.size for stage in self.stages if self._sums(stage) for parameter in stage.layer.parameters)
         for stage, shape in zip(self.stages, self.shapes, strict=False):
             stage.work = stage.layer.multiply_adds(shape)
+        count = self._parts()
+        if count == 1 and self.training:  # shares of large gradients may take longer than they save: by rows there are none
+            for stage in self.stages:
+                stage.by_rows |= stage.large
+            count = self._parts()
+        return [(k * self.size // count, (k + 1) * self.size // count) for k in range(count)]
+
+    def _parts(self) -> int:
         work = sum(stage.work for stage in self.stages) * self.size
+        summed = sum(parameter.size for stage in self.stages if self._sums(stage) for parameter in stage.layer.parameters)
+        read = sum(stage.layer.parameters[0].size for stage in self.stages if stage.by_rows and not stage.layer.splits_features)
         limits = [PARTS, self.size, work // PART_WORK]
         if self.training and summed:
             limits += [max(2, PART_SUMS // summed), work // PER_WEIGHT // summed]
-        count = 1 << (max(min(limits), 1).bit_length() - 1)
-        return [(k * self.size // count, (k + 1) * self.size // count) for k in range(count)]
+        if self.training and read:
+            limits.append(max(2, work // PER_READ // read))
+        return 1 << (max(min(limits), 1).bit_length() - 1)
 
     @staticmethod
     def _sums(stage: Stage) -> bool:
         """Are this stage's gradients sums over parts of the batch?"""
         layer = stage.layer
-        return bool(layer.parameters) and not (stage.own or layer.mixes_samples or layer.splits_rows)
+        return bool(layer.parameters) and not (stage.own or layer.mixes_samples or stage.by_rows)
 
     # -- calls: (whether samples stay apart, the calls of each part) -------------------------------------------------
 
@@ -283,7 +298,7 @@ class Batch:
                 continue
             calls: list[Calls] = [[] for _ in stage.parts]
             for part, mine in zip(stage.parts, calls, strict=True):
-                mine += [] if layer.splits_rows else layer.parameter_calls(part)
+                mine += [] if stage.by_rows else layer.parameter_calls(part)
                 mine += layer.input_calls(part) if wanted else []
             yield stage.by_samples, calls
 
@@ -316,8 +331,8 @@ class Batch:
         for stage in self.stages:
             layer, size = stage.layer, sum(parameter.size for parameter in stage.layer.parameters)
             start, end = end, end + size
-            if layer.splits_rows and not stage.own:
-                F, work = layer.parameters[0].shape[0], size * (self.size + UPDATE_WORK)
+            if stage.by_rows:
+                F, work = layer.parameters[0].shape[0], stage.work * self.size + size * UPDATE_WORK
                 blocks = spread(F, min(BLOCKS, work // RANGE_WORK))
                 for first, last in blocks:
                     stop = end if last == F else start + layer.parameters[0].size // F * last

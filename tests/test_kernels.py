@@ -83,7 +83,7 @@ def test_rows_shifted_on_one_image_and_on_copies(dtype, C, image, kernel_size, b
     conv2d.shifted_forward(x, w, None, y, before)
     np.testing.assert_allclose(y + b[:, None, None], expected, atol=tight)
     dout = rng.normal(size=y.shape).astype(dtype)
-    conv2d.shifted_backward_weight(dout, x, dw, before)
+    conv2d.shifted_backward_weight(dout, x, dw, before, 0)
     for p, q in np.ndindex(*kernel_size):
         seen = padded[:, :, p : p + y.shape[2], q : q + y.shape[3]]
         np.testing.assert_allclose(dw[:, :, p, q], np.einsum("nfij,ncij->fc", dout, seen), atol=tight)

@@ -48,14 +48,41 @@ def layers_channels(layers, C):
 
 
 @settings(max_examples=60)
-@given(networks(), st.integers(0, 5), st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
+@given(networks(), st.integers(0, 5), st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from(["whole", "samples", "rows"]))
 def test_a_plan_computes_what_the_layers_compute(case, batch, seed, need_dx, cut):
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("PART_WORK", "RANGE_WORK", "PER_WEIGHT", "PIECE_WORK") if cut else ():
+        for name in ("PART_WORK", "RANGE_WORK", "PER_WEIGHT", "PER_READ", "PIECE_WORK") if cut != "whole" else ():
             patch.setattr(fastbp.plan, name, 1)
-        if cut:
-            patch.setattr(fastbp.plan, "LARGE", 100)
+        if cut != "whole":
+            patch.setattr(fastbp.plan, "LARGE", 100 if cut == "samples" else 10)
+        if cut == "rows":  # no share of a sum would pay
+            patch.setattr(fastbp.plan, "PER_WEIGHT", 10**12)
         compare_plan_and_layers(case, batch, seed, need_dx)
+
+
+@pytest.mark.parametrize(("channels", "size", "kernel"), [(8, 8, 3), (16, 12, 3), (3, 14, 5), (3, 7, 2)])
+def test_large_convolutions_take_their_gradients_by_rows(channels, size, kernel, monkeypatch):
+    """Winograd's tiles, small and large, shifted rows, unfolded patches: each block of filters for the whole batch."""
+    for name, value in (("PART_WORK", 1), ("PER_WEIGHT", 10**12), ("PER_READ", 10**12), ("LARGE", 10), ("RANGE_WORK", 1)):
+        monkeypatch.setattr(fastbp.plan, name, value)
+    layers = [fastbp.Conv2d(channels, 17, kernel), fastbp.Tanh(), fastbp.Flatten()]
+    features = fastbp.Sequential(*layers).output_shape((channels, size, size))[0]
+    network = fastbp.Sequential(*layers, fastbp.Linear(features, 3), dtype=np.float64)
+    compare_plan_and_layers((network, (channels, size, size)), 4, 0, True)
+    batch = network.plan((channels, size, size)).batch(4, True)
+    assert len(batch.bounds) == 2 and batch.stages[0].sums is None
+    of_the_convolution = [piece for piece in batch.ranges if piece[1] < 17 * channels * kernel**2]
+    assert len(of_the_convolution) == 4
+
+
+@pytest.mark.parametrize("batch", [4, 8])
+def test_shares_of_a_sum_where_they_pay(batch):
+    """Two parts of a small batch would write and add too many numbers for the products that they share."""
+    convolutions = [fastbp.Conv2d(C, F, 3, padding=1) for C, F in ((64, 128), (128, 128))]
+    network = fastbp.Sequential(*convolutions)
+    made = network.plan((64, 8, 8)).batch(batch, True)
+    assert len(made.bounds) == 2
+    assert [stage.by_rows for stage in made.stages] == [batch == 4] * 2
 
 
 def compare_plan_and_layers(case, batch, seed, need_dx):

@@ -52,6 +52,18 @@ def train(network, shape, steps, optimizer=None, batch=16):
     return network.parameter_vector.copy()
 
 
+def test_parameters_do_not_depend_on_the_number_of_threads_where_gradients_go_by_rows(fine_cut, monkeypatch):
+    monkeypatch.setattr(plan, "PER_WEIGHT", 10**12)
+    monkeypatch.setattr(plan, "LARGE", 10)
+    results = []
+    for count in (1, 2, 4):
+        fastbp.set_num_threads(count)
+        network = convolutional()
+        results.append(train(network, (1, 18, 18), 30))
+    assert [stage.by_rows for stage in network.plan((1, 18, 18)).batch(16, True).stages if stage.large][0]  # a convolution
+    assert all(np.array_equal(result, results[0]) for result in results)
+
+
 @pytest.mark.parametrize("optimizer", [lambda: fastbp.SGD(lr=0.05, momentum=0.9), lambda: fastbp.Adam(lr=0.01)])
 def test_parameters_do_not_depend_on_the_number_of_threads(fine_cut, optimizer):
     results = []

@@ -39,7 +39,7 @@ def passes(x, w, b, dout, before, m):
     transformed = u.copy()
     winograd.winograd_forward(x, u, b, y, before)
     winograd.winograd_backward_input(dout, u, dx, before)
-    winograd.winograd_backward_weight(dout, x, dw, before, m)
+    winograd.winograd_backward_weight(dout, x, dw, before, m, 0)
     for array, copy in zip((x, w, b, dout, u), (*inputs, transformed), strict=True):
         assert array is None or np.array_equal(array, copy, equal_nan=True)
     return y, dx, dw

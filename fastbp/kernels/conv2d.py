@@ -154,9 +154,9 @@ def shifted_backward_input(dout, w, dx, before):
 
 
 @kernel
-def shifted_backward_weight(dout, x, dw, before):
-    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, f, i, j] · x[n, c, i + p − top, j + q − left]"""
-    (N, F, OH, OW), C, (KH, KW), K = dout.shape, x.shape[1], dw.shape[2:], dw.size // dw.shape[0]
+def shifted_backward_weight(dout, x, dw, before, filter):
+    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i + p − top, j + q − left], dw of some or all filters"""
+    (N, _, OH, OW), C, F, (KH, KW), K = dout.shape, x.shape[1], dw.shape[0], dw.shape[2:], dw.size // dw.shape[0]
     PH, (copies, row) = OH + KH - 1, aligned_rows(OW, KW, simd.lanes(x))
     T = OH * row if copies > 1 else (OH - 1) * row + OW
     in_x, image, wide = np.empty(K, np.int64), np.empty(C * copies * PH * row, x.dtype), np.empty(F * OH * row, x.dtype)
@@ -166,7 +166,7 @@ def shifted_backward_weight(dout, x, dw, before):
     wide[:] = 0
     for n in range(N):
         put_copies(x[n], image, before, copies, PH, row)
-        put(dout[n], wide, 0, OH, row)
+        put(dout[n, filter : filter + F], wide, 0, OH, row)
         add_inner_product_at(wide, (0, OH * row), image, in_x, dw.reshape(-1), (F, K, T))
 
 
@@ -205,12 +205,12 @@ def fold(patches, at, row, stride, output_size, image):
 
 
 @separate_kernel
-def to_rows(dout, maps):
-    """maps[(n, i, j), f] = dout[n, f, i, j]"""
-    N, F, P, G = dout.shape[0], dout.shape[1], dout.shape[2] * dout.shape[3], dout.reshape(-1)
+def to_rows(dout, maps, filter, F):
+    """maps[(n, i, j), f] = dout[n, filter + f, i, j] for f < F"""
+    N, P, G = dout.shape[0], dout.shape[2] * dout.shape[3], dout.reshape(-1)
     for n in range(N):
         for f in range(F):
-            start, place = np.uint64((n * F + f) * P), np.uint64(n * P * F + f)
+            start, place = np.uint64((n * dout.shape[1] + filter + f) * P), np.uint64(n * P * F + f)
             for t in range(P):
                 maps[place + np.uint64(t * F)] = G[start + np.uint64(t)]
 
@@ -249,7 +249,7 @@ def unfolded_backward_input(dout, w, dx, stride, before):
     taps(at, C, (KH, KW), (PH, PW), 0, PH * PW)
     for first in range(0, N, group):
         last = min(first + group, N)
-        to_rows(dout[first:last], maps)
+        to_rows(dout[first:last], maps, 0, F)
         outer_product(maps, (F, 1), w.reshape(-1), patches, ((last - first) * P, K, F), (K, K))
         for n in range(first, last):
             fold(patches[(n - first) * P * K :], at, PW, stride, (OH, OW), image)
@@ -257,9 +257,10 @@ def unfolded_backward_input(dout, w, dx, stride, before):
 
 
 @kernel
-def unfolded_backward_weight(dout, x, dw, stride, before):
-    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, f, i, j] · x[n, c, i·sh + p − top, j·sw + q − left]"""
-    (N, F, OH, OW), C, (KH, KW), K, sums = dout.shape, x.shape[1], dw.shape[2:], dw.size // dw.shape[0], dw.reshape(-1)
+def unfolded_backward_weight(dout, x, dw, stride, before, filter):
+    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i·sh + p − top, j·sw + q − left], dw of some or all filters"""
+    (N, _, OH, OW), C, F, (KH, KW), sums = dout.shape, x.shape[1], dw.shape[0], dw.shape[2:], dw.reshape(-1)
+    K = C * KH * KW
     (PH, PW), P = padded_size(x.shape[2:], (OH, OW), (KH, KW), stride, before), OH * OW
     group = max(1, min(N, PATCHES // P))
     at, image, part = np.empty(K, np.int64), np.zeros(C * PH * PW, x.dtype), np.empty(F * K if group < N else 0, x.dtype)
@@ -268,7 +269,7 @@ def unfolded_backward_weight(dout, x, dw, stride, before):
     sums[:] = 0
     for first in range(0, N, group):
         last = min(first + group, N)
-        to_rows(dout[first:last], maps)
+        to_rows(dout[first:last], maps, filter, F)
         for n in range(first, last):
             put(x[n], image, before[0] * PW + before[1], PH, PW)
             unfold(image, at, PW, stride, (OH, OW), patches[(n - first) * P * K :])

@@ -87,14 +87,14 @@ def images_to_points(x, m, pixels, table, v, span):
 
 
 @separate_kernel
-def maps_to_points(dout, m, maps, table, dm, span):
-    """Row r of dm's points = A dY Aᵀ"""
-    (F, OH, OW), (first, last, R) = dout.shape[1:], span
+def maps_to_points(dout, m, maps, table, dm, span, filters):
+    """Row r of dm's points = A dY Aᵀ, for the maps of `filters` = (first, last)"""
+    (OH, OW), (first, last, R), F = dout.shape[2:], span, filters[1] - filters[0]
     T, row = table.size // (m * m), stride(F)
     for r in range(first, last):
         n, t = r // T, r % T
         if t == 0 or r == first:
-            transpose(dout[n].reshape(-1), OH * OW, maps, row, F, OH * OW)
+            transpose(dout[n, filters[0] : filters[1]].reshape(-1), OH * OW, maps, row, F, OH * OW)
         count = (row - PANEL) // simd.lanes(dout)
         simd.map_to_points(m, maps, 0, table, t * m * m, dm, (r - first) * row, R * row + PANEL, count)
 
@@ -189,7 +189,7 @@ def winograd_backward_input(dout, u, dx, before):
     turned = np.zeros(F * PANEL, dx.dtype)
     for first in range(0, N * T, R):
         last = min(first + R, N * T)
-        maps_to_points(dout, m, maps, in_y, dm, (first, last, R))
+        maps_to_points(dout, m, maps, in_y, dm, (first, last, R), (0, F))
         for q in range(len(u)):
             for c in range(0, C, PANEL):
                 for f in range(0, F, PANEL):
@@ -201,9 +201,9 @@ def winograd_backward_input(dout, u, dx, before):
 
 
 @kernel
-def winograd_backward_weight(dout, x, dw, before, m):
-    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, f, i, j] · x[n, c, i + p − top, j + q − left]"""
-    (N, C, H, W), (F, OH, OW) = x.shape, dout.shape[1:]
+def winograd_backward_weight(dout, x, dw, before, m, filter):
+    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i + p − top, j + q − left], dw of some or all filters"""
+    (N, C, H, W), (OH, OW), F = x.shape, dout.shape[2:], dw.shape[0]
     in_x, in_y = tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)), tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F))
     T, Q = in_y.size // (m * m), (m + 2) * (m + 2)
     R = chunk(N, T)
@@ -213,7 +213,7 @@ def winograd_backward_weight(dout, x, dw, before, m):
     for first in range(0, N * T, R):
         last = min(first + R, N * T)
         images_to_points(x, m, pixels, in_x, v, (first, last, R))
-        maps_to_points(dout, m, maps, in_y, dm, (first, last, R))
+        maps_to_points(dout, m, maps, in_y, dm, (first, last, R), (filter, filter + F))
         for q in range(Q):
             for f in range(0, F, PANEL):
                 in_v, in_dm = q * (R * stride(C) + PANEL), q * (R * stride(F) + PANEL) + f

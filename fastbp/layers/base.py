@@ -170,14 +170,14 @@ class Layer:
 
     Each may be made for some samples of a batch, unless the layer has `mixes_samples`: then for some channels of all samples,
     and dx after the gradients of the parameters.
-    Gradients go to `p.grad(parameter)` and are summed over the samples' parts, unless the layer has `splits_rows`: then
-    `parameter_calls(p, rows)` gives rows [first, last) of `parameter.grad` for the whole batch, and forward and back a part may
-    also be some channels of all samples. A layer that `takes_relu` heeds `p.relu`.
+    Gradients go to `p.grad(parameter)`, the part's share of the sum over the batch. A layer that `splits_rows` can also make
+    `parameter_calls(p, rows)` for rows [first, last) of its first parameter and the whole batch. One that `splits_features` is
+    always called so, and a part may also be some channels of all samples, forward and back. One that `takes_relu` heeds `p.relu`.
     """
 
     takes_relu = False  # forward_calls can apply a ReLU that follows (and backward's, for layers that mix samples)
     mixes_samples = False
-    splits_rows = False
+    splits_rows = splits_features = False
 
     dtype: np.dtype | None = None  # None: float32 and float64 are both accepted
     types: dict[str, type["Layer"]] = {}  # every subclass by name, for loading a saved network

@@ -62,6 +62,7 @@ class Conv2d(Layer):
     (8, 16, 16)
     """
 
+    splits_rows = True
     winograd_tile = 2  # the network's `winograd`, once it belongs to one
 
     def __init__(
@@ -180,15 +181,16 @@ class Conv2d(Layer):
             yield partial(conv2d.unfolded_backward_input, p.dout, self.weight.value, p.dx, self.stride, p.before)
 
     def parameter_calls(self, p, rows=None):
-        """dw = dout ⋆ x,  db = Σ dout"""
-        dw = p.grad(self.weight)
+        """dw = dout ⋆ x,  db = Σ dout; db with the last rows, which it follows in the flat vector"""
+        first, last = rows or (0, self.out_channels)
+        dw = p.grad(self.weight)[first:last]
         if p.tile:
-            yield partial(winograd.winograd_backward_weight, p.dout, p.x, dw, p.before, p.tile)
+            yield partial(winograd.winograd_backward_weight, p.dout, p.x, dw, p.before, p.tile, first)
         elif p.shifted:
-            yield partial(conv2d.shifted_backward_weight, p.dout, p.x, dw, p.before)
+            yield partial(conv2d.shifted_backward_weight, p.dout, p.x, dw, p.before, first)
         else:
-            yield partial(conv2d.unfolded_backward_weight, p.dout, p.x, dw, self.stride, p.before)
-        if self.bias:
+            yield partial(conv2d.unfolded_backward_weight, p.dout, p.x, dw, self.stride, p.before, first)
+        if self.bias and last == self.out_channels:
             yield partial(conv2d.conv2d_backward_bias, p.dout, p.grad(self.bias))
 
     def output_shape(self, input_shape):

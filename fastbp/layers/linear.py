@@ -29,7 +29,7 @@ class Linear(Layer):
     """
 
     takes_relu = True
-    splits_rows = True
+    splits_rows = splits_features = True
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, init: str | initializers.Initializer = "he_normal"):
         super().__init__()
