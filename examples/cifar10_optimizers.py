@@ -69,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     middle_all, slow_all = experiment.sweep(train_on_all, [base, slow | {"epochs": 30, "batch": 100}])
     calls = [base | {"batch": batch} for batch in BATCHES if batch not in (50, 100)]
     calls += [base | {"lr": lr} for lr in RATES if lr != 0.003]
-    calls += [base | {"lr": 0.001, "epochs": 50}, adam | {"batch": 4}]
-    *others, sgd_50, tiny = experiment.sweep(train, calls, seeds=experiment.seeds[:1])
+    others = experiment.sweep(train, calls)
+    sgd_50, tiny = experiment.sweep(train, [base | {"lr": 0.001, "epochs": 50}, adam | {"batch": 4}], seeds=experiment.seeds[:1])
     batches, rates = others[: len(BATCHES) - 2], others[len(BATCHES) - 2 :]
     batches[1:1] = middle, hundred
     rates.insert(RATES.index(0.003), middle)
