@@ -64,11 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     base = {"optimizer": "SGD", "lr": 0.003, "batch": 50, "epochs": 30}
     adam = {"optimizer": "Adam", "lr": 0.001, "batch": 50, "epochs": 14}
     slow = adam | {"lr": 0.0005}
-    batches = experiment.sweep(train, [base | {"batch": batch} for batch in BATCHES])
-    rates = experiment.sweep(train, [base | {"lr": lr} for lr in RATES])
-    calls = [base | {"lr": 0.001, "epochs": 50}, adam, adam | {"batch": 4}]
+    calls = [base | {"batch": batch} for batch in BATCHES] + [base | {"lr": lr} for lr in RATES]
+    calls += [base | {"lr": 0.001, "epochs": 50}, adam, adam | {"batch": 4}]
     calls += [slow, slow | {"epochs": 30}, slow | {"epochs": 30, "batch": 100}]
-    sgd_50, adam_14, tiny, slow_14, slow_30, slow_100 = experiment.sweep(train, calls)
+    *settings, sgd_50, adam_14, tiny, slow_14, slow_30, slow_100 = experiment.sweep(train, calls)
+    batches, rates = settings[: len(BATCHES)], settings[len(BATCHES) :]
     middle_all, slow_all = experiment.sweep(train_on_all, [base, slow | {"epochs": 30, "batch": 100}])
 
     for setting in batches:
