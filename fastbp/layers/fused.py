@@ -49,7 +49,7 @@ class ConvReLUPool(Layer):
 
     def algorithm(self, input_shape):
         by_filters = self.by_filters(self.conv.geometry(tuple(input_shape[1:]))[1])
-        how = "vectors of filters" if by_filters else "on shifted rows"
+        how = "with filters in the lanes" if by_filters else "on shifted rows"
         return f"one pass, register tiles {how}; weight gradient over the pooled pixels alone"
 
     def accept(self, x):
