@@ -18,6 +18,7 @@ from functools import partial
 
 import numpy as np
 
+from .kernels.compiling import compile_kernels
 from .kernels.program import programs
 from .kernels.reduce import sum_parts
 from .layers.activations import ReLU
@@ -26,7 +27,7 @@ from .layers.fused import sandwiches
 from .layers.shape import Copy
 from .memory import aligned
 from .optimizers import Optimizer
-from .threads import run
+from .threads import get_num_threads, run
 
 Calls = list[Callable[[], None]]
 
@@ -147,10 +148,15 @@ class Batch:
             self.shapes.append(tuple(stage.layer.output_shape(self.shapes[-1])))
         self.bounds = self._partition()
         self._allocate()
-        self._forward = programmed(self._forward_sections())
         self._dout: np.ndarray | None = None
-        self._backward: dict[bool, Calls] = {}
         self._ranges: list[tuple[Calls, int, int]] = []
+        forward = joined(self._forward_sections())
+        backward = joined(self._backward_sections(need_dx=False)) if training else []
+        parts = [part for section in (*forward, *backward) for part in section]
+        parts += [calls for calls, _, _ in self.ranges] if training else []
+        compile_kernels((call for part in parts for call in part), helped=get_num_threads() > 1)
+        self._forward = programs(forward)
+        self._backward: dict[bool, Calls] = {False: programs(backward)} if training else {}
         self._sum_calls: Calls = []
         self._updates: tuple = (None, (), [])
 
@@ -165,7 +171,7 @@ class Batch:
         """The gradients up to the input's, or to the first parameters', from dout; sums over the batch are left open."""
         calls = self._backward.get(need_dx)
         if calls is None:
-            calls = self._backward[need_dx] = programmed(self._backward_sections(need_dx))
+            calls = self._backward[need_dx] = programs(joined(self._backward_sections(need_dx)))
         for call in calls:
             run(call)
         return self.stages[0].p.dx if need_dx else None
@@ -358,24 +364,18 @@ def spread(count: int, parts: int) -> list[tuple[int, int]]:
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def programmed(sections) -> Calls:
-    """Sections as a step runs them: neighbours joined, all kernels between two other calls one program."""
-    return programs(list(joined(sections)))
-
-
-def joined(sections) -> Iterator[list[Calls]]:
+def joined(sections) -> list[list[Calls]]:
     """Neighbouring sections in which samples stay apart, or of one part, as one."""
-    last, last_apart = [], False
+    made, last, last_apart = [], [], False
     for apart, parts in sections:
         if (apart and last_apart or len(last) == 1) and len(parts) == len(last):
             last = [[*a, *b] for a, b in zip(last, parts, strict=True)]
             last_apart = last_apart and apart
             continue
         if any(last):
-            yield last
+            made.append(last)
         last, last_apart = parts, apart
-    if any(last):
-        yield last
+    return [*made, last] if any(last) else made
 
 
 def own_forward(layer: Layer, p: Pass) -> None:

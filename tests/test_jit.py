@@ -187,7 +187,7 @@ def test_old_folders_go_and_nothing_else_does(tmp_path, monkeypatch):
 
 
 def test_kernels_live_in_their_folder_and_nowhere_else():
-    machinery = ("jit.py", "program.py", "team.py")
+    machinery = ("compiling.py", "jit.py", "program.py", "team.py")
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text())
         imported = {getattr(node, "module", None) or alias.name for node in ast.walk(tree)
@@ -211,6 +211,29 @@ FLOORS = [
     {"plotting", "testing", "grading", "sweeps"},
     {"cli"},
 ]
+
+
+def sums_in_memory(source: str) -> list[str]:
+    """Where an innermost loop adds to an element that stays the same. The compiler makes vectors of such a sum only where it sees,
+    as it runs, that nothing else lies near the element in memory: the order of the sum would depend on addresses."""
+    found, loops = [], (ast.For, ast.While)
+    for loop in (node for node in ast.walk(ast.parse(source)) if isinstance(node, loops)):
+        inside = [node for node in ast.walk(loop) if node is not loop]
+        if any(isinstance(node, loops) for node in inside):
+            continue
+        changing = {node.id for node in inside if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        for target in (node.target for node in inside if isinstance(node, ast.AugAssign)):
+            parts = list(ast.walk(target))
+            element = isinstance(target, ast.Subscript) and not any(isinstance(part, ast.Slice) for part in parts)
+            if element and changing.isdisjoint(part.id for part in parts if isinstance(part, ast.Name)):
+                found.append(ast.unparse(target))
+    return found
+
+
+def test_no_sum_whose_order_depends_on_addresses():
+    assert sums_in_memory("for n in range(N):\n    for s in range(S):\n        db[n] += g[s]") == ["db[n]"]
+    for path in (PACKAGE / "kernels").rglob("*.py"):
+        assert not sums_in_memory(path.read_text()), path
 
 
 def test_rooms_import_only_from_floors_below_or_their_own():

@@ -133,8 +133,10 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
             for r in range(0, R, step):
                 simd.add_weighted_rows(gradients, places, first, windows, image, rows, r, sums, into, to, min(step, R - r))
             if db is not None:
+                total = zero  # summed up in db itself, its order would depend on where in memory db lies
                 for s in range(first, first + windows):
-                    db[f] += gradients[s]
+                    total += gradients[s]
+                db[f] += total
     for f in range(F):
         for r in range(C * KH):
             for q in range(KW):

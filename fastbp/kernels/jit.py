@@ -188,6 +188,11 @@ class KernelCache(NullCache):
         key = hashlib.sha256(repr((signature, codegen.magic_tuple())).encode()).hexdigest()[:20]
         return folder and folder / f"{self._name}-{key}.nbc"
 
+    def holds(self, signature, codegen) -> bool:
+        """Is there a file for this signature?"""
+        path = self._path(signature, codegen)
+        return path is not None and path.is_file()
+
     def load_overload(self, sig, target_context):
         # Not target_context.refresh(), which Numba's cache calls: that imports all that might be compiled, SciPy's linear algebra
         # too. Where nothing is compiled, the first step takes 0.65 s with it and 0.2 s without.
