@@ -63,6 +63,13 @@ def test_a_first_step_gets_help_and_the_next_process_compiles_nothing(tmp_path):
     # -- the other process may have compiled one more: what a kernel that it was ended at calls
 
 
+def test_where_no_kernel_can_be_kept_nobody_helps(tmp_path):
+    folder = tmp_path / "file"
+    folder.write_text("not a folder")
+    result = step(folder, 2)
+    assert result[2] > 0 and result[3] == []
+
+
 def test_the_other_process_leaves_kernels_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTBP_CACHE_DIR", str(tmp_path))
     with compiling.helper(RELU):
@@ -113,16 +120,23 @@ def test_no_other_process_is_no_error(change, monkeypatch):
 def test_kernels_are_found_by_their_names(monkeypatch):
     asked = []
     monkeypatch.setattr(numba.core.dispatcher.Dispatcher, "compile", lambda self, types: asked.append((self, types)))
-    assert isinstance(matmul.outer_product, Separate)
     work = [
         ("fastbp.kernels.activations", "relu_forward", False, (VECTOR, VECTOR)),
         ("fastbp.kernels.matmul", "outer_product", True, (VECTOR,)),
     ]
     compiling.compile_named(work)
     assert asked == [(activations.relu_forward, (VECTOR, VECTOR)), (matmul.outer_product.callee, (VECTOR,))]
-    for module, name, callee, _ in work:
-        found = getattr(import_module(module), name)
-        assert (found.callee if callee else found)._cache and isinstance(activations.relu_forward._cache, KernelCache)
+
+
+def test_every_kernel_that_is_kept_has_a_name():
+    kept = 0
+    for path in Path(compiling.__file__).parent.glob("[a-z]*.py"):
+        for value in vars(import_module(f"fastbp.kernels.{path.stem}")).values():
+            function = value.callee if isinstance(value, Separate) else value
+            if isinstance(getattr(function, "_cache", None), KernelCache):
+                assert getattr(import_module(function.__module__), function.__qualname__) is value
+                kept += 1
+    assert kept > 50
 
 
 @pytest.mark.parametrize(

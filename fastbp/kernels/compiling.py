@@ -14,7 +14,7 @@ from importlib import import_module
 
 from numba.core.dispatcher import Dispatcher
 
-from .jit import KernelCache
+from .jit import KernelCache, cache_folder
 from .program import argument_types, dispatcher
 
 HELPED = 8  # kernels to compile from which on a second process is worth its start, 1.5 s
@@ -33,7 +33,8 @@ def compile_kernels(calls: Iterable[Callable], helped: bool) -> None:
     compile. That one is ended with the last kernel, so it takes no time from a step."""
     kernels: Kernels = {(function, argument_types(call)): None for call in calls if (function := dispatcher(call))}
     missing = {kernel: None for kernel in kernels if not is_compiled(*kernel)}
-    with helper(missing) if helped and len(missing) >= HELPED else contextlib.nullcontext():
+    helped = helped and len(missing) >= HELPED and cache_folder() is not None
+    with helper(missing) if helped else contextlib.nullcontext():
         for function, types in kernels:
             function.compile(types)
 
@@ -51,7 +52,7 @@ def helper(kernels: Kernels) -> Iterator[None]:
     with tempfile.TemporaryFile() as work, contextlib.ExitStack() as stack:
         if sys.executable and not getattr(sys, "frozen", False):
             with contextlib.suppress(OSError):
-                pickle.dump((sys.path, named[::-1]), work)
+                pickle.dump(([str(path) for path in sys.path], named[::-1]), work)
                 work.seek(0)
                 quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
                 quiet["creationflags"] = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open one
