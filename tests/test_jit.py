@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
 import fastbp
 from fastbp.kernels import jit
+from fastbp.kernels.activations import relu_forward
 
 PACKAGE = Path(fastbp.__file__).parent
 COMPILES = """
@@ -211,6 +213,24 @@ FLOORS = [
     {"plotting", "testing", "grading", "sweeps"},
     {"cli"},
 ]
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the JIT is off")
+@pytest.mark.parametrize(
+    ("message", "raised"), [("no compiled object yet for <Library>", KeyboardInterrupt), ("another", RuntimeError)]
+)
+def test_an_interrupt_in_the_compiler_is_not_another_error(message, raised, monkeypatch, tmp_path):
+    def reduce(data):
+        raise RuntimeError(message)
+
+    vector = numba.types.Array(numba.types.float64, 1, "C")
+    relu_forward.compile((vector, vector))
+    cache = jit.KernelCache("activations.relu_forward")
+    monkeypatch.setattr(cache, "_path", lambda *_: tmp_path / "kernel.nbc")
+    monkeypatch.setattr(cache._format, "reduce", reduce)
+    with pytest.raises(raised):
+        cache.save_overload((vector, vector), relu_forward.overloads[vector, vector])
+    assert not list(tmp_path.iterdir())
 
 
 def sums_in_memory(source: str) -> list[str]:

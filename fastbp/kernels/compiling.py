@@ -17,7 +17,7 @@ from numba.core.dispatcher import Dispatcher
 from .jit import KernelCache, cache_folder
 from .program import argument_types, dispatcher
 
-HELPED = 8  # kernels to compile from which on a second process is worth its start, 1.5 s
+HELPED = 4  # kernels to compile from which on a second process is worth its start, 1.5 s: 784-1000-10 has 5, 6.8 → 5.2 s
 CHILD = """
 import pickle, sys
 sys.path[:], work = pickle.load(sys.stdin.buffer)

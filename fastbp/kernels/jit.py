@@ -212,11 +212,17 @@ class KernelCache(NullCache):
         if path is None or data.library.has_dynamic_globals:
             return
         needed = [Separate.symbols[name] for name in set(re.findall(r"@(fastbp\.[\w.]+)", data.library.get_llvm_str()))]
+        try:
+            reduced = self._format.reduce(data)
+        except RuntimeError as error:
+            if "no compiled object" not in str(error):
+                raise
+            raise KeyboardInterrupt from error  # Ctrl-C came while LLVM handed the object over, where Python drops exceptions
         temporary = None
         try:
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
                 temporary = file.name
-                file.write(serialize.dumps((needed, self._format.reduce(data))))
+                file.write(serialize.dumps((needed, reduced)))
             os.replace(temporary, path)
         except OSError:  # the disk is full or the folder gone: the kernel is compiled, the run goes on
             if temporary:
