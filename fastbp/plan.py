@@ -39,7 +39,8 @@ PART_SUMS = 4_000_000  # numbers in the parts' shares of sums over the batch, at
 PER_WEIGHT = 128  # multiply–adds in a part for each number of its share, at least
 PER_READ = 96  # and for each weight of a large convolution where there are no shares; eight of them, a batch of 4: 14.2 → 16.0 ms
 # -- on one thread, 12.8 → 8.7 ms on two; batches of 2 and 8 likewise
-LARGE = 65_536  # weights of a linear layer that crowd the second cache: its parts are features, so that each reads only its own
+LARGE = 65_536  # weights that crowd the second cache: a linear layer's parts are features, so that each reads only its own, and a
+# -- convolution's gradients may be taken by filters
 PIECE_WORK, READ = 1_000_000, 4  # multiply–adds in such a part at least; reading a weight from far away takes as long as so many
 UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds, where it is read from far away
 RANGE_WORK = 8_000_000  # multiply–adds in a range of the gradients at least
@@ -240,6 +241,7 @@ class Batch:
         return [(k * self.size // count, (k + 1) * self.size // count) for k in range(count)]
 
     def _parts(self) -> int:
+        """How many parts of the batch are worth while, with the gradients by rows that the stages have now."""
         work = sum(stage.work for stage in self.stages) * self.size
         summed = sum(parameter.size for stage in self.stages if self._sums(stage) for parameter in stage.layer.parameters)
         read = sum(stage.layer.parameters[0].size for stage in self.stages if stage.by_rows and not stage.layer.splits_features)

@@ -59,8 +59,7 @@ def test_a_first_step_gets_help_and_the_next_process_compiles_nothing(tmp_path):
     assert together[3][0] is not None, "the other process is still there"
     assert alone[2] > together[2] > 0 and warm[2] == 0, "nobody helped"
     names = [{file.name for file in (tmp_path / folder).rglob("*.nbc")} for folder in ("one", "two")]
-    assert names[0] and {name for name in names[0] if not name.startswith("team.")} <= names[1]
-    # -- the other process may have compiled one more: what a kernel that it was ended at calls
+    assert names[0] and names[0] <= names[1]  # two threads need kernels of their own
 
 
 def test_where_no_kernel_can_be_kept_nobody_helps(tmp_path):

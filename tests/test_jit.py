@@ -205,16 +205,6 @@ def test_kernels_live_in_their_folder_and_nowhere_else():
                     assert len(node.args.args) <= 8, f"{path.name}: {node.name} has too many arguments"
 
 
-FLOORS = [
-    {"kernels", "files", "memory", "pools"},
-    {"layers", "losses", "optimizers", "initializers", "threads", "costs"},
-    {"plan", "network", "graph"},
-    {"gradcheck", "callbacks", "schedules", "progress", "resume", "training", "datasets", "models"},
-    {"plotting", "testing", "grading", "sweeps"},
-    {"cli"},
-]
-
-
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the JIT is off")
 @pytest.mark.parametrize(
     ("message", "raised"), [("no compiled object yet for <Library>", KeyboardInterrupt), ("another", RuntimeError)]
@@ -254,6 +244,16 @@ def test_no_sum_whose_order_depends_on_addresses():
     assert sums_in_memory("for n in range(N):\n    for s in range(S):\n        db[n] += g[s]") == ["db[n]"]
     for path in (PACKAGE / "kernels").rglob("*.py"):
         assert not sums_in_memory(path.read_text()), path
+
+
+FLOORS = [
+    {"kernels", "files", "memory", "pools"},
+    {"layers", "losses", "optimizers", "initializers", "threads", "costs"},
+    {"plan", "network", "graph"},
+    {"gradcheck", "callbacks", "schedules", "progress", "resume", "training", "datasets", "models"},
+    {"plotting", "testing", "grading", "sweeps"},
+    {"cli"},
+]
 
 
 def test_rooms_import_only_from_floors_below_or_their_own():
