@@ -61,6 +61,13 @@ def _begun() -> None:
 def _begin() -> None:
     """In a worker: SIGTERM lets it clear up, and it ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.unraisablehook = _unraisable
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parent = parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # where nobody ends it any more
+
+
+def _unraisable(about) -> None:
+    """Python shows what is raised where nobody can catch it, in a finaliser or as the process ends. Being told to end is no news."""
+    if about.exc_type is not SystemExit:
+        sys.__unraisablehook__(about)

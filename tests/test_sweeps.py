@@ -248,6 +248,21 @@ def test_ctrl_c_keeps_what_has_ended_and_ends_the_workers(tmp_path):
             raise AssertionError(f"worker {pid} still runs")
 
 
+def test_workers_that_are_told_to_end_while_they_end_say_nothing(tmp_path):
+    (tmp_path / "late.py").write_text(
+        "import time, weakref\nfrom fastbp.pools import pool\n"
+        "class Held: pass\n"
+        "def ends_slowly():\n"
+        "    global held\n    held = Held()\n    weakref.finalize(held, time.sleep, 0.5)\n    time.sleep(0.2)\n"
+        "if __name__ == '__main__':\n"
+        "    with pool(2) as workers:\n"
+        "        for each in [workers.submit(ends_slowly) for _ in range(2)]:\n            each.result()\n"
+        "        raise SystemExit(3)\n"
+    )
+    done = subprocess.run([sys.executable, "late.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 3 and done.stderr == ""
+
+
 def test_the_bar_counts_runs(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     sweep(square, grid(x=[1, 2]), jobs=1)
