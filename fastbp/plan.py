@@ -43,6 +43,7 @@ LARGE = 65_536  # weights that crowd the second cache: a linear layer's parts ar
 # -- convolution's gradients may be taken by filters
 PIECE_WORK, READ = 1_000_000, 4  # multiply–adds in such a part at least; reading a weight from far away takes as long as so many
 UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds, where it is read from far away
+TILE_ROWS, TILE_COLUMNS = 8, 48  # of the largest tile of a matrix product, and of whole smaller ones: pieces of that many
 RANGE_WORK = 8_000_000  # multiply–adds in a range of the gradients at least
 
 PLANS: "weakref.WeakSet[Plan]" = weakref.WeakSet()
@@ -314,7 +315,7 @@ class Batch:
         """The parts of a large linear layer: features of its output or, back, of its input."""
         weights = math.prod(p.x.shape[1:]) * math.prod(p.y.shape[1:])
         count = min(PARTS, weights * max(self.size, READ) // PIECE_WORK)
-        return [p.of_channels(*part) for part in spread(array.shape[1], count)]
+        return [p.of_channels(*part) for part in spread(array.shape[1], count, TILE_COLUMNS)]
 
     @property
     def ranges(self) -> list[tuple[Calls, int, int]]:
@@ -341,7 +342,7 @@ class Batch:
             start, end = end, end + size
             if stage.by_rows:
                 F, work = layer.parameters[0].shape[0], stage.work * self.size + size * UPDATE_WORK
-                blocks = spread(F, min(BLOCKS, work // RANGE_WORK))
+                blocks = spread(F, min(BLOCKS, work // RANGE_WORK), TILE_ROWS)
                 for first, last in blocks:
                     stop = end if last == F else start + layer.parameters[0].size // F * last
                     yield stop, work * (last - first) // F, list(layer.parameter_calls(stage.p, (first, last)))
@@ -360,9 +361,10 @@ def is_own(layer: Layer) -> bool:
     return function(layer.forward) is not Layer.forward or function(layer.backward) is not Layer.backward
 
 
-def spread(count: int, parts: int) -> list[tuple[int, int]]:
-    """[0, count) in up to `parts` pieces, which begin at multiples of 4: a tile's rows."""
-    ends = sorted({min(-(-count * (k + 1) // (4 * max(parts, 1))) * 4, count) for k in range(max(parts, 1))})
+def spread(count: int, parts: int, grain: int = 4) -> list[tuple[int, int]]:
+    """[0, count) in up to `parts` pieces, which begin at multiples of `grain`, about equal to each other."""
+    ends = {round(count * (k + 1) / max(parts, 1) / grain) * grain for k in range(max(parts, 1) - 1)}
+    ends = [end for end in sorted(ends) if 0 < end < count] + [count]
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 

@@ -123,7 +123,7 @@ def test_parts_of_a_product_have_the_bits_of_the_whole(M, N, K, dtype, transpose
         mine, columns = a[m[0] : m[1]], b[:, n[0] : n[1]].copy()
         stored, strides = (mine.T.copy(), (1, len(mine))) if transposed else (mine.copy(), (K, 1))
         c = np.full((len(mine), columns.shape[1]), np.nan, dtype)
-        matmul.outer_product(stored.reshape(-1), strides, columns.reshape(-1), c.reshape(-1), (*c.shape, K), (c.shape[1],) * 2)
+        matmul.outer_product(stored.reshape(-1), strides, columns.reshape(-1), (c.shape[1], 1), c.reshape(-1), c.shape[1], (*c.shape, K))
         return c
 
     def inner_part(m, n):
@@ -146,7 +146,7 @@ def test_products_of_any_size(dtype, seed, M, N, K, transposed):
     a, b = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
     c, d, tolerance = np.full((M, N), np.nan, dtype), np.full((M, N), np.nan, dtype), 1e-5 if dtype == np.float32 else 1e-13
     stored, strides = (a.T.copy(), (1, M)) if transposed else (a, (K, 1))
-    matmul.outer_product(stored.reshape(-1), strides, b.reshape(-1), c.reshape(-1), (M, N, K), (N, N))
+    matmul.outer_product(stored.reshape(-1), strides, b.reshape(-1), (N, 1), c.reshape(-1), N, (M, N, K))
     np.testing.assert_allclose(c, a @ b, atol=50 * tolerance)
     matmul.inner_product(a.reshape(-1), b.T.copy().reshape(-1), d.reshape(-1), (M, N, K), N)
     np.testing.assert_allclose(d, a @ b, atol=50 * tolerance)
@@ -156,7 +156,7 @@ def test_products_of_any_size(dtype, seed, M, N, K, transposed):
 def test_products_that_are_copied_or_taken_in_blocks(M, N, K):
     rng = np.random.default_rng(0)
     a, b, c, d = rng.normal(size=(M, K)), rng.normal(size=(K, N)), np.empty((M, N)), np.empty((M, N))
-    matmul.outer_product(a.reshape(-1), (K, 1), b.reshape(-1), c.reshape(-1), (M, N, K), (N, N))
+    matmul.outer_product(a.reshape(-1), (K, 1), b.reshape(-1), (N, 1), c.reshape(-1), N, (M, N, K))
     matmul.inner_product(a.reshape(-1), b.T.copy().reshape(-1), d.reshape(-1), (M, N, K), N)
     np.testing.assert_allclose(c, a @ b, atol=1e-11)
     np.testing.assert_allclose(d, a @ b, atol=1e-11)

@@ -250,7 +250,7 @@ def unfolded_backward_input(dout, w, dx, stride, before):
     for first in range(0, N, group):
         last = min(first + group, N)
         to_rows(dout[first:last], maps, 0, F)
-        outer_product(maps, (F, 1), w.reshape(-1), patches, ((last - first) * P, K, F), (K, K))
+        outer_product(maps, (F, 1), w.reshape(-1), (K, 1), patches, K, ((last - first) * P, K, F))
         for n in range(first, last):
             fold(patches[(n - first) * P * K :], at, PW, stride, (OH, OW), image)
             take(image[before[0] * PW + before[1] :], PH * PW, PW, dx[n], None)
@@ -274,9 +274,9 @@ def unfolded_backward_weight(dout, x, dw, stride, before, filter):
             put(x[n], image, before[0] * PW + before[1], PH, PW)
             unfold(image, at, PW, stride, (OH, OW), patches[(n - first) * P * K :])
         if first == 0:
-            outer_product(maps, (1, F), patches, sums, (F, K, (last - first) * P), (K, K))
+            outer_product(maps, (1, F), patches, (K, 1), sums, K, (F, K, (last - first) * P))
             continue
-        outer_product(maps, (1, F), patches, part, (F, K, (last - first) * P), (K, K))
+        outer_product(maps, (1, F), patches, (K, 1), part, K, (F, K, (last - first) * P))
         for k in range(sums.size):
             sums[k] += part[k]
 

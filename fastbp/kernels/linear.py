@@ -34,7 +34,7 @@ def linear_forward(x, w, b, y, relu, features):
 def linear_backward_input(dout, w, dx, columns):
     """dx[n, d] = Σ_f dout[n, f] w[f, d] for d in columns = (first, last); the same bits whatever columns are taken together"""
     (N, F), D, (first, last) = dout.shape, w.shape[1], columns
-    outer_product(dout.reshape(-1), (F, 1), w.reshape(-1)[first:], dx.reshape(-1)[first:], (N, last - first, F), (D, D))
+    outer_product(dout.reshape(-1), (F, 1), w.reshape(-1)[first:], (D, 1), dx.reshape(-1)[first:], D, (N, last - first, F))
 
 
 @kernel
@@ -43,7 +43,7 @@ def linear_backward_parameters(dout, x, dw, db, rows):
 
     dw has the same bits whatever rows are taken together."""
     (N, F), D, (first, last) = dout.shape, x.shape[1], rows
-    outer_product(dout.reshape(-1)[first:], (1, F), x.reshape(-1), dw.reshape(-1)[first * D :], (last - first, D, N), (D, D))
+    outer_product(dout.reshape(-1)[first:], (1, F), x.reshape(-1), (D, 1), dw.reshape(-1)[first * D :], D, (last - first, D, N))
     if db is not None:
         db[:] = 0
         for n in range(N):

@@ -15,7 +15,8 @@ from .jit import kernel, separate_kernel
 
 ALIASED = 1024  # bytes: rows that lie a multiple of this apart share few places of the first cache and push each other out
 PACKED_FROM, ALIASED_FROM = 64, 16  # rows of c from which copying the columns of b pays, and where the rows of b are aliased
-BLOCK = 256  # rows of b that a tile takes at a time: 24 KB for its 96 bytes of each stay in the first cache
+BLOCK = 24 << 10  # bytes
+GROUP, LINE, TURNED_FROM = 16, 64, 48
 DOT_BLOCK, DOT_ROWS = 1024, 60  # numbers of a row for a dot product, 3 + 4 rows in the first cache; rows of a in the second
 
 
@@ -27,35 +28,59 @@ def equal_blocks(K, most, step):
 
 
 @separate_kernel
-def outer_product(a, strides, b, c, sizes, rows):
-    """c[m·cm + n] = Σ_{k<K} a[m·am + k·ak] · b[k·bk + n], sizes = (M, N, K), strides = (am, ak), rows = (bk, cm)
+def outer_product(a, in_a, b, in_b, c, cm, sizes):
+    """c[m·cm + n] = Σ_{k<K} a[m·am + k·ak] · b[k·bk + n·bn], in_a = (am, ak), in_b = (bk, bn), sizes = (M, N, K)
 
-    The vectors run along n. So c = a b for strides (K, 1) and c = aᵀ b for strides (1, M). The columns of b that a tile reads for
-    all rows of a are copied to a panel where that pays (M 128, N 3072, K 512: 80 instead of 52 GFlop/s; M 32, N 784, K 1000: 81,
-    uncopied 87). Then two tiles side by side fill whole cache lines of c (dW of 1000 784, batch 128: 89, one by one 84)."""
-    (M, N, K), (am, ak), (in_row, cm) = sizes, strides, rows
-    if M == 1:  # b is read once: by rows, as it lies in memory, 32 instead of the tile's 5 to 22 GFlop/s
+    The vectors run along n. So c = a b for in_a = (K, 1) and in_b = (N, 1), c = aᵀ b for in_a = (1, M), c = a bᵀ for in_b = (1, K).
+    """
+    (M, N, K), (am, ak), (bk, bn), L = sizes, in_a, in_b, simd.lanes(c)
+    if M == 1 and bn == 1:  # b is read once: by rows, as it lies in memory, 32 instead of the tile's 5 to 22 GFlop/s
         c[:N] = 0
-        simd.add_rows(a, 0, ak, K, b, 0, in_row, c, 0, N)
+        simd.add_rows(a, 0, ak, K, b, 0, bk, c, 0, N)
         return
-    wide, size = 3 * simd.lanes(c), equal_blocks(K, BLOCK, 1)
-    least = ALIASED_FROM if in_row * b.itemsize % ALIASED == 0 else PACKED_FROM
-    packed = least <= M
-    group = 2 * wide if packed else wide
-    panel = np.empty(group * size if packed else 0, b.dtype)
+    wide, high, size = 3 * L, simd.outer_rows(c), equal_blocks(K, BLOCK // (3 * L * c.itemsize), L)
+    least = ALIASED_FROM if bk * b.itemsize % ALIASED == 0 else PACKED_FROM
+    packed = least <= M or bn > 1
+    gathered = packed and (am == 1 or am * a.itemsize % ALIASED == 0)
+    group = GROUP * wide if packed else wide
+    panels, lines = aligned_panel(group * size if packed else 0, c), aligned_panel(high * (size + L) if gathered else 0, c)
     for k in range(0, max(K, 1), size):
         count = min(size, K - k)
         for first in range(0, N, group):
             last = min(first + group, N)
-            source, start, bk, bn = b, k * in_row + first, in_row, 1
+            right, start_b, along_b, across_b = b, k * bk + first, bk, 1
             if packed:
                 for n in range(first, last, wide):
-                    simd.pack(b, k * in_row + n, in_row, count, panel, (n - first) * count, min(wide, N - n))
-                source, start, bk, bn = panel, 0, wide, count
-            for m in range(0, M, 4):
+                    if bn == 1:
+                        simd.pack(b, k * bk + n, bk, count, panels, (n - first) * count, min(wide, N - n))
+                        continue
+                    for i in range(n, min(n + wide, N), L):
+                        for j in range(0, count, L):
+                            to = (n - first) * count + j * wide + i - n
+                            simd.transpose(b, (k + j) + i * bn, bn, panels, to, wide, min(L, N - i), min(L, count - j))
+                right, start_b, along_b, across_b = panels, 0, wide, count
+            for m in range(0, M, high):
+                rows = min(high, M - m)
+                left, start_a, down_a, along_a = a, m * am + k * ak, am, ak
+                if gathered and am == 1:
+                    for i in range(count):
+                        simd.copy_row_and_zeros(a, start_a + i * ak, lines, i * high, rows)
+                    left, start_a, along_a = lines, 0, high
+                elif gathered:
+                    for i in range(rows):
+                        simd.copy_row_and_zeros(a, start_a + i * am, lines, i * (size + L), count)
+                    left, start_a, down_a = lines, 0, size + L
                 for n in range(first, last, wide):
-                    in_a, in_b, in_c = m * am + k * ak, start + (n - first) * bn, m * cm + n
-                    simd.outer(a, in_a, am, ak, source, in_b, bk, count, c, in_c, cm, min(4, M - m), min(wide, N - n), k > 0)
+                    from_b, to = start_b + (n - first) * across_b, m * cm + n
+                    simd.outer(left, start_a, down_a, along_a, right, from_b, along_b, count, c, to, cm, rows, min(wide, N - n), k > 0)
+
+
+@kernel
+def aligned_panel(size, like):
+    """Room for that many numbers, and some more, from a cache line's beginning on"""
+    line = LINE // like.itemsize
+    panel = np.empty(size + 2 * line if size else 0, like.dtype)
+    return panel[-(panel.ctypes.data // like.itemsize) % line :]
 
 
 @separate_kernel
@@ -63,10 +88,13 @@ def inner_product(a, b, c, sizes, cm):
     """c[m·cm + n] = Σ_{k<K} a[m, k] · b[n, k], sizes = (M, N, K): c = a bᵀ, the vectors run along k
 
     Rows of a that are aliased and taken in blocks are copied, to lie together (128 512, K 3072: 82 instead of 68 GFlop/s)."""
-    M, N, K = sizes
-    size = equal_blocks(K, DOT_BLOCK, simd.lanes(c))
-    group = max(N, 1) if M > 3 else 4  # few rows of a: read each row of b to its end, 31 instead of 27 GFlop/s
-    packed = M > 3 and size < K and K * a.itemsize % ALIASED == 0
+    (M, N, K), high, wide, L = sizes, simd.dot_rows(c), simd.dot_columns(c), simd.lanes(c)
+    if M >= TURNED_FROM and L * c.itemsize == LINE:
+        outer_product(a, (K, 1), b, (1, K), c, cm, sizes)
+        return
+    size = equal_blocks(K, DOT_BLOCK, L)
+    group = max(N, 1) if M > high else wide  # few rows of a: read each row of b to its end, 31 instead of 27 GFlop/s
+    packed = M > high and size < K and K * a.itemsize % ALIASED == 0
     panel = np.empty(min(M, DOT_ROWS) * size if packed else 0, a.dtype)
     for m0 in range(0, M, DOT_ROWS):
         m1 = min(m0 + DOT_ROWS, M)
@@ -80,28 +108,28 @@ def inner_product(a, b, c, sizes, cm):
                         for j in range(count):
                             copy[j] = row[j]
                     source, start, am = panel, 0, count
-                for n in range(first, min(first + group, N), 4):
-                    for m in range(m0, m1, 3):
-                        in_a, rows, columns = start + (m - m0) * am, min(3, m1 - m), min(4, N - n)
+                for n in range(first, min(first + group, N), wide):
+                    for m in range(m0, m1, high):
+                        in_a, rows, columns = start + (m - m0) * am, min(high, m1 - m), min(wide, N - n)
                         simd.dot(source, in_a, am, b, n * K + k, K, count, c, m * cm + n, cm, rows, columns, k > 0)
 
 
 @separate_kernel
 def outer_product_at(a, in_a, b, in_b, c, sizes):
     """c[m, n] = Σ_{k<K} a[m·am + ak[k]] · b[b0 + bk[k] + n], sizes = (M, N, K), in_a = (am, ak), in_b = (b0, bk): ak, bk tables"""
-    (am, ak), (b0, bk), (M, N, K), wide = in_a, in_b, sizes, 3 * simd.lanes(c)
+    (am, ak), (b0, bk), (M, N, K), wide, high = in_a, in_b, sizes, 3 * simd.lanes(c), simd.outer_rows(c)
     for n in range(0, N, wide):
-        for m in range(0, M, 4):
-            simd.outer_at(a, m * am, am, ak, b, b0 + n, bk, K, c, m * N + n, N, min(4, M - m), min(wide, N - n), False)
+        for m in range(0, M, high):
+            simd.outer_at(a, m * am, am, ak, b, b0 + n, bk, K, c, m * N + n, N, min(high, M - m), min(wide, N - n), False)
 
 
 @separate_kernel
 def add_inner_product_at(a, in_a, b, bn, c, sizes):
     """c[m, n] += Σ_{k<K} a[a0 + m·am + k] · b[bn[n] + k], sizes = (M, N, K), in_a = (a0, am), bn a table of offsets"""
-    (a0, am), (M, N, K) = in_a, sizes
-    for n in range(0, N, 4):
-        for m in range(0, M, 3):
-            simd.dot_at(a, a0 + m * am, am, b, n, bn, K, c, m * N + n, N, min(3, M - m), min(4, N - n), True)
+    (a0, am), (M, N, K), high, wide = in_a, sizes, simd.dot_rows(c), simd.dot_columns(c)
+    for n in range(0, N, wide):
+        for m in range(0, M, high):
+            simd.dot_at(a, a0 + m * am, am, b, n, bn, K, c, m * N + n, N, min(high, M - m), min(wide, N - n), True)
 
 
 @separate_kernel

@@ -47,12 +47,16 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         copy_row_and_zeros,
         dot,
         dot_at,
+        dot_columns,
+        dot_rows,
+        fetch_rows,
         filter_to_points,
         image_to_points,
         lanes,
         map_to_points,
         outer,
         outer_at,
+        outer_rows,
         pack,
         panel_product,
         panel_product_at,
@@ -69,7 +73,7 @@ else:
     from .emitter import lanes
     from .pooling import add_weighted_rows, pool_lanes, pool_normalised, pool_pairs
     from .powers import power_of_two
-    from .products import add_rows, dot, dot_at, outer, outer_at, pack
+    from .products import add_rows, dot, dot_at, dot_columns, dot_rows, fetch_rows, outer, outer_at, outer_rows, pack
     from .rows import copy_row, copy_row_and_zeros
     from .transforms import (
         filter_to_points,
@@ -85,7 +89,7 @@ else:
 
 __all__ = [
     "PANEL", "SPARSE_ROWS", "SPARSE_STEP", "add_rows", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot", "dot_at",
-    "filter_to_points", "image_to_points", "lanes", "map_to_points", "outer", "outer_at", "pack", "panel_product",
+    "dot_columns", "dot_rows", "fetch_rows", "filter_to_points", "image_to_points", "lanes", "map_to_points", "outer", "outer_at", "outer_rows", "pack", "panel_product",
     "panel_product_at", "points_to_filter", "points_to_image", "points_to_map", "pool_lanes", "pool_normalised", "pool_pairs",
     "power_of_two", "transpose",
 ]  # fmt: skip

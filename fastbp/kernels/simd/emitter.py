@@ -15,6 +15,12 @@ def vector_bytes(context) -> int:
     return 32 if "+avx" in features else 16
 
 
+def registers(context) -> int:
+    """How many vector registers that processor has."""
+    triple, _, features = context.codegen().magic_tuple()
+    return 32 if "+avx512f" in features.split(",") or triple.startswith(("aarch64", "arm64")) else 16
+
+
 @intrinsic
 def lanes(typingctx, x):
     """The numbers of x's dtype that a vector holds."""
@@ -29,7 +35,7 @@ class Emitter:
     """Emits vector instructions for arrays of one dtype."""
 
     def __init__(self, context, builder, dtype):
-        self.context, self.builder = context, builder
+        self.context, self.builder, self.registers = context, builder, registers(context)
         self.number = context.get_value_type(dtype)
         self.align = dtype.bitwidth // 8
         self.lanes = vector_bytes(context) // self.align
@@ -68,13 +74,13 @@ class Emitter:
         else:
             self.builder.store(value, pointer).align = self.align
 
-    def fetch(self, base, offset):
-        """Ask for the cache line of this number: a hint, which reads nothing and may point outside an array."""
+    def fetch(self, base, offset, write=True):
+        """Ask for the cache line of this number, to write it or to read it: a hint, which may point outside an array."""
         byte = ir.IntType(8).as_pointer()
         kinds = [byte, I32, I32, I32]
         function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0")
         address = self.builder.bitcast(self.builder.gep(base, [offset]), byte)
-        self.builder.call(function, [address, I32(1), I32(3), I32(1)])  # to be written, kept in all caches, data
+        self.builder.call(function, [address, I32(int(write)), I32(3 if write else 2), I32(1)])  # data, kept in all caches or the second
 
     def _call(self, name, kinds, result, arguments):
         name = f"{name}.{self.suffix}" + (".p0" if "masked" in name else "")

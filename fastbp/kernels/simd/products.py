@@ -1,12 +1,35 @@
 """Tiles of matrix products: `outer` and `dot`, with and without tables of offsets."""
 
+import functools
+
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .emitter import I32, I64, Emitter
+from .emitter import I32, I64, Emitter, registers
 
-ROWS, VECTORS = 4, 3  # of the largest tile: with 12 accumulators, 3 vectors and one more fill the 16 registers of AVX2
+VECTORS = 3  # columns of the largest tile of `outer`
+OUTER = {16: (4, 2), 32: (8, 4)}  # by the processor's registers, the rows of its bodies: 4 × 3 sums, 3 vectors of b, a number of a
+DOT = {16: ((3, 2, 1), (4, 2)), 32: ((4, 2, 1), (6, 4, 2))}  # rows and columns of the bodies of `dot`
+FOUR = 4
+
+
+def tile_size(choose):
+    """A size of the largest tile, choose(registers), for arrays of x's kind"""
+
+    @intrinsic
+    def size(typingctx, x):
+        def codegen(context, builder, signature, arguments):
+            return I64(choose(registers(context)))
+
+        return types.int64(x), codegen
+
+    return size
+
+
+outer_rows = tile_size(lambda registers: OUTER[registers][0])
+dot_rows = tile_size(lambda registers: DOT[registers][0][0])
+dot_columns = tile_size(lambda registers: DOT[registers][1][0])
 
 
 def outer_tile(tables: bool):
@@ -29,15 +52,15 @@ def outer_tile(tables: bool):
             if tables:
                 ak, bk = e.data(signature.args[3], ak), e.data(signature.args[6], bk)
 
-            def body(MR, n, masks):
-                lines = e.indices(MR, rows)
+            def body(MR, n, masks, fewer):
+                lines = e.indices(MR, rows, MR - fewer)
                 in_a = [e.at(a0, (m, am)) for m in lines]
                 places = [e.at(c0, (m, cm), n, I64(v * e.lanes)) for m in lines for v in range(len(masks))]
                 places = list(zip(places, masks * MR, strict=True))
                 sums = e.when(add, [e.zero()] * len(places), lambda _: [e.load(C, *place) for place in places])
                 # the next tile's, where c is too large for the cache: 80 instead of 74 GFlop/s (128 3072, K 512)
                 for place, _ in places:
-                    e.fetch(C, e.at(place, (cm, I64(MR))))
+                    e.fetch(C, e.at(place, I64(VECTORS * e.lanes)))
 
                 def step(k, sums):
                     along_a = e.number_at(ak, k) if tables else builder.mul(k, ak)
@@ -52,24 +75,25 @@ def outer_tile(tables: bool):
                 for total, place in zip(e.loop(K, sums, step), places, strict=True):
                     e.store(total, C, *place)
 
-            def across(MR):
+            def across(MR, fewer):
                 one, two, three = (I64(v * e.lanes) for v in (1, 2, 3))
                 with builder.if_else(builder.icmp_signed("==", columns, three)) as (whole, part):
                     with whole:
-                        body(MR, I64(0), [None] * VECTORS)
+                        body(MR, I64(0), [None] * VECTORS, fewer)
                     with part:
                         some, most = (builder.icmp_signed(">", columns, count) for count in (one, two))
                         with builder.if_then(some):
-                            body(MR, I64(0), [None, e.first(builder.sub(columns, one))])
+                            body(MR, I64(0), [None, e.first(builder.sub(columns, one))], fewer)
                         with builder.if_then(builder.or_(builder.not_(some), most)):
                             n = builder.select(most, two, I64(0))
-                            body(MR, n, [e.first(builder.sub(columns, n))])
+                            body(MR, n, [e.first(builder.sub(columns, n))], fewer)
 
-            with builder.if_else(builder.icmp_signed(">", rows, I64(ROWS // 2))) as (many, few):
+            large, small = OUTER[e.registers]
+            with builder.if_else(builder.icmp_signed(">", rows, I64(small))) as (many, few):
                 with many:
-                    across(ROWS)
+                    across(large, small)
                 with few:
-                    across(ROWS // 2)
+                    across(small, 0)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -78,10 +102,10 @@ def outer_tile(tables: bool):
 
 
 def dot_tile(tables: bool):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k] · b[b0 + n·bn + k] for m < rows ≤ 3 and n < columns ≤ 4, + c with `add`
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k] · b[b0 + n·bn + k] for m < rows and n < columns, + c with `add`
 
-    With `tables`, bn is an int64 array of offsets and b0 the place in it: b[bn[b0 + n] + k]. The bodies are for 4 or 2 columns:
-    with fewer than eight sums the multiply–adds wait for each other, so a column too many is nearly free."""
+    With `tables`, bn is an int64 array of offsets and b0 the place in it: b[bn[b0 + n] + k]. There are bodies for some rows and
+    columns only: with fewer than eight sums the multiply–adds wait for each other, so one too many is nearly free."""
 
     @intrinsic
     def tile(typingctx, a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
@@ -95,11 +119,10 @@ def dot_tile(tables: bool):
             table = e.data(signature.args[5], bn) if tables else None
             whole = builder.sdiv(K, I64(e.lanes))
             done = builder.mul(whole, I64(e.lanes))
-            four = ir.VectorType(e.number, 4)
 
-            def body(MR, NC):
-                across = e.indices(NC, columns)
-                in_a, starts = ([e.at(first, (I64(m), apart)) for m in range(MR)] for first, apart in ((a0, am), (c0, cm)))
+            def body(MR, NC, fewer_rows, fewer_columns):
+                along, across = e.indices(MR, rows, MR - fewer_rows), e.indices(NC, columns, NC - fewer_columns)
+                in_a, starts = ([e.at(first, (m, apart)) for m in along] for first, apart in ((a0, am), (c0, cm)))
                 in_b = [e.number_at(table, e.at(b0, n)) if tables else e.at(b0, (n, bn)) for n in across]
 
                 def step(k, sums, mask=None):
@@ -113,33 +136,38 @@ def dot_tile(tables: bool):
                 sums = e.loop(whole, [e.zero()] * (MR * NC), lambda i, sums: step(builder.mul(i, I64(e.lanes)), sums))
                 rest = builder.sub(K, done)
                 sums = e.when(builder.icmp_signed(">", rest, I64(0)), sums, lambda sums: step(done, sums, e.first(rest)))
-                totals = [e.sums(*sums[m * NC : m * NC + NC], *[e.zero()] * (ROWS - NC)) for m in range(MR)]
+                fours = [range(n, min(n + FOUR, NC)) for n in range(0, NC, FOUR)]
+                totals = [(m, group, e.sums(*(sums[m * NC + n] for n in group), *[e.zero()] * (FOUR - len(group))))
+                          for m in range(MR) for group in fours]  # fmt: skip
 
-                def put(values, starts, nothing):
+                def put(values, places):
                     """All are read before the first is written, for there may be equal places."""
-                    places = [builder.bitcast(builder.gep(C, [start]), nothing.type.as_pointer()) for start in starts]
+                    places = [builder.bitcast(builder.gep(C, [place]), value.type.as_pointer())
+                              for value, place in zip(values, places, strict=True)]  # fmt: skip
                     before = []
                     for place in places:
                         before.append(builder.load(place))
                         before[-1].align = e.align
                     for value, old, place in zip(values, before, places, strict=True):
-                        builder.store(e.add(value, builder.select(add, old, nothing)), place).align = e.align
+                        value = e.add(value, builder.select(add, old, ir.Constant(value.type, None)))
+                        builder.store(value, place).align = e.align
 
-                with builder.if_else(builder.icmp_signed("==", columns, I64(ROWS))) as (whole_row, numbers):
-                    with whole_row:
-                        if NC == ROWS:
-                            put(totals, starts, ir.Constant(four, [0.0] * 4))
+                with builder.if_else(builder.icmp_signed("==", columns, I64(NC))) as (whole_rows, numbers):
+                    with whole_rows:
+                        put([e.shuffle(total, total, range(len(group))) for _, group, total in totals],
+                            [e.at(starts[m], I64(group[0])) for m, group, _ in totals])  # fmt: skip
                     with numbers:
-                        parts = [builder.extract_element(total, I32(n)) for total in totals for n in range(NC)]
-                        put(parts, [e.at(start, n) for start in starts for n in across], ir.Constant(e.number, 0.0))
+                        put([builder.extract_element(total, I32(n - group[0])) for _, group, total in totals for n in group],
+                            [e.at(starts[m], across[n]) for m, group, _ in totals for n in group])  # fmt: skip
 
-            for MR in range(1, VECTORS + 1):
-                here, wide = builder.icmp_signed("==", rows, I64(MR)), builder.icmp_signed(">", columns, I64(ROWS // 2))
-                with builder.if_then(here), builder.if_else(wide) as (many, few):
-                    with many:
-                        body(MR, ROWS)
-                    with few:
-                        body(MR, ROWS // 2)
+            heights, widths = DOT[e.registers]
+            for MR, fewer_rows in zip(heights, (*heights[1:], 0), strict=True):
+                for NC, fewer_columns in zip(widths, (*widths[1:], 0), strict=True):
+                    fits = [builder.icmp_signed(sign, number, I64(bound))
+                            for number, most, least in ((rows, MR, fewer_rows), (columns, NC, fewer_columns))
+                            for sign, bound in (("<=", most), (">", least))]  # fmt: skip
+                    with builder.if_then(functools.reduce(builder.and_, fits)):
+                        body(MR, NC, fewer_rows, fewer_columns)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -166,6 +194,23 @@ def pack(typingctx, b, b0, bk, K, panel, p0, columns):
         return context.get_dummy_value()
 
     return types.void(b, i64, i64, i64, panel, i64, i64), codegen
+
+
+@intrinsic
+def fetch_rows(typingctx, b, b0, bk, rows, columns):
+    """Ask for b[b0 + k·bk + n], k < rows, n < columns, to be in the second cache: a hint, which may point outside an array"""
+    i64 = types.int64
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        B, (_, b0, bk, rows, columns) = e.data(signature.args[0], arguments[0]), arguments
+        line = 64 // e.align
+        lines = builder.sdiv(builder.add(columns, I64(line - 1)), I64(line))
+        with cgutils.for_range(builder, rows, intp=I64) as k, cgutils.for_range(builder, lines, intp=I64) as n:
+            e.fetch(B, e.at(b0, (k.index, bk), (n.index, I64(line))), write=False)
+        return context.get_dummy_value()
+
+    return types.void(b, i64, i64, i64, i64), codegen
 
 
 @intrinsic
@@ -196,10 +241,10 @@ def add_rows(typingctx, a, a0, ak, rows, b, b0, bk, c, c0, columns):
             with builder.if_then(builder.icmp_signed("<", done, columns)):
                 step(done, e.first(builder.sub(columns, done)))
 
-        fours = builder.sdiv(rows, I64(ROWS))
-        taken = builder.mul(fours, I64(ROWS))
+        fours = builder.sdiv(rows, I64(FOUR))
+        taken = builder.mul(fours, I64(FOUR))
         with cgutils.for_range(builder, fours, intp=I64) as loop:
-            body(builder.mul(loop.index, I64(ROWS)), ROWS)
+            body(builder.mul(loop.index, I64(FOUR)), FOUR)
         with cgutils.for_range(builder, builder.sub(rows, taken), intp=I64) as loop:
             body(e.at(taken, loop.index), 1)
         return context.get_dummy_value()
