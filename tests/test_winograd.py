@@ -38,7 +38,9 @@ def passes(x, w, b, dout, before, m):
     winograd.winograd_filters(w, u)
     transformed = u.copy()
     winograd.winograd_forward(x, u, b, y, before)
-    winograd.winograd_backward_input(dout, u, dx, before)
+    turned = np.full((len(u), winograd.filter_size(len(w), w.shape[1])), np.nan, u.dtype)
+    winograd.turn_filters(u, turned, w.shape[:2])
+    winograd.winograd_backward_input(dout, turned, dx, before)
     winograd.winograd_backward_weight(dout, x, dw, before, m, 0)
     for array, copy in zip((x, w, b, dout, u), (*inputs, transformed), strict=True):
         assert array is None or np.array_equal(array, copy, equal_nan=True)
@@ -187,13 +189,13 @@ def transpose(source, s0, ss, target, t0, ts, rows, columns):
 
 
 @kernel
-def panel_product(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
-    simd.panel_product(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add)
+def panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, add):
+    simd.panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, add)
 
 
 @kernel
-def panel_product_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
-    simd.panel_product_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add)
+def panel_product_at(a, a0, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels):
+    simd.panel_product_at(a, a0, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels)
 
 
 @kernel
@@ -237,19 +239,22 @@ def test_transpose(dtype, seed, data):
     assert np.array_equal(target, expected)
 
 
-@given(dtypes, seeds, st.integers(0, 20), st.integers(0, 9), st.booleans(), st.booleans())
-def test_panel_product(dtype, seed, rows, K, add, tables):
+@given(dtypes, seeds, st.integers(0, 30), st.integers(0, 5), st.integers(0, 9), st.booleans(), st.booleans())
+def test_panel_product(dtype, seed, rows, panels, K, add, tables):
     rng = np.random.default_rng(seed)
-    am, ak, bk, cm = 1 + rng.integers(0, 9, 4) + (0, 0, simd.PANEL, simd.PANEL)
-    a, b = rng.normal(size=3 + 20 * am + 9 * ak).astype(dtype), rng.normal(size=2 + 9 * bk).astype(dtype)
-    c = rng.normal(size=4 + 20 * cm).astype(dtype)
+    am, ak, bk, cp, bp = 1 + rng.integers(0, 9, 5) + (0, 0, simd.PANEL, simd.PANEL, 9 * simd.PANEL)
+    cm, bp = panels * cp + rng.integers(0, 3), bp + 9 * bk
+    am = 1 if tables else am
+    a, b = rng.normal(size=3 + 30 * am + 9 * ak).astype(dtype), rng.normal(size=2 + 5 * bp).astype(dtype)
+    c = rng.normal(size=4 + 30 * cm + cp).astype(dtype)
     expected, before = c.copy(), c.copy()
-    plain.panel_product(a, 3, am, ak, b, 2, bk, K, expected, 4, cm, rows, add)
     if tables:
-        order = rng.permutation(K)
-        panel_product_at(a, 3, am, order * ak, np.append(b[:2], b[2:].reshape(9, bk)[order]), 2, bk, K, c, 4, cm, rows, add)
+        taps = rng.permutation(K) * ak
+        panel_product_at(a, 3, taps, b, 2, bk, bp, K, c, 4, cm, cp, rows, panels)
+        plain.panel_product_at(a, 3, taps, b, 2, bk, bp, K, expected, 4, cm, cp, rows, panels)
     else:
-        panel_product(a, 3, am, ak, b, 2, bk, K, c, 4, cm, rows, add)
+        panel_product(a, 3, am, ak, b, 2, bk, bp, K, c, 4, cm, cp, rows, panels, add)
+        plain.panel_product(a, 3, am, ak, b, 2, bk, bp, K, expected, 4, cm, cp, rows, panels, add)
     np.testing.assert_allclose(c, expected, rtol=0, atol=1e-4 if dtype == np.float32 else 1e-12)
     assert np.array_equal(c[expected == before], before[expected == before])
 

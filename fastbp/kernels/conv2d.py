@@ -24,6 +24,7 @@ So the layer is a linear one whose samples are the patches: with y and dout as `
 import numpy as np
 
 from . import simd
+from .buffers import empty
 from .jit import kernel, separate_kernel
 from .matmul import add_inner_product_at, inner_product, outer_product, outer_product_at
 
@@ -122,8 +123,8 @@ def shifted_forward(x, w, b, y, before):
     (N, C), (F, OH, OW), (KH, KW), K = x.shape[:2], y.shape[1:], w.shape[2:], w.size // w.shape[0]
     PH, (copies, row) = OH + KH - 1, aligned_rows(OW, KW, simd.lanes(x))
     T = OH * row if copies > 1 else (OH - 1) * row + OW
-    in_w, in_x, image = np.empty(K, np.int64), np.empty(K, np.int64), np.empty(C * copies * PH * row, x.dtype)
-    wide = np.empty(F * T, x.dtype)
+    in_w, in_x, image = np.empty(K, np.int64), np.empty(K, np.int64), empty(C * copies * PH * row, x)
+    wide = empty(F * T, x)
     taps_of_copies(in_x, C, (KH, KW), copies, PH, row)
     for k in range(K):
         in_w[k] = k
@@ -143,7 +144,7 @@ def shifted_backward_input(dout, w, dx, before):
     PH, PW = OH + KH - 1, OW + KW - 1
     in_w, in_dout, margin, size = adjoint_taps(F, K, (KH, KW), (PH, PW))
     T = (H - 1) * PW + W
-    around, wide = np.empty(F * size, dout.dtype), np.empty(C * T, dout.dtype)
+    around, wide = empty(F * size, dout), empty(C * T, dout)
     around[:] = 0
     for n in range(N):
         for f in range(F):
@@ -159,7 +160,7 @@ def shifted_backward_weight(dout, x, dw, before, filter):
     (N, _, OH, OW), C, F, (KH, KW), K = dout.shape, x.shape[1], dw.shape[0], dw.shape[2:], dw.size // dw.shape[0]
     PH, (copies, row) = OH + KH - 1, aligned_rows(OW, KW, simd.lanes(x))
     T = OH * row if copies > 1 else (OH - 1) * row + OW
-    in_x, image, wide = np.empty(K, np.int64), np.empty(C * copies * PH * row, x.dtype), np.empty(F * OH * row, x.dtype)
+    in_x, image, wide = np.empty(K, np.int64), empty(C * copies * PH * row, x), empty(F * OH * row, x)
     taps_of_copies(in_x, C, (KH, KW), copies, PH, row)
     dw[:] = 0
     image[:] = 0
@@ -222,7 +223,7 @@ def unfolded_forward(x, w, b, y, stride, before):
     (PH, PW), P, Y = padded_size(x.shape[2:], (OH, OW), (KH, KW), stride, before), OH * OW, y.reshape(-1)
     group = max(1, min(N, PATCHES // P))
     at, image = np.empty(K, np.int64), np.zeros(C * PH * PW, x.dtype)
-    patches, maps = np.empty(group * P * K, x.dtype), np.empty(group * P * F, x.dtype)
+    patches, maps = empty(group * P * K, x), empty(group * P * F, x)
     taps(at, C, (KH, KW), (PH, PW), 0, PH * PW)
     for first in range(0, N, group):
         last = min(first + group, N)
@@ -245,7 +246,7 @@ def unfolded_backward_input(dout, w, dx, stride, before):
     (PH, PW), P = padded_size(dx.shape[2:], (OH, OW), (KH, KW), stride, before), OH * OW
     group = max(1, min(N, PATCHES // P))
     at, image = np.empty(K, np.int64), np.empty(C * PH * PW, dx.dtype)
-    patches, maps = np.empty(group * P * K, dx.dtype), np.empty(group * P * F, dx.dtype)
+    patches, maps = empty(group * P * K, dx), empty(group * P * F, dx)
     taps(at, C, (KH, KW), (PH, PW), 0, PH * PW)
     for first in range(0, N, group):
         last = min(first + group, N)
@@ -264,7 +265,7 @@ def unfolded_backward_weight(dout, x, dw, stride, before, filter):
     (PH, PW), P = padded_size(x.shape[2:], (OH, OW), (KH, KW), stride, before), OH * OW
     group = max(1, min(N, PATCHES // P))
     at, image, part = np.empty(K, np.int64), np.zeros(C * PH * PW, x.dtype), np.empty(F * K if group < N else 0, x.dtype)
-    patches, maps = np.empty(group * P * K, x.dtype), np.empty(group * P * F, x.dtype)
+    patches, maps = empty(group * P * K, x), empty(group * P * F, x)
     taps(at, C, (KH, KW), (PH, PW), 0, PH * PW)
     sums[:] = 0
     for first in range(0, N, group):

@@ -18,12 +18,12 @@ have one,
 import numpy as np
 
 from . import simd
+from .buffers import LINE, empty, zeros
 from .conv2d import aligned_rows, put_copies, take, taps, taps_of_copies
 from .jit import kernel, separate_kernel
 from .matmul import outer_product_at, transpose
 
 PANEL = simd.PANEL
-LINE = 64  # bytes of a cache line
 
 
 @kernel
@@ -39,8 +39,8 @@ def conv_relu_pool_forward(x, w, b, y, argmax, before, output_size):
     (N, C), F, (KH, KW), K, (OH, OW) = x.shape[:2], w.shape[0], w.shape[2:], w.size // w.shape[0], output_size
     (rows, columns), PH, PW, (copies, row) = y.shape[2:], OH + KH - 1, row_of_lines(x, OW, KW), aligned_rows(OW, KW, simd.lanes(x))
     T = 2 * rows * row if copies > 1 else (2 * rows - 1) * row + 2 * columns
-    in_w, in_x, image = np.empty(K, np.int64), np.empty(K, np.int64), np.empty(C * copies * PH * row, x.dtype)
-    wide = np.empty(4 * T, x.dtype)
+    in_w, in_x, image = np.empty(K, np.int64), np.empty(K, np.int64), empty(C * copies * PH * row, x)
+    wide = empty(4 * T, x)
     taps_of_copies(in_x, C, (KH, KW), copies, PH, row)
     for k in range(K):
         in_w[k] = k
@@ -66,7 +66,7 @@ def conv_relu_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
     (rows, columns), PH, PW, panel = y.shape[2:], OH + KH - 1, row_of_lines(x, OW, KW), PANEL
     windows, wide = rows * columns, (F + panel - 1) // panel * panel
     in_x, image = np.empty(K, np.int64), np.empty(C * PH * PW, x.dtype)
-    weights, maps = np.zeros(K * wide, x.dtype), np.empty(4 * columns * panel, x.dtype)
+    weights, maps = zeros(K * wide, x), empty(4 * columns * wide, x)
     maxima, numbers = np.empty(windows * wide, x.dtype), np.empty(windows * wide, np.int32)
     taps(in_x, C, (KH, KW), (PH, PW), 0, PH * PW)
     for f in range(0, F, panel):
@@ -75,13 +75,13 @@ def conv_relu_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
     for n in range(N):
         put_copies(x[n], image, before, 1, PH, PW)
         for i in range(rows):
-            for f in range(0, F, panel):
-                for r in range(2):
-                    pixel, to = (2 * i + r) * PW, r * 2 * columns * panel
-                    simd.panel_product_at(image, pixel, 1, in_x, weights, f * K, panel, K, maps, to, panel, 2 * columns, False)
-                for j in range(columns):
-                    top, out = 2 * j * panel, (i * columns + j) * wide + f
-                    simd.pool_lanes(maps, top, top + 2 * columns * panel, panel, maxima, numbers, out, 2 * i * PW + 2 * j, PW)
+            for r in range(2):
+                pixel, to, count = (2 * i + r) * PW, r * 2 * columns * wide, wide // panel
+                simd.panel_product_at(image, pixel, in_x, weights, 0, panel, K * panel, K, maps, to, wide, panel, 2 * columns, count)
+            for j in range(columns):
+                for f in range(0, F, panel):
+                    top, out = 2 * j * wide + f, (i * columns + j) * wide + f
+                    simd.pool_lanes(maps, top, top + 2 * columns * wide, wide, maxima, numbers, out, 2 * i * PW + 2 * j, PW)
         transpose(maxima, wide, y[n].reshape(-1), windows, windows, F)
         transpose(numbers, wide, argmax[n].reshape(-1), windows, windows, F)
         for f in range(F):
@@ -107,9 +107,8 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
     (N, C), (F, _, KH, KW), (OH, OW), L = x.shape[:2], dw.shape, output_size, simd.lanes(dw)
     PH, PW, vectors, line = OH + KH - 1, row_of_lines(x, OW, KW), (KW + L - 1) // L, LINE // x.itemsize
     R, size = C * KH * vectors, (C * PH * PW + vectors * L + line - 1) // line * line
-    image = np.zeros(2 * size + 2 * line, x.dtype)
-    start = -(image.ctypes.data // x.itemsize) % line
-    copy = start + size + line // 2
+    image = zeros(2 * size + 2 * line, x)
+    copy = size + line // 2
     rows, to, sums = np.empty(R, np.int64), np.empty(R, np.int64), np.empty(F * R * L, x.dtype)
     for r in range(R):
         rows[r], to[r] = row_of_patch(r, (KH, vectors, L), (PH, PW)), r * L
@@ -121,13 +120,13 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
     if db is not None:
         db[:] = 0
     for n in range(N):
-        put_copies(x[n], image[start:], before, 1, PH, PW)
+        put_copies(x[n], image, before, 1, PH, PW)
         put_copies(x[n], image[copy:], before, 1, PH, PW)
         douts, maxima, pixels = dout[n].reshape(-1), y[n].reshape(-1), argmax[n].reshape(-1)
         for s in range(F * windows):
             gradients[s] = zero if maxima[s] <= zero else douts[s]
         for s in range(F * windows):
-            places[s] = pixels[s] + (copy if pixels[s] & (line - 1) > line - L else start)
+            places[s] = pixels[s] + (copy if pixels[s] & (line - 1) > line - L else 0)
         for f in range(F):
             first, into = f * windows, f * R * L
             for r in range(0, R, step):
@@ -162,14 +161,14 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
         offsets[r] = c // together * 2 * F * step + (c % together * (KH + 2) * V + r % R) * L
         to[r] = row_of_patch(r, (KH + 1, V, L), (PH, PW))
     # A filter lies there twice, in columns 0 and 1, with a row of zeros above and below: a lower row is reached by starting higher
-    shifted, weights = np.zeros(-(-C // together) * 2 * F * step, dx.dtype), w.reshape(-1)
+    shifted, weights = zeros(-(-C // together) * 2 * F * step, dx), w.reshape(-1)
     for f in range(F):
         for c in range(C):
             for k in range(2 * KH):
                 side, p = k // KH, k % KH
                 row = (2 * f + side) * step + offsets[c * R] + (p + 1) * V * L + side
                 simd.copy_row_and_zeros(weights, ((f * C + c) * KH + p) * KW, shifted, row, KW)
-    image = np.empty(C * PH * PW + V * L, dx.dtype)
+    image = empty(C * PH * PW + V * L, dx)
     gradients, places, begins = np.empty(F * windows, dx.dtype), np.empty(F * windows, np.int64), np.empty(windows + 1, np.int64)
     for n in range(N):
         live_filters(dout[n], y[n], argmax[n], PW, (step, V * L), (gradients, places, begins))

@@ -4,19 +4,21 @@ Beside BLAS (NumPy's OpenBLAS, one thread, Zen 3, float32, 80 to 90 GFlop/s at a
 fast at a batch of 128, 1.1 to 1.3 times at 32, 1.3 to 2.7 times at 4, and even at 1, where both wait for memory. They don't
 start threads of their own.
 
-Each number of c is one sum over k whose order follows from K and the dtype alone. So a product may be cut into rows or
-columns of c, for threads or otherwise, and no bit changes. Blocks, copies and the order of the tiles are free to follow M and N.
+Each number of c is one sum over k whose order follows from K and the dtype alone, and for a bᵀ from whether a has TURNED_FROM rows.
+So a product may be cut into columns of c, and a b and aᵀ b into rows, for threads or otherwise, and no bit changes. Blocks, copies
+and the order of the tiles are free to follow M and N.
 """
 
 import numpy as np
 
 from . import simd
+from .buffers import LINE, empty
 from .jit import kernel, separate_kernel
 
 ALIASED = 1024  # bytes: rows that lie a multiple of this apart share few places of the first cache and push each other out
 PACKED_FROM, ALIASED_FROM = 64, 16  # rows of c from which copying the columns of b pays, and where the rows of b are aliased
 BLOCK = 24 << 10  # bytes
-GROUP, LINE, TURNED_FROM = 16, 64, 48
+GROUP, TURNED_FROM = 16, 48
 DOT_BLOCK, DOT_ROWS = 1024, 60  # numbers of a row for a dot product, 3 + 4 rows in the first cache; rows of a in the second
 
 
@@ -43,7 +45,7 @@ def outer_product(a, in_a, b, in_b, c, cm, sizes):
     packed = least <= M or bn > 1
     gathered = packed and (am == 1 or am * a.itemsize % ALIASED == 0)
     group = GROUP * wide if packed else wide
-    panels, lines = aligned_panel(group * size if packed else 0, c), aligned_panel(high * (size + L) if gathered else 0, c)
+    panels, lines = empty(group * size if packed else 0, c), empty(high * (size + L) if gathered else 0, c)
     for k in range(0, max(K, 1), size):
         count = min(size, K - k)
         for first in range(0, N, group):
@@ -75,14 +77,6 @@ def outer_product(a, in_a, b, in_b, c, cm, sizes):
                     simd.outer(left, start_a, down_a, along_a, right, from_b, along_b, count, c, to, cm, rows, min(wide, N - n), k > 0)
 
 
-@kernel
-def aligned_panel(size, like):
-    """Room for that many numbers, and some more, from a cache line's beginning on"""
-    line = LINE // like.itemsize
-    panel = np.empty(size + 2 * line if size else 0, like.dtype)
-    return panel[-(panel.ctypes.data // like.itemsize) % line :]
-
-
 @separate_kernel
 def inner_product(a, b, c, sizes, cm):
     """c[m·cm + n] = Σ_{k<K} a[m, k] · b[n, k], sizes = (M, N, K): c = a bᵀ, the vectors run along k
@@ -95,7 +89,7 @@ def inner_product(a, b, c, sizes, cm):
     size = equal_blocks(K, DOT_BLOCK, L)
     group = max(N, 1) if M > high else wide  # few rows of a: read each row of b to its end, 31 instead of 27 GFlop/s
     packed = M > high and size < K and K * a.itemsize % ALIASED == 0
-    panel = np.empty(min(M, DOT_ROWS) * size if packed else 0, a.dtype)
+    panel = empty(min(M, DOT_ROWS) * size if packed else 0, a)
     for m0 in range(0, M, DOT_ROWS):
         m1 = min(m0 + DOT_ROWS, M)
         for first in range(0, N, group):

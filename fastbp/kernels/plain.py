@@ -161,11 +161,13 @@ def transpose(source, s0, ss, target, t0, ts, rows, columns):
     target[t0 + j[:, None] * ts + i] = source[s0 + i * ss + j[:, None]]
 
 
-def panel_product(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows and n < 16, + c with `add`"""
-    outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, 16, add)
+def panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, add):
+    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + p·bp + k·bk + n], m < rows, p < panels, n < 16; + c with `add`"""
+    for p in range(panels):
+        outer(a, a0, am, ak, b, b0 + p * bp, bk, K, c, c0 + p * cp, cm, rows, 16, add)
 
 
-def panel_product_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + ak[k]] · b[b0 + k·bk + n] for m < rows and n < 16, + c with `add`"""
-    outer_at(a, a0, am, ak, b, b0, np.arange(K) * bk, K, c, c0, cm, rows, 16, add)
+def panel_product_at(a, a0, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels):
+    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m + ak[k]] · b[b0 + p·bp + k·bk + n], m < rows, p < panels, n < 16"""
+    for p in range(panels):
+        outer_at(a, a0, 1, ak, b, b0 + p * bp, np.arange(K) * bk, K, c, c0 + p * cp, cm, rows, 16, False)

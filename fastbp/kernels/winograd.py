@@ -21,7 +21,7 @@ beyond costs nothing. `maps` is the same for outputs. Rows are whole panels of 1
 Tiles of all images are numbered through, and at most ROWS of them are transformed and multiplied at a time.
 
 The product of each point is taken panel by panel of 16 columns, which stays in the first cache while all rows pass it (60 to 95
-of 103 GF/s on Zen 3, with everything in the third cache). For dV the panel is Uᵀ, transposed as it is copied.
+of 103 GF/s on Zen 3, with everything in the third cache). For dV it is a panel of Uᵀ: there is a copy of U for each way.
 
 The sums in y and dx are taken in an order that depends on the image alone: a slice of a batch gives the bits of the whole.
 """
@@ -29,23 +29,31 @@ The sums in y and dx are taken in an order that depends on the image alone: a sl
 import numpy as np
 
 from . import simd
+from .buffers import empty, zeros
 from .jit import kernel, separate_kernel
 from .matmul import transpose
 
 ROWS = 96  # of 24, 48, 96, 192 and 384 the best or within 5% of it in most passes, up to 1.6 times as fast as the others
 PANEL = simd.PANEL
+STEP = 12  # rows of the tiles of `panel_product`, or of two
+
+
+@kernel
+def panels(C):
+    """The panels that hold C channels"""
+    return -(-C // PANEL)
 
 
 @kernel
 def filter_size(C, F):
     """The numbers of each point's filters: panels (F / 16, C, 16), and one row to keep points off each other's cache lines"""
-    return -(-F // PANEL) * C * PANEL + PANEL
+    return panels(F) * C * PANEL + PANEL
 
 
 @kernel
 def stride(C):
     """The numbers from one row of C channels to the next: whole panels, and one more, lest rows lie a power of two apart"""
-    return (-(-C // PANEL) + 1) * PANEL
+    return (panels(C) + 1) * PANEL
 
 
 @separate_kernel
@@ -66,8 +74,8 @@ def tiles(m, side, before, size, output, row):
 
 @kernel
 def chunk(N, T):
-    """How many of N·T tiles to take at a time: at most ROWS, and about as many each time"""
-    return max(1, -(-N * T // max(1, -(-N * T // ROWS))))
+    """How many of N·T tiles to take at a time: at most ROWS, about as many each time, and whole tiles of `panel_product`"""
+    return max(1, min(N * T, -(-N * T // max(1, -(-N * T // ROWS)) // STEP) * STEP))
 
 
 # -- between images and points -----------------------------------------------------------------------------------------
@@ -133,11 +141,11 @@ def points_to_images(dv, m, pixels, table, dx, span):
 
 
 @separate_kernel
-def multiply_panel(a, in_a, b, in_b, c, in_c, sizes, add):
-    """c[m, n] = Σ_k a[m, k] b[k, n], + c with `add`, for a panel of PANEL columns n: in_a = (a0, am, ak), in_b = (b0, bk) and
-    in_c = (c0, cm) say where they begin and how far apart their rows and columns are, sizes = (M, K)"""
-    (a0, am, ak), (b0, bk), (c0, cm), (M, K) = in_a, in_b, in_c, sizes
-    simd.panel_product(a, a0, am, ak, b, b0, bk, K, c, c0, cm, M, add)
+def multiply_panels(a, in_a, b, in_b, c, in_c, sizes, add):
+    """c[m, n] = Σ_k a[m, k] b[k, n], + c with `add`, for whole panels of columns n: in_a = (a0, am, ak), in_b = (b0, bk, bp) and
+    in_c = (c0, cm, cp) say where they begin and how far apart their rows, columns and panels are, sizes = (M, K, panels)"""
+    (a0, am, ak), (b0, bk, bp), (c0, cm, cp), (M, K, panels) = in_a, in_b, in_c, sizes
+    simd.panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, M, panels, add)
 
 
 # -- the passes --------------------------------------------------------------------------------------------------------
@@ -158,45 +166,53 @@ def winograd_filters(w, u):
 
 
 @kernel
+def turn_filters(u, turned, sizes):
+    """turned[q, c / 16, f, c % 16] = (G w Gᵀ)_q, as u with channels and filters exchanged, for the products that lead back to dx;
+    sizes = (F, C)"""
+    F, C = sizes
+    for q in range(len(u)):
+        source, target = u[q], turned[q]
+        for c in range(0, C, PANEL):
+            for f in range(0, F, PANEL):
+                columns, rows = min(PANEL, F - f), min(PANEL, C - c)
+                transpose(source[f * C + c * PANEL :], PANEL, target[c * F + f * PANEL :], PANEL, rows, columns)
+
+
+@kernel
 def winograd_forward(x, u, b, y, before):
     """y = b + w ⋆ x"""
     (N, C, H, W), (F, OH, OW), m = x.shape, y.shape[1:], 2 if u.shape[0] == 16 else 4
     in_x, in_y = tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)), tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F))
     T = in_y.size // (m * m)
     R = chunk(N, T)
-    pixels, maps = np.zeros((H * W + 1) * stride(C), x.dtype), np.zeros((OH * OW + 1) * stride(F), x.dtype)
-    v, p = np.empty(len(u) * (R * stride(C) + PANEL), x.dtype), np.empty(len(u) * (R * stride(F) + PANEL), x.dtype)
+    pixels, maps = zeros((H * W + 1) * stride(C), x), zeros((OH * OW + 1) * stride(F), x)
+    v, p = empty(len(u) * (R * stride(C) + PANEL), x), empty(len(u) * (R * stride(F) + PANEL), x)
     for first in range(0, N * T, R):
         last = min(first + R, N * T)
         images_to_points(x, m, pixels, in_x, v, (first, last, R))
         for q in range(len(u)):
-            for f in range(0, F, PANEL):
-                in_v, in_p = q * (R * stride(C) + PANEL), q * (R * stride(F) + PANEL) + f
-                in_u, sizes = (q * u.shape[1] + f * C, PANEL), (last - first, C)
-                multiply_panel(v, (in_v, stride(C), 1), u.reshape(-1), in_u, p, (in_p, stride(F)), sizes, False)
+            in_v, in_p = (q * (R * stride(C) + PANEL), stride(C), 1), (q * (R * stride(F) + PANEL), stride(F), PANEL)
+            in_u, sizes = (q * u.shape[1], PANEL, C * PANEL), (last - first, C, panels(F))
+            multiply_panels(v, in_v, u.reshape(-1), in_u, p, in_p, sizes, False)
         points_to_maps(p, m, maps, in_y, b, y, (first, last, R))
 
 
 @kernel
-def winograd_backward_input(dout, u, dx, before):
+def winograd_backward_input(dout, turned, dx, before):
     """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w)"""
-    (N, F, OH, OW), (C, H, W), m = dout.shape, dx.shape[1:], 2 if u.shape[0] == 16 else 4
+    (N, F, OH, OW), (C, H, W), m = dout.shape, dx.shape[1:], 2 if turned.shape[0] == 16 else 4
     in_x, in_y = tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)), tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F))
     T = in_y.size // (m * m)
     R = chunk(N, T)
-    pixels, maps = np.zeros((H * W + 1) * stride(C), dx.dtype), np.zeros((OH * OW + 1) * stride(F), dx.dtype)
-    dv, dm = np.empty(len(u) * (R * stride(C) + PANEL), dx.dtype), np.empty(len(u) * (R * stride(F) + PANEL), dx.dtype)
-    turned = np.zeros(F * PANEL, dx.dtype)
+    pixels, maps = zeros((H * W + 1) * stride(C), dx), zeros((OH * OW + 1) * stride(F), dx)
+    dv, dm = empty(len(turned) * (R * stride(C) + PANEL), dx), empty(len(turned) * (R * stride(F) + PANEL), dx)
     for first in range(0, N * T, R):
         last = min(first + R, N * T)
         maps_to_points(dout, m, maps, in_y, dm, (first, last, R), (0, F))
-        for q in range(len(u)):
-            for c in range(0, C, PANEL):
-                for f in range(0, F, PANEL):
-                    panel = u[q, (f * C + c * PANEL) :]
-                    transpose(panel, PANEL, turned[f * PANEL :], PANEL, min(PANEL, C - c), min(PANEL, F - f))
-                in_dm, in_dv = q * (R * stride(F) + PANEL), q * (R * stride(C) + PANEL) + c
-                multiply_panel(dm, (in_dm, stride(F), 1), turned, (0, PANEL), dv, (in_dv, stride(C)), (last - first, F), False)
+        for q in range(len(turned)):
+            in_dm, in_dv = (q * (R * stride(F) + PANEL), stride(F), 1), (q * (R * stride(C) + PANEL), stride(C), PANEL)
+            in_u, sizes = (q * turned.shape[1], PANEL, F * PANEL), (last - first, F, panels(C))
+            multiply_panels(dm, in_dm, turned.reshape(-1), in_u, dv, in_dv, sizes, False)
         points_to_images(dv, m, pixels, in_x, dx, (first, last, R))
 
 
@@ -207,18 +223,17 @@ def winograd_backward_weight(dout, x, dw, before, m, filter):
     in_x, in_y = tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)), tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F))
     T, Q = in_y.size // (m * m), (m + 2) * (m + 2)
     R = chunk(N, T)
-    pixels, maps = np.zeros((H * W + 1) * stride(C), x.dtype), np.zeros((OH * OW + 1) * stride(F), x.dtype)
-    v, dm = np.empty(Q * (R * stride(C) + PANEL), x.dtype), np.empty(Q * (R * stride(F) + PANEL), x.dtype)
-    du = np.empty((Q, filter_size(C, F)), x.dtype)
+    pixels, maps = zeros((H * W + 1) * stride(C), x), zeros((OH * OW + 1) * stride(F), x)
+    v, dm = empty(Q * (R * stride(C) + PANEL), x), empty(Q * (R * stride(F) + PANEL), x)
+    du = empty(Q * filter_size(C, F), x)
     for first in range(0, N * T, R):
         last = min(first + R, N * T)
         images_to_points(x, m, pixels, in_x, v, (first, last, R))
         maps_to_points(dout, m, maps, in_y, dm, (first, last, R), (filter, filter + F))
         for q in range(Q):
-            for f in range(0, F, PANEL):
-                in_v, in_dm = q * (R * stride(C) + PANEL), q * (R * stride(F) + PANEL) + f
-                in_du, sizes = (q * du.shape[1] + f * C, PANEL), (C, last - first)
-                multiply_panel(v, (in_v, 1, stride(C)), dm, (in_dm, stride(F)), du.reshape(-1), in_du, sizes, first > 0)
+            in_v, in_dm = (q * (R * stride(C) + PANEL), 1, stride(C)), (q * (R * stride(F) + PANEL), stride(F), PANEL)
+            in_du, sizes = (q * filter_size(C, F), PANEL, C * PANEL), (C, last - first, panels(F))
+            multiply_panels(v, in_v, dm, in_dm, du, in_du, sizes, first > 0)
     if N == 0:
         du[:] = 0
     taps, weights = np.empty(9, np.int64), np.empty(9 * C * PANEL, x.dtype)
@@ -227,6 +242,6 @@ def winograd_backward_weight(dout, x, dw, before, m, filter):
     for f in range(0, F, PANEL):
         weights[:] = 0
         for c in range(C):
-            simd.points_to_filter(m, du.reshape(-1), f * C + c * PANEL, du.shape[1], weights, 9 * c * PANEL, taps, 0,
+            simd.points_to_filter(m, du, f * C + c * PANEL, filter_size(C, F), weights, 9 * c * PANEL, taps, 0,
                                   PANEL // simd.lanes(x))  # fmt: skip
         transpose(weights, PANEL, dw[f : f + PANEL].reshape(-1), 9 * C, 9 * C, min(PANEL, F - f))

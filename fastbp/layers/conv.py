@@ -8,6 +8,7 @@ import numpy as np
 from .. import initializers
 from ..costs import Cost
 from ..kernels import conv2d, winograd
+from ..memory import aligned
 from .base import Layer
 from .checks import pair, whole
 from .windows import pixels_held
@@ -158,8 +159,17 @@ class Conv2d(Layer):
         p.before, output = self.geometry(p.x.shape[2:])
         p.tile, p.shifted = self.tile(output, len(p.x)), self.shifts_rows(output)
         if p.tile:
-            p.u = np.zeros(((p.tile + 2) ** 2, winograd.filter_size(self.in_channels, self.out_channels)), p.x.dtype)
+            C, F, points = self.in_channels, self.out_channels, (p.tile + 2) ** 2
+            p.u, p.turned = aligned((points, winograd.filter_size(C, F)), p.x.dtype), None
             yield partial(winograd.winograd_filters, self.weight.value, p.u)
+            if p.training:
+                yield self._turn(p)
+
+    def _turn(self, p):
+        """The filters for the way back, once for all parts of a batch"""
+        C, F = self.in_channels, self.out_channels
+        p.turned = aligned((len(p.u), winograd.filter_size(F, C)), p.x.dtype)
+        return partial(winograd.turn_filters, p.u, p.turned, (F, C))
 
     def forward_calls(self, p):
         """y = b + w ⋆ x"""
@@ -174,7 +184,9 @@ class Conv2d(Layer):
     def input_calls(self, p):
         """dx = the adjoint of x ↦ w ⋆ x applied to dout"""
         if p.tile:
-            yield partial(winograd.winograd_backward_input, p.dout, p.u, p.dx, p.before)
+            if p.turned is None:  # after a forward pass in evaluation mode
+                yield self._turn(p)
+            yield partial(winograd.winograd_backward_input, p.dout, p.turned, p.dx, p.before)
         elif p.shifted:
             yield partial(conv2d.shifted_backward_input, p.dout, self.weight.value, p.dx, p.before)
         else:

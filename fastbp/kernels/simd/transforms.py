@@ -8,7 +8,10 @@ from ..toom_cook import GRADIENTS, INPUTS, WEIGHTS
 from .emitter import I64, Emitter
 
 PANEL = 16  # columns of a panel of `panel_product`: two vectors of 8, or a whole number of vectors of any other processor
-HEIGHTS = (6, 4, 2, 1)  # rows of its tiles; 6 × 2 sums, 2 vectors of b and the number of a fill 15 of 16 registers
+HEIGHTS = {16: {2: (6, 4, 2, 1)}, 32: {2: (12, 4, 1), 1: (12, 4, 1)}}  # by registers, and vectors in a row, the rows of its tiles:
+# -- 6 × 2 sums, 2 vectors of b and the number of a fill 15 of 16 registers
+HEIGHTS_AT = {16: HEIGHTS[16], 32: {2: (12, 8, 4, 2, 1), 1: (14, 10, 6, 2, 1)}}  # and of `panel_product_at`
+LATENCY = 8  # sums that a processor needs for its multiply–adds not to wait for each other
 
 
 def weighted_sum(e, weights, vectors):
@@ -196,56 +199,118 @@ def transpose(typingctx, source, s0, ss, target, t0, ts, rows, columns):
     return signature, codegen
 
 
-def panel_tile(tables: bool):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows and n < PANEL, + c with `add`
+@intrinsic
+def panel_product(typingctx, a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, add):
+    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + p·bp + k·bk + n] for m < rows, p < panels and n < PANEL,
+    + c with `add`
 
-    As `outer`, for any number of rows and a fixed one of columns: no masks, and half as many bodies. With `tables`, ak is an
-    int64 array of offsets: a[a0 + m·am + ak[k]]."""
+    As `outer`, for any number of rows and of whole panels of columns: no masks."""
+    i64 = types.int64
+    signature = types.void(a, *[i64] * 3, b, *[i64] * 4, c, *[i64] * 5, types.boolean)
 
-    @intrinsic
-    def tile(typingctx, a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, add):
-        i64 = types.int64
-        signature = types.void(a, i64, i64, ak if tables else i64, b, i64, i64, i64, c, i64, i64, i64, types.boolean)
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        A, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 9))
+        _, a0, am, ak, _, b0, bk, bp, K, _, c0, cm, cp, rows, panels, add = arguments
 
-        def codegen(context, builder, signature, arguments):
-            e = Emitter(context, builder, signature.args[0].dtype)
-            A, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 8))
-            _, a0, am, ak, _, b0, bk, K, _, c0, cm, rows, add = arguments
-            if tables:
-                ak = e.data(signature.args[3], ak)
-            NV = min(2, PANEL // e.lanes)
-
-            def body(MR, first):
-                with cgutils.for_range(builder, I64(PANEL // (NV * e.lanes)), intp=I64) as part:
-                    n = builder.mul(part.index, I64(NV * e.lanes))
-                    lines = [builder.add(first, I64(m)) for m in range(MR)]
-                    places = [e.at(c0, (line, cm), n, I64(v * e.lanes)) for line in lines for v in range(NV)]
-                    sums = e.when(add, [e.zero()] * len(places), lambda _: [e.load(C, place) for place in places])
-                    in_a = [e.at(a0, (line, am)) for line in lines]
-
-                    def step(k, sums):
-                        along_a = e.number_at(ak, k) if tables else builder.mul(k, ak)
-                        vectors = [e.load(B, e.at(b0, n, (k, bk), I64(v * e.lanes))) for v in range(NV)]
-                        sums, results = iter(sums), []
-                        for start in in_a:
-                            number = e.repeat(e.number_at(A, e.at(start, along_a)))
-                            results += [e.multiply_add(number, vector, next(sums)) for vector in vectors]
-                        return results
-
-                    for total, place in zip(e.loop(K, sums, step), places, strict=True):
-                        e.store(total, C, place)
-
+        def down(NV, in_row, of_row):
             done = I64(0)
-            for MR in HEIGHTS:
+            for MR in HEIGHTS[e.registers][NV]:
                 tiles = builder.sdiv(builder.sub(rows, done), I64(MR))
                 with cgutils.for_range(builder, tiles, intp=I64) as loop:
-                    body(MR, e.at(done, (loop.index, I64(MR))))
+                    first = e.at(done, (loop.index, I64(MR)))
+                    lines = [builder.add(first, I64(m)) for m in range(MR)]
+                    places = [e.at(c0, (line, cm), n) for line in lines for n in of_row]
+                    sums = e.when(add, [e.zero()] * len(places), lambda _, places=places: [e.load(C, place) for place in places])
+                    in_a = [e.at(a0, (line, am)) for line in lines]
+
+                    def along_a(k, in_a=in_a):
+                        return [e.at(start, (k, ak)) for start in in_a]
+
+                    for total, place in zip(products(e, A, along_a, B, in_row, bk, K, sums), places, strict=True):
+                        e.store(total, C, place)
                 done = e.at(done, (tiles, I64(MR)))
-            return context.get_dummy_value()
 
-        return signature, codegen
+        each_row_of_vectors(e, panels, (b0, bp), cp, down)
+        return context.get_dummy_value()
 
-    return tile
+    return signature, codegen
 
 
-panel_product, panel_product_at = panel_tile(tables=False), panel_tile(tables=True)
+@intrinsic
+def panel_product_at(typingctx, a, a0, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels):
+    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m + ak[k]] · b[b0 + p·bp + k·bk + n] for m < rows, p < panels and n < PANEL,
+    with a table ak of offsets
+
+    Tiles may overlap: what is computed twice is stored twice. So there is one height for all rows, that with the least to do."""
+    i64 = types.int64
+    signature = types.void(a, i64, ak, b, *[i64] * 4, c, *[i64] * 5)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        A, TABLE, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 2, 3, 8))
+        _, a0, _, _, b0, bk, bp, K, _, c0, cm, cp, rows, panels = arguments
+
+        def down(NV, in_row, of_row):
+            choices, best, chosen = [], I64(1 << 40), I64(0)
+            for MR in HEIGHTS_AT[e.registers][NV]:
+                tiles = builder.sdiv(builder.add(rows, I64(MR - 1)), I64(MR))
+                cost = builder.mul(tiles, I64(max(MR * NV, LATENCY)))
+                better = builder.and_(builder.icmp_signed("<", cost, best), builder.icmp_signed(">=", rows, I64(MR)))
+                best, chosen = builder.select(better, cost, best), builder.select(better, I64(MR), chosen)
+                choices.append((MR, tiles))
+            for MR, tiles in choices:
+                with builder.if_then(builder.icmp_signed("==", chosen, I64(MR))):
+                    last = builder.sub(rows, I64(MR))
+                    with cgutils.for_range(builder, tiles, intp=I64) as loop:
+                        first = e.least(builder.mul(loop.index, I64(MR)), last)
+                        start = e.at(a0, first)
+
+                        def along_a(k, start=start, MR=MR):
+                            place = e.at(start, e.number_at(TABLE, k))
+                            return [e.at(place, I64(m)) for m in range(MR)]
+
+                        sums = products(e, A, along_a, B, in_row, bk, K, [e.zero()] * (MR * NV))
+                        places = [e.at(c0, (builder.add(first, I64(m)), cm), n) for m in range(MR) for n in of_row]
+                        for total, place in zip(sums, places, strict=True):
+                            e.store(total, C, place)
+
+        each_row_of_vectors(e, panels, (b0, bp), cp, down)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def products(e, A, along_a, B, in_row, bk, K, sums):
+    """sums[m, v] + Σ_k A[along_a(k)[m]] · B[in_row[v] + k·bk], a vector for each m and v"""
+
+    def step(k, sums):
+        vectors = [e.load(B, e.at(n, (k, bk))) for n in in_row]
+        sums, results = iter(sums), []
+        for place in along_a(k):
+            number = e.repeat(e.number_at(A, place))
+            results += [e.multiply_add(number, vector, next(sums)) for vector in vectors]
+        return results
+
+    return e.loop(K, sums, step)
+
+
+def each_row_of_vectors(e, panels, in_b, cp, down):
+    """down(NV, in_row, of_row) for two vectors of the panels' columns at a time, and for one that is left; in_b = (b0, bp), in_row
+    and of_row say where the vectors lie in b and from the beginning of a row of c"""
+    builder, each, (b0, bp) = e.builder, PANEL // e.lanes, in_b
+    count = builder.mul(panels, I64(each))
+
+    def some(first, NV):
+        places = [builder.add(first, I64(v)) for v in range(NV)]
+        in_row, of_row = (
+            [e.at((builder.sdiv(v, I64(each)), apart), (builder.srem(v, I64(each)), I64(e.lanes))) for v in places]
+            for apart in (bp, cp)
+        )
+        down(NV, [e.at(b0, place) for place in in_row], of_row)
+
+    with cgutils.for_range(builder, builder.sdiv(count, I64(2)), intp=I64) as pair:
+        some(builder.mul(pair.index, I64(2)), 2)
+    if each == 1:
+        with builder.if_then(builder.icmp_signed("==", builder.srem(count, I64(2)), I64(1))):
+            some(builder.sub(count, I64(1)), 1)
