@@ -104,7 +104,7 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
     Windows without a gradient take part with g = 0: to leave them out takes 1.5 ns for each window, which is more than it saves
     where half of them have one. A second copy of the image, shifted by half a cache line, is read where a row of a patch would
     lie across two lines. For one 32×32 image and 32 filters of 7×7 it takes 13.3 µs, with one copy and leaving out it took 20.7."""
-    (N, C), (F, _, KH, KW), (OH, OW), L = x.shape[:2], dw.shape, output_size, simd.lanes(dw)
+    (N, C), (F, _, KH, KW), (OH, OW), L = x.shape[:2], dw.shape, output_size, simd.sparse_lanes(dw)
     PH, PW, vectors, line = OH + KH - 1, row_of_lines(x, OW, KW), (KW + L - 1) // L, LINE // x.itemsize
     R, size = C * KH * vectors, (C * PH * PW + vectors * L + line - 1) // line * line
     image = zeros(2 * size + 2 * line, x)
@@ -114,32 +114,31 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
         rows[r], to[r] = row_of_patch(r, (KH, vectors, L), (PH, PW)), r * L
     sums[:] = 0
     windows, zero = y.shape[2] * y.shape[3], y.dtype.type(0)
-    gradients, places = np.empty(F * windows, x.dtype), np.empty(F * windows, np.int32)
-    groups, whole = -(-R // simd.SPARSE_ROWS), simd.SPARSE_STEP
+    gradients, places = np.empty(windows, x.dtype), np.empty(windows, np.int32)
+    groups, whole = -(-R // simd.sparse_rows(dw)), simd.SPARSE_STEP
     step = -(-R // (groups * whole)) * whole  # about equal groups of rows, of sizes that there are bodies for: 15 = 9 + 6
+    douts, maxima, pixels = dout.reshape(-1), y.reshape(-1), argmax.reshape(-1)
     if db is not None:
         db[:] = 0
     for n in range(N):
         put_copies(x[n], image, before, 1, PH, PW)
         put_copies(x[n], image[copy:], before, 1, PH, PW)
-        douts, maxima, pixels = dout[n].reshape(-1), y[n].reshape(-1), argmax[n].reshape(-1)
-        for s in range(F * windows):
-            gradients[s] = zero if maxima[s] <= zero else douts[s]
-        for s in range(F * windows):
-            places[s] = pixels[s] + (copy if pixels[s] & (line - 1) > line - L else 0)
         for f in range(F):
-            first, into = f * windows, f * R * L
+            first = (n * F + f) * windows
+            for s in range(windows):
+                gradients[s] = zero if maxima[first + s] <= zero else douts[first + s]
+            for s in range(windows):
+                pixel = pixels[first + s]
+                places[s] = pixel + (copy if pixel & (line - 1) > line - L else 0)
             for r in range(0, R, step):
-                simd.add_weighted_rows(gradients, places, first, windows, image, rows, r, sums, into, to, min(step, R - r))
+                simd.add_weighted_rows(gradients, places, 0, windows, image, rows, r, sums, f * R * L, to, min(step, R - r))
             if db is not None:
                 total = zero  # summed up in db itself, its order would depend on where in memory db lies
-                for s in range(first, first + windows):
+                for s in range(windows):
                     total += gradients[s]
                 db[f] += total
-    for f in range(F):
-        for r in range(C * KH):
-            for q in range(KW):
-                dw[f, r // KH, r % KH, q] = sums[(f * R + r * vectors) * L + q]
+    for r in range(F * C * KH):
+        simd.copy_row(sums, r * vectors * L, dw, r * KW, KW, zero)
 
 
 @kernel
@@ -150,10 +149,11 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
     (KH + 1)×(KW + 1) inputs. A patch is summed over the filters in registers, from filters that are shifted to each of the four
     places, with zeros around, and is added to the image once: 0.21 ms for 32 images of 6×14×14 and 16 filters of 5×5, where the
     dense sum of `shifted_backward_input` takes 0.51 ms."""
-    (N, C), F, (KH, KW), (OH, OW), L = dx.shape[:2], w.shape[0], w.shape[2:], output_size, simd.lanes(dx)
+    (N, C), F, (KH, KW), (OH, OW), L = dx.shape[:2], w.shape[0], w.shape[2:], output_size, simd.sparse_lanes(dx)
     PH, PW, V, windows, columns = OH + KH - 1, row_of_lines(dx, OW, KW), KW // L + 1, y.shape[2] * y.shape[3], y.shape[3]
     R = (KH + 1) * V  # rows of a channel's patch
-    together = max(1, simd.SPARSE_ROWS // R)  # channels that are summed at once lie together, for all filters, in the second cache
+    most = simd.sparse_rows(dx)
+    together = max(1, most // R)  # channels that are summed at once lie together, for all filters, in the second cache
     step = together * (KH + 2) * V * L
     offsets, to = np.empty(C * R, np.int64), np.empty(C * R, np.int64)
     for r in range(C * R):
@@ -161,7 +161,7 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
         offsets[r] = c // together * 2 * F * step + (c % together * (KH + 2) * V + r % R) * L
         to[r] = row_of_patch(r, (KH + 1, V, L), (PH, PW))
     # A filter lies there twice, in columns 0 and 1, with a row of zeros above and below: a lower row is reached by starting higher
-    shifted, weights = zeros(-(-C // together) * 2 * F * step, dx), w.reshape(-1)
+    shifted, weights = zeros(-(-C // together) * 2 * F * step + LINE, dx), w.reshape(-1)
     for f in range(F):
         for c in range(C):
             for k in range(2 * KH):
@@ -174,8 +174,8 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
         live_filters(dout[n], y[n], argmax[n], PW, (step, V * L), (gradients, places, begins))
         image[:] = 0
         for block in range(0, C * R, together * R):
-            for r in range(block, min(block + together * R, C * R), simd.SPARSE_ROWS):
-                rows = min(simd.SPARSE_ROWS, block + together * R - r, C * R - r)
+            for r in range(block, min(block + together * R, C * R), most):
+                rows = min(most, block + together * R - r, C * R - r)
                 for s in range(windows):
                     corner, first, count = s // columns * 2 * PW + s % columns * 2, begins[s], begins[s + 1] - begins[s]
                     simd.add_weighted_rows(gradients, places, first, count, shifted, offsets, r, image, corner, to, rows)

@@ -23,6 +23,14 @@ def dot_columns(x):
     return 4
 
 
+def sparse_lanes(x):
+    return lanes(x)
+
+
+def sparse_rows(x):
+    return 12
+
+
 def outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
     """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n], + c with `add`"""
     outer_at(a, a0, am, np.arange(K) * ak, b, b0, np.arange(K) * bk, K, c, c0, cm, rows, columns, add)
@@ -57,10 +65,6 @@ def pack(b, b0, bk, K, panel, p0, columns):
     panel[p0 : p0 + K * wide] = 0
     for k in range(K):
         panel[p0 + k * wide : p0 + k * wide + columns] = b[b0 + k * bk : b0 + k * bk + columns]
-
-
-def fetch_rows(b, b0, bk, rows, columns):
-    """Nothing: a hint"""
 
 
 def add_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns):

@@ -36,7 +36,7 @@ The number of lanes follows from the instruction set that Numba compiles for: 64
 
 from numba import config
 
-from .pooling import SPARSE_ROWS, SPARSE_STEP
+from .pooling import SPARSE_STEP
 from .transforms import PANEL
 
 if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
@@ -49,7 +49,6 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         dot_at,
         dot_columns,
         dot_rows,
-        fetch_rows,
         filter_to_points,
         image_to_points,
         lanes,
@@ -67,13 +66,15 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         pool_normalised,
         pool_pairs,
         power_of_two,
+        sparse_lanes,
+        sparse_rows,
         transpose,
     )
 else:
     from .emitter import lanes
-    from .pooling import add_weighted_rows, pool_lanes, pool_normalised, pool_pairs
+    from .pooling import add_weighted_rows, pool_lanes, pool_normalised, pool_pairs, sparse_lanes, sparse_rows
     from .powers import power_of_two
-    from .products import add_rows, dot, dot_at, dot_columns, dot_rows, fetch_rows, outer, outer_at, outer_rows, pack
+    from .products import add_rows, dot, dot_at, dot_columns, dot_rows, outer, outer_at, outer_rows, pack
     from .rows import copy_row, copy_row_and_zeros
     from .transforms import (
         filter_to_points,
@@ -88,8 +89,8 @@ else:
     )
 
 __all__ = [
-    "PANEL", "SPARSE_ROWS", "SPARSE_STEP", "add_rows", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot", "dot_at",
-    "dot_columns", "dot_rows", "fetch_rows", "filter_to_points", "image_to_points", "lanes", "map_to_points", "outer", "outer_at", "outer_rows", "pack", "panel_product",
-    "panel_product_at", "points_to_filter", "points_to_image", "points_to_map", "pool_lanes", "pool_normalised", "pool_pairs",
-    "power_of_two", "transpose",
+    "PANEL", "SPARSE_STEP", "add_rows", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot", "dot_at", "dot_columns",
+    "dot_rows", "filter_to_points", "image_to_points", "lanes", "map_to_points", "outer", "outer_at", "outer_rows", "pack",
+    "panel_product", "panel_product_at", "points_to_filter", "points_to_image", "points_to_map", "pool_lanes", "pool_normalised",
+    "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows", "transpose",
 ]  # fmt: skip

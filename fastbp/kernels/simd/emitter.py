@@ -21,24 +21,31 @@ def registers(context) -> int:
     return 32 if "+avx512f" in features.split(",") or triple.startswith(("aarch64", "arm64")) else 16
 
 
-@intrinsic
-def lanes(typingctx, x):
-    """The numbers of x's dtype that a vector holds."""
+def known_when_compiled(size):
+    """A function of x that gives size(context, x's dtype)"""
 
-    def codegen(context, builder, signature, arguments):
-        return I64(vector_bytes(context) * 8 // signature.args[0].dtype.bitwidth)
+    @intrinsic
+    def number(typingctx, x):
+        def codegen(context, builder, signature, arguments):
+            return I64(size(context, signature.args[0].dtype))
 
-    return types.int64(x), codegen
+        return types.int64(x), codegen
+
+    return number
+
+
+lanes = known_when_compiled(lambda context, dtype: vector_bytes(context) * 8 // dtype.bitwidth)
+# -- the numbers of x's dtype that a vector holds
 
 
 class Emitter:
-    """Emits vector instructions for arrays of one dtype."""
+    """Emits vector instructions for arrays of one dtype, on vectors as wide as the processor's or of fewer `lanes`."""
 
-    def __init__(self, context, builder, dtype):
+    def __init__(self, context, builder, dtype, lanes=None):
         self.context, self.builder, self.registers = context, builder, registers(context)
         self.number = context.get_value_type(dtype)
         self.align = dtype.bitwidth // 8
-        self.lanes = vector_bytes(context) // self.align
+        self.lanes = lanes or vector_bytes(context) // self.align
         self.vector = ir.VectorType(self.number, self.lanes)
         self.suffix = f"v{self.lanes}{'f' if isinstance(dtype, types.Float) else 'i'}{dtype.bitwidth}"
 
@@ -74,13 +81,13 @@ class Emitter:
         else:
             self.builder.store(value, pointer).align = self.align
 
-    def fetch(self, base, offset, write=True):
-        """Ask for the cache line of this number, to write it or to read it: a hint, which may point outside an array."""
+    def fetch(self, base, offset):
+        """Ask for the cache line of this number: a hint, which reads nothing and may point outside an array."""
         byte = ir.IntType(8).as_pointer()
         kinds = [byte, I32, I32, I32]
         function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0")
         address = self.builder.bitcast(self.builder.gep(base, [offset]), byte)
-        self.builder.call(function, [address, I32(int(write)), I32(3 if write else 2), I32(1)])  # data, kept in all caches or the second
+        self.builder.call(function, [address, I32(1), I32(3), I32(1)])  # to be written, kept in all caches, data
 
     def _call(self, name, kinds, result, arguments):
         name = f"{name}.{self.suffix}" + (".p0" if "masked" in name else "")

@@ -4,7 +4,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .emitter import I32, I64, Emitter
+from .emitter import I32, I64, Emitter, known_when_compiled, registers, vector_bytes
 from .rows import each_vector
 from .transforms import PANEL
 
@@ -131,22 +131,32 @@ def store_maximum(e, best, Y, number, AT, places, left):
         builder.call(store, [number, place, I32(4), mask])
 
 
-SPARSE_ROWS = 12  # accumulators of add_weighted_rows; with the repeated number and the loads they fill the registers
-SPARSE_STEP = 3  # one body for every third number of rows, to compile fewer,
-BODIES = (3, 6, 7, 9, SPARSE_ROWS)  # and one for 7×7 filters of one channel: 13.3 instead of 15.2 µs for 32 of them on 32×32
+SPARSE_LANES = 8  # of add_weighted_rows at most: patches of 5 or 7 pixels fill half of AVX-512's 16, which lie in two cache lines
+SPARSE = {16: (3, 6, 7, 9, 12), 32: (6, 7, 9, 12, 15, 18)}  # by the processor's registers, the rows of its bodies: with the repeated
+# -- number and the loads the largest fills them. 7 is for 7×7 filters of one channel: 13.3 instead of 15.2 µs for 32 of them on 32×32
+SPARSE_STEP = 3
+
+
+def most_lanes(context, dtype):
+    return min(SPARSE_LANES, vector_bytes(context) * 8 // dtype.bitwidth)
+
+
+sparse_lanes = known_when_compiled(most_lanes)  # the numbers in a row of add_weighted_rows
+sparse_rows = known_when_compiled(lambda context, dtype: SPARSE[registers(context)][-1])  # the most rows that it takes
 
 
 @intrinsic
 def add_weighted_rows(typingctx, numbers, places, first, count, x, offsets, r0, c, c0, to, rows):
-    """c[c0 + to[r] + j] += Σ_s numbers[s] · x[places[s] + offsets[r] + j] for all L lanes j, rows r0 ≤ r < r0 + rows, rows ≤ 12
+    """c[c0 + to[r] + j] += Σ_s numbers[s] · x[places[s] + offsets[r] + j] for j < sparse_lanes, r0 ≤ r < r0 + rows ≤ r0 + sparse_rows
 
     and s running over `count` entries from `first` on; places may be int32 or int64. One vector of c for each row stays in a
-    register while the sum runs. x and c must reach L − 1 numbers beyond the last place."""
+    register while the sum runs. x and c must reach sparse_lanes − 1 numbers beyond the last place."""
     i64 = types.int64
     signature = types.void(numbers, places, i64, i64, x, offsets, i64, c, i64, to, i64)
 
     def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
+        dtype = signature.args[0].dtype
+        e = Emitter(context, builder, dtype, most_lanes(context, dtype))
         NUMBERS, PLACES, X, OFFSETS, C, TO = (e.data(signature.args[i], arguments[i]) for i in (0, 1, 4, 5, 7, 9))
         _, _, first, count, _, _, r0, _, c0, _, rows = arguments
 
@@ -166,7 +176,8 @@ def add_weighted_rows(typingctx, numbers, places, first, count, x, offsets, r0, 
             for total, place, value in zip(sums, places, before, strict=True):
                 e.store(e.add(total, value), C, place)
 
-        for low, R in zip((0, *BODIES), BODIES, strict=False):
+        bodies = SPARSE[e.registers]
+        for low, R in zip((0, *bodies), bodies, strict=False):
             few, many = (builder.icmp_signed("<=", rows, I64(bound)) for bound in (low, R))
             with builder.if_then(builder.and_(many, builder.not_(few))):
                 body(R, low + 1)

@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .emitter import I32, I64, Emitter, registers
+from .emitter import I32, I64, Emitter, known_when_compiled, registers
 
 VECTORS = 3  # columns of the largest tile of `outer`
 OUTER = {16: (4, 2), 32: (8, 4)}  # by the processor's registers, the rows of its bodies: 4 × 3 sums, 3 vectors of b, a number of a
@@ -14,22 +14,9 @@ DOT = {16: ((3, 2, 1), (4, 2)), 32: ((4, 2, 1), (6, 4, 2))}  # rows and columns 
 FOUR = 4
 
 
-def tile_size(choose):
-    """A size of the largest tile, choose(registers), for arrays of x's kind"""
-
-    @intrinsic
-    def size(typingctx, x):
-        def codegen(context, builder, signature, arguments):
-            return I64(choose(registers(context)))
-
-        return types.int64(x), codegen
-
-    return size
-
-
-outer_rows = tile_size(lambda registers: OUTER[registers][0])
-dot_rows = tile_size(lambda registers: DOT[registers][0][0])
-dot_columns = tile_size(lambda registers: DOT[registers][1][0])
+outer_rows = known_when_compiled(lambda context, dtype: OUTER[registers(context)][0])  # of the largest tile
+dot_rows = known_when_compiled(lambda context, dtype: DOT[registers(context)][0][0])
+dot_columns = known_when_compiled(lambda context, dtype: DOT[registers(context)][1][0])
 
 
 def outer_tile(tables: bool):
@@ -194,23 +181,6 @@ def pack(typingctx, b, b0, bk, K, panel, p0, columns):
         return context.get_dummy_value()
 
     return types.void(b, i64, i64, i64, panel, i64, i64), codegen
-
-
-@intrinsic
-def fetch_rows(typingctx, b, b0, bk, rows, columns):
-    """Ask for b[b0 + k·bk + n], k < rows, n < columns, to be in the second cache: a hint, which may point outside an array"""
-    i64 = types.int64
-
-    def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
-        B, (_, b0, bk, rows, columns) = e.data(signature.args[0], arguments[0]), arguments
-        line = 64 // e.align
-        lines = builder.sdiv(builder.add(columns, I64(line - 1)), I64(line))
-        with cgutils.for_range(builder, rows, intp=I64) as k, cgutils.for_range(builder, lines, intp=I64) as n:
-            e.fetch(B, e.at(b0, (k.index, bk), (n.index, I64(line))), write=False)
-        return context.get_dummy_value()
-
-    return types.void(b, i64, i64, i64, i64), codegen
 
 
 @intrinsic
