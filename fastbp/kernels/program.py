@@ -15,7 +15,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import typeof
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.callconv import RETCODE_NONE
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
@@ -55,6 +55,45 @@ def enter(typingctx, table, place):
     return types.int64(types.int64, types.int64), codegen
 
 
+FLUSH = 1 << 15 | 1 << 6  # of x86's control register: results, and operands, below the smallest normal number are 0
+
+
+@intrinsic
+def set_rounding(typingctx, control):
+    """The control register's value, which is then `control`, or has FLUSH set for −1; 0 on processors other than x86"""
+
+    def codegen(context, builder, signature, arguments):
+        if not context.codegen().magic_tuple()[0].startswith(("x86", "i686")):
+            return WORD(0)
+        place = cgutils.alloca_once(builder, STATUS)
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
+        store, load = (cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}mxcsr") for name in ("st", "ld"))
+        address = builder.bitcast(place, kind.args[0])
+        builder.call(store, [address])
+        before = builder.load(place)
+        given = builder.icmp_signed(">=", arguments[0], WORD(0))
+        builder.store(builder.select(given, builder.trunc(arguments[0], STATUS), builder.or_(before, STATUS(FLUSH))), place)
+        builder.call(load, [address])
+        return builder.zext(before, WORD)
+
+    return types.int64(types.int64), codegen
+
+
+@kernel
+def flush_denormals():
+    """From now on this thread takes numbers below 1.2e-38 (float64: 2.2e-308) for 0; returns what `end_flushing` needs
+
+    Velocities, which shrink by the momentum where a unit is dead, end there and stay. On Intel's processors each operation with such
+    a number takes 150 cycles: 784-100-10 trained on one image takes 270 µs a step with them, and 42 without."""
+    return set_rounding(-1)
+
+
+@kernel
+def end_flushing(before):
+    """As it was"""
+    set_rounding(before)
+
+
 @kernel
 def run_calls(table, at, end):
     """Make the calls of a table's records from `at` to `end`; the place of the first that failed, or the end"""
@@ -62,6 +101,15 @@ def run_calls(table, at, end):
         if enter(table, at + 1) != 0:
             return at
         at += word(table, at)
+    return at
+
+
+@kernel
+def run_all(table, first, end):
+    """`run_calls` without denormal numbers"""
+    before = flush_denormals()
+    at = run_calls(table, first, end)
+    end_flushing(before)
     return at
 
 
@@ -147,7 +195,7 @@ class Program:
 
     def __call__(self) -> None:
         """All calls, on this thread."""
-        failed = run_calls(self.address, self.first, self.end)
+        failed = run_all(self.address, self.first, self.end)
         if failed < self.end:
             self.fail(failed)
 

@@ -24,7 +24,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .jit import kernel
-from .program import DONE, FAILED, HEADER, PARTS, SECTION, SECTIONS, TICKETS, WORD, run_calls
+from .program import DONE, FAILED, HEADER, PARTS, SECTION, SECTIONS, TICKETS, WORD, end_flushing, flush_denormals, run_calls
 
 STATE = 64  # words of a team's state, counters in cache lines of their own:
 TABLE, LIMIT = 0, 1  # the program's address; how many helpers it takes
@@ -113,7 +113,7 @@ def wait(looks):
 @kernel
 def do_sections(table):
     """What each thread does with a program: parts of each section while there are any, and then no step ahead of the others."""
-    parts = load(table, PARTS)
+    parts, control = load(table, PARTS), flush_denormals()
     for s in range(load(table, SECTIONS)):
         section = HEADER + s * SECTION
         first, last, looks = load(table, section + TICKETS + 1), load(table, section + TICKETS + 2), 0
@@ -128,6 +128,7 @@ def do_sections(table):
             part = first + add(table, section + TICKETS, 1)
         while load(table, section + DONE) < last - first:
             looks = wait(looks)
+    end_flushing(control)
 
 
 @kernel
