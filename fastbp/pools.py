@@ -68,6 +68,6 @@ def _begin() -> None:
 
 
 def _unraisable(about) -> None:
-    """Python shows what is raised where nobody can catch it, in a finaliser or as the process ends. Being told to end is no news."""
+    """Python shows what is raised where nobody can catch it, as in a finaliser. That the process was told to end is no news."""
     if about.exc_type is not SystemExit:
         sys.__unraisablehook__(about)

@@ -163,7 +163,10 @@ def test_products_of_any_size(dtype, seed, M, N, K, transposed):
     np.testing.assert_allclose(d, a @ b, atol=50 * tolerance)
 
 
-@pytest.mark.parametrize(("M", "N", "K"), [(16, 256, 5), (17, 128, 300), (70, 31, 600), (3, 5, 2500), (61, 5, 2560), (1, 70, 513), (90, 1100, 256)])
+SIZES = [(16, 256, 5), (17, 128, 300), (70, 31, 600), (3, 5, 2500), (61, 5, 2560), (1, 70, 513), (90, 1100, 256)]
+
+
+@pytest.mark.parametrize(("M", "N", "K"), SIZES)
 def test_products_that_are_copied_or_taken_in_blocks(M, N, K):
     rng = np.random.default_rng(0)
     a, b, c, d = rng.normal(size=(M, K)), rng.normal(size=(K, N)), np.empty((M, N)), np.empty((M, N))
@@ -202,24 +205,78 @@ def test_copied_rows_filled_up(dtype, columns, to):
 
 
 @kernel
-def pool_lanes(*arguments):
-    simd.pool_lanes(*arguments)
+def split_row(*arguments):
+    simd.split_row(*arguments)
 
 
-@given(dtypes, seeds, st.sampled_from(["ties", "random", "nan"]))
-def test_pooled_lanes(dtype, seed, kind):
+@given(dtypes, st.integers(0, 70), st.integers(0, 3))
+def test_split_rows(dtype, columns, start):
+    x, (mine, expected) = np.arange(1.0, 75).astype(dtype)[: start + columns], np.full((2, 200), -1, dtype)  # x ends with the row
+    split_row(x, start, mine, 1, 100, columns)
+    count = (columns + 1) // 2
+    assert np.array_equal(mine[1 : 1 + count], x[start::2]) and np.array_equal(mine[100 : 100 + columns // 2], x[start + 1 :: 2])
+    plain.split_row(x, start, expected, 1, 100, columns)
+    beyond = -(-columns // (2 * lanes(x))) * lanes(x)
+    for to in (1, 100):
+        assert np.array_equal(mine[to : to + count], expected[to : to + count]) and not mine[to + count : to + beyond].any()
+    assert (mine[1 + beyond : 100] == -1).all() and (mine[100 + beyond :] == -1).all()
+
+
+@kernel
+def windows_by_filters(*arguments):
+    simd.windows_by_filters(*arguments)
+
+
+@kernel
+def windows_by_pixels(*arguments):
+    simd.windows_by_pixels(*arguments)
+
+
+@given(dtypes, seeds, st.integers(1, 20), st.integers(1, 3), st.integers(0, 6), st.sampled_from(["ties", "random", "nan"]))
+def test_windows_by_filters(dtype, seed, windows, panels, K, kind):
     rng = np.random.default_rng(seed)
-    step, low = simd.PANEL + rng.integers(0, 4), 2 * simd.PANEL + 7
-    x = (rng.integers(0, 2, 5 * simd.PANEL) if kind == "ties" else rng.normal(size=5 * simd.PANEL)).astype(dtype)
-    if kind == "nan":
-        x[rng.random(x.size) < 0.2] = np.nan
+    width, step, bk = 2 * windows + rng.integers(0, 4), 16 * panels + rng.integers(0, 3), 16 + rng.integers(0, 3)
+    ak, bp = rng.permutation(9)[:K], K * bk + rng.integers(0, 3)
+    a, b, bias = (drawn(rng, dtype, kind, size) for size in (2 + 2 * width + 9, 1 + panels * bp + 16, 48))
     results = []
-    for function in (pool_lanes, plain.pool_lanes):
-        y, argmax = np.full(simd.PANEL + 4, 7, dtype), np.full(simd.PANEL + 4, -1, np.int32)
-        function(x, 1, low, step, y, argmax, 2, 30, 9)
+    for function in (windows_by_filters, plain.windows_by_filters):
+        y, argmax = np.full(3 + windows * step, 7, dtype), np.full(3 + windows * step, -1, np.int32)
+        function(a, 2, width, ak, b, 1, bk, bp, K, bias, y, argmax, 3, step, 100, windows, panels)
         results.append((y, argmax))
-    np.testing.assert_array_equal(results[0][0], results[1][0])
-    assert np.array_equal(results[0][1], results[1][1]) and set(results[0][1]) <= {-1, 30, 31, 39, 40}
+    same_windows(results, dtype)
+
+
+@given(dtypes, seeds, st.integers(1, 40), st.integers(1, 6), st.integers(0, 6), st.sampled_from(["ties", "random", "nan"]))
+def test_windows_by_pixels(dtype, seed, windows, filters, K, kind):
+    rng, (high,) = np.random.default_rng(seed), pixel_filters(np.empty(0, dtype))
+    filters, low, step, wf = min(filters, high), 60, windows + rng.integers(0, 3), K + rng.integers(0, 3)
+    at, width = rng.integers(0, 9, 2 * K), 2 * windows + 3
+    w, x, bias = drawn(rng, dtype, kind, 2 + filters * wf), drawn(rng, dtype, kind, 9 + 2 * low + 16), drawn(rng, dtype, kind, 6)
+    results = []
+    for function in (windows_by_pixels, plain.windows_by_pixels):
+        y, argmax = np.full(3 + filters * step, 7, dtype), np.full(3 + filters * step, -1, np.int32)
+        function(w, 2, wf, x, low, at, K, bias, y, argmax, 3, step, 100, width, windows, filters)
+        results.append((y, argmax))
+    same_windows(results, dtype)
+
+
+def drawn(rng, dtype, kind, size):
+    """Small whole numbers, whose sums are exact and often equal, or any numbers, or some NaN among whole ones"""
+    numbers = rng.normal(size=size) if kind == "random" else rng.integers(-2, 3, size).astype(float)
+    if kind == "nan":
+        numbers[rng.random(size) < 0.02] = np.nan
+    return numbers.astype(dtype)
+
+
+def same_windows(results, dtype):
+    (y, argmax), (expected, numbers) = results
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-4 if dtype == np.float32 else 1e-12)
+    assert np.array_equal(argmax, numbers)
+
+
+@kernel
+def pixel_filters(x):
+    return (simd.pixel_filters(x),)
 
 
 @given(dtypes, seeds, st.integers(1, 40), st.sampled_from(["ties", "random", "nan"]))

@@ -31,7 +31,8 @@ def restored():
 @pytest.fixture
 def fine_cut(monkeypatch):
     """Small problems are cut as large ones are."""
-    for name, value in (("PART_WORK", 1), ("RANGE_WORK", 1), ("PER_WEIGHT", 1), ("PIECE_WORK", 1), ("LARGE", 500)):
+    for name, value in (("PART_WORK", 1), ("RANGE_WORK", 1), ("PER_WEIGHT", 1), ("PIECE_WORK", 1), ("LARGE", 500),
+                        ("TILE_ROWS", 4), ("TILE_COLUMNS", 4)):  # fmt: skip
         monkeypatch.setattr(plan, name, value)
 
 

@@ -194,11 +194,6 @@ def panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, 
 
 
 @kernel
-def panel_product_at(a, a0, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels):
-    simd.panel_product_at(a, a0, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels)
-
-
-@kernel
 def lanes(x):
     return simd.lanes(x)
 
@@ -239,22 +234,16 @@ def test_transpose(dtype, seed, data):
     assert np.array_equal(target, expected)
 
 
-@given(dtypes, seeds, st.integers(0, 30), st.integers(0, 5), st.integers(0, 9), st.booleans(), st.booleans())
-def test_panel_product(dtype, seed, rows, panels, K, add, tables):
+@given(dtypes, seeds, st.integers(0, 30), st.integers(0, 5), st.integers(0, 9), st.booleans())
+def test_panel_product(dtype, seed, rows, panels, K, add):
     rng = np.random.default_rng(seed)
     am, ak, bk, cp, bp = 1 + rng.integers(0, 9, 5) + (0, 0, simd.PANEL, simd.PANEL, 9 * simd.PANEL)
     cm, bp = panels * cp + rng.integers(0, 3), bp + 9 * bk
-    am = 1 if tables else am
     a, b = rng.normal(size=3 + 30 * am + 9 * ak).astype(dtype), rng.normal(size=2 + 5 * bp).astype(dtype)
     c = rng.normal(size=4 + 30 * cm + cp).astype(dtype)
     expected, before = c.copy(), c.copy()
-    if tables:
-        taps = rng.permutation(K) * ak
-        panel_product_at(a, 3, taps, b, 2, bk, bp, K, c, 4, cm, cp, rows, panels)
-        plain.panel_product_at(a, 3, taps, b, 2, bk, bp, K, expected, 4, cm, cp, rows, panels)
-    else:
-        panel_product(a, 3, am, ak, b, 2, bk, bp, K, c, 4, cm, cp, rows, panels, add)
-        plain.panel_product(a, 3, am, ak, b, 2, bk, bp, K, expected, 4, cm, cp, rows, panels, add)
+    panel_product(a, 3, am, ak, b, 2, bk, bp, K, c, 4, cm, cp, rows, panels, add)
+    plain.panel_product(a, 3, am, ak, b, 2, bk, bp, K, expected, 4, cm, cp, rows, panels, add)
     np.testing.assert_allclose(c, expected, rtol=0, atol=1e-4 if dtype == np.float32 else 1e-12)
     assert np.array_equal(c[expected == before], before[expected == before])
 

@@ -4,9 +4,9 @@ x (N, C, H, W) input · w (F, C, KH, KW), b (F,) or None · y, dout (N, F, OH //
 
     y[n, f, i, j] = max(0, b[f] + max over the window of (w ⋆ x)[n, f])
 
-The convolution is that of shifted rows in conv2d.py, with pixels numbered t = i·PW + j; argmax holds the t of each
-window's first maximum. Forward it may also be taken by filters, with the same bits: the layer chooses. Bias and ReLU come after
-the maximum, which they don't change.
+Pixels are numbered t = i·PW + j in the image with its padding, as in conv2d.py; argmax holds the t of each window's first maximum.
+Forward the four pixels of a window are summed in the same lane of four vectors, whose lanes are the windows of a row or the
+filters of a panel, with the same bits: the layer chooses. Bias and ReLU come after the maximum, which they don't change.
 
 Only one of the four pixels of a window has a gradient, and none where ReLU is flat. So with (t, g) running over the pixels that
 have one,
@@ -19,9 +19,9 @@ import numpy as np
 
 from . import simd
 from .buffers import LINE, empty, zeros
-from .conv2d import aligned_rows, put_copies, take, taps, taps_of_copies
+from .conv2d import put_copies, take, taps
 from .jit import kernel, separate_kernel
-from .matmul import outer_product_at, transpose
+from .matmul import transpose
 
 PANEL = simd.PANEL
 
@@ -35,66 +35,64 @@ def row_of_lines(x, OW, KW):
 
 @kernel
 def conv_relu_pool_forward(x, w, b, y, argmax, before, output_size):
-    """y and argmax, for the convolution's output_size = (OH, OW)"""
-    (N, C), F, (KH, KW), K, (OH, OW) = x.shape[:2], w.shape[0], w.shape[2:], w.size // w.shape[0], output_size
-    (rows, columns), PH, PW, (copies, row) = y.shape[2:], OH + KH - 1, row_of_lines(x, OW, KW), aligned_rows(OW, KW, simd.lanes(x))
-    T = 2 * rows * row if copies > 1 else (2 * rows - 1) * row + 2 * columns
-    in_w, in_x, image = np.empty(K, np.int64), np.empty(K, np.int64), empty(C * copies * PH * row, x)
-    wide = empty(4 * T, x)
-    taps_of_copies(in_x, C, (KH, KW), copies, PH, row)
-    for k in range(K):
-        in_w[k] = k
-    image[:] = 0
-    maxima, numbers, together = y.reshape(-1), argmax.reshape(-1), 4
+    """y and argmax, for the convolution's output_size = (OH, OW), with the vectors along a row of windows
+
+    Even and odd columns of the image lie apart, so that neighbouring windows read neighbouring pixels."""
+    (N, C, H, W), F, (KH, KW), K, (OH, OW) = x.shape, w.shape[0], w.shape[2:], w.size // w.shape[0], output_size
+    (rows, columns), PH, PW, L, (top, left) = y.shape[2:], OH + KH - 1, row_of_lines(x, OW, KW), simd.lanes(x), before
+    half = max((columns + L - 1) // L * L + KW // 2, (left + 1) // 2 + (W + 2 * L - 1) // (2 * L) * L)
+    half = (half + L - 1) // L * L  # a row's pixels of one kind, all that is read and written by vectors
+    at, split, bias = np.empty(2 * K, np.int64), zeros(2 * C * PH * half + L, x), padded_bias(b, F, x)
+    for q in range(2):
+        for k in range(K):
+            c, p, column = k // (KH * KW), k // KW % KH, q + k % KW
+            at[q * K + k] = ((2 * c + column % 2) * PH + p) * half + column // 2
+    weights, images, maxima, numbers = w.reshape(-1), x.reshape(-1), y.reshape(-1), argmax.reshape(-1)
     for n in range(N):
-        put_copies(x[n], image, before, copies, PH, row)
-        for f in range(F):
-            if f % together == 0:  # four filters at a time: their maps stay in the first cache until they are pooled
-                filters = w[f : f + together]
-                outer_product_at(filters.reshape(-1), (K, in_w), image, (0, in_x), wide, (filters.shape[0], T, K))
-            for i in range(rows):
-                top, out = f % together * T + 2 * i * row, ((n * F + f) * rows + i) * columns
-                simd.pool_pairs(wide, top, top + row, maxima, numbers, out, 2 * i * PW, PW, columns)
-            add_bias_and_cut(y[n, f].reshape(-1), b, f)
+        for c in range(C):
+            even = (2 * c + left % 2) * PH * half + left // 2  # where the image's column 0 lies in a row, and column 1
+            odd = (2 * c + (left + 1) % 2) * PH * half + (left + 1) // 2
+            for h in range(H):
+                to = (top + h) * half
+                simd.split_row(images, ((n * C + c) * H + h) * W, split, even + to, odd + to, W)
+        for i in range(rows):
+            start = split[2 * i * half :]
+            for f in range(0, F, simd.pixel_filters(x)):
+                out, filters = ((n * F + f) * rows + i) * columns, min(simd.pixel_filters(x), F - f)
+                simd.windows_by_pixels(weights, f * K, K, start, half, at, K, bias[f:], maxima, numbers, out, rows * columns,
+                                       2 * i * PW, PW, columns, filters)  # fmt: skip
 
 
 @kernel
 def conv_relu_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
-    """`conv_relu_pool_forward` with the vectors along filters, not along pixels: no output is computed and left out, and windows
-    are pooled without a shuffle. The filters of a panel lie together for each tap."""
+    """`conv_relu_pool_forward` with the vectors along filters: those of a panel lie together for each tap"""
     (N, C), F, (KH, KW), K, (OH, OW) = x.shape[:2], w.shape[0], w.shape[2:], w.size // w.shape[0], output_size
     (rows, columns), PH, PW, panel = y.shape[2:], OH + KH - 1, row_of_lines(x, OW, KW), PANEL
-    windows, wide = rows * columns, (F + panel - 1) // panel * panel
-    in_x, image = np.empty(K, np.int64), np.empty(C * PH * PW, x.dtype)
-    weights, maps = zeros(K * wide, x), empty(4 * columns * wide, x)
-    maxima, numbers = np.empty(windows * wide, x.dtype), np.empty(windows * wide, np.int32)
+    windows, panels = rows * columns, (F + panel - 1) // panel
+    wide = panels * panel
+    in_x, image, bias = np.empty(K, np.int64), zeros(C * PH * PW, x), padded_bias(b, wide, x)
+    weights, maxima, numbers = zeros(K * wide, x), empty(windows * wide, x), np.empty(windows * wide, np.int32)
     taps(in_x, C, (KH, KW), (PH, PW), 0, PH * PW)
     for f in range(0, F, panel):
         transpose(w[f : f + panel].reshape(-1), K, weights[f * K :], panel, min(panel, F - f), K)
-    image[:] = 0
     for n in range(N):
         put_copies(x[n], image, before, 1, PH, PW)
         for i in range(rows):
-            for r in range(2):
-                pixel, to, count = (2 * i + r) * PW, r * 2 * columns * wide, wide // panel
-                simd.panel_product_at(image, pixel, in_x, weights, 0, panel, K * panel, K, maps, to, wide, panel, 2 * columns, count)
-            for j in range(columns):
-                for f in range(0, F, panel):
-                    top, out = 2 * j * wide + f, (i * columns + j) * wide + f
-                    simd.pool_lanes(maps, top, top + 2 * columns * wide, wide, maxima, numbers, out, 2 * i * PW + 2 * j, PW)
+            pixel, out = 2 * i * PW, i * columns * wide
+            simd.windows_by_filters(image, pixel, PW, in_x, weights, 0, panel, K * panel, K, bias, maxima, numbers, out, wide,
+                                    pixel, columns, panels)  # fmt: skip
         transpose(maxima, wide, y[n].reshape(-1), windows, windows, F)
         transpose(numbers, wide, argmax[n].reshape(-1), windows, windows, F)
-        for f in range(F):
-            add_bias_and_cut(y[n, f].reshape(-1), b, f)
 
 
 @kernel
-def add_bias_and_cut(pooled, b, f):
-    """pooled = max(0, pooled + b[f]), NaN stays NaN"""
-    bias, zero = pooled.dtype.type(0) if b is None else b[f], pooled.dtype.type(0)
-    for t in range(pooled.size):
-        value = pooled[t] + bias
-        pooled[t] = zero if value <= zero else value
+def padded_bias(b, size, like):
+    """b, or 0 where it is None, in a vector of that size, 0 beyond"""
+    bias = zeros(size, like)
+    if b is not None:
+        for f in range(b.size):
+            bias[f] = b[f]
+    return bias
 
 
 @kernel

@@ -9,7 +9,6 @@ So a product may be cut into columns of c, and a b and aᵀ b into rows, for thr
 and the order of the tiles are free to follow M and N.
 """
 
-import numpy as np
 
 from . import simd
 from .buffers import LINE, empty
@@ -74,7 +73,8 @@ def outer_product(a, in_a, b, in_b, c, cm, sizes):
                     left, start_a, down_a = lines, 0, size + L
                 for n in range(first, last, wide):
                     from_b, to = start_b + (n - first) * across_b, m * cm + n
-                    simd.outer(left, start_a, down_a, along_a, right, from_b, along_b, count, c, to, cm, rows, min(wide, N - n), k > 0)
+                    columns = min(wide, N - n)
+                    simd.outer(left, start_a, down_a, along_a, right, from_b, along_b, count, c, to, cm, rows, columns, k > 0)
 
 
 @separate_kernel
@@ -87,8 +87,8 @@ def inner_product(a, b, c, sizes, cm):
         outer_product(a, (K, 1), b, (1, K), c, cm, sizes)
         return
     size = equal_blocks(K, DOT_BLOCK, L)
-    group = max(N, 1) if M > high else wide  # few rows of a: read each row of b to its end, 31 instead of 27 GFlop/s
-    packed = M > high and size < K and K * a.itemsize % ALIASED == 0
+    group = max(N, 1) if high < M else wide  # few rows of a: read each row of b to its end, 31 instead of 27 GFlop/s
+    packed = high < M and size < K and K * a.itemsize % ALIASED == 0
     panel = empty(min(M, DOT_ROWS) * size if packed else 0, a)
     for m0 in range(0, M, DOT_ROWS):
         m1 = min(m0 + DOT_ROWS, M)

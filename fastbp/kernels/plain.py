@@ -10,6 +10,11 @@ def lanes(x):
     return 4
 
 
+def lanes_of(dtype):
+    """The same, outside of kernels"""
+    return 4
+
+
 def outer_rows(x):
     """As for 16 vector registers; and so the others"""
     return 4
@@ -29,6 +34,10 @@ def sparse_lanes(x):
 
 def sparse_rows(x):
     return 12
+
+
+def pixel_filters(x):
+    return 3
 
 
 def outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
@@ -84,6 +93,13 @@ def copy_row_and_zeros(x, start, y, to, columns):
     y[to : to + columns] = x[start : start + columns]
 
 
+def split_row(x, start, y, evens, odds, columns):
+    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, 0 up to a whole number of vectors"""
+    row = np.zeros(-(-columns // (2 * lanes(x))) * 2 * lanes(x), x.dtype)
+    row[:columns] = x[start : start + columns]
+    y[evens : evens + row.size // 2], y[odds : odds + row.size // 2] = row[::2], row[1::2]
+
+
 def power_of_two(n):
     """2ⁿ, of n's type"""
     return np.ldexp(type(n)(1), int(n)) if n == n else n
@@ -110,13 +126,6 @@ def pool_normalised(x, top, low, affine, y, chosen, argmax, out, first, width, c
         chosen[out + j] = pixels[argmax[out + j]]
         argmax[out + j] = first + 2 * j + argmax[out + j] // 2 * width + argmax[out + j] % 2
         y[out + j] = number(0) if y[out + j] <= 0 else y[out + j]
-
-
-def pool_lanes(x, top, low, step, y, argmax, out, first, width):
-    """y[out + f] = the first maximum of the pixels at top + f, top + step + f, low + f and low + step + f, for f < 16"""
-    for f in range(16):
-        window = x[[top + f, top + step + f, low + f, low + step + f]]
-        pool_pairs(window, 0, 2, y, argmax, out + f, first, width, 1)
 
 
 def add_weighted_rows(numbers, places, first, count, x, offsets, r0, c, c0, to, rows):
@@ -166,12 +175,36 @@ def transpose(source, s0, ss, target, t0, ts, rows, columns):
 
 
 def panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, add):
-    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + p·bp + k·bk + n], m < rows, p < panels, n < 16; + c with `add`"""
+    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + p·bp + k·bk + n], + c with `add`, p < panels, n < 16"""
     for p in range(panels):
         outer(a, a0, am, ak, b, b0 + p * bp, bk, K, c, c0 + p * cp, cm, rows, 16, add)
 
 
-def panel_product_at(a, a0, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels):
-    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m + ak[k]] · b[b0 + p·bp + k·bk + n], m < rows, p < panels, n < 16"""
-    for p in range(panels):
-        outer_at(a, a0, 1, ak, b, b0 + p * bp, np.arange(K) * bk, K, c, c0 + p * cp, cm, rows, 16, False)
+def windows_by_filters(a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels):
+    """For f = 16p + l: the first maximum of s[r, q] = Σ_k a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l], in y,
+    with bias and ReLU, and in argmax"""
+    for j in range(windows):
+        for p in range(panels):
+            columns = b[b0 + p * bp + np.arange(K)[:, None] * bk + np.arange(16)]
+            pixels = [a[a0 + r * width + 2 * j + q + ak[:K]] @ columns for r in range(2) for q in range(2)]
+            for f in range(16):
+                choose(pixels, f, bias[16 * p + f], y, argmax, out + j * step + 16 * p + f, first + 2 * j, width)
+
+
+def windows_by_pixels(w, w0, wf, x, low, at, K, bias, y, argmax, out, step, first, width, windows, filters):
+    """The same of s[r, q] = Σ_k w[w0 + f·wf + k] · x[at[q·K + k] + r·low + j], for f < filters"""
+    for f in range(filters):
+        row = w[w0 + f * wf : w0 + f * wf + K]
+        for j in range(windows):
+            pixels = [row @ x[at[q * K : q * K + K] + r * low + j][:, None] for r in range(2) for q in range(2)]
+            choose(pixels, 0, bias[f], y, argmax, out + f * step + j, first + 2 * j, width)
+
+
+def choose(pixels, f, bias, y, argmax, where, first, width):
+    """Of a window's four pixels, the first maximum, with bias and ReLU, and its number"""
+    best, number = pixels[0][f], 0
+    for pixel, step in zip(pixels[1:], (1, width, width + 1), strict=True):
+        if pixel[f] > best or pixel[f] != pixel[f]:
+            best, number = pixel[f], step
+    y[where] = 0 if best + bias <= 0 else best + bias
+    argmax[where] = first + number

@@ -83,8 +83,8 @@ def set_rounding(typingctx, control):
 def flush_denormals():
     """From now on this thread takes numbers below 1.2e-38 (float64: 2.2e-308) for 0; returns what `end_flushing` needs
 
-    Velocities, which shrink by the momentum where a unit is dead, end there and stay. On Intel's processors each operation with such
-    a number takes 150 cycles: 784-100-10 trained on one image takes 270 µs a step with them, and 42 without."""
+    Velocities, which shrink by the momentum where a unit is dead, end there and stay. On Intel's processors each operation with
+    such a number takes 150 cycles: 784-100-10 trained on one image takes 270 µs a step with them, and 42 without."""
     return set_rounding(-1)
 
 

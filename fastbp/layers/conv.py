@@ -3,8 +3,6 @@
 import math
 from functools import partial
 
-import numpy as np
-
 from .. import initializers
 from ..costs import Cost
 from ..kernels import conv2d, winograd

@@ -1,12 +1,11 @@
 """Sandwich layers: several layers of a network computed in one pass. Training uses them; their results are those of the layers."""
 
-import math
 from functools import partial
 
 import numpy as np
 
 from ..costs import Cost
-from ..kernels import conv_relu_pool, norm_relu_pool
+from ..kernels import conv_relu_pool, norm_relu_pool, simd
 from .activations import ReLU
 from .base import Layer
 from .conv import Conv2d
@@ -38,18 +37,17 @@ class ConvReLUPool(Layer):
         return min(output) >= 2 and conv.shifts_rows(output) and not many
 
     def by_filters(self, output: tuple[int, int]) -> bool:
-        """Whether vectors along the filters are faster than along the pixels, for the convolution's outputs (OH, OW): whether the
-        filters that fill up a panel are fewer than the outputs that shifted rows leave out."""
-        # The term 10 / taps is what a tile costs before and after its sum. One image in float32, shifted rows → by filters: 6→16
-        # channels, 5×5, 10×10 outputs 8.4 → 5.9 µs; 1→32, 7×7, 22×22 outputs 22.1 → 20.5; 28×28 37.9 → 37.5; 16→32, 5×5, 16×16
-        # 78 → 73; but 3→32, 3×3, 32×32 29 → 34 and 3→12, 5×5, 28×28 20 → 26.
-        F, taps = self.conv.out_channels, self.conv.in_channels * math.prod(self.conv.kernel_size)
-        filled = -(-F // conv_relu_pool.PANEL) * conv_relu_pool.PANEL / F
-        return filled * (1 + 10 / taps) < 1 + (self.conv.kernel_size[1] - 1) / output[1]
+        """Whether vectors along the filters are faster than along the windows of a row, for the convolution's outputs (OH, OW):
+        whether they are filled that much better."""
+        # Four images in float32, AVX-512 and AVX2, windows → filters: 6→16 channels, 5×5, 10×10 outputs 45 → 18 µs and 36 → 23;
+        # 1→32, 7×7, 22×22 63 → 59 and 98 → 73; 1→16, 3×3, 26×26 12 → 21 and 19 → 19; 3→6, 5×5, 28×28 25 → 67 and 39 → 84.
+        F, columns, lanes = self.conv.out_channels, output[1] // 2, simd.lanes_of(self.conv.dtype)
+        by_filters, by_windows = (-(-count // size) * size / count for count, size in ((F, simd.PANEL), (columns, lanes)))
+        return by_filters < 0.75 * by_windows
 
     def algorithm(self, input_shape):
         by_filters = self.by_filters(self.conv.geometry(tuple(input_shape[1:]))[1])
-        how = "with filters in the lanes" if by_filters else "on shifted rows"
+        how = "with filters in the lanes" if by_filters else "with a row's windows in the lanes"
         return f"one pass, register tiles {how}; weight gradient over the pooled pixels alone"
 
     def accept(self, x):

@@ -17,13 +17,13 @@ Only when k is through is c written to memory.
 - `dot`: c[m, n] = Σ_k a[m, k] b[n, k], both contiguous along k: the vectors run along the sum, and the accumulators, three
   rows of four, are added up at the end. `dot_at` takes a table for the rows of b.
 - `add_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
-- `pool_pairs` takes the maxima of 2×2 windows, a vector of windows at a time, `pool_lanes` those of a window in all maps of a
-  panel, `pool_normalised` those of a normalised map after ReLU; `add_weighted_rows` sums rows that lie anywhere, each with its
-  own factor: the gradients that only some pixels have.
-- `copy_row` copies a row, and adds a number to it; `copy_row_and_zeros` fills up its last vector. `power_of_two` makes 2ⁿ of n.
+- `pool_pairs` takes the maxima of 2×2 windows, a vector of windows at a time, `pool_normalised` those of a normalised map after
+  ReLU; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only some pixels have.
+- `windows_by_filters` and `windows_by_pixels` are a convolution with bias, ReLU and pooling, filters or windows in the lanes.
+- `copy_row` copies a row, and adds a number to it; `copy_row_and_zeros` fills up its last vector; `split_row` copies the even and
+  the odd columns apart. `power_of_two` makes 2ⁿ of n.
 - `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors of channels;
-  `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back. `panel_product_at`, with
-  a table of offsets, takes a convolution tap by tap, with its filters in the lanes.
+  `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back.
 
 Each is an intrinsic: a function that Numba calls to emit LLVM code in the place of the call. Arrays are passed whole, with
 offsets in elements, so they stay alive. A tile may have fewer rows and columns than the largest. Vectors at the end of a row
@@ -52,45 +52,49 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         filter_to_points,
         image_to_points,
         lanes,
+        lanes_of,
         map_to_points,
         outer,
         outer_at,
         outer_rows,
         pack,
         panel_product,
-        panel_product_at,
+        pixel_filters,
         points_to_filter,
         points_to_image,
         points_to_map,
-        pool_lanes,
         pool_normalised,
         pool_pairs,
         power_of_two,
         sparse_lanes,
         sparse_rows,
+        split_row,
         transpose,
+        windows_by_filters,
+        windows_by_pixels,
     )
 else:
-    from .emitter import lanes
-    from .pooling import add_weighted_rows, pool_lanes, pool_normalised, pool_pairs, sparse_lanes, sparse_rows
+    from .emitter import lanes, lanes_of
+    from .pooling import add_weighted_rows, pool_normalised, pool_pairs, sparse_lanes, sparse_rows
     from .powers import power_of_two
     from .products import add_rows, dot, dot_at, dot_columns, dot_rows, outer, outer_at, outer_rows, pack
-    from .rows import copy_row, copy_row_and_zeros
+    from .rows import copy_row, copy_row_and_zeros, split_row
     from .transforms import (
         filter_to_points,
         image_to_points,
         map_to_points,
         panel_product,
-        panel_product_at,
         points_to_filter,
         points_to_image,
         points_to_map,
         transpose,
     )
+    from .windows import pixel_filters, windows_by_filters, windows_by_pixels
 
 __all__ = [
     "PANEL", "SPARSE_STEP", "add_rows", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot", "dot_at", "dot_columns",
-    "dot_rows", "filter_to_points", "image_to_points", "lanes", "map_to_points", "outer", "outer_at", "outer_rows", "pack",
-    "panel_product", "panel_product_at", "points_to_filter", "points_to_image", "points_to_map", "pool_lanes", "pool_normalised",
-    "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows", "transpose",
+    "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points", "outer", "outer_at", "outer_rows",
+    "pack", "panel_product", "pixel_filters", "points_to_filter", "points_to_image", "points_to_map", "pool_normalised",
+    "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows", "split_row", "transpose", "windows_by_filters",
+    "windows_by_pixels",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
@@ -36,6 +37,11 @@ def known_when_compiled(size):
 
 lanes = known_when_compiled(lambda context, dtype: vector_bytes(context) * 8 // dtype.bitwidth)
 # -- the numbers of x's dtype that a vector holds
+
+
+def lanes_of(dtype) -> int:
+    """The same, outside of kernels"""
+    return vector_bytes(cpu_target.target_context) // dtype.itemsize
 
 
 class Emitter:

@@ -6,7 +6,6 @@ from numba.extending import intrinsic
 
 from .emitter import I32, I64, Emitter, known_when_compiled, registers, vector_bytes
 from .rows import each_vector
-from .transforms import PANEL
 
 
 @intrinsic
@@ -26,29 +25,6 @@ def pool_pairs(typingctx, x, top, low, y, argmax, out, first, width, columns):
             store_maximum(e, best, Y, number, AT, (out, first, j), columns_left)
 
         each_vector(e, columns, step)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def pool_lanes(typingctx, x, top, low, step, y, argmax, out, first, width):
-    """y[out + f] = the first maximum of x[top + f], x[top + step + f], x[low + f], x[low + step + f] for f < PANEL, and
-    argmax[out + f] its number: first, first + 1, or `width` more. A NaN is a maximum."""
-    i64 = types.int64
-    signature = types.void(x, i64, i64, i64, y, argmax, i64, i64, i64)
-
-    def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
-        X, Y, AT = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 5))
-        _, top, low, step, _, _, out, first, width = arguments
-        for f in range(0, PANEL, e.lanes):
-            pixels = [e.load(X, e.at(row, *across, I64(f))) for row in (top, low) for across in ((), (step,))]
-            best, number, _ = maximum(e, pixels, width)
-            e.store(best, Y, e.at(out, I64(f)))
-            number = builder.add(number, e.repeat(builder.trunc(first, I32)))
-            place = builder.bitcast(builder.gep(AT, [e.at(out, I64(f))]), number.type.as_pointer())
-            builder.store(number, place).align = 4
         return context.get_dummy_value()
 
     return signature, codegen
@@ -120,8 +96,13 @@ def store_maximum(e, best, Y, number, AT, places, left):
     kind = number.type
     start = e.repeat(builder.trunc(e.at(first, (j, I64(2))), I32))
     number = builder.add(builder.add(number, start), ir.Constant(kind, list(range(0, 2 * e.lanes, 2))))
-    where, mask = e.at(out, j), left and e.first(left)
-    e.store(best, Y, where, mask)
+    put(e, best, number, Y, AT, e.at(out, j), left and e.first(left))
+
+
+def put(e, value, number, Y, AT, where, mask):
+    """The values into Y and their int32 numbers into AT, at the same place"""
+    builder, kind = e.builder, number.type
+    e.store(value, Y, where, mask)
     place = builder.bitcast(builder.gep(AT, [where]), kind.as_pointer())
     if mask is None:
         builder.store(number, place).align = 4
@@ -131,9 +112,16 @@ def store_maximum(e, best, Y, number, AT, places, left):
         builder.call(store, [number, place, I32(4), mask])
 
 
-SPARSE_LANES = 8  # of add_weighted_rows at most: patches of 5 or 7 pixels fill half of AVX-512's 16, which lie in two cache lines
-SPARSE = {16: (3, 6, 7, 9, 12), 32: (6, 7, 9, 12, 15, 18)}  # by the processor's registers, the rows of its bodies: with the repeated
-# -- number and the loads the largest fills them. 7 is for 7×7 filters of one channel: 13.3 instead of 15.2 µs for 32 of them on 32×32
+def biased_and_cut(e, value, bias):
+    """max(0, value + bias), NaN stays NaN"""
+    value = e.add(value, bias)
+    return e.builder.select(e.builder.fcmp_ordered("<=", value, e.zero()), e.zero(), value)
+
+
+SPARSE_LANES = 8  # of add_weighted_rows at most: patches of 5 or 7 pixels fill half of AVX-512's 16, which lie in two cache
+# -- lines: 297 instead of 198 µs for 32 images of 3×32×32 and 6 filters of 5×5
+SPARSE = {16: (3, 6, 7, 9, 12), 32: (6, 7, 9, 12, 15, 18)}  # by the processor's registers, the rows of its bodies: with the
+# -- repeated number and the loads the largest of 16 fills them. 7 is for 7×7 filters of one channel
 SPARSE_STEP = 3
 
 
@@ -147,10 +135,10 @@ sparse_rows = known_when_compiled(lambda context, dtype: SPARSE[registers(contex
 
 @intrinsic
 def add_weighted_rows(typingctx, numbers, places, first, count, x, offsets, r0, c, c0, to, rows):
-    """c[c0 + to[r] + j] += Σ_s numbers[s] · x[places[s] + offsets[r] + j] for j < sparse_lanes, r0 ≤ r < r0 + rows ≤ r0 + sparse_rows
+    """c[c0 + to[r] + j] += Σ_s numbers[s] · x[places[s] + offsets[r] + j] for j < sparse_lanes, r0 ≤ r < r0 + rows
 
-    and s running over `count` entries from `first` on; places may be int32 or int64. One vector of c for each row stays in a
-    register while the sum runs. x and c must reach sparse_lanes − 1 numbers beyond the last place."""
+    with at most sparse_rows of them, and s running over `count` entries from `first` on; places may be int32 or int64. One vector
+    of c for each row stays in a register while the sum runs. x and c must reach sparse_lanes − 1 numbers beyond the last place."""
     i64 = types.int64
     signature = types.void(numbers, places, i64, i64, x, offsets, i64, c, i64, to, i64)
 

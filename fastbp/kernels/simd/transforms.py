@@ -10,7 +10,6 @@ from .emitter import I64, Emitter
 PANEL = 16  # columns of a panel of `panel_product`: two vectors of 8, or a whole number of vectors of any other processor
 HEIGHTS = {16: {2: (6, 4, 2, 1)}, 32: {2: (12, 4, 1), 1: (12, 4, 1)}}  # by registers, and vectors in a row, the rows of its tiles:
 # -- 6 × 2 sums, 2 vectors of b and the number of a fill 15 of 16 registers
-HEIGHTS_AT = {16: HEIGHTS[16], 32: {2: (12, 8, 4, 2, 1), 1: (14, 10, 6, 2, 1)}}  # and of `panel_product_at`
 LATENCY = 8  # sums that a processor needs for its multiply–adds not to wait for each other
 
 
@@ -230,50 +229,6 @@ def panel_product(typingctx, a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, row
                     for total, place in zip(products(e, A, along_a, B, in_row, bk, K, sums), places, strict=True):
                         e.store(total, C, place)
                 done = e.at(done, (tiles, I64(MR)))
-
-        each_row_of_vectors(e, panels, (b0, bp), cp, down)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def panel_product_at(typingctx, a, a0, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels):
-    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m + ak[k]] · b[b0 + p·bp + k·bk + n] for m < rows, p < panels and n < PANEL,
-    with a table ak of offsets
-
-    Tiles may overlap: what is computed twice is stored twice. So there is one height for all rows, that with the least to do."""
-    i64 = types.int64
-    signature = types.void(a, i64, ak, b, *[i64] * 4, c, *[i64] * 5)
-
-    def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
-        A, TABLE, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 2, 3, 8))
-        _, a0, _, _, b0, bk, bp, K, _, c0, cm, cp, rows, panels = arguments
-
-        def down(NV, in_row, of_row):
-            choices, best, chosen = [], I64(1 << 40), I64(0)
-            for MR in HEIGHTS_AT[e.registers][NV]:
-                tiles = builder.sdiv(builder.add(rows, I64(MR - 1)), I64(MR))
-                cost = builder.mul(tiles, I64(max(MR * NV, LATENCY)))
-                better = builder.and_(builder.icmp_signed("<", cost, best), builder.icmp_signed(">=", rows, I64(MR)))
-                best, chosen = builder.select(better, cost, best), builder.select(better, I64(MR), chosen)
-                choices.append((MR, tiles))
-            for MR, tiles in choices:
-                with builder.if_then(builder.icmp_signed("==", chosen, I64(MR))):
-                    last = builder.sub(rows, I64(MR))
-                    with cgutils.for_range(builder, tiles, intp=I64) as loop:
-                        first = e.least(builder.mul(loop.index, I64(MR)), last)
-                        start = e.at(a0, first)
-
-                        def along_a(k, start=start, MR=MR):
-                            place = e.at(start, e.number_at(TABLE, k))
-                            return [e.at(place, I64(m)) for m in range(MR)]
-
-                        sums = products(e, A, along_a, B, in_row, bk, K, [e.zero()] * (MR * NV))
-                        places = [e.at(c0, (builder.add(first, I64(m)), cm), n) for m in range(MR) for n in of_row]
-                        for total, place in zip(sums, places, strict=True):
-                            e.store(total, C, place)
 
         each_row_of_vectors(e, panels, (b0, bp), cp, down)
         return context.get_dummy_value()
