@@ -83,10 +83,28 @@ def test_rows_shifted_on_one_image_and_on_copies(dtype, C, image, kernel_size, b
     conv2d.shifted_forward(x, w, None, y, before)
     np.testing.assert_allclose(y + b[:, None, None], expected, atol=tight)
     dout = rng.normal(size=y.shape).astype(dtype)
-    conv2d.shifted_backward_weight(dout, x, dw, before, 0)
-    for p, q in np.ndindex(*kernel_size):
-        seen = padded[:, :, p : p + y.shape[2], q : q + y.shape[3]]
-        np.testing.assert_allclose(dw[:, :, p, q], np.einsum("nfij,ncij->fc", dout, seen), atol=tight)
+    for backward_weight in (conv2d.shifted_backward_weight, conv2d.shifted_backward_weight_by_filters):
+        dw[:] = np.nan
+        backward_weight(dout, x, dw, before, 0)
+        for p, q in np.ndindex(*kernel_size):
+            seen = padded[:, :, p : p + y.shape[2], q : q + y.shape[3]]
+            np.testing.assert_allclose(dw[:, :, p, q], np.einsum("nfij,ncij->fc", dout, seen), atol=tight)
+
+
+@dtypes
+@pytest.mark.parametrize(("F", "first"), [(1, 3), (15, 1), (16, 0), (17, 2), (33, 0), (48, 1)])
+@pytest.mark.parametrize("kernel_size", [(2, 1), (1, 2), (2, 4), (3, 6), (2, 8), (1, 9), (2, 11)])
+def test_weight_gradients_by_filters(dtype, F, first, kernel_size):
+    """Any number of filters, from any one on, and of taps in a row"""
+    rng, tight = np.random.default_rng(F), 1e-4 if dtype == np.float32 else 1e-12
+    x, dout = rng.normal(size=(2, 3, 12, 13)).astype(dtype), rng.normal(size=(2, first + F + 1, 12, 13)).astype(dtype)
+    KH, KW = kernel_size
+    dw, before = np.full((F, 3, KH, KW), np.nan, dtype), (KH // 2, KW // 3)
+    padded = np.pad(x.astype(float), ((0, 0), (0, 0), (before[0], KH), (before[1], KW)))
+    conv2d.shifted_backward_weight_by_filters(dout, x, dw, before, first)
+    for p, q in np.ndindex(KH, KW):
+        seen, mine = padded[:, :, p : p + 12, q : q + 13], dout[:, first : first + F]
+        np.testing.assert_allclose(dw[:, :, p, q], np.einsum("nfij,ncij->fc", mine, seen), atol=tight)
 
 
 @dtypes

@@ -24,9 +24,9 @@ So the layer is a linear one whose samples are the patches: with y and dout as `
 import numpy as np
 
 from . import simd
-from .buffers import empty
+from .buffers import empty, zeros
 from .jit import kernel, separate_kernel
-from .matmul import add_inner_product_at, inner_product, outer_product, outer_product_at
+from .matmul import add_inner_product_at, inner_product, outer_product, outer_product_at, transpose
 
 SHIFTED_FROM = 100  # pixels of an output map from which rows are shifted; the sums over t of 8×8 maps are too short for the tiles
 PATCHES = 384  # at a time, from as many images as that takes: at most 3.5 MB for 256 channels and 3×3 filters
@@ -169,6 +169,24 @@ def shifted_backward_weight(dout, x, dw, before, filter):
         put_copies(x[n], image, before, copies, PH, row)
         put(dout[n, filter : filter + F], wide, 0, OH, row)
         add_inner_product_at(wide, (0, OH * row), image, in_x, dw.reshape(-1), (F, K, T))
+
+
+@kernel
+def shifted_backward_weight_by_filters(dout, x, dw, before, filter):
+    """`shifted_backward_weight` with the vectors along filters: no sum over the lanes at the end, and no pixel that is left out"""
+    (N, _, OH, OW), C, F, (KH, KW), K = dout.shape, x.shape[1], dw.shape[0], dw.shape[2:], dw.size // dw.shape[0]
+    PH, PW, panels = OH + KH - 1, OW + KW - 1, (F + simd.PANEL - 1) // simd.PANEL
+    wide, pieces = panels * simd.PANEL, (KW + simd.most_taps(x) - 1) // simd.most_taps(x)
+    step = (KW + pieces - 1) // pieces
+    image, pixels, sums = zeros(C * PH * PW, x), zeros(OH * OW * wide, x), zeros(K * wide, x)
+    for n in range(N):
+        put_copies(x[n], image, before, 1, PH, PW)
+        transpose(dout[n, filter : filter + F].reshape(-1), OH * OW, pixels, wide, F, OH * OW)
+        for k in range(C * KH):
+            for q in range(0, KW, step):
+                start, to = (k // KH * PH + k % KH) * PW + q, (k * KW + q) * wide
+                simd.add_tap_products(image, start, PW, pixels, wide, simd.PANEL, OH, OW, sums, to, wide, min(step, KW - q), panels)
+    transpose(sums, wide, dw.reshape(-1), K, K, F)
 
 
 # -- unfolded ----------------------------------------------------------------------------------------------------------

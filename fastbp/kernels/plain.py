@@ -180,6 +180,19 @@ def panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, 
         outer(a, a0, am, ak, b, b0 + p * bp, bk, K, c, c0 + p * cp, cm, rows, 16, add)
 
 
+def most_taps(x):
+    return 4
+
+
+def add_tap_products(a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, panels):
+    """c[c0 + q·cm + f] += Σ_{i<rows, j<columns} a[a0 + q + i·width + j] · b[p·bp + (i·columns + j)·bk + l], f = 16p + l"""
+    pixels = (np.arange(rows)[:, None] * width + np.arange(columns)).reshape(-1)
+    for p in range(panels):
+        seen = b[p * bp + np.arange(rows * columns)[:, None] * bk + np.arange(16)]
+        for q in range(taps):
+            c[c0 + q * cm + 16 * p : c0 + q * cm + 16 * p + 16] += a[a0 + q + pixels] @ seen
+
+
 def windows_by_filters(a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels):
     """For f = 16p + l: the first maximum of s[r, q] = Σ_k a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l], in y,
     with bias and ReLU, and in argmax"""

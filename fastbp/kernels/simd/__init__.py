@@ -23,7 +23,8 @@ Only when k is through is c written to memory.
 - `copy_row` copies a row, and adds a number to it; `copy_row_and_zeros` fills up its last vector; `split_row` copies the even and
   the odd columns apart. `power_of_two` makes 2ⁿ of n.
 - `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors of channels;
-  `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back.
+  `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back;
+  `add_tap_products` sums a convolution's weight gradients over an image.
 
 Each is an intrinsic: a function that Numba calls to emit LLVM code in the place of the call. Arrays are passed whole, with
 offsets in elements, so they stay alive. A tile may have fewer rows and columns than the largest. Vectors at the end of a row
@@ -42,6 +43,7 @@ from .transforms import PANEL
 if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
     from ..plain import (
         add_rows,
+        add_tap_products,
         add_weighted_rows,
         copy_row,
         copy_row_and_zeros,
@@ -54,6 +56,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         lanes,
         lanes_of,
         map_to_points,
+        most_taps,
         outer,
         outer_at,
         outer_rows,
@@ -80,9 +83,11 @@ else:
     from .products import add_rows, dot, dot_at, dot_columns, dot_rows, outer, outer_at, outer_rows, pack
     from .rows import copy_row, copy_row_and_zeros, split_row
     from .transforms import (
+        add_tap_products,
         filter_to_points,
         image_to_points,
         map_to_points,
+        most_taps,
         panel_product,
         points_to_filter,
         points_to_image,
@@ -92,8 +97,8 @@ else:
     from .windows import pixel_filters, windows_by_filters, windows_by_pixels
 
 __all__ = [
-    "PANEL", "SPARSE_STEP", "add_rows", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot", "dot_at", "dot_columns",
-    "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points", "outer", "outer_at", "outer_rows",
+    "PANEL", "SPARSE_STEP", "add_rows", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot", "dot_at", "dot_columns",
+    "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points", "most_taps", "outer", "outer_at", "outer_rows",
     "pack", "panel_product", "pixel_filters", "points_to_filter", "points_to_image", "points_to_map", "pool_normalised",
     "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows", "split_row", "transpose", "windows_by_filters",
     "windows_by_pixels",

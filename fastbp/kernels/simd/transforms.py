@@ -5,7 +5,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from ..toom_cook import GRADIENTS, INPUTS, WEIGHTS
-from .emitter import I64, Emitter
+from .emitter import I64, Emitter, known_when_compiled, registers
 
 PANEL = 16  # columns of a panel of `panel_product`: two vectors of 8, or a whole number of vectors of any other processor
 HEIGHTS = {16: {2: (6, 4, 2, 1)}, 32: {2: (12, 4, 1), 1: (12, 4, 1)}}  # by registers, and vectors in a row, the rows of its tiles:
@@ -231,6 +231,51 @@ def panel_product(typingctx, a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, row
                 done = e.at(done, (tiles, I64(MR)))
 
         each_row_of_vectors(e, panels, (b0, bp), cp, down)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+TAPS = {16: {2: (6, 5, 4, 3, 1)}, 32: {2: (8, 7, 5, 3, 1), 1: (8, 5, 3, 1)}}  # by registers and vectors, the taps of a tile
+most_taps = known_when_compiled(lambda context, dtype: TAPS[registers(context)][2][0])
+
+
+@intrinsic
+def add_tap_products(typingctx, a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, panels):
+    """c[c0 + q·cm + f] += Σ_{i<rows, j<columns} a[a0 + q + i·width + j] · b[p·bp + (i·columns + j)·bk + l] for q < taps, where
+    f = p·PANEL + l, p < panels, l < PANEL: the gradients of neighbouring taps, with filters in the lanes. taps ≤ most_taps"""
+    i64 = types.int64
+    signature = types.void(a, i64, i64, b, *[i64] * 4, c, *[i64] * 4)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        A, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 3, 8))
+        _, a0, width, _, bk, bp, rows, columns, _, c0, cm, taps, panels = arguments
+
+        def down(NV, in_row, of_row):
+            heights = TAPS[e.registers][NV]
+            for MR, fewer in zip(heights, (*heights[1:], 0), strict=True):
+                fits = [builder.icmp_signed(sign, taps, I64(bound)) for sign, bound in (("<=", MR), (">", fewer))]
+                with builder.if_then(builder.and_(*fits)):
+                    lines = e.indices(MR, taps, MR - fewer)
+
+                    def row(i, sums, lines=lines):
+                        start = e.at(a0, (i, width))
+                        first = e.at((builder.mul(i, columns), bk))
+                        places = [e.at(first, place) for place in in_row]
+
+                        def along_a(j):
+                            return [e.at(start, j, q) for q in lines]
+
+                        return products(e, A, along_a, B, places, bk, columns, sums)
+
+                    sums = e.loop(rows, [e.zero()] * (MR * NV), row)
+                    places = [e.at(c0, (line, cm), n) for line in lines for n in of_row]
+                    before = [e.load(C, place) for place in places]
+                    for total, place, value in zip(sums, places, before, strict=True):
+                        e.store(e.add(total, value), C, place)
+
+        each_row_of_vectors(e, panels, (I64(0), bp), I64(PANEL), down)
         return context.get_dummy_value()
 
     return signature, codegen
