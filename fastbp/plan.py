@@ -314,7 +314,7 @@ class Batch:
     def _by_features(self, p: Pass, array: np.ndarray) -> list[Pass]:
         """The parts of a large linear layer: features of its output or, back, of its input."""
         weights = math.prod(p.x.shape[1:]) * math.prod(p.y.shape[1:])
-        count = min(PARTS, weights * max(self.size, READ) // PIECE_WORK)
+        count = min(PARTS, weights * max(self.size, READ) // PIECE_WORK, array.shape[1] // TILE_COLUMNS)
         return [p.of_channels(*part) for part in spread(array.shape[1], count, TILE_COLUMNS)]
 
     @property

@@ -97,9 +97,9 @@ else:
     from .windows import pixel_filters, windows_by_filters, windows_by_pixels
 
 __all__ = [
-    "PANEL", "SPARSE_STEP", "add_rows", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot", "dot_at", "dot_columns",
-    "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points", "most_taps", "outer", "outer_at", "outer_rows",
-    "pack", "panel_product", "pixel_filters", "points_to_filter", "points_to_image", "points_to_map", "pool_normalised",
-    "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows", "split_row", "transpose", "windows_by_filters",
-    "windows_by_pixels",
+    "PANEL", "SPARSE_STEP", "add_rows", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot",
+    "dot_at", "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points",
+    "most_taps", "outer", "outer_at", "outer_rows", "pack", "panel_product", "pixel_filters", "points_to_filter",
+    "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows",
+    "split_row", "transpose", "windows_by_filters", "windows_by_pixels",
 ]  # fmt: skip

@@ -87,13 +87,14 @@ class Emitter:
         else:
             self.builder.store(value, pointer).align = self.align
 
-    def fetch(self, base, offset):
-        """Ask for the cache line of this number: a hint, which reads nothing and may point outside an array."""
+    def fetch(self, base, offset, write=True):
+        """Ask for the cache line of this number, to write it or to read it: a hint, which may point outside an array."""
         byte = ir.IntType(8).as_pointer()
         kinds = [byte, I32, I32, I32]
         function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0")
         address = self.builder.bitcast(self.builder.gep(base, [offset]), byte)
-        self.builder.call(function, [address, I32(1), I32(3), I32(1)])  # to be written, kept in all caches, data
+        caches = I32(3 if write else 2)  # all, or the second
+        self.builder.call(function, [address, I32(int(write)), caches, I32(1)])
 
     def _call(self, name, kinds, result, arguments):
         name = f"{name}.{self.suffix}" + (".p0" if "masked" in name else "")

@@ -53,6 +53,9 @@ def outer_tile(tables: bool):
                     along_a = e.number_at(ak, k) if tables else builder.mul(k, ak)
                     in_b = e.at(b0, e.number_at(bk, k) if tables else builder.mul(k, bk), n)
                     vectors = [e.load(B, e.at(in_b, I64(v * e.lanes)), mask) for v, mask in enumerate(masks)]
+                    for v in range(VECTORS) if len(masks) == VECTORS and not tables else ():
+                        e.fetch(B, e.at(in_b, I64((VECTORS + v) * e.lanes)), write=False)  # the next tile's, where b is not copied:
+                        # -- dW of 100 3872, batch 128, 0.94 → 0.83 ms
                     sums, results = iter(sums), []
                     for first in in_a:  # one number at a time: there are no more registers
                         number = e.repeat(e.number_at(A, e.at(first, along_a)))
