@@ -41,10 +41,10 @@ PER_READ = 96  # and for each weight of a large convolution where there are no s
 # -- on one thread, 12.8 → 8.7 ms on two; batches of 2 and 8 likewise
 LARGE = 65_536  # weights that crowd the second cache: a linear layer's parts are features, so that each reads only its own, and a
 # -- convolution's gradients may be taken by filters
-PIECE_WORK, READ = 1_000_000, 4  # multiply–adds in such a part at least; reading a weight from far away takes as long as so many
+PIECE_WORK, READ = 2_000_000, 16  # multiply–adds in such a part at least; reading a weight from far away takes as long as so many
 UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds, where it is read from far away
 TILE_ROWS, TILE_COLUMNS = 8, 48  # of the largest tile of a matrix product, and of whole smaller ones: pieces of that many
-RANGE_WORK = 8_000_000  # multiply–adds in a range of the gradients at least
+RANGE_WORK = 5_000_000  # multiply–adds in a range of the gradients at least
 
 PLANS: "weakref.WeakSet[Plan]" = weakref.WeakSet()
 

@@ -38,21 +38,22 @@ class Team:
         writes to the caller's arrays any more."""
         while len(self.helpers) < helpers:
             self.state[team.STARTED] += 1
-            self.helpers.append(threading.Thread(target=self._help, name=f"fastbp-{len(self.helpers) + 1}", daemon=True))
+            number = len(self.helpers)
+            self.helpers.append(threading.Thread(target=self._help, args=[number], name=f"fastbp-{number + 1}", daemon=True))
             self.helpers[-1].start()
         try:
             for _ in range(team.begin(self.address, program.address, helpers)):
                 self.calls.put(None)
-            team.do_sections(program.address)
+            team.do_sections(program.address, 0, helpers + 1)
         finally:
             team.finish(self.address)
         if failed := int(program.table[FAILED]):
             program.fail(failed)
 
-    def _help(self) -> None:
+    def _help(self, number: int) -> None:
         seen = 0
         while not self.state[team.ENDED]:
-            seen = team.help_out(self.address, seen)
+            seen = team.help_out(self.address, seen, number)
             self.calls.get()
 
     def end(self) -> None:

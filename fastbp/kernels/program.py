@@ -29,8 +29,8 @@ WORD, STATUS = ir.IntType(64), ir.IntType(32)
 WORDS = WORD.as_pointer()
 ENTRY = ir.FunctionType(STATUS, [WORDS])
 
-SECTIONS, FAILED, PARTS, HEADER = 0, 1, 2, 8  # places in a table
-TICKETS, DONE, SECTION = 0, 8, 16  # and in its sections
+SECTIONS, FAILED, PARTS, TAKEN, HEADER = 0, 1, 2, 3, 8  # places in a table
+FIRST, LAST, DONE, SECTION = 0, 1, 8, 16  # and in its sections
 
 
 @intrinsic
@@ -174,10 +174,11 @@ class Program:
         self.parts = max(map(len, sections))
         count = sum(map(len, sections))
         places = HEADER + len(sections) * SECTION
-        first = at = places + count + 1
+        taken = places + count + 1
+        first = at = taken + count
         starts, records, heads = [], [], []
         for parts in sections:
-            heads += [0, len(starts), len(starts) + len(parts), *[0] * (SECTION - 3)]
+            heads += [len(starts), len(starts) + len(parts), *[0] * (SECTION - 2)]
             for calls in parts:
                 starts.append(at)
                 for call in calls:
@@ -187,8 +188,8 @@ class Program:
                     self.calls[at] = call
                     records += [2 + len(arguments), address, *arguments]
                     at = first + len(records)
-        header = [len(sections), 0, places, *[0] * (HEADER - 3)]
-        filled = np.array([*header, *heads, *starts, at, *records], np.uint64).view(np.int64)
+        header = [len(sections), 0, places, taken, *[0] * (HEADER - 4)]
+        filled = np.array([*header, *heads, *starts, at, *[0] * count, *records], np.uint64).view(np.int64)
         self.table = aligned(filled.size, filled.dtype)
         self.table[:] = filled
         self.address, self.first, self.end = self.table.ctypes.data, first, at

@@ -2,13 +2,14 @@
 
 A program (program.py) is one table of 64-bit words:
 
-    word 0 · sections   1 · place of the first record that failed, or 0   2 · place of the table of parts   3 … 7 · nothing
-    then for each section 16 words, two cache lines:   0 · tickets drawn   1, 2 · first part, end   8 · parts that are done
-    then the table of parts: where each part's records begin, and the end; then the records
+    word 0 · sections   1 · place of the first record that failed, or 0   2, 3 · places of two tables of parts   4 … 7 · nothing
+    then for each section 16 words, two cache lines:   0, 1 · first part, end   8 · parts that are done
+    then the tables of parts: where each part's records begin, and the end; and whether it is taken; then the records
 
-Each thread goes through the sections in their order. In a section it draws tickets, each for one part, until none is left, and then
-waits until the other threads have done theirs. Counters are changed by one indivisible operation, by which a thread also sees
-all that was written before the other's.
+Each thread goes through the sections in their order. In a section it takes parts until none is left, beginning with its own share,
+which is the same in each section and each step, so that it finds in its core's cache what it wrote there. Then it waits until
+the other threads have done theirs. Words are changed by one indivisible operation, by which a thread also sees all that was
+written before the other's.
 
 The threads meet in a team's state, another table of words. The caller opens the door of a program and counts the generation up;
 helpers that see it come in, and the caller waits until the last has left. A helper watches the generation for some time, so that
@@ -24,7 +25,21 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .jit import kernel
-from .program import DONE, FAILED, HEADER, PARTS, SECTION, SECTIONS, TICKETS, WORD, end_flushing, flush_denormals, run_calls
+from .program import (
+    DONE,
+    FAILED,
+    FIRST,
+    HEADER,
+    LAST,
+    PARTS,
+    SECTION,
+    SECTIONS,
+    TAKEN,
+    WORD,
+    end_flushing,
+    flush_denormals,
+    run_calls,
+)
 
 STATE = 64  # words of a team's state, counters in cache lines of their own:
 TABLE, LIMIT = 0, 1  # the program's address; how many helpers it takes
@@ -111,22 +126,26 @@ def wait(looks):
 
 
 @kernel
-def do_sections(table):
-    """What each thread does with a program: parts of each section while there are any, and then no step ahead of the others."""
-    parts, control = load(table, PARTS), flush_denormals()
+def do_sections(table, thread, threads):
+    """What each thread does with a program: parts of each section while there are any, and then no step ahead of the others.
+
+    A section of fewer parts than threads is left to the first ones: the caller alone updates what only it computes with."""
+    parts, taken, control = load(table, PARTS), load(table, TAKEN), flush_denormals()
     for s in range(load(table, SECTIONS)):
         section = HEADER + s * SECTION
-        first, last, looks = load(table, section + TICKETS + 1), load(table, section + TICKETS + 2), 0
-        part = first + add(table, section + TICKETS, 1)
-        while part < last:
+        first, looks = load(table, section + FIRST), 0
+        count = load(table, section + LAST) - first
+        for i in range(count if thread < count else 0):
+            part = first + (thread * count // threads + i) % count
+            if load(table, taken + part) != 0 or not exchange(table, taken + part, 0, 1):
+                continue
             if load(table, FAILED) == 0:
                 end = load(table, parts + part + 1)
                 at = run_calls(table, load(table, parts + part), end)
                 if at < end:
                     store(table, FAILED, at)
             add(table, section + DONE, 1)
-            part = first + add(table, section + TICKETS, 1)
-        while load(table, section + DONE) < last - first:
+        while load(table, section + DONE) < count:
             looks = wait(looks)
     end_flushing(control)
 
@@ -136,8 +155,10 @@ def begin(state, table, helpers):
     """Open the door of a program to up to so many helpers; how many of them must be woken"""
     store(table, FAILED, 0)
     for s in range(load(table, SECTIONS)):
-        store(table, HEADER + s * SECTION + TICKETS, 0)
-        store(table, HEADER + s * SECTION + DONE, 0)
+        section = HEADER + s * SECTION
+        store(table, section + DONE, 0)
+        for part in range(load(table, section + FIRST), load(table, section + LAST)):
+            store(table, load(table, TAKEN) + part, 0)
     store(state, TABLE, table)
     store(state, LIMIT, helpers)
     store(state, DOOR, OPEN)
@@ -162,11 +183,11 @@ def finish(state):
 
 
 @kernel
-def help_out(state, seen):
+def help_out(state, seen, helper):
     """Take part in each program that comes, and return the generation when none has come for some time: then go to sleep
 
-    `seen` is the last generation that this helper knows of. When it returns, the helper counts as asleep, and who begins a program
-    may wake it."""
+    `helper` is its number, from 0, and `seen` the last generation that it knows of. When it returns, the helper counts as asleep, and
+    who begins a program may wake it."""
     looks = 0
     while load(state, ENDED) == 0:
         generation = load(state, GENERATION)
@@ -174,7 +195,8 @@ def help_out(state, seen):
             seen, looks, door = generation, 0, load(state, DOOR)
             while door >= OPEN and door - OPEN < load(state, LIMIT):
                 if exchange(state, DOOR, door, door + 1):
-                    do_sections(load(state, TABLE))
+                    limit = load(state, LIMIT)
+                    do_sections(load(state, TABLE), 1 + helper % limit, 1 + limit)
                     add(state, DOOR, -1)
                     break
                 door = load(state, DOOR)
