@@ -1,5 +1,6 @@
 """Kernel calls made in a row by machine code are the calls from Python."""
 
+import platform
 import threading
 import time
 from functools import partial
@@ -8,6 +9,7 @@ import numba
 import numpy as np
 import pytest
 
+import fastbp
 import fastbp.kernels.program as program_module
 from fastbp.kernels.jit import kernel
 from fastbp.kernels.program import Program, programs
@@ -78,6 +80,30 @@ def test_a_program_is_its_calls_one_after_the_other(dtype, bias):
 
 
 @compiled
+@compiled
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors are not told to")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_program_leaves_no_denormal_numbers_and_the_thread_as_it_was(threads, monkeypatch):
+    """The velocity of a dead unit ends at 0; outside of a program such numbers are what they are."""
+    monkeypatch.setattr(fastbp.plan, "RANGE_WORK", 1)
+    network = fastbp.Sequential(fastbp.Linear(3, 40), fastbp.ReLU(), fastbp.Linear(40, 2), seed=0)
+    network.layers[0].bias.value = np.full(40, -100)
+    trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.0, momentum=0.5))
+    before = fastbp.get_num_threads()
+    fastbp.set_num_threads(threads)
+    try:
+        trainer.step(np.ones((4, 3), np.float32), np.zeros(4, np.int64))
+        (velocity,) = (trainer.optimizer.state[name] for name in trainer.optimizer.vectors)
+        velocity[:] = 1e-37
+        for _ in range(8):
+            trainer.step(np.ones((4, 3), np.float32), np.zeros(4, np.int64))
+        dead = velocity[: network.layers[0].weight.value.size]
+        assert not dead.any() and (np.abs(velocity[velocity != 0]) >= np.finfo(np.float32).tiny).all()
+    finally:
+        fastbp.set_num_threads(before)
+    assert np.float32(1e-30) * np.float32(1e-10) > 0
+
+
 def test_other_calls_keep_their_place():
     x, seen = np.array([8.0]), []
     calls = [partial(halve, x), partial(halve, x), lambda: seen.append(x[0]), partial(halve, x), partial(np.copyto, x, 3.0)]

@@ -186,8 +186,8 @@ def finish(state):
 def help_out(state, seen, helper):
     """Take part in each program that comes, and return the generation when none has come for some time: then go to sleep
 
-    `helper` is its number, from 0, and `seen` the last generation that it knows of. When it returns, the helper counts as asleep, and
-    who begins a program may wake it."""
+    `helper` is its number, from 0, and `seen` the last generation that it knows of. When it returns, the helper counts as asleep,
+    and who begins a program may wake it."""
     looks = 0
     while load(state, ENDED) == 0:
         generation = load(state, GENERATION)

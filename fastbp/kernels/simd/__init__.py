@@ -11,11 +11,11 @@ for loads. A tile keeps a small block of c in registers for the whole sum over k
         a[m+3, k] →  c30             c31                c32
 
 Twelve of the sixteen AVX2 registers hold c, three hold the row of b and one the number of a: 12 multiply–adds for 7 loads.
-Only when k is through is c written to memory.
+Only when k is through is c written to memory. AVX-512 has 32 registers: there c has eight rows, 24 multiply–adds for 11 loads.
 
 - `outer`: the tile above; vectors run along n. Rows of b are `bk` apart, or anywhere for `outer_at`, which takes tables of offsets.
 - `dot`: c[m, n] = Σ_k a[m, k] b[n, k], both contiguous along k: the vectors run along the sum, and the accumulators, three
-  rows of four, are added up at the end. `dot_at` takes a table for the rows of b.
+  rows of four or four of six, are added up at the end. `dot_at` takes a table for the rows of b.
 - `add_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
 - `pool_pairs` takes the maxima of 2×2 windows, a vector of windows at a time, `pool_normalised` those of a normalised map after
   ReLU; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only some pixels have.
@@ -31,7 +31,8 @@ offsets in elements, so they stay alive. A tile may have fewer rows and columns 
 are loaded and stored under a mask: nothing outside an array is read. Sizes are run-time numbers, so there is one compiled
 tile for each dtype, not one for each shape.
 
-The number of lanes follows from the instruction set that Numba compiles for: 64-byte vectors with AVX-512, 32 with AVX, else 16.
+The number of lanes follows from the instruction set that Numba compiles for, 64-byte vectors with AVX-512, 32 with AVX, else 16,
+and the size of the tiles from its registers: 32 with AVX-512 and on 64-bit Arm, else 16.
 `fmuladd` becomes one instruction where there is one, and a multiply and an add elsewhere (`fma` would call a library).
 """
 

@@ -20,11 +20,11 @@ dot_columns = known_when_compiled(lambda context, dtype: DOT[registers(context)]
 
 
 def outer_tile(tables: bool):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows ≤ 4, n < columns ≤ 3 vectors; + c with `add`
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows, n < columns ≤ 3 vectors; + c with `add`
 
-    With `tables`, ak and bk are int64 arrays of offsets: a[a0 + m·am + ak[k]] and b[b0 + bk[k] + n]. There are six bodies, for 4 or
-    2 rows and three vectors, two or one, whose last is masked; three vectors that are not whole are two and one. With one for
-    each size, 16, all matrix products took 4.3 s to compile; these take 2.5 s."""
+    With `tables`, ak and bk are int64 arrays of offsets: a[a0 + m·am + ak[k]] and b[b0 + bk[k] + n]. There are six bodies, for two
+    numbers of rows and three vectors, two or one, whose last is masked; three vectors that are not whole are two and one. With one
+    for each size of 4 × 3, all matrix products took 4.3 s to compile, not 2.5."""
 
     @intrinsic
     def tile(typingctx, a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
@@ -38,6 +38,9 @@ def outer_tile(tables: bool):
             _, a0, am, ak, _, b0, bk, K, _, c0, cm, rows, columns, add = arguments
             if tables:
                 ak, bk = e.data(signature.args[3], ak), e.data(signature.args[6], bk)
+            ahead = not tables and e.registers == 32
+            # -- whether the next tile's columns of b are asked for, lest it wait where b is not copied: dW of 100 3872, batch 128,
+            # 0.94 → 0.83 ms; smaller tiles have no time for it
 
             def body(MR, n, masks, fewer):
                 lines = e.indices(MR, rows, MR - fewer)
@@ -53,9 +56,8 @@ def outer_tile(tables: bool):
                     along_a = e.number_at(ak, k) if tables else builder.mul(k, ak)
                     in_b = e.at(b0, e.number_at(bk, k) if tables else builder.mul(k, bk), n)
                     vectors = [e.load(B, e.at(in_b, I64(v * e.lanes)), mask) for v, mask in enumerate(masks)]
-                    for v in range(VECTORS) if len(masks) == VECTORS and not tables else ():
-                        e.fetch(B, e.at(in_b, I64((VECTORS + v) * e.lanes)), write=False)  # the next tile's, where b is not copied:
-                        # -- dW of 100 3872, batch 128, 0.94 → 0.83 ms
+                    for v in range(VECTORS) if ahead and len(masks) == VECTORS else ():
+                        e.fetch(B, e.at(in_b, I64((VECTORS + v) * e.lanes)), write=False)
                     sums, results = iter(sums), []
                     for first in in_a:  # one number at a time: there are no more registers
                         number = e.repeat(e.number_at(A, e.at(first, along_a)))
