@@ -8,6 +8,8 @@ Targets are checked before any kernel runs: shape, kind, range, NaN (in a traini
 Scores are float32 or float64, (N, C) for C classes.
 """
 
+from functools import partial
+
 import numpy as np
 
 from .kernels import losses
@@ -62,6 +64,10 @@ class Loss:
             self._fail(ValueError, f"backward gave {np.shape(dscores)} for scores {out.shape}")
         np.copyto(out, dscores)
         return value
+
+    def step_call(self, scores: np.ndarray, out: np.ndarray) -> "StepCall | None":
+        """`step` for these arrays as one kernel call, which a plan makes among its own; None where it is more than that."""
+        return None
 
     def predict(self, scores: np.ndarray) -> np.ndarray:
         """The decided labels (N,)."""
@@ -164,11 +170,36 @@ class SoftmaxCrossEntropy(ClassLoss):
         scores, labels = self.check(scores, targets)
         return losses.softmax_cross_entropy(scores, labels, self.label_smoothing, out)
 
+    def step_call(self, scores, out):
+        if type(self) is not SoftmaxCrossEntropy or scores.ndim != 2 or scores.size == 0:
+            return None
+        return StepCall(self, scores, out)
+
     def probabilities(self, scores):
         scores = np.ascontiguousarray(self._check_scores(scores))
         out = np.empty_like(scores)
         softmax_forward(scores, out)
         return out
+
+
+class StepCall:
+    """SoftmaxCrossEntropy.step for scores and a gradient that stay where they are: `begin(targets)`, then `call()`, which raises a
+    ValueError where a label is no class, as `loss.check` says better; `value` is the loss then."""
+
+    def __init__(self, loss: SoftmaxCrossEntropy, scores: np.ndarray, out: np.ndarray):
+        self.loss, self.scores = loss, scores
+        self.labels, self.numbers = np.zeros(len(scores), np.int64), np.zeros(2)
+        self.call = partial(losses.softmax_cross_entropy_step, scores, self.labels, out, self.numbers)
+
+    def begin(self, targets: np.ndarray) -> None:
+        labels = self.labels
+        plain = type(targets) is np.ndarray and targets.dtype == labels.dtype and targets.shape == labels.shape
+        labels[...] = targets if plain else self.loss.check(self.scores, targets)[1]
+        self.numbers[0] = self.loss.label_smoothing
+
+    @property
+    def value(self) -> float:
+        return float(self.numbers[1])
 
 
 class NLLLoss(ClassLoss):

@@ -25,6 +25,7 @@ from .layers.activations import ReLU
 from .layers.base import Layer, Pass
 from .layers.fused import sandwiches
 from .layers.shape import Copy
+from .losses import Loss
 from .memory import aligned
 from .optimizers import Optimizer
 from .threads import get_num_threads, run
@@ -157,15 +158,18 @@ class Batch:
         parts = [part for section in (*forward, *backward) for part in section]
         parts += [calls for calls, _, _ in self.ranges] if training else []
         compile_kernels((call for part in parts for call in part), helped=get_num_threads() > 1)
-        self._forward = programs(forward)
-        self._backward: dict[bool, Calls] = {False: programs(backward)} if training else {}
+        self._sections = forward, backward
+        self._forward: Calls = []
+        self._backward: dict[bool, Calls] = {}
         self._sum_calls: Calls = []
         self._updates: tuple = (None, (), [])
+        self._step: tuple = (None, None, (), None, [])
 
     # -- what a step runs --------------------------------------------------------------------------------------------
 
     def forward(self) -> None:
         """y from x."""
+        self._forward = self._forward or programs(self._sections[0])
         for call in self._forward:
             run(call)
 
@@ -173,7 +177,8 @@ class Batch:
         """The gradients up to the input's, or to the first parameters', from dout; sums over the batch are left open."""
         calls = self._backward.get(need_dx)
         if calls is None:
-            calls = self._backward[need_dx] = programs(joined(self._backward_sections(need_dx)))
+            sections = joined(self._backward_sections(need_dx)) if need_dx else self._sections[1]
+            calls = self._backward[need_dx] = programs(sections)
         for call in calls:
             run(call)
         return self.stages[0].p.dx if need_dx else None
@@ -184,6 +189,47 @@ class Batch:
         for call in self._sum_calls:
             run(call)
 
+    def step(self, loss: Loss, targets: np.ndarray, optimizer: Optimizer, values: np.ndarray, grads: np.ndarray) -> float:
+        """All of a training step from x on: the loss before the update.
+
+        Where the loss is one kernel call, the step is one program: 784-100-10 on one image takes 39 instead of 43 µs."""
+        if function(optimizer.step) is Optimizer.step:
+            of_loss, of_optimizer, bound, call, calls = self._step
+            if of_loss is not loss or of_optimizer is not optimizer:
+                bound, call, calls = (), loss.step_call(self.y, self.dout), []
+            if call is not None:
+                return self._run_step(loss, call, calls, targets, optimizer, bound, values, grads)
+        self.forward()
+        value = loss.step(self.y, targets, self.dout)
+        self.backward()
+        self.update(optimizer, values, grads)
+        return value
+
+    def _run_step(self, loss, call, calls, targets, optimizer, bound, values, grads) -> float:
+        call.begin(targets)
+        vectors = optimizer.begin(values, grads)
+        if not calls or not all(map(operator.is_, bound, vectors)):
+            compile_kernels([call.call], helped=False)
+            update = self._update_section(optimizer, values, grads, vectors)
+            calls = programs([*self._sections[0], [[call.call]], *self._sections[1], update])
+            self._step = loss, optimizer, vectors, call, calls
+        try:
+            for each in calls:
+                run(each)
+        except ValueError:  # before anything was updated
+            optimizer.steps -= 1
+            loss.check(self.y, targets)
+            raise
+        return call.value
+
+    def _update_section(self, optimizer, values, grads, vectors) -> list[Calls]:
+        """The gradients that backward has left open, and the optimiser's update, range by range"""
+        parts = []
+        for calls, first, last in self.ranges:
+            of_range = [vector[first:last] for vector in (values, grads, *vectors)]
+            parts.append([*calls, optimizer.update_call(*of_range)])
+        return parts
+
     def update(self, optimizer: Optimizer, values: np.ndarray, grads: np.ndarray) -> None:
         """The gradients that backward has left open, and one step of the optimiser, range by range."""
         if function(optimizer.step) is not Optimizer.step:
@@ -193,11 +239,7 @@ class Batch:
         vectors = optimizer.begin(values, grads)
         bound_to, bound, updates = self._updates
         if bound_to is not optimizer or not all(map(operator.is_, bound, vectors)):
-            parts = []
-            for calls, first, last in self.ranges:
-                of_range = [vector[first:last] for vector in (values, grads, *vectors)]
-                parts.append([*calls, optimizer.update_call(*of_range)])
-            updates = programs([parts])
+            updates = programs([self._update_section(optimizer, values, grads, vectors)])
             self._updates = (optimizer, vectors, updates)
         for call in updates:
             run(call)

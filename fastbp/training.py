@@ -59,10 +59,7 @@ class Trainer:
         with plan.lock:
             batch = plan.batch(len(x), training=True)
             batch.x[...] = x
-            batch.forward()
-            value = loss.step(batch.y, targets, batch.dout)
-            batch.backward()
-            batch.update(self.optimizer, network.parameter_vector, network.gradient_vector)
+            value = batch.step(loss, targets, self.optimizer, network.parameter_vector, network.gradient_vector)
             self.scores = batch.y.copy()
         return value
 

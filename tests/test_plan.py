@@ -4,6 +4,7 @@ import copy
 from unittest import mock
 
 import naive
+import numba
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -538,3 +539,38 @@ def test_state_and_methods_that_are_replaced_count():
     before = trainer.network.parameter_vector.copy()
     trainer.step(np.zeros((2, 1, 12, 12), np.float32), np.array([0, 1]))
     assert np.array_equal(trainer.network.parameter_vector, before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_step_is_one_program_and_follows_what_changes(threads):
+    """Another smoothing, loss, optimiser or kind of labels from one step to the next; labels that are no classes change nothing."""
+    rng, before = np.random.default_rng(0), fastbp.get_num_threads()
+    network = fastbp.Sequential(fastbp.Linear(5, 7), fastbp.ReLU(), fastbp.Linear(7, 3), dtype=np.float64, seed=1)
+    other, x, labels = copy.deepcopy(network), rng.normal(size=(6, 5)), rng.integers(0, 3, 6)
+    loss, optimizer = fastbp.SoftmaxCrossEntropy(), fastbp.Adam(lr=0.1)
+    steps = [
+        (loss, optimizer, labels), (loss, optimizer, labels.astype(np.uint8)), (loss, optimizer, list(labels)),
+        (fastbp.MulticlassHinge(), optimizer, labels), (loss, fastbp.SGD(lr=0.1, momentum=0.5), labels), (loss, optimizer, labels),
+    ]  # fmt: skip
+    theirs = {id(each): copy.deepcopy(each) for _, each, _ in steps}
+    fastbp.set_num_threads(threads)
+    try:
+        for k, (of_loss, of_optimizer, targets) in enumerate(steps):
+            loss.label_smoothing = 0.1 * (k % 2)
+            value = fastbp.Trainer(network, of_loss, of_optimizer).step(x, targets)
+            expected, mine = copy.deepcopy(of_loss), theirs[id(of_optimizer)]
+            assert np.isclose(value, expected.forward(other.forward(x, training=True), np.array(targets)), rtol=1e-12)
+            other.backward(expected.backward())
+            mine.step(other.parameter_vector, other.gradient_vector)
+            np.testing.assert_allclose(network.parameter_vector, other.parameter_vector, atol=1e-12)
+            assert of_optimizer.steps == mine.steps
+            for wrong, message in ((np.full(6, 3), "must be in"), (np.full(6, -1), "must be in"), (labels[:5], "expected labels"),
+                                   (np.zeros(6), "expected integer labels")):  # fmt: skip
+                with pytest.raises((ValueError, TypeError), match=message):
+                    fastbp.Trainer(network, of_loss, of_optimizer).step(x, wrong)
+                np.testing.assert_allclose(network.parameter_vector, other.parameter_vector, atol=1e-12)
+                assert of_optimizer.steps == mine.steps
+    finally:
+        fastbp.set_num_threads(before)
+    programs = network.plan((5,)).batch(6, True)._step[-1]
+    assert len(programs) == 1 or numba.config.DISABLE_JIT

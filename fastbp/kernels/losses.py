@@ -62,6 +62,14 @@ def softmax_cross_entropy(scores, labels, smoothing, dscores):
 
 
 @kernel
+def softmax_cross_entropy_step(scores, labels, dscores, numbers):
+    """`softmax_cross_entropy` as a call of a plan, without a result: numbers = (smoothing, value); ValueError for such a label"""
+    numbers[1] = softmax_cross_entropy(scores, labels, numbers[0], dscores)
+    if numbers[1] < 0:
+        raise ValueError("a label is not a class")
+
+
+@kernel
 def nll_forward(log_probs, labels, values):
     """values[n] = −log_probs[n, label]"""
     for n in range(log_probs.shape[0]):
