@@ -37,8 +37,8 @@ def dot_at(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
 
 
 @kernel
-def add_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns):
-    simd.add_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns)
+def sum_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns):
+    simd.sum_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns)
 
 
 @kernel
@@ -96,12 +96,12 @@ def test_dot_tile(dtype, seed, rows, columns, K, tables, add):
         same(dot, plain.dot, (a, 1, am, b, 2, bn, K, c, 2, cm, rows, columns, add), c)
 
 
-@given(dtypes, seeds, st.integers(1, 4), st.integers(1, 40))
-def test_rows_added(dtype, seed, rows, columns):
+@given(dtypes, seeds, st.integers(1, 9), st.integers(1, 40))
+def test_summed_rows(dtype, seed, rows, columns):
     rng = np.random.default_rng(seed)
     ak, bk = 1 + rng.integers(0, 5), columns + rng.integers(0, 5)
     a, b, c = (rng.normal(size=n).astype(dtype) for n in (2 + rows * ak, 1 + (rows - 1) * bk + columns, 3 + columns + 5))
-    same(add_rows, plain.add_rows, (a, 2, ak, rows, b, 1, bk, c, 3, columns), c)
+    same(sum_rows, plain.sum_rows, (a, 2, ak, rows, b, 1, bk, c, 3, columns), c)
 
 
 @given(dtypes, seeds, st.integers(0, 5), st.integers(1, 48))

@@ -16,6 +16,7 @@ from .jit import kernel, separate_kernel
 ALIASED = 1024  # bytes: rows that lie a multiple of this apart share few places of the first cache and push each other out
 PACKED_FROM, ALIASED_FROM = 64, 16  # rows of c from which copying the columns of b pays, and where the rows of b are aliased
 BLOCK = 24 << 10  # bytes of a panel of b, which stays in the first cache while a tile's rows pass it
+FEW = 4  # rows of b that stay in registers while a row of c is written
 GROUP = 16  # panels that are copied together, to read b and write c in long runs (AVX-512: M 512, N 3072, K 4: 26 → 47 GFlop/s)
 TURNED_FROM = 48  # rows of a from which a bᵀ is done as a b is, on panels of bᵀ, where a vector fills a cache line: with 16 lanes
 # -- the dot tile's sums at its end take long (AVX-512: M 128, N 512, K 3072: 149 instead of 111 GFlop/s; N 1000, K 784: 156, 132)
@@ -38,9 +39,9 @@ def outer_product(a, in_a, b, in_b, c, cm, sizes):
     instead of 52 GFlop/s; M 32, N 784, K 1000: 81, uncopied 87). The rows of a that a tile reads for all panels are copied too
     where they lie in as many cache lines as there are numbers (AVX-512: dW of 1000 784, batch 128: 178 instead of 142)."""
     (M, N, K), (am, ak), (bk, bn), L = sizes, in_a, in_b, simd.lanes(c)
-    if M == 1 and bn == 1:  # b is read once: by rows, as it lies in memory, 32 instead of the tile's 5 to 22 GFlop/s
-        c[:N] = 0
-        simd.add_rows(a, 0, ak, K, b, 0, bk, c, 0, N)
+    if bn == 1 and K > 0 and (M == 1 or K <= FEW):  # b is read once, or c written: by rows, as they lie in memory
+        for m in range(M):
+            simd.sum_rows(a, m * am, ak, K, b, 0, bk, c, m * cm, N)
         return
     wide, high, size = 3 * L, simd.outer_rows(c), equal_blocks(K, BLOCK // (3 * L * c.itemsize), L)
     least = ALIASED_FROM if bk * b.itemsize % ALIASED == 0 else PACKED_FROM

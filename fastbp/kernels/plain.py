@@ -76,10 +76,9 @@ def pack(b, b0, bk, K, panel, p0, columns):
         panel[p0 + k * wide : p0 + k * wide + columns] = b[b0 + k * bk : b0 + k * bk + columns]
 
 
-def add_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns):
-    """c[c0 + n] += Σ_{k<rows} a[a0 + k·ak] · b[b0 + k·bk + n]"""
-    for k in range(rows):
-        c[c0 : c0 + columns] += a[a0 + k * ak] * b[b0 + k * bk : b0 + k * bk + columns]
+def sum_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns):
+    """c[c0 + n] = Σ_{k<rows} a[a0 + k·ak] · b[b0 + k·bk + n]"""
+    outer(a, a0, 0, ak, b, b0, bk, rows, c, c0, 0, 1, columns, False)
 
 
 def copy_row(x, start, y, to, columns, add):

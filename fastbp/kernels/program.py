@@ -59,7 +59,7 @@ FLUSH = 1 << 15 | 1 << 6  # of x86's control register: results, and operands, be
 
 
 @intrinsic
-def set_rounding(typingctx, control):
+def exchange_control(typingctx, control):
     """The control register's value, which is then `control`, or has FLUSH set for −1; 0 on processors other than x86"""
 
     def codegen(context, builder, signature, arguments):
@@ -85,13 +85,13 @@ def flush_denormals():
 
     Velocities, which shrink by the momentum where a unit is dead, end there and stay. On Intel's processors each operation with
     such a number takes 150 cycles: 784-100-10 trained on one image takes 270 µs a step with them, and 42 without."""
-    return set_rounding(-1)
+    return exchange_control(-1)
 
 
 @kernel
 def end_flushing(before):
     """As it was"""
-    set_rounding(before)
+    exchange_control(before)
 
 
 @kernel

@@ -16,7 +16,7 @@ Only when k is through is c written to memory. AVX-512 has 32 registers: there c
 - `outer`: the tile above; vectors run along n. Rows of b are `bk` apart, or anywhere for `outer_at`, which takes tables of offsets.
 - `dot`: c[m, n] = Σ_k a[m, k] b[n, k], both contiguous along k: the vectors run along the sum, and the accumulators, three
   rows of four or four of six, are added up at the end. `dot_at` takes a table for the rows of b.
-- `add_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
+- `sum_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
 - `pool_pairs` takes the maxima of 2×2 windows, a vector of windows at a time, `pool_normalised` those of a normalised map after
   ReLU; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only some pixels have.
 - `windows_by_filters` and `windows_by_pixels` are a convolution with bias, ReLU and pooling, filters or windows in the lanes.
@@ -43,7 +43,6 @@ from .transforms import PANEL
 
 if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
     from ..plain import (
-        add_rows,
         add_tap_products,
         add_weighted_rows,
         copy_row,
@@ -73,6 +72,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         sparse_lanes,
         sparse_rows,
         split_row,
+        sum_rows,
         transpose,
         windows_by_filters,
         windows_by_pixels,
@@ -81,7 +81,7 @@ else:
     from .emitter import lanes, lanes_of
     from .pooling import add_weighted_rows, pool_normalised, pool_pairs, sparse_lanes, sparse_rows
     from .powers import power_of_two
-    from .products import add_rows, dot, dot_at, dot_columns, dot_rows, outer, outer_at, outer_rows, pack
+    from .products import dot, dot_at, dot_columns, dot_rows, outer, outer_at, outer_rows, pack, sum_rows
     from .rows import copy_row, copy_row_and_zeros, split_row
     from .transforms import (
         add_tap_products,
@@ -98,9 +98,9 @@ else:
     from .windows import pixel_filters, windows_by_filters, windows_by_pixels
 
 __all__ = [
-    "PANEL", "SPARSE_STEP", "add_rows", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot",
-    "dot_at", "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points",
-    "most_taps", "outer", "outer_at", "outer_rows", "pack", "panel_product", "pixel_filters", "points_to_filter",
-    "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows",
-    "split_row", "transpose", "windows_by_filters", "windows_by_pixels",
+    "PANEL", "SPARSE_STEP", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot", "dot_at",
+    "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points", "most_taps",
+    "outer", "outer_at", "outer_rows", "pack", "panel_product", "pixel_filters", "points_to_filter", "points_to_image",
+    "points_to_map", "pool_normalised", "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows", "split_row", "sum_rows",
+    "transpose", "windows_by_filters", "windows_by_pixels",
 ]  # fmt: skip

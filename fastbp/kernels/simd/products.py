@@ -189,8 +189,8 @@ def pack(typingctx, b, b0, bk, K, panel, p0, columns):
 
 
 @intrinsic
-def add_rows(typingctx, a, a0, ak, rows, b, b0, bk, c, c0, columns):
-    """c[c0 + n] += Σ_{k<rows} a[a0 + k·ak] · b[b0 + k·bk + n] for n < columns, one after the other as in `outer`: four at a time"""
+def sum_rows(typingctx, a, a0, ak, rows, b, b0, bk, c, c0, columns):
+    """c[c0 + n] = Σ_{k<rows} a[a0 + k·ak] · b[b0 + k·bk + n] for n < columns, one after the other as in `outer`: four at a time"""
     i64 = types.int64
 
     def codegen(context, builder, signature, arguments):
@@ -203,10 +203,10 @@ def add_rows(typingctx, a, a0, ak, rows, b, b0, bk, c, c0, columns):
         def body(first, R):
             lines = [e.at(first, I64(k)) for k in range(R)]
             numbers = [e.repeat(e.number_at(A, e.at(a0, (k, ak)))) for k in lines]
-            in_b = [e.at(b0, (k, bk)) for k in lines]
+            in_b, begun = [e.at(b0, (k, bk)) for k in lines], builder.icmp_signed(">", first, I64(0))
 
             def step(n, mask):
-                total = e.load(C, e.at(c0, n), mask)
+                total = builder.select(begun, e.load(C, e.at(c0, n), mask), e.zero())
                 for start, number in zip(in_b, numbers, strict=True):
                     total = e.multiply_add(number, e.load(B, e.at(start, n), mask), total)
                 e.store(total, C, e.at(c0, n), mask)
