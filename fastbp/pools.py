@@ -6,8 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing import active_children, get_context, parent_process
 
 
@@ -24,7 +24,7 @@ def pool(jobs: int, given: Executor | None = None) -> Iterator[Executor | None]:
         yield None
     else:
         others = set(active_children())
-        executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
+        executor = _Pool(jobs, mp_context=get_context("spawn"), initializer=_begin)
         try:
             with _interrupts_held_back():  # in the workers for good: Ctrl-C reaches the whole group, and the parent ends them
                 for _ in range(jobs):
@@ -58,13 +58,39 @@ def _begun() -> None:
     """The first task of each worker."""
 
 
+class _Pool(ProcessPoolExecutor):
+    """One whose workers know whether they are at work."""
+
+    def submit(self, function: Callable, /, *args, **named) -> Future:
+        return super().submit(_work, function, args, named)
+
+
+_at_work = False
+
+
+def _work(function: Callable, args: tuple, named: dict):
+    global _at_work
+    _at_work = True
+    try:
+        return function(*args, **named)
+    finally:
+        _at_work = False
+
+
 def _begin() -> None:
-    """In a worker: SIGTERM lets it clear up, and it ends when its parent does."""
+    """In a worker: SIGTERM lets it clear up what it is at, and it ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.unraisablehook = _unraisable
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, _end)
     parent = parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # where nobody ends it any more
+
+
+def _end(*_) -> None:
+    """By an exception out of its work, otherwise at once: an exception could leave half a message in the queue that all read."""
+    if _at_work:
+        sys.exit(1)
+    os._exit(1)
 
 
 def _unraisable(about) -> None:

@@ -178,7 +178,8 @@ class _Progress:
 
     def _watch(self, begun: list[Path]) -> None:
         while not self.over.wait(LOOK):
-            self.bar.n = min(round(self.ended + sum(map(part_done, begun)), 1), self.total)
+            tenths = int(10 * sum(map(part_done, begun)) + 0.5)
+            self.bar.n = min(self.ended + (tenths / 10 if tenths % 10 else tenths // 10), self.total)
             self.bar.refresh()
 
     def __enter__(self) -> "_Progress":
@@ -196,6 +197,7 @@ class _Progress:
         """One more has ended; `trouble` is said in any case."""
         self.ended += 1
         self.bar.set_postfix_str(name, refresh=False)
+        self.bar.n = min(int(self.bar.n), self.ended)  # a whole number stays one: 2/2, not 2.0/2
         self.bar.update(self.ended - self.bar.n)
         if self.lines:
             print(f"run {self.ended} of {self.total}: {name}", file=sys.stderr, flush=True)

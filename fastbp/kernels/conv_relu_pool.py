@@ -19,7 +19,7 @@ import numpy as np
 
 from . import simd
 from .buffers import LINE, empty, zeros
-from .conv2d import put_copies, take, taps
+from .conv2d import filters_in_lanes, padded_bias, put_copies, take, taps
 from .jit import kernel, separate_kernel
 from .matmul import transpose
 
@@ -71,10 +71,8 @@ def conv_relu_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
     windows, panels = rows * columns, (F + panel - 1) // panel
     wide = panels * panel
     in_x, image, bias = np.empty(K, np.int64), zeros(C * PH * PW, x), padded_bias(b, wide, x)
-    weights, maxima, numbers = zeros(K * wide, x), empty(windows * wide, x), np.empty(windows * wide, np.int32)
+    weights, maxima, numbers = filters_in_lanes(w), empty(windows * wide, x), np.empty(windows * wide, np.int32)
     taps(in_x, C, (KH, KW), (PH, PW), 0, PH * PW)
-    for f in range(0, F, panel):
-        transpose(w[f : f + panel].reshape(-1), K, weights[f * K :], panel, min(panel, F - f), K)
     for n in range(N):
         put_copies(x[n], image, before, 1, PH, PW)
         for i in range(rows):
@@ -83,16 +81,6 @@ def conv_relu_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
                                     pixel, columns, panels)  # fmt: skip
         transpose(maxima, wide, y[n].reshape(-1), windows, windows, F)
         transpose(numbers, wide, argmax[n].reshape(-1), windows, windows, F)
-
-
-@kernel
-def padded_bias(b, size, like):
-    """b, or 0 where it is None, in a vector of that size, 0 beyond"""
-    bias = zeros(size, like)
-    if b is not None:
-        for f in range(b.size):
-            bias[f] = b[f]
-    return bias
 
 
 @kernel

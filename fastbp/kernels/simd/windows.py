@@ -1,4 +1,4 @@
-"""Convolution, 2×2 max pooling, bias and ReLU in one tile: the four pixels of a window stay in registers until one is left of them.
+"""Convolution, bias, ReLU and 2×2 max pooling in one tile: the four pixels of a window stay in registers until one is left of them.
 
 The sums of a window's pixels lie in the same lane of four accumulators, so the maximum needs no shuffle and nothing is written but
 the maxima and their numbers. Lanes are filters or windows, two ways to fill vectors: 16 filters, or a row of 14 windows.
@@ -13,6 +13,7 @@ from .pooling import biased_and_cut, maximum, put
 from .transforms import LATENCY, PANEL, each_row_of_vectors, products
 
 BY_FILTERS = {16: {2: (1,)}, 32: {2: (3, 2, 1), 1: (6, 5, 4, 1)}}  # by registers and vectors of filters: the windows of a tile
+PIXELS = {16: {2: (6, 4, 2, 1)}, 32: {2: (12, 8, 4, 2, 1), 1: (14, 10, 6, 2, 1)}}  # likewise: the pixels of a tile
 BY_PIXELS = {16: (3, 2, 1), 32: (6, 4, 2)}  # by registers: the filters of a tile
 
 pixel_filters = known_when_compiled(lambda context, dtype: BY_PIXELS[registers(context)][0])  # of the largest tile
@@ -34,18 +35,10 @@ def windows_by_filters(typingctx, a, a0, width, ak, b, b0, bk, bp, K, bias, y, a
         _, a0, width, _, _, b0, bk, bp, K, _, _, _, out, step, first, windows, panels = arguments
 
         def down(NV, in_row, of_row):
-            choices, best, chosen = [], I64(1 << 40), I64(0)
-            for W in BY_FILTERS[e.registers][NV]:
-                tiles = builder.sdiv(builder.add(windows, I64(W - 1)), I64(W))
-                cost = builder.mul(tiles, I64(max(4 * W * NV, LATENCY)))
-                better = builder.and_(builder.icmp_signed("<", cost, best), builder.icmp_signed(">=", windows, I64(W)))
-                best, chosen = builder.select(better, cost, best), builder.select(better, I64(W), chosen)
-                choices.append((W, tiles))
-            for W, tiles in choices:
-                with builder.if_then(builder.icmp_signed("==", chosen, I64(W))):
-                    last = builder.sub(windows, I64(W))
-                    with cgutils.for_range(builder, tiles, intp=I64) as loop:
-                        body(W, NV, e.least(builder.mul(loop.index, I64(W)), last), in_row, of_row)
+            def tile(W, start):
+                body(W, NV, start, in_row, of_row)
+
+            overlapping(e, windows, BY_FILTERS[e.registers][NV], 4 * NV, tile)
 
         def body(W, NV, start, in_row, of_row):
             top = e.at(a0, (start, I64(2)))
@@ -68,6 +61,54 @@ def windows_by_filters(typingctx, a, a0, width, ak, b, b0, bk, bp, K, bias, y, a
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@intrinsic
+def pixels_by_filters(typingctx, a, a0, ak, b, b0, bk, bp, K, bias, y, out, step, pixels, panels):
+    """y[out + j·step + f] = bias[f] + Σ_{k<K} a[a0 + j + ak[k]] · b[b0 + p·bp + k·bk + l] for pixels j < pixels, f = p·PANEL + l,
+    p < panels, l < PANEL: `windows_by_filters` without windows. Tiles may overlap here too."""
+    i64 = types.int64
+    signature = types.void(a, i64, ak, b, *[i64] * 4, bias, y, *[i64] * 4)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        A, TABLE, B, BIAS, Y = (e.data(signature.args[i], arguments[i]) for i in (0, 2, 3, 8, 9))
+        _, a0, _, _, b0, bk, bp, K, _, _, out, step, pixels, panels = arguments
+
+        def down(NV, in_row, of_row):
+            def body(MR, start):
+                def seen(k):
+                    place = e.at(a0, start, e.number_at(TABLE, k))
+                    return [e.at(place, I64(m)) for m in range(MR)]
+
+                first = [e.load(BIAS, place) for place in of_row] * MR
+                places = [e.at(out, (e.at(start, I64(m)), step), place) for m in range(MR) for place in of_row]
+                for total, place in zip(products(e, A, seen, B, in_row, bk, K, first), places, strict=True):
+                    e.store(total, Y, place)
+
+            overlapping(e, pixels, PIXELS[e.registers][NV], NV, body)
+
+        each_row_of_vectors(e, panels, (b0, bp), I64(PANEL), down)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def overlapping(e, count, sizes, cost, body):
+    """body(size, start) for tiles of one size that together hold `count` things, the last of which ends with them: of the sizes,
+    the largest first, that with the least to do. A tile of s things has s·cost sums."""
+    b, best, chosen, choices = e.builder, I64(1 << 40), I64(0), []
+    for size in sizes:
+        tiles = b.sdiv(b.add(count, I64(size - 1)), I64(size))
+        work = b.mul(tiles, I64(max(size * cost, LATENCY)))
+        better = b.and_(b.icmp_signed("<", work, best), b.icmp_signed(">=", count, I64(size)))
+        best, chosen = b.select(better, work, best), b.select(better, I64(size), chosen)
+        choices.append((size, tiles))
+    for size, tiles in choices:
+        with b.if_then(b.icmp_signed("==", chosen, I64(size))):
+            last = b.sub(count, I64(size))
+            with cgutils.for_range(b, tiles, intp=I64) as loop:
+                body(size, e.least(b.mul(loop.index, I64(size)), last))
 
 
 @intrinsic
