@@ -228,21 +228,6 @@ def windows_by_filters(*arguments):
 
 
 @kernel
-def pixels_by_filters(*arguments):
-    simd.pixels_by_filters(*arguments)
-
-
-@given(dtypes, seeds, st.integers(1, 30), st.integers(1, 3), st.integers(0, 6))
-def test_pixels_by_filters(dtype, seed, pixels, panels, K):
-    rng = np.random.default_rng(seed)
-    step, bk = 16 * panels + rng.integers(0, 3), 16 + rng.integers(0, 3)
-    ak, bp = rng.permutation(9)[:K], K * bk + rng.integers(0, 3)
-    a, b, bias = (rng.normal(size=size).astype(dtype) for size in (2 + pixels + 9, 1 + panels * bp + 16, 48))
-    y = rng.normal(size=3 + pixels * step).astype(dtype)
-    same(pixels_by_filters, plain.pixels_by_filters, (a, 2, ak, b, 1, bk, bp, K, bias, y, 3, step, pixels, panels), y)
-
-
-@kernel
 def windows_by_pixels(*arguments):
     simd.windows_by_pixels(*arguments)
 

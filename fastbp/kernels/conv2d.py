@@ -156,23 +156,6 @@ def padded_bias(b, size, like):
 
 
 @kernel
-def shifted_forward_by_filters(x, w, b, y, before):
-    """`shifted_forward` with the vectors along filters: no pixel is left out"""
-    (N, C), (F, OH, OW), (KH, KW), K = x.shape[:2], y.shape[1:], w.shape[2:], w.size // w.shape[0]
-    PH, PW, panels = OH + KH - 1, OW + KW - 1, (F + simd.PANEL - 1) // simd.PANEL
-    wide = panels * simd.PANEL
-    in_x, image, maps = np.empty(K, np.int64), zeros(C * PH * PW, x), empty(OH * OW * wide, x)
-    weights, bias = filters_in_lanes(w), padded_bias(b, wide, x)
-    taps(in_x, C, (KH, KW), (PH, PW), 0, PH * PW)
-    for n in range(N):
-        put_copies(x[n], image, before, 1, PH, PW)
-        for i in range(OH):
-            at, to = i * PW, i * OW * wide
-            simd.pixels_by_filters(image, at, in_x, weights, 0, simd.PANEL, K * simd.PANEL, K, bias, maps, to, wide, OW, panels)
-        transpose(maps, wide, y[n].reshape(-1), OH * OW, OH * OW, F)
-
-
-@kernel
 def shifted_backward_input(dout, w, dx, before):
     """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w)
 

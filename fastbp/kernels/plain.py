@@ -203,14 +203,6 @@ def windows_by_filters(a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out,
                 choose(pixels, f, bias[16 * p + f], y, argmax, out + j * step + 16 * p + f, first + 2 * j, width)
 
 
-def pixels_by_filters(a, a0, ak, b, b0, bk, bp, K, bias, y, out, step, pixels, panels):
-    """y[out + j·step + f] = bias[f] + Σ_k a[a0 + j + ak[k]] · b[b0 + p·bp + k·bk + l], f = 16p + l"""
-    for p in range(panels):
-        outer_at(a, a0, 1, ak, b, b0 + p * bp, np.arange(K) * bk, K, y, out + 16 * p, step, pixels, 16, False)
-        for j in range(pixels):
-            y[out + j * step + 16 * p : out + j * step + 16 * p + 16] += bias[16 * p : 16 * p + 16]
-
-
 def windows_by_pixels(w, w0, wf, x, low, at, K, bias, y, argmax, out, step, first, width, windows, filters):
     """The same of s[r, q] = Σ_k w[w0 + f·wf + k] · x[at[q·K + k] + r·low + j], for f < filters"""
     for f in range(filters):

@@ -19,8 +19,7 @@ Only when k is through is c written to memory. AVX-512 has 32 registers: there c
 - `sum_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
 - `pool_pairs` takes the maxima of 2×2 windows, a vector of windows at a time, `pool_normalised` those of a normalised map after
   ReLU; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only some pixels have.
-- `windows_by_filters` and `windows_by_pixels` are a convolution with bias, ReLU and pooling, filters or windows in the lanes;
-  `pixels_by_filters` is one without ReLU and pooling.
+- `windows_by_filters` and `windows_by_pixels` are a convolution with bias, ReLU and pooling, filters or windows in the lanes.
 - `copy_row` copies a row, and adds a number to it; `copy_row_and_zeros` fills up its last vector; `split_row` copies the even and
   the odd columns apart. `power_of_two` makes 2ⁿ of n.
 - `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors of channels;
@@ -64,7 +63,6 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         pack,
         panel_product,
         pixel_filters,
-        pixels_by_filters,
         points_to_filter,
         points_to_image,
         points_to_map,
@@ -97,12 +95,12 @@ else:
         points_to_map,
         transpose,
     )
-    from .windows import pixel_filters, pixels_by_filters, windows_by_filters, windows_by_pixels
+    from .windows import pixel_filters, windows_by_filters, windows_by_pixels
 
 __all__ = [
     "PANEL", "SPARSE_STEP", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot", "dot_at",
     "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points", "most_taps",
-    "outer", "outer_at", "outer_rows", "pack", "panel_product", "pixel_filters", "pixels_by_filters", "points_to_filter",
+    "outer", "outer_at", "outer_rows", "pack", "panel_product", "pixel_filters", "points_to_filter",
     "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows",
     "split_row", "sum_rows", "transpose", "windows_by_filters", "windows_by_pixels",
 ]  # fmt: skip

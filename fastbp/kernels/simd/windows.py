@@ -13,7 +13,6 @@ from .pooling import biased_and_cut, maximum, put
 from .transforms import LATENCY, PANEL, each_row_of_vectors, products
 
 BY_FILTERS = {16: {2: (1,)}, 32: {2: (3, 2, 1), 1: (6, 5, 4, 1)}}  # by registers and vectors of filters: the windows of a tile
-PIXELS = {16: {2: (6, 4, 2, 1)}, 32: {2: (12, 8, 4, 2, 1), 1: (14, 10, 6, 2, 1)}}  # likewise: the pixels of a tile
 BY_PIXELS = {16: (3, 2, 1), 32: (6, 4, 2)}  # by registers: the filters of a tile
 
 pixel_filters = known_when_compiled(lambda context, dtype: BY_PIXELS[registers(context)][0])  # of the largest tile
@@ -56,37 +55,6 @@ def windows_by_filters(typingctx, a, a0, width, ak, b, b0, bk, bp, K, bias, y, a
                     best, number, _ = maximum(e, [sums[(4 * j + pixel) * NV + v] for pixel in range(4)], width)
                     number = builder.add(number, e.repeat(builder.trunc(e.at(first, (window, I64(2))), I32)))
                     put(e, biased_and_cut(e, best, e.load(BIAS, place)), number, Y, AT, e.at(out, (window, step), place), None)
-
-        each_row_of_vectors(e, panels, (b0, bp), I64(PANEL), down)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def pixels_by_filters(typingctx, a, a0, ak, b, b0, bk, bp, K, bias, y, out, step, pixels, panels):
-    """y[out + j·step + f] = bias[f] + Σ_{k<K} a[a0 + j + ak[k]] · b[b0 + p·bp + k·bk + l] for pixels j < pixels, f = p·PANEL + l,
-    p < panels, l < PANEL: `windows_by_filters` without windows. Tiles may overlap here too."""
-    i64 = types.int64
-    signature = types.void(a, i64, ak, b, *[i64] * 4, bias, y, *[i64] * 4)
-
-    def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
-        A, TABLE, B, BIAS, Y = (e.data(signature.args[i], arguments[i]) for i in (0, 2, 3, 8, 9))
-        _, a0, _, _, b0, bk, bp, K, _, _, out, step, pixels, panels = arguments
-
-        def down(NV, in_row, of_row):
-            def body(MR, start):
-                def seen(k):
-                    place = e.at(a0, start, e.number_at(TABLE, k))
-                    return [e.at(place, I64(m)) for m in range(MR)]
-
-                first = [e.load(BIAS, place) for place in of_row] * MR
-                places = [e.at(out, (e.at(start, I64(m)), step), place) for m in range(MR) for place in of_row]
-                for total, place in zip(products(e, A, seen, B, in_row, bk, K, first), places, strict=True):
-                    e.store(total, Y, place)
-
-            overlapping(e, pixels, PIXELS[e.registers][NV], NV, body)
 
         each_row_of_vectors(e, panels, (b0, bp), I64(PANEL), down)
         return context.get_dummy_value()
