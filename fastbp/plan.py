@@ -365,18 +365,22 @@ class Batch:
     def ranges(self) -> list[tuple[Calls, int, int]]:
         """The calls that complete the gradients of each range [first, last) of the flat vector."""
         if not self._ranges:
-            self._ranges = list(self._find_ranges())
+            self._ranges = self._find_ranges()
         return self._ranges
 
-    def _find_ranges(self) -> Iterator[tuple[Calls, int, int]]:
-        calls, first, cost = [], 0, 0
+    def _find_ranges(self) -> list[tuple[Calls, int, int]]:
+        found, calls, first, cost = [], [], 0, 0
         for last, work, more in self._pieces():
             calls, cost = [*calls, *more], cost + work
             if cost >= RANGE_WORK:
-                yield calls, first, last
+                found.append((calls, first, last))
                 calls, first, cost = [], last, 0
+        if found and cost < RANGE_WORK // 2:  # a rest that no other thread need come for
+            before, first, _ = found.pop()
+            calls = [*before, *calls]
         if first < last or calls:
-            yield calls, first, last
+            found.append((calls, first, last))
+        return found
 
     def _pieces(self) -> Iterator[tuple[int, int, Calls]]:
         """(end, multiply–adds, calls) of the pieces of the flat vector, in its order."""
