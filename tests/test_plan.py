@@ -121,11 +121,12 @@ def test_conv_relu_pool(C, F, kernel, size, by_filters, data):
         compare_sandwich_and_layers(C, F, kernel, size, data)
 
 
-def test_narrow_maps_of_whole_panels_are_computed_by_filters():
-    for F, kernel, size in ((16, 5, 10), (32, 7, 22)):
-        assert ConvReLUPool(fastbp.Conv2d(3, F, kernel)).by_filters((size, size))
-    for F, kernel, size in ((6, 5, 28), (12, 5, 28), (32, 3, 64)):
-        assert not ConvReLUPool(fastbp.Conv2d(3, F, kernel)).by_filters((size, size))
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_narrow_maps_of_whole_panels_are_computed_by_filters(lanes):
+    chosen = {(16, 5, 10): True, (32, 7, 22): lanes > 4, (6, 5, 28): False, (12, 5, 28): False, (32, 3, 64): False}
+    with mock.patch.object(fastbp.layers.fused.simd, "lanes_of", return_value=lanes):
+        for (F, kernel, size), by_filters in chosen.items():
+            assert ConvReLUPool(fastbp.Conv2d(3, F, kernel)).by_filters((size, size)) == by_filters
 
 
 def compare_sandwich_and_layers(C, F, kernel, size, data):
