@@ -213,13 +213,15 @@ def test_an_interrupt_in_the_compiler_is_not_another_error(message, raised, monk
     def reduce(data):
         raise RuntimeError(message)
 
-    vector = numba.types.Array(numba.types.float64, 1, "C")
-    relu_forward.compile((vector, vector))
+    vector, fresh = numba.types.Array(numba.types.float64, 1, "C"), jit.kernel(relu_forward.py_func)
+    with monkeypatch.context() as without_a_cache:  # what comes from the disk can't be looked into
+        without_a_cache.setattr(jit, "cache_folder", lambda: None)
+        fresh.compile((vector, vector))
     cache = jit.KernelCache("activations.relu_forward")
     monkeypatch.setattr(cache, "_path", lambda *_: tmp_path / "kernel.nbc")
     monkeypatch.setattr(cache._format, "reduce", reduce)
     with pytest.raises(raised):
-        cache.save_overload((vector, vector), relu_forward.overloads[vector, vector])
+        cache.save_overload((vector, vector), fresh.overloads[vector, vector])
     assert not list(tmp_path.iterdir())
 
 
