@@ -124,7 +124,7 @@ def windows_by_pixels(typingctx, w, w0, wf, x, low, at, K, bias, y, argmax, out,
             sums = e.loop(K, [e.zero()] * (4 * MR), taken)
             start = e.repeat(builder.trunc(e.at(first, (j, I64(2))), I32))
             start = builder.add(start, ir.Constant(start.type, list(range(0, 2 * e.lanes, 2))))
-            mask = left and e.first(left)
+            mask = e.first(left)
             for m, f in enumerate(lines):
                 best, number, _ = maximum(e, sums[4 * m : 4 * m + 4], width)
                 best = biased_and_cut(e, best, e.repeat(e.number_at(BIAS, f)))
