@@ -132,7 +132,7 @@ def test_parts_of_a_product_have_the_bits_of_the_whole(M, N, K, dtype, transpose
         stored, strides = (mine.T.copy(), (1, len(mine))) if transposed else (mine.copy(), (K, 1))
         c = np.full((len(mine), columns.shape[1]), np.nan, dtype)
         in_b, sizes = (c.shape[1], 1), (*c.shape, K)
-        matmul.outer_product(stored.reshape(-1), strides, columns.reshape(-1), in_b, c.reshape(-1), c.shape[1], sizes)
+        matmul.outer_product(stored.reshape(-1), strides, columns.reshape(-1), in_b, c.reshape(-1), c.shape[1], sizes, None)
         return c
 
     def inner_part(m, n):
@@ -157,7 +157,7 @@ def test_products_of_any_size(dtype, seed, M, N, K, transposed):
     a, b = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
     c, d, tolerance = np.full((M, N), np.nan, dtype), np.full((M, N), np.nan, dtype), 1e-5 if dtype == np.float32 else 1e-13
     stored, strides = (a.T.copy(), (1, M)) if transposed else (a, (K, 1))
-    matmul.outer_product(stored.reshape(-1), strides, b.reshape(-1), (N, 1), c.reshape(-1), N, (M, N, K))
+    matmul.outer_product(stored.reshape(-1), strides, b.reshape(-1), (N, 1), c.reshape(-1), N, (M, N, K), None)
     np.testing.assert_allclose(c, a @ b, atol=50 * tolerance)
     matmul.inner_product(a.reshape(-1), b.T.copy().reshape(-1), d.reshape(-1), (M, N, K), N)
     np.testing.assert_allclose(d, a @ b, atol=50 * tolerance)
@@ -170,7 +170,7 @@ SIZES = [(16, 256, 5), (17, 128, 300), (70, 31, 600), (3, 5, 2500), (61, 5, 2560
 def test_products_that_are_copied_or_taken_in_blocks(M, N, K):
     rng = np.random.default_rng(0)
     a, b, c, d = rng.normal(size=(M, K)), rng.normal(size=(K, N)), np.empty((M, N)), np.empty((M, N))
-    matmul.outer_product(a.reshape(-1), (K, 1), b.reshape(-1), (N, 1), c.reshape(-1), N, (M, N, K))
+    matmul.outer_product(a.reshape(-1), (K, 1), b.reshape(-1), (N, 1), c.reshape(-1), N, (M, N, K), None)
     matmul.inner_product(a.reshape(-1), b.T.copy().reshape(-1), d.reshape(-1), (M, N, K), N)
     np.testing.assert_allclose(c, a @ b, atol=1e-11)
     np.testing.assert_allclose(d, a @ b, atol=1e-11)

@@ -289,7 +289,7 @@ def unfolded_backward_input(dout, w, dx, stride, before):
     for first in range(0, N, group):
         last = min(first + group, N)
         to_rows(dout[first:last], maps, 0, F)
-        outer_product(maps, (F, 1), w.reshape(-1), (K, 1), patches, K, ((last - first) * P, K, F))
+        outer_product(maps, (F, 1), w.reshape(-1), (K, 1), patches, K, ((last - first) * P, K, F), None)
         for n in range(first, last):
             fold(patches[(n - first) * P * K :], at, PW, stride, (OH, OW), image)
             take(image[before[0] * PW + before[1] :], PH * PW, PW, dx[n], None)
@@ -313,9 +313,9 @@ def unfolded_backward_weight(dout, x, dw, stride, before, filter):
             put(x[n], image, before[0] * PW + before[1], PH, PW)
             unfold(image, at, PW, stride, (OH, OW), patches[(n - first) * P * K :])
         if first == 0:
-            outer_product(maps, (1, F), patches, (K, 1), sums, K, (F, K, (last - first) * P))
+            outer_product(maps, (1, F), patches, (K, 1), sums, K, (F, K, (last - first) * P), None)
             continue
-        outer_product(maps, (1, F), patches, (K, 1), part, K, (F, K, (last - first) * P))
+        outer_product(maps, (1, F), patches, (K, 1), part, K, (F, K, (last - first) * P), None)
         for k in range(sums.size):
             sums[k] += part[k]
 

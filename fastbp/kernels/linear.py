@@ -6,7 +6,8 @@ x (N, D) input · w (F, D) weight · b (F,) bias or None · y, dout (N, F) outpu
 import numpy as np
 
 from .jit import kernel
-from .matmul import inner_product, outer_product
+from .matmul import inner_product, one_block, outer_product
+from .optimizers import sgd_update
 
 
 @kernel
@@ -34,7 +35,7 @@ def linear_forward(x, w, b, y, relu, features):
 def linear_backward_input(dout, w, dx, columns):
     """dx[n, d] = Σ_f dout[n, f] w[f, d] for d in columns = (first, last); the same bits whatever columns are taken together"""
     (N, F), D, (first, last) = dout.shape, w.shape[1], columns
-    outer_product(dout.reshape(-1), (F, 1), w.reshape(-1)[first:], (D, 1), dx.reshape(-1)[first:], D, (N, last - first, F))
+    outer_product(dout.reshape(-1), (F, 1), w.reshape(-1)[first:], (D, 1), dx.reshape(-1)[first:], D, (N, last - first, F), None)
 
 
 @kernel
@@ -43,10 +44,34 @@ def linear_backward_parameters(dout, x, dw, db, rows):
 
     dw has the same bits whatever rows are taken together."""
     (N, F), D, (first, last) = dout.shape, x.shape[1], rows
-    outer_product(dout.reshape(-1)[first:], (1, F), x.reshape(-1), (D, 1), dw.reshape(-1)[first * D :], D, (last - first, D, N))
+    outer_product(dout.reshape(-1)[first:], (1, F), x.reshape(-1), (D, 1), dw.reshape(-1)[first * D :], D, (last - first, D, N), None)
     if db is not None:
-        db[:] = 0
-        for n in range(N):
-            row = dout[n]
-            for f in range(F):
-                db[f] += row[f]
+        sum_samples(dout, db)
+
+
+@kernel
+def linear_descend(dout, x, values, grads, velocity, settings, rows):
+    """`sgd_update` of w[f, d] for f in rows = (first, last), and of b where it follows in the flat `values`, with the gradients of
+    `linear_backward_parameters`, which for w are not kept: what `grads` holds of them at the end is not said."""
+    (N, F), D, (first, last) = dout.shape, x.shape[1], rows
+    size, number = (last - first) * D, values.dtype.type
+    in_dout, in_x, sizes = (dout.reshape(-1)[first:], (1, F)), (x.reshape(-1), (D, 1)), (last - first, D, N)
+    if N <= one_block(values):
+        numbers = number(-settings[0]), number(settings[1]), number(settings[2]), number(settings[3])
+        outer_product(*in_dout, *in_x, values, D, sizes, (velocity, numbers))
+    else:
+        outer_product(*in_dout, *in_x, grads, D, sizes, None)
+        sgd_update(values[:size], grads[:size], velocity[:size], settings)
+    if values.size > size:
+        sum_samples(dout, grads[size:])
+        sgd_update(values[size:], grads[size:], velocity[size:], settings)
+
+
+@kernel
+def sum_samples(dout, db):
+    """db[f] = Σ_n dout[n, f]"""
+    db[:] = 0
+    for n in range(dout.shape[0]):
+        row = dout[n]
+        for f in range(db.size):
+            db[f] += row[f]

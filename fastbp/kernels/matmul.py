@@ -30,20 +30,35 @@ def equal_blocks(K, most, step):
     return max(step, ((K + blocks - 1) // blocks + step - 1) // step * step)
 
 
+@kernel
+def one_block(c):
+    """The terms of a sum for which `outer_product` goes to each number of c once"""
+    return BLOCK // (3 * simd.lanes(c) * c.itemsize)
+
+
 @separate_kernel
-def outer_product(a, in_a, b, in_b, c, cm, sizes):
+def outer_product(a, in_a, b, in_b, c, cm, sizes, descent):
     """c[m·cm + n] = Σ_{k<K} a[m·am + k·ak] · b[k·bk + n·bn], in_a = (am, ak), in_b = (bk, bn), sizes = (M, N, K)
 
     The vectors run along n. So c = a b for in_a = (K, 1) and in_b = (N, 1), c = aᵀ b for in_a = (1, M), c = a bᵀ for in_b = (1, K).
     The columns of b that a tile reads for all rows of a are copied to a panel where that pays (AVX2: M 128, N 3072, K 512: 80
     instead of 52 GFlop/s; M 32, N 784, K 1000: 81, uncopied 87). The rows of a that a tile reads for all panels are copied too
-    where they lie in as many cache lines as there are numbers (AVX-512: dW of 1000 784, batch 128: 178 instead of 142)."""
+    where they lie in as many cache lines as there are numbers (AVX-512: dW of 1000 784, batch 128: 178 instead of 142).
+
+    Or, with descent = (velocity, numbers), SGD's update of c and of its velocity, whose gradient that sum is (see simd's `descend`);
+    K is at most `one_block` then."""
     (M, N, K), (am, ak), (bk, bn), L = sizes, in_a, in_b, simd.lanes(c)
-    if bn == 1 and K > 0 and (M == 1 or K <= FEW):  # b is read once, or c written: by rows, as they lie in memory
+    if descent is not None:
+        velocity, numbers = descent
+        if bn == 1 and K <= FEW:
+            for m in range(M):
+                simd.sum_rows_descend(a, m * am, ak, K, b, 0, bk, c, velocity, m * cm, N, numbers)
+            return
+    elif bn == 1 and K > 0 and (M == 1 or K <= FEW):  # b is read once, or c written: by rows, as they lie in memory
         for m in range(M):
             simd.sum_rows(a, m * am, ak, K, b, 0, bk, c, m * cm, N)
         return
-    wide, high, size = 3 * L, simd.outer_rows(c), equal_blocks(K, BLOCK // (3 * L * c.itemsize), L)
+    wide, high, size = 3 * L, simd.outer_rows(c), equal_blocks(K, one_block(c), L)
     least = ALIASED_FROM if bk * b.itemsize % ALIASED == 0 else PACKED_FROM
     packed = least <= M or bn > 1
     gathered = packed and high > 4 and (am == 1 or am * a.itemsize % ALIASED == 0)
@@ -76,9 +91,12 @@ def outer_product(a, in_a, b, in_b, c, cm, sizes):
                         simd.copy_row_and_zeros(a, start_a + i * am, lines, i * (size + L), count)
                     left, start_a, down_a = lines, 0, size + L
                 for n in range(first, last, wide):
-                    from_b, to = start_b + (n - first) * across_b, m * cm + n
-                    columns = min(wide, N - n)
-                    simd.outer(left, start_a, down_a, along_a, right, from_b, along_b, count, c, to, cm, rows, columns, k > 0)
+                    from_b, to, there = start_b + (n - first) * across_b, m * cm + n, (rows, min(wide, N - n))
+                    if descent is None:
+                        simd.outer(left, start_a, down_a, along_a, right, from_b, along_b, count, c, to, cm, *there, k > 0)
+                    else:
+                        in_left, in_right = (left, start_a, down_a, along_a), (right, from_b, along_b)
+                        simd.outer_descend(*in_left, *in_right, count, c, velocity, to, cm, *there, numbers)
 
 
 @separate_kernel
@@ -88,7 +106,7 @@ def inner_product(a, b, c, sizes, cm):
     Rows of a that are aliased and taken in blocks are copied, to lie together (128 512, K 3072: 82 instead of 68 GFlop/s)."""
     (M, N, K), high, wide, L = sizes, simd.dot_rows(c), simd.dot_columns(c), simd.lanes(c)
     if M >= TURNED_FROM and L * c.itemsize == LINE:
-        outer_product(a, (K, 1), b, (1, K), c, cm, sizes)
+        outer_product(a, (K, 1), b, (1, K), c, cm, sizes, None)
         return
     size = equal_blocks(K, DOT_BLOCK, L)
     group = max(N, 1) if high < M else wide  # few rows of a: read each row of b to its end, 31 instead of 27 GFlop/s

@@ -81,6 +81,23 @@ def sum_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns):
     outer(a, a0, 0, ak, b, b0, bk, rows, c, c0, 0, 1, columns, False)
 
 
+def outer_descend(a, a0, am, ak, b, b0, bk, K, c, velocity, c0, cm, rows, columns, numbers):
+    """SGD's update of c and velocity with `outer`'s sums for gradient, numbers = (−lr, momentum, weight_decay, nesterov)"""
+    down, momentum, weight_decay, nesterov = numbers
+    sums = np.empty(rows * columns, c.dtype)
+    outer(a, a0, am, ak, b, b0, bk, K, sums, 0, columns, rows, columns, False)
+    for m in range(rows):
+        value, v = (x[c0 + m * cm : c0 + m * cm + columns] for x in (c, velocity))
+        g = sums[m * columns : (m + 1) * columns] + weight_decay * value
+        v[:] = momentum * v + g
+        value += down * (g + momentum * v if nesterov > 0 else v)
+
+
+def sum_rows_descend(a, a0, ak, rows, b, b0, bk, c, velocity, c0, columns, numbers):
+    """The same for one row of c"""
+    outer_descend(a, a0, 0, ak, b, b0, bk, rows, c, velocity, c0, 0, 1, columns, numbers)
+
+
 def copy_row(x, start, y, to, columns, add):
     """y[to + j] = x[start + j] + add, both flat"""
     y.reshape(-1)[to : to + columns] = x.reshape(-1)[start : start + columns] + add

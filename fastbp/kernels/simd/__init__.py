@@ -16,7 +16,8 @@ Only when k is through is c written to memory. AVX-512 has 32 registers: there c
 - `outer`: the tile above; vectors run along n. Rows of b are `bk` apart, or anywhere for `outer_at`, which takes tables of offsets.
 - `dot`: c[m, n] = Σ_k a[m, k] b[n, k], both contiguous along k: the vectors run along the sum, and the accumulators, three
   rows of four or four of six, are added up at the end. `dot_at` takes a table for the rows of b.
-- `sum_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
+- `sum_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads. `outer_descend` and
+  `sum_rows_descend` do not write the sums, a gradient's, but make SGD's update with them from the registers.
 - `pool_pairs` takes the maxima of 2×2 windows, a vector of windows at a time, `pool_normalised` those of a normalised map after
   ReLU; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only some pixels have.
 - `windows_by_filters` and `windows_by_pixels` are a convolution with bias, ReLU and pooling, filters or windows in the lanes.
@@ -59,6 +60,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         most_taps,
         outer,
         outer_at,
+        outer_descend,
         outer_rows,
         pack,
         panel_product,
@@ -73,6 +75,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         sparse_rows,
         split_row,
         sum_rows,
+        sum_rows_descend,
         transpose,
         windows_by_filters,
         windows_by_pixels,
@@ -81,7 +84,19 @@ else:
     from .emitter import lanes, lanes_of
     from .pooling import add_weighted_rows, pool_normalised, pool_pairs, sparse_lanes, sparse_rows
     from .powers import power_of_two
-    from .products import dot, dot_at, dot_columns, dot_rows, outer, outer_at, outer_rows, pack, sum_rows
+    from .products import (
+        dot,
+        dot_at,
+        dot_columns,
+        dot_rows,
+        outer,
+        outer_at,
+        outer_descend,
+        outer_rows,
+        pack,
+        sum_rows,
+        sum_rows_descend,
+    )
     from .rows import copy_row, copy_row_and_zeros, split_row
     from .transforms import (
         add_tap_products,
@@ -100,7 +115,7 @@ else:
 __all__ = [
     "PANEL", "SPARSE_STEP", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot", "dot_at",
     "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points", "most_taps",
-    "outer", "outer_at", "outer_rows", "pack", "panel_product", "pixel_filters", "points_to_filter",
+    "outer", "outer_at", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters", "points_to_filter",
     "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows",
-    "split_row", "sum_rows", "transpose", "windows_by_filters", "windows_by_pixels",
+    "split_row", "sum_rows", "sum_rows_descend", "transpose", "windows_by_filters", "windows_by_pixels",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Tiles of matrix products: `outer` and `dot`, with and without tables of offsets."""
 
+import contextlib
 import functools
 
 from llvmlite import ir
@@ -19,12 +20,64 @@ dot_rows = known_when_compiled(lambda context, dtype: DOT[registers(context)][0]
 dot_columns = known_when_compiled(lambda context, dtype: DOT[registers(context)][1][0])
 
 
+def emit_outer(e, A, B, in_a, in_b, K, in_c, rows, columns, ahead, begin, end):
+    """The bodies of `outer` for sums over k < K of a[a0 + m·am + along_a(k)] · b[along_b(k) + n], in_a = (a0, am, along_a) and
+    in_b = along_b, for m < rows and n < columns ≤ 3 vectors, which belong at c0 + m·cm + n, in_c = (c0, cm).
+
+    `begin(places)` gives the sums' first values, for places (offset, mask); `end(sums, places, there)` does with a row's sums what is
+    to be done, `there` None or whether it is a row and not the last row again (see Emitter.indices).
+
+    There are six bodies, for two numbers of rows and three vectors, two or one, whose last is masked; three vectors that are not
+    whole are two and one. With one for each size of 4 × 3, all matrix products took 4.3 s to compile, not 2.5."""
+    builder, (a0, am, along_a), (c0, cm) = e.builder, in_a, in_c
+
+    def body(MR, n, masks, fewer):
+        lines = e.indices(MR, rows, MR - fewer)
+        starts = [e.at(a0, (m, am)) for m in lines]
+        places = [e.at(c0, (m, cm), n, I64(v * e.lanes)) for m in lines for v in range(len(masks))]
+        places = list(zip(places, masks * MR, strict=True))
+
+        def step(k, sums):
+            in_row, from_b = along_a(k), e.at(in_b(k), n)
+            vectors = [e.load(B, e.at(from_b, I64(v * e.lanes)), mask) for v, mask in enumerate(masks)]
+            for v in range(VECTORS) if ahead and len(masks) == VECTORS else ():
+                e.fetch(B, e.at(from_b, I64((VECTORS + v) * e.lanes)), write=False)
+            sums, results = iter(sums), []
+            for first in starts:  # one number at a time: there are no more registers
+                number = e.repeat(e.number_at(A, e.at(first, in_row)))
+                results += [e.multiply_add(number, vector, next(sums)) for vector in vectors]
+            return results
+
+        sums, V = e.loop(K, begin(places), step), len(masks)
+        for m in range(MR):
+            there = None if m < fewer else builder.icmp_signed("<", I64(m), rows)
+            end(sums[m * V : (m + 1) * V], places[m * V : (m + 1) * V], there)
+
+    def across(MR, fewer):
+        one, two, three = (I64(v * e.lanes) for v in (1, 2, 3))
+        with builder.if_else(builder.icmp_signed("==", columns, three)) as (whole, part):
+            with whole:
+                body(MR, I64(0), [None] * VECTORS, fewer)
+            with part:
+                some, most = (builder.icmp_signed(">", columns, count) for count in (one, two))
+                with builder.if_then(some):
+                    body(MR, I64(0), [None, e.first(builder.sub(columns, one))], fewer)
+                with builder.if_then(builder.or_(builder.not_(some), most)):
+                    n = builder.select(most, two, I64(0))
+                    body(MR, n, [e.first(builder.sub(columns, n))], fewer)
+
+    large, small = OUTER[e.registers]
+    with builder.if_else(builder.icmp_signed(">", rows, I64(small))) as (many, few):
+        with many:
+            across(large, small)
+        with few:
+            across(small, 0)
+
+
 def outer_tile(tables: bool):
     """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows, n < columns ≤ 3 vectors; + c with `add`
 
-    With `tables`, ak and bk are int64 arrays of offsets: a[a0 + m·am + ak[k]] and b[b0 + bk[k] + n]. There are six bodies, for two
-    numbers of rows and three vectors, two or one, whose last is masked; three vectors that are not whole are two and one. With one
-    for each size of 4 × 3, all matrix products took 4.3 s to compile, not 2.5."""
+    With `tables`, ak and bk are int64 arrays of offsets: a[a0 + m·am + ak[k]] and b[b0 + bk[k] + n]."""
 
     @intrinsic
     def tile(typingctx, a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
@@ -42,55 +95,108 @@ def outer_tile(tables: bool):
             # -- whether the next tile's columns of b are asked for, lest it wait where b is not copied: dW of 100 3872, batch 128,
             # 0.94 → 0.83 ms; smaller tiles have no time for it
 
-            def body(MR, n, masks, fewer):
-                lines = e.indices(MR, rows, MR - fewer)
-                in_a = [e.at(a0, (m, am)) for m in lines]
-                places = [e.at(c0, (m, cm), n, I64(v * e.lanes)) for m in lines for v in range(len(masks))]
-                places = list(zip(places, masks * MR, strict=True))
+            def along(x, k):
+                return e.number_at(x, k) if tables else builder.mul(k, x)
+
+            def begin(places):
                 sums = e.when(add, [e.zero()] * len(places), lambda _: [e.load(C, *place) for place in places])
                 # the next tile's, where c is too large for the cache: 80 instead of 74 GFlop/s (128 3072, K 512)
                 for place, _ in places:
                     e.fetch(C, e.at(place, I64(VECTORS * e.lanes)))
+                return sums
 
-                def step(k, sums):
-                    along_a = e.number_at(ak, k) if tables else builder.mul(k, ak)
-                    in_b = e.at(b0, e.number_at(bk, k) if tables else builder.mul(k, bk), n)
-                    vectors = [e.load(B, e.at(in_b, I64(v * e.lanes)), mask) for v, mask in enumerate(masks)]
-                    for v in range(VECTORS) if ahead and len(masks) == VECTORS else ():
-                        e.fetch(B, e.at(in_b, I64((VECTORS + v) * e.lanes)), write=False)
-                    sums, results = iter(sums), []
-                    for first in in_a:  # one number at a time: there are no more registers
-                        number = e.repeat(e.number_at(A, e.at(first, along_a)))
-                        results += [e.multiply_add(number, vector, next(sums)) for vector in vectors]
-                    return results
-
-                for total, place in zip(e.loop(K, sums, step), places, strict=True):
+            def end(sums, places, there):
+                for total, place in zip(sums, places, strict=True):
                     e.store(total, C, *place)
 
-            def across(MR, fewer):
-                one, two, three = (I64(v * e.lanes) for v in (1, 2, 3))
-                with builder.if_else(builder.icmp_signed("==", columns, three)) as (whole, part):
-                    with whole:
-                        body(MR, I64(0), [None] * VECTORS, fewer)
-                    with part:
-                        some, most = (builder.icmp_signed(">", columns, count) for count in (one, two))
-                        with builder.if_then(some):
-                            body(MR, I64(0), [None, e.first(builder.sub(columns, one))], fewer)
-                        with builder.if_then(builder.or_(builder.not_(some), most)):
-                            n = builder.select(most, two, I64(0))
-                            body(MR, n, [e.first(builder.sub(columns, n))], fewer)
-
-            large, small = OUTER[e.registers]
-            with builder.if_else(builder.icmp_signed(">", rows, I64(small))) as (many, few):
-                with many:
-                    across(large, small)
-                with few:
-                    across(small, 0)
+            in_a, in_b = (a0, am, lambda k: along(ak, k)), lambda k: e.at(b0, along(bk, k))
+            emit_outer(e, A, B, in_a, in_b, K, (c0, cm), rows, columns, ahead, begin, end)
             return context.get_dummy_value()
 
         return signature, codegen
 
     return tile
+
+
+def descend(e, C, V, numbers, gradient, place, mask):
+    """SGD's update of a vector of c and one of the velocity, by sgd_update's operations: numbers = (−lr, momentum, weight_decay,
+    nesterov), the last a truth value"""
+    down, momentum, weight_decay, nesterov = numbers
+    value, velocity = e.load(C, place, mask), e.load(V, place, mask)
+    gradient = e.multiply_add(weight_decay, value, gradient)
+    velocity = e.multiply_add(momentum, velocity, gradient)
+    change = e.builder.select(nesterov, e.multiply_add(momentum, velocity, gradient), velocity)
+    e.store(velocity, V, place, mask)
+    e.store(e.multiply_add(down, change, value), C, place, mask)
+
+
+def numbers_of(e, numbers):
+    """`descend`'s, from the tuple that a kernel passes"""
+    *floats, nesterov = (e.builder.extract_value(numbers, i) for i in range(4))
+    return [*map(e.repeat, floats), e.builder.fcmp_ordered(">", nesterov, ir.Constant(nesterov.type, 0))]
+
+
+@intrinsic
+def outer_descend(typingctx, a, a0, am, ak, b, b0, bk, K, c, velocity, c0, cm, rows, columns, numbers):
+    """`outer`, whose sums are a gradient that is not kept: SGD's update of c and, at the same places, its velocity (see `descend`)"""
+    i64 = types.int64
+    signature = types.void(a, i64, i64, i64, b, i64, i64, i64, c, velocity, i64, i64, i64, i64, numbers)
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        A, B, C, V = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 8, 9))
+        _, a0, am, ak, _, b0, bk, K, _, _, c0, cm, rows, columns, numbers = arguments
+        numbers = numbers_of(e, numbers)
+
+        def begin(places):
+            for place, _ in places:  # which come while the sums are taken
+                e.fetch(C, place)
+                e.fetch(V, place)
+            return [e.zero()] * len(places)
+
+        def end(sums, places, there):
+            with builder.if_then(there) if there else contextlib.nullcontext():
+                for gradient, place in zip(sums, places, strict=True):
+                    descend(e, C, V, numbers, gradient, *place)
+
+        in_a, in_b = (a0, am, lambda k: builder.mul(k, ak)), lambda k: e.at(b0, (k, bk))
+        emit_outer(e, A, B, in_a, in_b, K, (c0, cm), rows, columns, e.registers == 32, begin, end)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def sum_rows_descend(typingctx, a, a0, ak, rows, b, b0, bk, c, velocity, c0, columns, numbers):
+    """The same for one row of c and up to four rows of b"""
+    i64 = types.int64
+
+    def codegen(context, builder, signature, arguments):
+        e = Emitter(context, builder, signature.args[0].dtype)
+        A, B, C, V = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 7, 8))
+        _, a0, ak, rows, _, b0, bk, _, _, c0, columns, numbers = arguments
+        numbers = numbers_of(e, numbers)
+
+        for R in range(FOUR + 1):
+            with builder.if_then(builder.icmp_signed("==", rows, I64(R))):
+                factors = [e.repeat(e.number_at(A, e.at(a0, (I64(k), ak)))) for k in range(R)]
+                in_b = [e.at(b0, (I64(k), bk)) for k in range(R)]
+
+                def step(n, mask, factors=factors, in_b=in_b):
+                    total = e.zero()
+                    for start, factor in zip(in_b, factors, strict=True):
+                        total = e.multiply_add(factor, e.load(B, e.at(start, n), mask), total)
+                    descend(e, C, V, numbers, total, e.at(c0, n), mask)
+
+                whole = builder.sdiv(columns, I64(e.lanes))
+                done = builder.mul(whole, I64(e.lanes))
+                with cgutils.for_range(builder, whole, intp=I64) as loop:
+                    step(builder.mul(loop.index, I64(e.lanes)), None)
+                with builder.if_then(builder.icmp_signed("<", done, columns)):
+                    step(done, e.first(builder.sub(columns, done)))
+        return context.get_dummy_value()
+
+    return types.void(a, i64, i64, i64, b, i64, i64, c, velocity, i64, i64, numbers), codegen
 
 
 def dot_tile(tables: bool):
