@@ -10,6 +10,7 @@ import numpy as np
 
 from .costs import CostSheet
 from .files import written_atomically
+from .gradients import Gradients
 from .layers.base import Layer, Parameter, float_dtype
 from .memory import aligned
 from .plan import Plan, backward_through
@@ -33,6 +34,8 @@ class Sequential:
     `parameter_vector` and `gradient_vector` (P,) hold all parameters and all gradients, in the order of the layers; each
     layer's `weight.value`, `weight.grad`, … are views of them. So one optimiser step, one snapshot or one
     norm is one operation on one vector: write into the vectors, don't replace them.
+    Training by SGD is faster while nobody looks at gradients (see Gradients): the first use of `gradient_vector` or of a `grad`
+    computes the last step's, and from then on every step fills the vector. After a step that raised an error they may be NaN.
 
     The seed determines the first values of all parameters and every dropout mask. Parameters that have been given values before
     (a layer that was used or assigned to) keep them.
@@ -72,15 +75,21 @@ class Sequential:
         """Put all parameters into two new vectors of `dtype`."""
         self.dtype, self._plans = dtype, {}
         size = sum(parameter.size for parameter in self.parameters)
-        self.parameter_vector, self.gradient_vector = aligned(size, dtype), aligned(size, dtype)
+        self.parameter_vector, gradients = aligned(size, dtype), Gradients(size, dtype)
         start = 0
         for index, layer in enumerate(self.layers):
             rng = np.random.default_rng([self.seed, index])
             for parameter in layer.parameters:
                 part = slice(start, start + parameter.size)
-                parameter.place(self.parameter_vector[part], self.gradient_vector[part], rng)
+                parameter.place(self.parameter_vector[part], gradients.array[part], rng, gradients)
                 start = part.stop
             layer.set_dtype(dtype)
+        self.gradients = gradients
+
+    @property
+    def gradient_vector(self) -> np.ndarray:
+        """All gradients, (P,): filled by `backward`, and from now on by every training step."""
+        return self.gradients.ask()
 
     @property
     def winograd(self) -> int:
@@ -127,7 +136,7 @@ class Sequential:
                 raise TypeError(f"{name} has a forward or backward of its own, which training would not use: put it into a layer")
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.pop(next(iter(self._plans)))
-            self._plans[shape] = Plan(self.layers, shape, self.gradient_vector)
+            self._plans[shape] = Plan(self.layers, shape, self.gradients)
         return self._plans[shape]
 
     def forget_plans(self) -> None:
@@ -238,7 +247,7 @@ class Sequential:
         return network
 
     def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k not in ("parameter_vector", "gradient_vector", "_plans")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("parameter_vector", "gradients", "_plans")}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)

@@ -74,11 +74,19 @@ class Optimizer:
             raise TypeError(f"{type(self).__name__} does not define update")
         self.kernel(values, grads, *vectors, self.numbers)
 
+    @property
+    def descends(self) -> bool:
+        """Is its update `sgd_update`, which layers can make together with their gradients?"""
+        return self._by_kernel() and self.kernel is kernels.sgd_update
+
     def update_call(self, values: np.ndarray, grads: np.ndarray, *vectors: np.ndarray) -> Callable[[], None]:
         """`update` as a call that can be made step after step."""
-        if self.kernel is None or getattr(self.update, "__func__", self.update) is not Optimizer.update:
+        if not self._by_kernel():
             return partial(self.update, values, grads, *vectors)
         return partial(self.kernel, values, grads, *vectors, self.numbers)
+
+    def _by_kernel(self) -> bool:
+        return self.kernel is not None and getattr(self.update, "__func__", self.update) is Optimizer.update
 
     def _number(self, name: str, value, below: float = float("inf")) -> float:
         number = float(value)

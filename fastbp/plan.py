@@ -15,9 +15,11 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
+from .gradients import Gradients
 from .kernels.compiling import compile_kernels
 from .kernels.program import programs
 from .kernels.reduce import sum_parts
@@ -59,8 +61,9 @@ class Plan:
     backward needs is kept by the plan, not by the layers. Only one thread at a time may use it: hold `lock`.
     """
 
-    def __init__(self, layers: tuple[Layer, ...], input_shape: tuple[int, ...], gradient_vector: np.ndarray):
-        self.input_shape, self.gradient_vector, self.dtype = tuple(input_shape), gradient_vector, gradient_vector.dtype
+    def __init__(self, layers: tuple[Layer, ...], input_shape: tuple[int, ...], gradients: Gradients):
+        self.input_shape, self.gradient_vector, self.dtype = tuple(input_shape), gradients.array, gradients.array.dtype
+        self._gradients = weakref.ref(gradients)
         self.stages = sandwiches(layers, self.input_shape)
         self.lock = threading.RLock()  # a loss or an optimiser may make predictions in the middle of a step
         PLANS.add(self)
@@ -94,6 +97,8 @@ class Plan:
         if np.shape(x)[1:] != self.input_shape:
             raise ValueError(f"Plan: expected input (N, {', '.join(map(str, self.input_shape))}), got {np.shape(x)}")
         batch = self.batch(len(x), training)
+        if training and (gradients := self._gradients()):
+            gradients.complete()
         np.copyto(batch.x, x)
         batch.forward()
         return batch.y
@@ -121,8 +126,9 @@ class Stage:
         self.layer = layer
         self.own = is_own(layer)  # called as a whole
         self.view = function(layer.forward_calls) is Copy.forward_calls and not self.own  # its output is its input in another shape
-        maker = next(kind for kind in type(layer).__mro__ if "forward_calls" in vars(kind))
+        maker, of_gradients = (next(k for k in type(layer).__mro__ if n in vars(k)) for n in ("forward_calls", "parameter_calls"))
         self.relu = vars(maker).get("takes_relu", False) and not self.own and type(following) is ReLU
+        self.descends = "descent_calls" in vars(of_gradients)
         self.applied = previous is not None and previous.relu  # a ReLU that the stage before has computed
         self.back_applied = self.applied and previous.layer.mixes_samples  # and whose backward it computes too
         weights = layer.parameters[0].size if layer.parameters and not self.own else 0
@@ -143,6 +149,7 @@ class Batch:
 
     def __init__(self, plan: Plan, size: int, training: bool):
         self.size, self.dtype, self.training, self.gradient_vector = size, plan.dtype, training, plan.gradient_vector
+        self._plan = weakref.ref(plan)
         self.stages: list[Stage] = []
         for layer, following in zip(plan.stages, [*plan.stages[1:], None], strict=True):
             self.stages.append(Stage(layer, self.stages[-1] if self.stages else None, following))
@@ -154,24 +161,29 @@ class Batch:
         self.bounds = self._partition()
         self._allocate()
         self._dout: np.ndarray | None = None
-        self._ranges: list[tuple[Calls, int, int]] = []
-        forward = joined(self._forward_sections())
-        backward = joined(self._backward_sections(need_dx=False)) if training else []
-        parts = [part for section in (*forward, *backward) for part in section]
-        parts += [calls for calls, _, _ in self.ranges] if training else []
-        compile_kernels((call for part in parts for call in part), helped=get_num_threads() > 1)
-        self._sections = forward, backward
+        self._ranges: list[list[Piece]] = []
+        self._open: list[Calls] | None = None
+        self._sections = joined(self._forward_sections()), joined(self._backward_sections(need_dx=False)) if training else []
+        self._compiled = False
         self._forward: Calls = []
         self._backward: dict[bool, Calls] = {}
         self._sum_calls: Calls = []
-        self._updates: tuple = (None, (), [])
-        self._step: tuple = (None, None, (), None, [])
+        self._updates: tuple = (None, (), False, [])
+        self._step: tuple = (None, None, (), False, None, [])
+
+    def _compile(self, more: list[Calls]) -> None:
+        """Compile what a pass needs, and the calls of `more`, at once."""
+        parts = [part for section in (*self._sections[0], *self._sections[1]) for part in section] if not self._compiled else []
+        compile_kernels((call for part in (*parts, *more) for call in part), helped=get_num_threads() > 1)
+        self._compiled = True
 
     # -- what a step runs --------------------------------------------------------------------------------------------
 
     def forward(self) -> None:
         """y from x."""
-        self._forward = self._forward or programs(self._sections[0])
+        if not self._forward:
+            self._compile(self._completing() if self.training else [])
+            self._forward = programs(self._sections[0])
         for call in self._forward:
             run(call)
 
@@ -187,34 +199,41 @@ class Batch:
 
     def sum_gradients(self) -> None:
         """The gradients that backward has left open."""
-        self._sum_calls = self._sum_calls or programs([[calls for calls, _, _ in self.ranges]])
+        self._sum_calls = self._sum_calls or programs([self._completing()])
         for call in self._sum_calls:
             run(call)
 
-    def step(self, loss: Loss, targets: np.ndarray, optimizer: Optimizer, values: np.ndarray, grads: np.ndarray) -> float:
+    def step(self, loss: Loss, targets: np.ndarray, optimizer: Optimizer, values: np.ndarray, gradients: Gradients) -> float:
         """All of a training step from x on: the loss before the update.
 
         Where the loss is one kernel call, the step is one program: 784-100-10 on one image takes 39 instead of 43 µs."""
+        kept = gradients.kept or not optimizer.descends
+        gradients.begin()
+        value = self._step_with(loss, targets, optimizer, values, gradients.array, kept)
+        gradients.end(self._plan(), [] if kept else self._descended())
+        return value
+
+    def _step_with(self, loss, targets, optimizer, values, grads, kept) -> float:
         if function(optimizer.step) is Optimizer.step:
-            of_loss, of_optimizer, bound, call, calls = self._step
-            if of_loss is not loss or of_optimizer is not optimizer:
+            of_loss, of_optimizer, bound, with_kept, call, calls = self._step
+            if of_loss is not loss or of_optimizer is not optimizer or with_kept is not kept:
                 bound, call, calls = (), loss.step_call(self.y, self.dout), []
             if call is not None:
-                return self._run_step(loss, call, calls, targets, optimizer, bound, values, grads)
+                return self._run_step(loss, call, calls, targets, optimizer, bound, values, grads, kept)
         self.forward()
         value = loss.step(self.y, targets, self.dout)
         self.backward()
-        self.update(optimizer, values, grads)
+        self.update(optimizer, values, grads, kept)
         return value
 
-    def _run_step(self, loss, call, calls, targets, optimizer, bound, values, grads) -> float:
+    def _run_step(self, loss, call, calls, targets, optimizer, bound, values, grads, kept) -> float:
         call.begin(targets)
         vectors = optimizer.begin(values, grads)
         if not calls or not all(map(operator.is_, bound, vectors)):
-            compile_kernels([call.call], helped=False)
-            update = self._update_section(optimizer, values, grads, vectors)
+            update = self._update_section(optimizer, values, grads, vectors, kept)
+            self._compile([[call.call], *update])
             calls = programs([*self._sections[0], [[call.call]], *self._sections[1], update])
-            self._step = loss, optimizer, vectors, call, calls
+            self._step = loss, optimizer, vectors, kept, call, calls
         try:
             for each in calls:
                 run(each)
@@ -224,25 +243,37 @@ class Batch:
             raise
         return call.value
 
-    def _update_section(self, optimizer, values, grads, vectors) -> list[Calls]:
-        """The gradients that backward has left open, and the optimiser's update, range by range"""
+    def _update_section(self, optimizer, values, grads, vectors, kept) -> list[Calls]:
+        """The gradients that backward has left open, and the optimiser's update, range by range; unless they are `kept`, at once
+        for the pieces that can descend"""
         parts = []
-        for calls, first, last in self.ranges:
-            of_range = [vector[first:last] for vector in (values, grads, *vectors)]
-            parts.append([*calls, optimizer.update_call(*of_range)])
+        for pieces in self.ranges:
+            calls, first, end = [], pieces[0].first, pieces[-1].last
+            for piece in pieces:
+                if kept or piece.descend is None:
+                    calls += piece.calls
+                    continue
+                if first < piece.first:
+                    calls.append(optimizer.update_call(*(vector[first : piece.first] for vector in (values, grads, *vectors))))
+                of_piece = (vector[piece.first : piece.last] for vector in (values, grads, *vectors))
+                calls += piece.descend(*of_piece, optimizer.numbers)
+                first = piece.last
+            if first < end:
+                calls.append(optimizer.update_call(*(vector[first:end] for vector in (values, grads, *vectors))))
+            parts.append(calls)
         return parts
 
-    def update(self, optimizer: Optimizer, values: np.ndarray, grads: np.ndarray) -> None:
+    def update(self, optimizer: Optimizer, values: np.ndarray, grads: np.ndarray, kept: bool) -> None:
         """The gradients that backward has left open, and one step of the optimiser, range by range."""
         if function(optimizer.step) is not Optimizer.step:
             self.sum_gradients()
             optimizer.step(values, grads)
             return
         vectors = optimizer.begin(values, grads)
-        bound_to, bound, updates = self._updates
-        if bound_to is not optimizer or not all(map(operator.is_, bound, vectors)):
-            updates = programs([self._update_section(optimizer, values, grads, vectors)])
-            self._updates = (optimizer, vectors, updates)
+        bound_to, bound, with_kept, updates = self._updates
+        if bound_to is not optimizer or with_kept is not kept or not all(map(operator.is_, bound, vectors)):
+            updates = programs([self._update_section(optimizer, values, grads, vectors, kept)])
+            self._updates = (optimizer, vectors, kept, updates)
         for call in updates:
             run(call)
 
@@ -362,43 +393,65 @@ class Batch:
         return [p.of_channels(*part) for part in spread(array.shape[1], count, TILE_COLUMNS)]
 
     @property
-    def ranges(self) -> list[tuple[Calls, int, int]]:
-        """The calls that complete the gradients of each range [first, last) of the flat vector."""
+    def ranges(self) -> "list[list[Piece]]":
+        """The flat vector in ranges of pieces, which may be completed at once."""
         if not self._ranges:
             self._ranges = self._find_ranges()
         return self._ranges
 
-    def _find_ranges(self) -> list[tuple[Calls, int, int]]:
-        found, calls, first, cost = [], [], 0, 0
-        for last, work, more in self._pieces():
-            calls, cost = [*calls, *more], cost + work
-            if cost >= RANGE_WORK:
-                found.append((calls, first, last))
-                calls, first, cost = [], last, 0
-        if found and cost < RANGE_WORK // 2:  # a rest that no other thread need come for
-            before, first, _ = found.pop()
-            calls = [*before, *calls]
-        if first < last or calls:
-            found.append((calls, first, last))
+    def _completing(self) -> list[Calls]:
+        """The calls that complete the gradients of each range."""
+        return [[call for piece in pieces for call in piece.calls] for pieces in self.ranges]
+
+    def _descended(self) -> list[Calls]:
+        """The same, of the gradients that an update with `descend` leaves open."""
+        if self._open is None:
+            parts = [[call for piece in pieces if piece.descend for call in piece.calls] for pieces in self.ranges]
+            self._open = [calls for calls in parts if calls]
+        return self._open
+
+    def _find_ranges(self) -> "list[list[Piece]]":
+        found, pieces = [], []
+        for piece in self._pieces():
+            pieces.append(piece)
+            if sum(piece.work for piece in pieces) >= RANGE_WORK:
+                found.append(pieces)
+                pieces = []
+        if found and sum(piece.work for piece in pieces) < RANGE_WORK // 2:  # a rest that no other thread need come for
+            found[-1] += pieces
+        elif pieces:
+            found.append(pieces)
         return found
 
-    def _pieces(self) -> Iterator[tuple[int, int, Calls]]:
-        """(end, multiply–adds, calls) of the pieces of the flat vector, in its order."""
+    def _pieces(self) -> "Iterator[Piece]":
+        """The pieces of the flat vector, in its order."""
         end = 0
         for stage in self.stages:
             layer, size = stage.layer, sum(parameter.size for parameter in stage.layer.parameters)
             start, end = end, end + size
             if stage.by_rows:
-                F, work = layer.parameters[0].shape[0], stage.work * self.size + size * UPDATE_WORK
+                F, work, first = layer.parameters[0].shape[0], stage.work * self.size + size * UPDATE_WORK, start
                 small = min(F // (BLOCK_ROWS * max(self.size, 1)), size // BLOCK_WEIGHTS) if layer.splits_features else 0
                 most = max(BLOCKS, small // 2 * 2)  # even, for two threads
-                blocks = spread(F, min(most, work // RANGE_WORK), TILE_ROWS)
-                for first, last in blocks:
-                    stop = end if last == F else start + layer.parameters[0].size // F * last
-                    yield stop, work * (last - first) // F, list(layer.parameter_calls(stage.p, (first, last)))
+                for rows in spread(F, min(most, work // RANGE_WORK), TILE_ROWS):
+                    last = end if rows[1] == F else start + layer.parameters[0].size // F * rows[1]
+                    descend = partial(layer.descent_calls, stage.p, rows) if stage.descends else None
+                    yield Piece(first, last, work * (rows[1] - rows[0]) // F, list(layer.parameter_calls(stage.p, rows)), descend)
+                    first = last
             else:
                 calls = [] if stage.sums is None else [partial(sum_parts, stage.sums, self.gradient_vector[start:end])]
-                yield end, size * UPDATE_WORK, calls
+                yield Piece(start, end, size * UPDATE_WORK, calls, None)
+
+
+class Piece(NamedTuple):
+    """A stretch [first, last) of the flat vector, for a layer or some of its rows: multiply–adds, the calls that complete its
+    gradients, and the layer's `descent_calls` where it has some, which make SGD's update with them."""
+
+    first: int
+    last: int
+    work: int
+    calls: Calls
+    descend: Callable[..., Iterator[Callable[[], None]]] | None
 
 
 def function(method):

@@ -59,7 +59,7 @@ class Trainer:
         with plan.lock:
             batch = plan.batch(len(x), training=True)
             batch.x[...] = x
-            value = batch.step(loss, targets, self.optimizer, network.parameter_vector, network.gradient_vector)
+            value = batch.step(loss, targets, self.optimizer, network.parameter_vector, network.gradients)
             self.scores = batch.y.copy()
         return value
 

@@ -74,7 +74,7 @@ def test_large_convolutions_take_their_gradients_by_rows(channels, size, kernel,
     compare_plan_and_layers((network, (channels, size, size)), 4, 0, True)
     batch = network.plan((channels, size, size)).batch(4, True)
     assert len(batch.bounds) == 2 and batch.stages[0].sums is None
-    of_the_convolution = [piece for piece in batch.ranges if piece[1] < 33 * channels * kernel**2]
+    of_the_convolution = [pieces for pieces in batch.ranges if pieces[0].first < 33 * channels * kernel**2]
     assert len(of_the_convolution) == 4
 
 

@@ -44,7 +44,8 @@ def linear_backward_parameters(dout, x, dw, db, rows):
 
     dw has the same bits whatever rows are taken together."""
     (N, F), D, (first, last) = dout.shape, x.shape[1], rows
-    outer_product(dout.reshape(-1)[first:], (1, F), x.reshape(-1), (D, 1), dw.reshape(-1)[first * D :], D, (last - first, D, N), None)
+    in_dout, sizes = (dout.reshape(-1)[first:], (1, F)), (last - first, D, N)
+    outer_product(*in_dout, x.reshape(-1), (D, 1), dw.reshape(-1)[first * D :], D, sizes, None)
     if db is not None:
         sum_samples(dout, db)
 
@@ -56,7 +57,7 @@ def linear_descend(dout, x, values, grads, velocity, settings, rows):
     (N, F), D, (first, last) = dout.shape, x.shape[1], rows
     size, number = (last - first) * D, values.dtype.type
     in_dout, in_x, sizes = (dout.reshape(-1)[first:], (1, F)), (x.reshape(-1), (D, 1)), (last - first, D, N)
-    if N <= one_block(values):
+    if one_block(values) >= N:
         numbers = number(-settings[0]), number(settings[1]), number(settings[2]), number(settings[3])
         outer_product(*in_dout, *in_x, values, D, sizes, (velocity, numbers))
     else:

@@ -45,8 +45,8 @@ def outer_product(a, in_a, b, in_b, c, cm, sizes, descent):
     instead of 52 GFlop/s; M 32, N 784, K 1000: 81, uncopied 87). The rows of a that a tile reads for all panels are copied too
     where they lie in as many cache lines as there are numbers (AVX-512: dW of 1000 784, batch 128: 178 instead of 142).
 
-    Or, with descent = (velocity, numbers), SGD's update of c and of its velocity, whose gradient that sum is (see simd's `descend`);
-    K is at most `one_block` then."""
+    Or, with descent = (velocity, numbers), SGD's update of c and of its velocity, where that sum is the gradient: see `descend` in
+    simd/products.py. K is at most `one_block` then."""
     (M, N, K), (am, ak), (bk, bn), L = sizes, in_a, in_b, simd.lanes(c)
     if descent is not None:
         velocity, numbers = descent

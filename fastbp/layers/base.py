@@ -27,11 +27,13 @@ class Parameter:
     The values are drawn when they are first needed: with its network's seed where the layer has been put
     into a network, with seed 0 where it stands alone. Assigning to `value` or `grad` copies into the
     existing array, so a network's flat vectors stay in step.
+
+    A network that is trained fills its gradients from the first time that one is asked for: see Sequential.
     """
 
     def __init__(self, name: str, shape: tuple[int, ...], draw: Callable[[np.random.Generator], np.ndarray]):
         self.name, self.shape, self.dtype = name, shape, np.dtype(np.float32)
-        self._draw, self._value, self._grad = draw, None, None
+        self._draw, self._value, self._grad, self._gradients = draw, None, None, None
 
     @property
     def size(self) -> int:
@@ -49,6 +51,13 @@ class Parameter:
 
     @property
     def grad(self) -> np.ndarray:
+        if self._gradients is not None:
+            self._gradients.ask()
+        return self.grad_array
+
+    @property
+    def grad_array(self) -> np.ndarray:
+        """`grad` for kernels that write it: nobody has asked for what is in it."""
         self.value  # noqa: B018 -- draws the values and makes both arrays
         return self._grad
 
@@ -62,12 +71,19 @@ class Parameter:
             raise ValueError(f"{self.name}: expected an array of shape {self.shape}, got {array.shape}")
         destination[...] = array
 
-    def place(self, values: np.ndarray, grads: np.ndarray, rng: np.random.Generator) -> None:
-        """Move to the flat arrays `values` and `grads` (both (size,)), drawing with `rng` what has no values yet."""
+    def place(self, values: np.ndarray, grads: np.ndarray, rng: np.random.Generator, gradients=None) -> None:
+        """Move to the flat arrays `values` and `grads` (both (size,)), drawing with `rng` what has no values yet.
+
+        `gradients` is the network's Gradients that `grads` is a part of."""
+        self._complete()
         values[:] = np.ravel(self._draw(rng) if self._value is None else self._value)
         grads[:] = 0 if self._grad is None else self._grad.ravel()
         self.dtype = values.dtype
-        self._value, self._grad = values.reshape(self.shape), grads.reshape(self.shape)
+        self._value, self._grad, self._gradients = values.reshape(self.shape), grads.reshape(self.shape), gradients
+
+    def _complete(self) -> None:
+        if self._gradients is not None:
+            self._gradients.complete()
 
     def astype(self, dtype) -> None:
         """Change the dtype; values that are not drawn yet stay so."""
@@ -78,7 +94,8 @@ class Parameter:
     def __getstate__(self) -> dict:
         """For copies and pickles: with values drawn, without the function that draws them."""
         self.value  # noqa: B018
-        return {**self.__dict__, "_draw": None}
+        self._complete()
+        return {**self.__dict__, "_draw": None, "_gradients": None}
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
@@ -102,7 +119,8 @@ class Pass:
 
     def grad(self, parameter: Parameter) -> np.ndarray:
         """Where the gradient of `parameter` goes: its own `grad`, or this part's share of the sum over the batch."""
-        return self.grads.get(parameter, parameter.grad)
+        share = self.grads.get(parameter)
+        return parameter.grad_array if share is None else share
 
     def samples(self, first: int, last: int) -> "Pass":
         """The part of this pass for samples [first, last)."""
@@ -173,6 +191,8 @@ class Layer:
     Gradients go to `p.grad(parameter)`, the part's share of the sum over the batch. A layer that `splits_rows` can also make
     `parameter_calls(p, rows)` for rows [first, last) of its first parameter and the whole batch. One that `splits_features` is
     always called so, and a part may also be some channels of all samples, forward and back. One that `takes_relu` heeds `p.relu`.
+    One with `descent_calls(p, rows, values, grads, velocity, settings)` can make `sgd_update` for those rows (and the bias, if they
+    are the last) with gradients that it does not keep; the vectors are those rows' parts of the flat ones.
     """
 
     takes_relu = False  # forward_calls can apply a ReLU that follows (and backward's, for layers that mix samples)
@@ -283,6 +303,8 @@ class Layer:
     def backward(self, dout: np.ndarray, need_dx: bool = True, out: np.ndarray | None = None) -> np.ndarray | None:
         p = copy.copy(self.cache)
         p.dout = self.expect(dout, *p.y.shape, what="dout")
+        for parameter in self.parameters[:1]:
+            parameter.grad  # noqa: B018 -- whoever calls this looks at gradients: what training has left open is computed before
         run(self.parameter_calls(p))
         if need_dx:
             p.dx = self.buffer(out, p.x.shape, p.dout)

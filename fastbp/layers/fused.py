@@ -122,14 +122,14 @@ class NormReLUPool(Layer):
 
     def parameter_calls(self, p, rows=None):
         """dgamma and dbeta, from the pixels that have a gradient"""
-        sums, channels = (self.norm.gamma.grad, self.norm.beta.grad), p.channels or (0, self.num_features)
+        sums, channels = (p.grad(self.norm.gamma), p.grad(self.norm.beta)), p.channels or (0, self.num_features)
         kernel = norm_relu_pool.norm_relu_pool_backward_parameters
         yield partial(kernel, p.dout, p.y, p.chosen, (p.mean, p.inv_std), *sums, channels)
 
     def input_calls(self, p):
         """dx, through the mean and the variance too where they are the batch's own"""
         gamma, beta, channels = self.norm.gamma, self.norm.beta, p.channels or (0, self.num_features)
-        batch, parameters = (p.mean, p.inv_std), (gamma.value, gamma.grad, beta.grad)
+        batch, parameters = (p.mean, p.inv_std), (gamma.value, p.grad(gamma), p.grad(beta))
         kernel = norm_relu_pool.norm_relu_pool_backward_input
         yield partial(kernel, p.dout, p.x, (p.y, p.argmax), batch, parameters, p.dx, channels, p.training)
 

@@ -55,8 +55,12 @@ class Linear(Layer):
     def parameter_calls(self, p, rows=None):
         """dw = doutᵀ x,  db = Σₙ dout; db with the last rows, which it follows in the flat vector"""
         rows = rows or (0, self.out_features)
-        db = self.bias and self.bias.grad if rows[1] == self.out_features else None
-        yield partial(linear.linear_backward_parameters, p.dout, p.x, self.weight.grad, db, rows)
+        db = self.bias and p.grad(self.bias) if rows[1] == self.out_features else None
+        yield partial(linear.linear_backward_parameters, p.dout, p.x, p.grad(self.weight), db, rows)
+
+    def descent_calls(self, p, rows, values, grads, velocity, settings):
+        """SGD's update with dw = doutᵀ x,  db = Σₙ dout"""
+        yield partial(linear.linear_descend, p.dout, p.x, values, grads, velocity, settings, rows)
 
     def costs(self, input_shape, N):
         D, F, b = self.in_features, self.out_features, self.bias is not None

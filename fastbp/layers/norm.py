@@ -68,7 +68,7 @@ class BatchNorm(Layer):
     def parameter_calls(self, p, rows=None):
         """dgamma = Σ dout · x̂,  dbeta = Σ dout"""
         arrays, channels = (self._planes(array) for array in (p.dout, p.x, p.y)), p.channels or (0, self.num_features)
-        sums = self.gamma.grad, self.beta.grad
+        sums = p.grad(self.gamma), p.grad(self.beta)
         yield partial(norm.batch_norm_backward_parameters, *arrays, (p.mean, p.inv_std), *sums, channels, p.relu)
 
     def input_calls(self, p):
@@ -76,7 +76,7 @@ class BatchNorm(Layer):
         dout, x, y, dx = (self._planes(array) for array in (p.dout, p.x, p.y, p.dx))
         gamma, channels = self.gamma.value, p.channels or (0, self.num_features)
         if p.training:
-            sums = gamma, self.gamma.grad, self.beta.grad
+            sums = gamma, p.grad(self.gamma), p.grad(self.beta)
             yield partial(norm.batch_norm_backward_training, dout, x, y, (p.mean, p.inv_std), sums, dx, channels, p.relu)
         else:
             yield partial(norm.batch_norm_backward_evaluation, dout, y, gamma, p.inv_std, dx, channels, p.relu)

@@ -24,8 +24,8 @@ def emit_outer(e, A, B, in_a, in_b, K, in_c, rows, columns, ahead, begin, end):
     """The bodies of `outer` for sums over k < K of a[a0 + m·am + along_a(k)] · b[along_b(k) + n], in_a = (a0, am, along_a) and
     in_b = along_b, for m < rows and n < columns ≤ 3 vectors, which belong at c0 + m·cm + n, in_c = (c0, cm).
 
-    `begin(places)` gives the sums' first values, for places (offset, mask); `end(sums, places, there)` does with a row's sums what is
-    to be done, `there` None or whether it is a row and not the last row again (see Emitter.indices).
+    `begin(places)` gives the sums' first values, for places (offset, mask). `end(sums, places, there)` does what is to be done with
+    a row's sums; `there` is None, or whether it is a row of its own and not the last row again (see Emitter.indices).
 
     There are six bodies, for two numbers of rows and three vectors, two or one, whose last is masked; three vectors that are not
     whole are two and one. With one for each size of 4 × 3, all matrix products took 4.3 s to compile, not 2.5."""
@@ -138,7 +138,7 @@ def numbers_of(e, numbers):
 
 @intrinsic
 def outer_descend(typingctx, a, a0, am, ak, b, b0, bk, K, c, velocity, c0, cm, rows, columns, numbers):
-    """`outer`, whose sums are a gradient that is not kept: SGD's update of c and, at the same places, its velocity (see `descend`)"""
+    """`outer`, whose sums are a gradient that is not kept: SGD's update of c and of velocity at the same places, see `descend`"""
     i64 = types.int64
     signature = types.void(a, i64, i64, i64, b, i64, i64, i64, c, velocity, i64, i64, i64, i64, numbers)
 

@@ -1,0 +1,65 @@
+"""A network's gradients, which a training step leaves open as long as nobody looks at them."""
+
+import weakref
+from collections.abc import Callable
+
+import numpy as np
+
+from .kernels.program import programs
+from .memory import aligned
+from .threads import run
+
+Calls = list[Callable[[], None]]
+
+
+class Gradients:
+    """The flat vector of all gradients, (P,).
+
+    An update needs each number of a gradient once. For the gradients of linear layers, to go to memory and come back for it takes
+    a third of a small batch's step (784-1000-10, one image, AVX-512: 541 instead of 380 µs). So a step of SGD updates the weights
+    from the registers that hold the sums, and leaves their gradients open. `ask` computes them from what the step has left in its
+    buffers, and from then on every step writes them: whoever has the vector, or a view of it, has asked, and finds the last
+    step's gradients there. The updates are the same, bit for bit.
+
+    `array` the vector as kernels write it · `kept` whether every step is to fill it
+    """
+
+    def __init__(self, size: int, dtype: np.dtype):
+        self.array, self.kept = aligned(size, dtype), False
+        self._open: list[Calls] | None = None  # what would complete the array
+        self._plan: Callable = lambda: None  # whose lock guards the buffers that they read
+
+    def ask(self) -> np.ndarray:
+        """The array, complete now and after every step to come."""
+        self.kept = True
+        self.complete()
+        return self.array
+
+    def complete(self) -> None:
+        """Compute what is open."""
+        if self._open is None:
+            return
+        plan = self._plan()
+        if plan is None:
+            self._complete()
+            return
+        with plan.lock:
+            self._complete()
+
+    def _complete(self) -> None:
+        if self._open is not None:  # another thread may have been faster
+            parts, self._open = self._open, None
+            for call in programs([parts]):
+                run(call)
+
+    def begin(self) -> None:
+        """A step begins, and with it buffers change: what has been open is lost, NaN if it is asked for before the step's end."""
+        if self._open is not None:
+            self._open = [[self._forget]]
+
+    def _forget(self) -> None:
+        self.array[:] = np.nan
+
+    def end(self, plan, parts: list[Calls]) -> None:
+        """A step of this plan has ended: the array is complete, or would be after these calls, in parts to be made at once."""
+        self._open, self._plan = parts or None, weakref.ref(plan)
