@@ -82,10 +82,19 @@ def fastbp_side(workload: Workload, batch: int, threads: int = 1, **options) -> 
     import fastbp
 
     fastbp_threads(threads)
-    network = fastbp_network(workload, **options)
-    trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=LR, momentum=MOMENTUM))
     x, labels = workload.batch(batch)
-    return Side(lambda: trainer.step(x, labels), lambda: [parameter.grad.copy() for parameter in network.parameters])
+
+    def start():
+        network = fastbp_network(workload, **options)
+        return network, fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=LR, momentum=MOMENTUM))
+
+    def gradients():  # the step keeps them for those who have asked only, so they are computed again from the same start
+        network, trainer = start()
+        trainer.step(x, labels)
+        return [parameter.grad.copy() for parameter in network.parameters]
+
+    _, trainer = start()
+    return Side(lambda: trainer.step(x, labels), gradients)
 
 
 # -- PyTorch -----------------------------------------------------------------------------------------------------------
