@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbp.kernels import matmul, norm_relu_pool, plain, pool2d, simd
+from fastbp.kernels import linear, matmul, norm_relu_pool, plain, pool2d, simd
 from fastbp.kernels.jit import kernel
 
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -39,6 +39,16 @@ def dot_at(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
 @kernel
 def sum_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns):
     simd.sum_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns)
+
+
+@kernel
+def outer_descend(a, a0, am, ak, b, b0, bk, K, c, velocity, c0, cm, rows, columns, numbers):
+    simd.outer_descend(a, a0, am, ak, b, b0, bk, K, c, velocity, c0, cm, rows, columns, numbers)
+
+
+@kernel
+def sum_rows_descend(a, a0, ak, rows, b, b0, bk, c, velocity, c0, columns, numbers):
+    simd.sum_rows_descend(a, a0, ak, rows, b, b0, bk, c, velocity, c0, columns, numbers)
 
 
 @kernel
@@ -102,6 +112,43 @@ def test_summed_rows(dtype, seed, rows, columns):
     ak, bk = 1 + rng.integers(0, 5), columns + rng.integers(0, 5)
     a, b, c = (rng.normal(size=n).astype(dtype) for n in (2 + rows * ak, 1 + (rows - 1) * bk + columns, 3 + columns + 5))
     same(sum_rows, plain.sum_rows, (a, 2, ak, rows, b, 1, bk, c, 3, columns), c)
+
+
+@given(dtypes, seeds, st.integers(1, 8), st.integers(1, 48), st.integers(0, 9), st.booleans())
+def test_outer_tile_that_descends(dtype, seed, rows, columns, K, nesterov):
+    high, _, _ = tile_sizes(np.empty(0, dtype))
+    rows, columns = min(rows, high), min(columns, 3 * lanes(np.empty(0, dtype)))
+    rng = np.random.default_rng(seed)
+    am, ak, bk, cm = 1 + rng.integers(0, 9, 4) + (0, 0, columns, columns)
+    a, b = rng.normal(size=3 + 8 * am + 10 * ak).astype(dtype), rng.normal(size=2 + max(K - 1, 0) * bk + columns).astype(dtype)
+    # c ends with the last column of the last row: a row may be computed twice, but must be updated once
+    c, velocity = (rng.normal(size=4 + (rows - 1) * cm + columns).astype(dtype) for _ in range(2))
+    tiles, operands = (outer_descend, plain.outer_descend), (a, 3, am, ak, b, 2, bk, K)
+    same_descent(*tiles, operands, (c, velocity), (4, cm, rows, columns), rng, nesterov)
+
+
+@given(dtypes, seeds, st.integers(0, 4), st.integers(1, 40), st.booleans())
+def test_summed_rows_that_descend(dtype, seed, rows, columns, nesterov):
+    rng = np.random.default_rng(seed)
+    ak, bk = 1 + rng.integers(0, 5), columns + rng.integers(0, 5)
+    a, b = (rng.normal(size=n).astype(dtype) for n in (2 + rows * ak, 1 + max(rows - 1, 0) * bk + columns))
+    c, velocity = (rng.normal(size=3 + columns).astype(dtype) for _ in range(2))
+    tiles, operands = (sum_rows_descend, plain.sum_rows_descend), (a, 2, ak, rows, b, 1, bk)
+    same_descent(*tiles, operands, (c, velocity), (3, columns), rng, nesterov)
+
+
+def same_descent(tile, definition, before, vectors, after, rng, nesterov):
+    """Both leave the same c and velocity, to rounding, and what stands beside the tile's places as it was."""
+    numbers = tuple(vectors[0].dtype.type(number) for number in (-rng.uniform(), rng.uniform(), rng.uniform(), nesterov))
+    results = []
+    for function in (tile, definition):
+        mine = [vector.copy() for vector in vectors]
+        function(*before, *mine, *after, numbers)
+        results.append(mine)
+    for of_tile, expected, vector in zip(*results, vectors, strict=True):
+        np.testing.assert_allclose(of_tile, expected, rtol=0, atol=1e-4 if vector.dtype == np.float32 else 1e-12)
+        untouched = expected == vector
+        assert untouched[: after[0]].all() and np.array_equal(of_tile[untouched], vector[untouched])
 
 
 @given(dtypes, seeds, st.integers(0, 5), st.integers(1, 48))
@@ -174,6 +221,26 @@ def test_products_that_are_copied_or_taken_in_blocks(M, N, K):
     matmul.inner_product(a.reshape(-1), b.T.copy().reshape(-1), d.reshape(-1), (M, N, K), N)
     np.testing.assert_allclose(c, a @ b, atol=1e-11)
     np.testing.assert_allclose(d, a @ b, atol=1e-11)
+
+
+@pytest.mark.parametrize("settings", [(0.1, 0.9, 0.0, 0.0), (0.1, 0.8, 0.01, 0.0), (0.1, 0.9, 0.01, 1.0)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("N", "D", "F"), [(0, 5, 3), (1, 70, 9), (4, 33, 17), (5, 33, 17), (64, 100, 21), (700, 5, 3)])
+def test_the_descent_of_a_linear_layer(N, D, F, dtype, settings):
+    """Part by part of the rows, the bias with the last: an update with the gradients of `linear_backward_parameters`."""
+    rng, size, settings = np.random.default_rng(N), F * D + F, np.array(settings)
+    dout, x = rng.normal(size=(N, F)).astype(dtype), rng.normal(size=(N, D)).astype(dtype)
+    values, velocity = (rng.normal(size=size).astype(dtype) for _ in range(2))
+    expected, v, grads = values.astype(np.float64), velocity.astype(np.float64), np.empty(size, dtype)
+    g = np.concatenate([(dout.T.astype(np.float64) @ x).ravel(), dout.sum(axis=0, dtype=np.float64)]) + settings[2] * expected
+    v = settings[1] * v + g
+    expected -= settings[0] * (g + settings[1] * v if settings[3] else v)
+    for first, last in [(0, F // 3), (F // 3, F)]:
+        part = slice(first * D, size if last == F else last * D)
+        linear.linear_descend(dout, x, values[part], grads[part], velocity[part], settings, (first, last))
+    tolerance = 1e-3 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(values, expected, atol=tolerance)
+    np.testing.assert_allclose(velocity, v, atol=tolerance)
 
 
 @kernel
