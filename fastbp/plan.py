@@ -47,6 +47,7 @@ PER_READ = 96  # and for each weight of a large convolution where there are no s
 LARGE = 65_536  # weights that crowd the second cache: a linear layer's parts are features, so that each reads only its own, and a
 # -- convolution's gradients may be taken by filters
 PIECE_WORK, READ = 2_000_000, 16  # multiply–adds in such a part at least; reading a weight from far away takes as long as so many
+SHARES = 8  # weights for each number in the shares of a linear layer's dx, at least
 UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds, where it is read from far away
 TILE_ROWS, TILE_COLUMNS = 8, 48  # of the largest tile of a matrix product, and of whole smaller ones: pieces of that many
 RANGE_WORK = 5_000_000  # multiply–adds in a range of the gradients at least
@@ -369,6 +370,9 @@ class Batch:
                 continue
             if self._sums(stage) and len(self.bounds) > 1 and stage.sums is None:
                 stage.sums = np.empty((len(self.bounds), sum(parameter.size for parameter in layer.parameters)), self.dtype)
+            if stage.by_features and wanted and self._few_samples(stage):
+                yield from self._shared_dx(stage)
+                continue
             if stage.by_features:
                 stage.parts = self._by_features(p, p.x)
             for k, part in enumerate(stage.parts):
@@ -385,6 +389,24 @@ class Batch:
                 mine += [] if stage.by_rows else layer.parameter_calls(part)
                 mine += layer.input_calls(part) if wanted else []
             yield stage.by_samples, calls
+
+    def _few_samples(self, stage: Stage) -> bool:
+        """Are shares of a large linear layer's dx small beside its weights?"""
+        p = stage.p
+        return SHARES * self.size * len(self._by_features(p, p.y)) <= math.prod(p.y.shape[1:])
+
+    def _shared_dx(self, stage: Stage) -> Iterator[tuple[bool, list[Calls]]]:
+        """dx as a sum of the shares of features of y: a thread reads those weights that it has read forward and will update.
+
+        By features of x, each reads what another has just written: layer 3872-100, one image, two threads, Zen 4: 23 → 16 µs, and
+        its update 98 (up to 470) → 43 µs."""
+        p = stage.p
+        stage.parts = self._by_features(p, p.y)
+        shares = aligned((len(stage.parts), *p.x.shape), self.dtype)
+        for part, share in zip(stage.parts, shares, strict=True):
+            part.terms, part.channels, part.dx = part.channels, None, share
+        yield False, [list(stage.layer.input_calls(part)) for part in stage.parts]
+        yield False, [[partial(sum_parts, shares.reshape(len(shares), -1), p.dx.reshape(-1))]]
 
     def _by_features(self, p: Pass, array: np.ndarray) -> list[Pass]:
         """The parts of a large linear layer: features of its output or, back, of its input."""

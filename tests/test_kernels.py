@@ -38,7 +38,7 @@ def test_parts_of_a_linear_layer_by_features(dtype, N, cuts):
         for first, last in pieces:
             before = out.copy()
             linear.linear_forward(x, w, b, out[0], True, (first, last))
-            linear.linear_backward_input(dout, w, out[1], (first, last))
+            linear.linear_backward_input(dout, w, out[1], (first, last), (0, size))
             for others in (slice(None, first), slice(last, None)):
                 assert np.array_equal(out[:, :, others], before[:, :, others], equal_nan=True)
     np.testing.assert_allclose(whole[0], np.maximum(x @ w.T + b, 0), atol=tight)

@@ -32,10 +32,13 @@ def linear_forward(x, w, b, y, relu, features):
 
 
 @kernel
-def linear_backward_input(dout, w, dx, columns):
-    """dx[n, d] = Σ_f dout[n, f] w[f, d] for d in columns = (first, last); the same bits whatever columns are taken together"""
-    (N, F), D, (first, last) = dout.shape, w.shape[1], columns
-    outer_product(dout.reshape(-1), (F, 1), w.reshape(-1)[first:], (D, 1), dx.reshape(-1)[first:], D, (N, last - first, F), None)
+def linear_backward_input(dout, w, dx, columns, features):
+    """dx[n, d] = Σ_f dout[n, f] w[f, d] for d in columns and f in features, both (first, last)
+
+    The same bits whatever columns are taken together."""
+    (N, F), D, (left, right), (first, last) = dout.shape, w.shape[1], columns, features
+    in_dout, in_w = (dout.reshape(-1)[first:], (F, 1)), (w.reshape(-1)[first * D + left :], (D, 1))
+    outer_product(*in_dout, *in_w, dx.reshape(-1)[left:], D, (N, right - left, last - first), None)
 
 
 @kernel

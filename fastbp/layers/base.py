@@ -106,14 +106,14 @@ class Pass:
 
     `x`, `y` input and output · `dout`, `dx` their gradients, once they are wanted · `training` as in forward
     `first` the number in the batch of x's first sample, where x is a part of a batch · `channels` the (first, last) channels to
-    compute, where a part is a range of channels: of y forward, of dx back · `relu` whether y is to be max(0, output), for layers
-    that say `takes_relu`
+    compute, where a part is a range of channels: of y forward, of dx back · `terms` the (first, last) channels of dout that dx is a
+    sum over, where a part's dx is a share of it · `relu` whether y is to be max(0, output), for layers that say `takes_relu`
     What else backward needs (an argmax, a mask's key), the layer adds as attributes.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, training: bool):
         self.x, self.y, self.training = x, y, training
-        self.dout = self.dx = self.channels = None
+        self.dout = self.dx = self.channels = self.terms = None
         self.first, self.relu = 0, False
         self.grads: dict[Parameter, np.ndarray] = {}
 
@@ -190,7 +190,8 @@ class Layer:
     and dx after the gradients of the parameters.
     Gradients go to `p.grad(parameter)`, the part's share of the sum over the batch. A layer that `splits_rows` can also make
     `parameter_calls(p, rows)` for rows [first, last) of its first parameter and the whole batch. One that `splits_features` is
-    always called so, and a part may also be some channels of all samples, forward and back. One that `takes_relu` heeds `p.relu`.
+    always called so, and a part may also be some channels of all samples, forward and back, or some terms of dx. One that
+    `takes_relu` heeds `p.relu`.
     One with `descent_calls(p, rows, values, grads, velocity, settings)` can make `sgd_update` for those rows (and the bias, if they
     are the last) with gradients that it does not keep; the vectors are those rows' parts of the flat ones.
     """

@@ -50,7 +50,8 @@ class Linear(Layer):
 
     def input_calls(self, p):
         """dx = dout W"""
-        yield partial(linear.linear_backward_input, p.dout, self.weight.value, p.dx, p.channels or (0, self.in_features))
+        columns, features = p.channels or (0, self.in_features), p.terms or (0, self.out_features)
+        yield partial(linear.linear_backward_input, p.dout, self.weight.value, p.dx, columns, features)
 
     def parameter_calls(self, p, rows=None):
         """dw = doutᵀ x,  db = Σₙ dout; db with the last rows, which it follows in the flat vector"""
