@@ -46,11 +46,13 @@ PER_READ = 96  # and for each weight of a large convolution where there are no s
 # -- on one thread, 12.8 → 8.7 ms on two; batches of 2 and 8 likewise
 LARGE = 65_536  # weights that crowd the second cache: a linear layer's parts are features, so that each reads only its own, and a
 # -- convolution's gradients may be taken by filters
-PIECE_WORK, READ = 2_000_000, 16  # multiply–adds in such a part at least; reading a weight from far away takes as long as so many
+PIECE_WORK, READ = 1_000_000, 16  # multiply–adds in such a part at least; reading a weight from far away takes as long as so many
+# -- 784-100-10, a batch of 32: 152 → 120 µs on two threads, 152 → 158 on one, with 1 instead of 2 million here and RANGE_WORK of
+# 3.5 instead of 5 million; all else within noise (Zen 4)
 SHARES = 8  # weights for each number in the shares of a linear layer's dx, at least
 UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds, where it is read from far away
 TILE_ROWS, TILE_COLUMNS = 8, 48  # of the largest tile of a matrix product, and of whole smaller ones: pieces of that many
-RANGE_WORK = 5_000_000  # multiply–adds in a range of the gradients at least
+RANGE_WORK = 3_500_000  # multiply–adds in a range of the gradients at least
 
 PLANS: "weakref.WeakSet[Plan]" = weakref.WeakSet()
 

@@ -254,7 +254,7 @@ class Signed(fastbp.SGD):
         super().update(values, np.sign(grads), velocity)
 
 
-class Doubled(fastbp.Linear):
+class DoubledInCalls(fastbp.Linear):
     """A linear layer whose gradients are its own."""
 
     def parameter_calls(self, p, rows=None):
@@ -266,7 +266,7 @@ class Doubled(fastbp.Linear):
         yield double
 
 
-class Scaled(fastbp.Linear):
+class DoubledInBackward(fastbp.Linear):
     """A linear layer of one's own in methods of layers."""
 
     def backward(self, dout, need_dx=True, out=None):
@@ -288,7 +288,7 @@ def test_optimizers_that_need_the_gradients(make):
         np.testing.assert_allclose(network.gradients.array, expected, atol=1e-12)  # without a question
 
 
-@pytest.mark.parametrize("kind", [Doubled, Scaled])
+@pytest.mark.parametrize("kind", [DoubledInCalls, DoubledInBackward])
 def test_layers_with_gradients_of_their_own(kind):
     network, plain = (
         fastbp.Sequential(fastbp.Linear(7, 6), fastbp.ReLU(), middle(6, 4), fastbp.ReLU(), fastbp.Linear(4, 3), dtype=np.float64)
@@ -302,7 +302,7 @@ def test_layers_with_gradients_of_their_own(kind):
         before = network.parameter_vector.copy()
         of_network.step(x, labels)
         np.testing.assert_allclose(network.parameter_vector, before - 0.05 * expected, atol=1e-12)
-    assert is_open(network) is (kind is Doubled)  # Scaled asks
+    assert is_open(network) is (kind is DoubledInCalls)  # DoubledInBackward asks
     np.testing.assert_allclose(network.gradient_vector, expected, atol=1e-12)
 
 
