@@ -16,10 +16,10 @@ class Gradients:
     """The flat vector of all gradients, (P,).
 
     An update needs each number of a gradient once. For the gradients of linear layers, to go to memory and come back for it takes
-    a third of a small batch's step (784-1000-10, one image, AVX-512: 541 instead of 380 µs). So a step of SGD updates the weights
-    from the registers that hold the sums, and leaves their gradients open. `ask` computes them from what the step has left in its
-    buffers, and from then on every step writes them: whoever has the vector, or a view of it, has asked, and finds the last
-    step's gradients there. The updates are the same, bit for bit.
+    a third of a small batch's step (784-1000-10, one image, Zen 4 with AVX2: 281 instead of 174 µs). So a step of SGD updates
+    the weights from the registers that hold the sums, and leaves their gradients open. `ask` computes them from what the step
+    has left in its buffers, and from then on every step writes them: whoever has the vector, or a view of it, has asked, and
+    finds the last step's gradients there. The updates are the same, bit for bit.
 
     `array` the vector as kernels write it · `kept` whether every step is to fill it
     """
