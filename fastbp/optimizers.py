@@ -76,8 +76,9 @@ class Optimizer:
 
     @property
     def descends(self) -> bool:
-        """Is its update `sgd_update`, which layers can make together with their gradients?"""
-        return self._by_kernel() and self.kernel is kernels.sgd_update
+        """Is its step `sgd_update`, which layers can make together with their gradients?"""
+        by_update = getattr(self.step, "__func__", self.step) is Optimizer.step and self._by_kernel()
+        return by_update and self.kernel is kernels.sgd_update
 
     def update_call(self, values: np.ndarray, grads: np.ndarray, *vectors: np.ndarray) -> Callable[[], None]:
         """`update` as a call that can be made step after step."""

@@ -250,6 +250,10 @@ class Batch:
         """The gradients that backward has left open, and the optimiser's update, range by range; unless they are `kept`, at once
         for the pieces that can descend"""
         parts = []
+
+        def of(first: int, last: int) -> list[np.ndarray]:
+            return [vector[first:last] for vector in (values, grads, *vectors)]
+
         for pieces in self.ranges:
             calls, first, end = [], pieces[0].first, pieces[-1].last
             for piece in pieces:
@@ -257,12 +261,11 @@ class Batch:
                     calls += piece.calls
                     continue
                 if first < piece.first:
-                    calls.append(optimizer.update_call(*(vector[first : piece.first] for vector in (values, grads, *vectors))))
-                of_piece = (vector[piece.first : piece.last] for vector in (values, grads, *vectors))
-                calls += piece.descend(*of_piece, optimizer.numbers)
+                    calls.append(optimizer.update_call(*of(first, piece.first)))
+                calls += piece.descend(*of(piece.first, piece.last), optimizer.numbers)
                 first = piece.last
             if first < end:
-                calls.append(optimizer.update_call(*(vector[first:end] for vector in (values, grads, *vectors))))
+                calls.append(optimizer.update_call(*of(first, end)))
             parts.append(calls)
         return parts
 
@@ -393,9 +396,10 @@ class Batch:
             yield stage.by_samples, calls
 
     def _few_samples(self, stage: Stage) -> bool:
-        """Are shares of a large linear layer's dx small beside its weights?"""
+        """Has a large linear layer several shares of dx, and are they small beside its weights?"""
         p = stage.p
-        return SHARES * self.size * len(self._by_features(p, p.y)) <= math.prod(p.y.shape[1:])
+        shares = len(self._by_features(p, p.y))
+        return shares > 1 and SHARES * self.size * shares <= math.prod(p.y.shape[1:])
 
     def _shared_dx(self, stage: Stage) -> Iterator[tuple[bool, list[Calls]]]:
         """dx as a sum of the shares of features of y: a thread reads those weights that it has read forward and will update.

@@ -249,6 +249,12 @@ class Clipped(fastbp.SGD):
         super().step(values, grads * min(1, 0.1 / np.linalg.norm(grads)))
 
 
+class ClippedInPlace(fastbp.SGD):
+    def step(self, values, grads):
+        grads *= min(1, 0.1 / np.linalg.norm(grads))
+        super().step(values, grads)
+
+
 class Signed(fastbp.SGD):
     def update(self, values, grads, velocity):
         super().update(values, np.sign(grads), velocity)
@@ -286,6 +292,14 @@ def test_optimizers_that_need_the_gradients(make):
         of_network.step(x, labels)
         np.testing.assert_allclose(network.parameter_vector, other.parameter_vector, atol=1e-12)
         np.testing.assert_allclose(network.gradients.array, expected, atol=1e-12)  # without a question
+
+
+def test_what_an_optimizer_makes_of_the_gradients_stays():
+    network = mlp(7, 6, 3, dtype=np.float64)
+    of_network = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), ClippedInPlace(lr=0.05))
+    for x, labels in batches(network, (7,), (5,)):
+        of_network.step(x, labels)
+    assert np.linalg.norm(network.gradient_vector) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("kind", [DoubledInCalls, DoubledInBackward])

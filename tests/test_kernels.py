@@ -41,6 +41,10 @@ def test_parts_of_a_linear_layer_by_features(dtype, N, cuts):
             linear.linear_backward_input(dout, w, out[1], (first, last), (0, size))
             for others in (slice(None, first), slice(last, None)):
                 assert np.array_equal(out[:, :, others], before[:, :, others], equal_nan=True)
+    shares = np.full((2, N, size), np.nan, dtype)
+    for share, features in zip(shares, [(0, 11), (11, size)], strict=True):
+        linear.linear_backward_input(dout, w, share, (0, size), features)
+    np.testing.assert_allclose(shares.sum(axis=0), dout @ w, atol=tight)
     np.testing.assert_allclose(whole[0], np.maximum(x @ w.T + b, 0), atol=tight)
     np.testing.assert_allclose(whole[1], dout @ w, atol=tight)
     np.testing.assert_allclose(parts, whole, atol=tight)

@@ -450,6 +450,28 @@ def test_parts_of_a_batch_stay_apart(threads, training, large, monkeypatch):
     assert len(plan.batch(16, training).bounds) == 8
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("N", [0, 1, 3, 4])
+def test_few_samples_go_back_through_a_large_linear_layer_in_shares(N, threads, monkeypatch):
+    """dx is a sum over parts of the features of y up to some number of samples; from there on its columns are cut."""
+    for name, value in (("LARGE", 100), ("PIECE_WORK", 1), ("TILE_COLUMNS", 4)):
+        monkeypatch.setattr(fastbp.plan, name, value)
+    before, rng = fastbp.get_num_threads(), np.random.default_rng(N)
+    layers = [fastbp.Linear(9, 30), fastbp.ReLU(), fastbp.Linear(30, 200), fastbp.Tanh(), fastbp.Linear(200, 3)]
+    network, x, dout = fastbp.Sequential(*layers, dtype=np.float64), rng.normal(size=(N, 9)), rng.normal(size=(N, 3))
+    other, plan = copy.deepcopy(network), network.plan((9,))
+    try:
+        fastbp.set_num_threads(threads)
+        plan.forward(x, training=True)
+        dx = plan.backward(dout)
+    finally:
+        fastbp.set_num_threads(before)
+    assert (plan.batch(N, True).stages[2].parts[0].terms is not None) == (N < 4)
+    other.forward(x, training=True)
+    np.testing.assert_allclose(dx, other.backward(dout), atol=1e-12)
+    np.testing.assert_allclose(network.gradient_vector, other.gradient_vector, atol=1e-12)
+
+
 def test_a_network_without_parameters():
     plan, x = fastbp.Sequential(fastbp.ReLU(), fastbp.Tanh()).plan((3,)), np.array([[1, -2, 3]], np.float32)
     assert np.allclose(plan.forward(x, training=True), np.tanh([1, 0, 3]))
