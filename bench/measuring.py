@@ -249,6 +249,13 @@ def whole_numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
+def whole_number(text: str) -> int:
+    """The type of an option that takes one whole number above 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
 class Table:
     """Prints rows as they come. A column is "title:width", the first ones left-aligned by a negative width."""
 

@@ -1,18 +1,20 @@
 """The time of one training step, fastbp beside PyTorch and JAX: forward, softmax cross-entropy, backward, SGD with momentum 0.9.
 
     python bench/training_step.py [--peers torch,jax,torch-compile] [--threads 1,2] [--workloads mnist-cnn,mlp-100]
-                                  [--markdown] [--json step.json] [--figure step.png]
+                                  [--rounds 3] [--markdown] [--json step.json] [--figure step.png]
 
 How it is measured. Float32; every side starts from the same parameters and the same batch, and the gradients of the
 first step are compared (not where there is dropout: each side draws its own). Each workload is run in one process
-where the sides alternate, and by each side alone in a process of its own, since thread pools disturb each other; the better of
-a side's two medians counts, for fastbp as for the others. Processes are pinned to as many cores as they have threads.
+where the sides alternate, and by each side alone in a process of its own, since thread pools disturb each other; the best of
+a side's medians counts, for fastbp as for the others. `--rounds` does all that several times: on a shared machine, others may slow
+one process down by half, and not the next. Processes are pinned to as many cores as they have threads.
 First steps, which compile or load compiled code, are told apart from the timed ones; fastbp's kernel cache is as it is found.
 
 How to read it. `fastbp`, `torch`, … are medians, `best` the shortest step seen. GF/s counts two FLOPs for each multiply–add of
 Linear and Conv2d in fastbp's cost sheet; `peak` is its fraction of what this machine reaches with all operands in registers,
-measured at the start. `error` is the largest difference of a gradient from fastbp's, relative to its tensor's largest element.
-`ratio` is the fastest peer's time by fastbp's and `torch×` PyTorch's (eager): below 1, fastbp loses.
+measured at the start and after each workload (the best so far, in files and the README's table the best of all). `error` is the
+largest difference of a gradient from fastbp's, relative to its tensor's largest element. `ratio` is the fastest peer's time by
+fastbp's and `torch×` PyTorch's (eager): below 1, fastbp loses.
 """
 
 import importlib
@@ -37,6 +39,7 @@ def main() -> None:
     parser.add_argument("--threads", type=measuring.whole_numbers, default=[1], help="numbers of threads, by commas (default: 1)")
     parser.add_argument("--workloads", type=measuring.one_of(WORKLOADS), default=list(WORKLOADS), help="by commas (default: all)")
     parser.add_argument("--batches", type=measuring.whole_numbers, help="by commas (default: each workload's own)")
+    parser.add_argument("--rounds", type=measuring.whole_number, default=1, help="of all processes, for each row (default: 1)")
     parser.add_argument("--winograd", type=int, choices=(2, 4), help="the tile of fastbp's 3×3 convolutions")
     parser.add_argument("--markdown", action="store_true", help="print the table for the README at the end")
     parser.add_argument("--child", help="for internal use: measure these sides in this process")
@@ -70,10 +73,14 @@ def main() -> None:
     rows = []
     for threads in options.threads:
         for name in options.workloads:
-            for row in measure_workload(name, threads, peers, options):
+            measured = measure_workload(name, threads, peers, options)
+            peaks[threads] = max(peaks[threads], measuring.peak(threads))
+            for row in measured:
                 row["of_peak"] = row["gflops"] / peaks[threads]
                 rows.append(row)
                 show(table, row, peers)
+    for row in rows:
+        row["of_peak"] = row["gflops"] / peaks[row["threads"]]
 
     print("\nfirst step, compiling or loading compiled code, in a process of its own:")
     table = measuring.Table("workload:-12", "batch:5", "thr:3", *(f"{NAMES[side]}:13" for side in ("fastbp", *peers)))
@@ -135,15 +142,19 @@ def measure_workload(name: str, threads: int, peers: list[str], options) -> list
         words = ("--child", ",".join(names), "--threads", threads, "--workloads", name, *extra)
         return measuring.child_json(__file__, *words, threads=threads)
 
-    together = child(everyone) if peers else None
-    alone = {side: child([side]) for side in everyone}
+    together, alone = [], {side: [] for side in everyone}
+    for _ in range(options.rounds):
+        together += [child(everyone)] if peers else []
+        for side in everyone:
+            alone[side].append(child([side]))
     rows = []
     for index, batch in enumerate(options.batches or workload.batches):
         row = {"workload": name, "batch": batch, "threads": threads, "winograd": options.winograd, "sides": {}}
         for side in everyone:
-            runs = {"alone": alone[side][index][side]} | ({"together": together[index][side]} if together else {})
-            best = {key: min(run[key] for run in runs.values()) for key in ("median", "best")}
-            best |= {"first": runs["alone"]["first"], "error": runs.get("together", {}).get("error")}
+            runs = {kind: [each[index][side] for each in runs] for kind, runs in (("alone", alone[side]), ("together", together))}
+            best = {key: min(run[key] for kind in runs.values() for run in kind) for key in ("median", "best")}
+            best["first"] = min(run["first"] for run in runs["alone"])
+            best["error"] = runs["together"][0].get("error") if together else None
             row["sides"][side] = best | runs
         ours = row["sides"]["fastbp"]["median"]
         row["gflops"] = sides.flops(workload, batch) / ours / 1e9

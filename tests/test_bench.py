@@ -41,10 +41,14 @@ def assert_is_image(path: Path) -> None:
 
 
 def test_training_step(tmp_path):
-    words = ("--workloads", "mlp-100", "--batches", 4, "--seconds", 0.01, "--markdown")
+    words = ("--workloads", "mlp-100", "--batches", 4, "--seconds", 0.01, "--rounds", 2, "--markdown")
     output = run("training_step.py", *words, "--json", tmp_path / "x.json", "--figure", tmp_path / "x.png")
     (row,) = load(tmp_path / "x.json")["rows"]
     assert row["sides"]["fastbp"]["median"] >= row["sides"]["fastbp"]["best"] > 0
+    runs = row["sides"]["fastbp"]
+    kinds = ("alone", "together") if PEERS else ("alone",)
+    assert [len(runs[kind]) for kind in kinds] == [2] * len(kinds)
+    assert runs["median"] == min(run["median"] for kind in kinds for run in runs[kind])
     assert 0 < row["of_peak"] < 1.5
     assert set(row["sides"]) == {"fastbp", *filter(None, PEERS.split(","))}
     for name in filter(None, PEERS.split(",")):
@@ -117,6 +121,7 @@ def test_epoch(tmp_path, few_images):
     [
         ("training_step.py", ("--workloads", "alexnet"), "unknown: alexnet"),
         ("training_step.py", ("--threads", "0"), "whole numbers above 0"),
+        ("training_step.py", ("--rounds", "0"), "a whole number above 0"),
         ("epoch.py", ("--fraction", "2"), "--fraction"),
         ("scaling.py", ("--sweeps", "height"), "unknown: height"),
     ],
