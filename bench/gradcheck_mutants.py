@@ -36,7 +36,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from multiprocessing import get_context
-from pathlib import Path
 
 import measuring
 import numpy as np
@@ -287,7 +286,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--list", action="store_true", help="print every mutant")
-    parser.add_argument("--output", type=Path, help="also write all verdicts to this file, JSON")
+    parser.add_argument("--output", type=measuring.new_file, help="also write all verdicts to this file, JSON")
     options = parser.parse_args()
     if options.jobs < 1:
         parser.error("--jobs must be 1 or more")

@@ -19,7 +19,6 @@ import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import measuring
 import numpy as np
@@ -75,7 +74,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="check the case of this number alone, and print its inputs")
-    parser.add_argument("--output", type=Path, help="also write the figures to this file, JSON")
+    parser.add_argument("--output", type=measuring.new_file, help="also write the figures to this file, JSON")
     options = parser.parse_args()
     if options.cases < 1 or options.jobs < 1:
         parser.error("--cases and --jobs must be 1 or more")

@@ -205,7 +205,7 @@ def child_json(script: str, *arguments, threads: int | None = None, pinned: bool
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call main; Ctrl-C ends it with one word, a closed pipe with none."""
+    """Call main; Ctrl-C ends it with one word, a closed pipe with none, a full disk with what it says."""
     try:
         main()
     except KeyboardInterrupt:
@@ -214,6 +214,8 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        sys.exit(f"error: {error}")
 
 
 # -- options, tables, files --------------------------------------------------------------------------------------------
@@ -224,10 +226,28 @@ def parser(doc: str, seconds: float | None = None, figure: bool = True) -> argpa
     options = argparse.ArgumentParser(description=doc.splitlines()[0])
     if seconds is not None:
         options.add_argument("--seconds", type=float, default=seconds, help=f"of timing for each figure (default: {seconds:g})")
-    options.add_argument("--json", type=Path, help="also write the figures to this file")
+    options.add_argument("--json", type=new_file, help="also write the figures to this file")
     if figure:
-        options.add_argument("--figure", type=Path, help="also draw them into this image file")
+        options.add_argument("--figure", type=new_image, help="also draw them into this image file")
     return options
+
+
+def new_file(text: str) -> Path:
+    """The type of an option that takes a file to write; what can't be one is refused before anything is measured."""
+    path = Path(text)
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} can't be written")
+    return path
+
+
+def new_image(text: str) -> Path:
+    """The type of an option that takes an image file to write."""
+    from matplotlib.figure import Figure
+
+    kinds = Figure().canvas.get_supported_filetypes()
+    if Path(text).suffix[1:].lower() not in kinds:
+        raise argparse.ArgumentTypeError(f"{text}: an image's name ends in one of {', '.join(kinds)}")
+    return new_file(text)
 
 
 def one_of(known):

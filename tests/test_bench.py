@@ -122,6 +122,9 @@ def test_epoch(tmp_path, few_images):
         ("training_step.py", ("--workloads", "alexnet"), "unknown: alexnet"),
         ("training_step.py", ("--threads", "0"), "whole numbers above 0"),
         ("training_step.py", ("--rounds", "0"), "a whole number above 0"),
+        ("training_step.py", ("--json", "no/such/folder/x.json"), "no/such/folder/x.json can't be written"),
+        ("memory.py", ("--json", "."), "can't be written"),
+        ("scaling.py", ("--figure", "x.doc"), "an image's name ends in one of"),
         ("epoch.py", ("--fraction", "2"), "--fraction"),
         ("scaling.py", ("--sweeps", "height"), "unknown: height"),
     ],
@@ -130,6 +133,15 @@ def test_wrong_options(script, words, message):
     process = start(script, *words)
     _, errors = process.communicate()
     assert process.returncode == 2 and message in errors and "Traceback" not in errors
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_loses_the_file_but_not_the_table():
+    words = ("--workloads", "mlp-100", "--batches", 1, "--peers", "", "--seconds", 0.01, "--json", "/dev/full")
+    process = start("training_step.py", *words)
+    output, errors = process.communicate()
+    assert process.returncode == 1 and "No space left" in errors and "Traceback" not in errors
+    assert "mlp-100" in output
 
 
 def test_interrupt():
