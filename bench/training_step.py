@@ -151,9 +151,10 @@ def measure_workload(name: str, threads: int, peers: list[str], options) -> list
     for index, batch in enumerate(options.batches or workload.batches):
         row = {"workload": name, "batch": batch, "threads": threads, "winograd": options.winograd, "sides": {}}
         for side in everyone:
-            runs = {kind: [each[index][side] for each in runs] for kind, runs in (("alone", alone[side]), ("together", together))}
-            best = {key: min(run[key] for kind in runs.values() for run in kind) for key in ("median", "best")}
-            best["first"] = min(run["first"] for run in runs["alone"])
+            kinds = {"alone": alone[side], "together": together}
+            runs = {kind: [each[index][side] for each in rounds] for kind, rounds in kinds.items()}
+            best = {key: min(run[key] for run in runs["alone"] + runs["together"]) for key in ("median", "best")}
+            best["first"] = runs["alone"][0]["first"]
             best["error"] = runs["together"][0].get("error") if together else None
             row["sides"][side] = best | runs
         ours = row["sides"]["fastbp"]["median"]
