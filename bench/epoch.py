@@ -93,7 +93,7 @@ def main() -> None:
     choices = measuring.one_of(DATA)
     parser.add_argument("--workloads", type=choices, default=["mnist-cnn", "cifar-2conv"], help="default: mnist-cnn,cifar-2conv")
     parser.add_argument("--batches", type=measuring.whole_numbers, default=[32, 128], help="by commas (default: 32,128)")
-    parser.add_argument("--threads", type=int, default=1, help="of each side (default: 1)")
+    parser.add_argument("--threads", type=measuring.whole_number, default=1, help="of each side (default: 1)")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the training images to use (default: 1)")
     parser.add_argument("--child", help="for internal use: measure this side in this process")
     options = parser.parse_args()

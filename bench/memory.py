@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--peers", type=measuring.one_of(list(NAMES)[1:]), default=["torch", "jax"], help="default: torch,jax")
     parser.add_argument("--workloads", type=measuring.one_of(WORKLOADS), default=list(WORKLOADS), help="by commas (default: all)")
     parser.add_argument("--batches", type=measuring.whole_numbers, help="by commas (default: each workload's own)")
-    parser.add_argument("--steps", type=int, default=20, help="of training (default: 20)")
+    parser.add_argument("--steps", type=measuring.whole_number, default=20, help="of training (default: 20)")
     parser.add_argument("--child", choices=NAMES, help="for internal use: measure this side in this process")
     options = parser.parse_args()
     if options.child:

@@ -195,7 +195,7 @@ def draw(results: dict[str, dict], machine: dict):
 def main() -> None:
     parser = measuring.parser(__doc__, seconds=0.1)
     parser.add_argument("--sweeps", type=measuring.one_of(SWEEPS), default=list(SWEEPS), help="by commas (default: all)")
-    parser.add_argument("--points", type=int, help="of each sweep, the first so many (default: all)")
+    parser.add_argument("--points", type=measuring.whole_number, help="of each sweep, the first so many (default: all)")
     options = parser.parse_args()
     machine = measuring.machine()
     print(measuring.describe(machine))

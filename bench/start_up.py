@@ -102,7 +102,7 @@ def show(table: measuring.Table, rows: dict[str, list[float]]) -> dict[str, list
 
 def main() -> None:
     parser = measuring.parser(__doc__, figure=False)
-    parser.add_argument("--runs", type=int, default=5, help="of each import and of each warm run (default: 5)")
+    parser.add_argument("--runs", type=measuring.whole_number, default=5, help="of each import and of each warm run (default: 5)")
     parser.add_argument("--workloads", type=measuring.one_of(WORKLOADS), default=["mnist-cnn"], help="default: mnist-cnn")
     parser.add_argument("--all", action="store_true", help="all workloads")
     parser.add_argument("--parts", type=measuring.one_of(PARTS), default=list(PARTS), help=f"default: {','.join(PARTS)}")

@@ -86,7 +86,7 @@ def outer_product(a, in_a, b, in_b, c, cm, sizes, descent):
         count = min(size, K - k)
         for first in range(0, N, group):
             last = min(first + group, N)
-            right, start_b, along_b, across_b = b, k * bk + first, bk, 1  # bn is 1
+            right, start_b, along_b, across_b = b, k * bk + first, bk, 1  # where bn is 1: else it is packed
             if packed:
                 copy_panels(b, k * bk + first * bn, (bk, bn), (count, last - first), panels)
                 right, start_b, along_b, across_b = panels, 0, wide, count

@@ -26,7 +26,7 @@ def emit_outer(e, A, B, in_a, in_b, K, in_c, rows, columns, ahead, begin, end, d
 
     `begin(places)` gives the sums' first values, for places (offset, mask). `end(sums, places, there)` does what is to be done with
     a row's sums; `there` is None, or whether it is a row of its own and not the last row again (see Emitter.indices).
-    `during(offsets)` is done for each row's vectors, with two rows at a time and some of the sum's terms in between.
+    `during(offsets)`, where it is given, is done for the vectors of two rows at a time, with some of the sums' terms in between.
 
     There are six bodies, for two numbers of rows and three vectors, two or one, whose last is masked; three vectors that are not
     whole are two and one. With one for each size of 4 × 3, all matrix products took 4.3 s to compile, not 2.5."""
@@ -50,12 +50,12 @@ def emit_outer(e, A, B, in_a, in_b, K, in_c, rows, columns, ahead, begin, end, d
             return results
 
         V = len(masks)
-        stretch = builder.sdiv(e.at(K, I64(MR - 1)), I64(MR))
 
         def some_terms(i, sums):
             with builder.if_then(builder.icmp_signed("<", i, I64(MR // 2))):
                 for m in (e.at((i, I64(2)), I64(j)) for j in range(2)):
                     during([e.at(c0, (m, cm), n, I64(v * e.lanes)) for v in range(V)])
+            stretch = builder.sdiv(e.at(K, I64(MR - 1)), I64(MR))
             first = builder.mul(i, stretch)
             return e.loop(e.least(stretch, builder.sub(K, first)), sums, lambda k, sums: step(e.at(first, k), sums))
 
@@ -159,7 +159,7 @@ def outer_descend(typingctx, a, a0, am, ak, b, b0, bk, K, c, velocity, c0, cm, r
         _, a0, am, ak, _, b0, bk, K, _, _, c0, cm, rows, columns, numbers = arguments
         numbers = numbers_of(e, numbers)
         many = e.registers == 32
-        # -- cache lines of c and velocity, 48, where a core waits for 16 at once: those of two rows at a time. AVX-512: 512 3072,
+        # -- cache lines of c and velocity, 48, are slow if asked for at once, two rows' at a time are not. AVX-512: 512 3072,
         # batch 128, 3377 → 3023 µs; 1000 784, batch 32, 572 → 502; tiles of 16 registers get 2 % slower
 
         def fetch(offsets):
