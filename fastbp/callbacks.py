@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from .layers.checks import whole
+from .arguments import whole
 from .progress import say
 
 FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")

@@ -56,7 +56,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .layers.checks import whole
+from .arguments import whole
 
 if TYPE_CHECKING:
     from .layers.base import Layer

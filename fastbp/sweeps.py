@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .arguments import whole
 from .files import written_atomically
-from .layers.checks import whole
 from .pools import pool
 from .resume import part_done, seconds_spent
 from .threads import set_num_threads, usable_cores

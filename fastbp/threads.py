@@ -13,9 +13,9 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from .arguments import whole
 from .kernels import team
 from .kernels.program import FAILED, Program
-from .layers.checks import whole
 from .memory import aligned
 
 

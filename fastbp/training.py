@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .arguments import whole
 from .callbacks import Callback
 from .files import written_atomically
 from .kernels.jit import KernelCache
 from .layers import LogSoftmax, Sigmoid, Softmax
-from .layers.checks import whole
 from .losses import Loss
 from .network import Sequential
 from .optimizers import Optimizer

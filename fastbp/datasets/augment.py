@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ..arguments import whole
+
 
 class RandomFlip:
     """Mirrors each image left to right with probability one half.
@@ -32,8 +34,6 @@ class RandomCrop:
     """
 
     def __init__(self, padding: int = 4):
-        from ..layers.checks import whole  # the layers' kernels are loaded when they are wanted, not with the data
-
         self.padding = whole("RandomCrop: padding", padding)
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -4,12 +4,12 @@ import math
 from functools import partial
 
 from .. import initializers
+from ..arguments import pair, whole
 from ..costs import Cost
 from ..kernels import conv2d, winograd
 from ..kernels.simd import PANEL
 from ..memory import aligned
 from .base import Layer
-from .checks import pair, whole
 from .windows import pixels_held
 
 

@@ -3,10 +3,10 @@
 from functools import partial
 
 from .. import initializers
+from ..arguments import whole
 from ..costs import Cost
 from ..kernels import linear
 from .base import Layer
-from .checks import whole
 
 
 class Linear(Layer):

@@ -5,10 +5,10 @@ from functools import partial
 
 import numpy as np
 
+from ..arguments import whole
 from ..costs import Cost
 from ..kernels import norm
 from .base import Layer
-from .checks import whole
 
 
 class BatchNorm(Layer):

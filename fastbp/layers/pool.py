@@ -5,10 +5,10 @@ from functools import partial
 
 import numpy as np
 
+from ..arguments import pair
 from ..costs import Cost
 from ..kernels import pool2d
 from .base import Layer
-from .checks import pair
 from .windows import pixels_held
 
 
