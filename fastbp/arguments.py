@@ -29,15 +29,13 @@ def shown(value, width: int = 80) -> str:
 def whole(what: str, value, least: int = 1, most: int = LARGEST) -> int:
     """`value` as an int of at least `least` and at most `most`."""
     try:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
+        result = operator.index(value)
+    except Exception:  # also an __index__ of the user's own
         raise TypeError(f"{what} must be an int, got {shown(value)}") from None
-    if not least <= number <= most:
-        limits = f"of at least {least}" if number < least else f"of at most {most}"
+    if isinstance(value, bool) or not least <= result <= most:
+        limits = f"of at most {most}" if result > most else f"of at least {least}"
         raise ValueError(f"{what} must be an int {limits}, got {shown(value)}")
-    return number
+    return result
 
 
 def pair(what: str, value, least: int = 1) -> tuple[int, int]:
@@ -46,8 +44,8 @@ def pair(what: str, value, least: int = 1) -> tuple[int, int]:
         if len(value) != 2:
             raise ValueError(f"{what} must be an int or a pair of ints, got {shown(value)}")
         return whole(what, value[0], least), whole(what, value[1], least)
-    number = whole(what, value, least)
-    return number, number
+    both = whole(what, value, least)
+    return both, both
 
 
 def shape(what: str, value, least: int = 0) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import os
 import numpy as np
 
 from .arguments import whole
-from .progress import say
+from .progress import tell
 
 FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
@@ -150,7 +150,7 @@ class RunningLoss(Callback):
             self.losses.append((run.epoch + 1, self.batch, self.total / self.every))
             self.total = 0.0
             if self.show:
-                say("[{}, {}] loss {:.3f}".format(*self.losses[-1]))
+                tell("[{}, {}] loss {:.3f}".format(*self.losses[-1]))
 
     def on_epoch_end(self, run):
         self.batch, self.total = 0, 0.0

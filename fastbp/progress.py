@@ -1,10 +1,38 @@
-"""Progress of training: a tqdm bar where somebody watches, a line an epoch where it goes to a file."""
+"""Progress on standard error: a tqdm bar where somebody watches, lines where it goes to a file, nothing where there is none.
 
+Standard error may be None (pythonw), closed, or any object that a host program has put there. Nothing of that may end a training.
+"""
+
+import contextlib
 import sys
 import time
 import warnings
 
 COMPILED = 2.0  # seconds that a first step takes only if kernels were compiled in it
+
+
+def watched() -> bool:
+    """Does standard error go to a terminal that somebody may watch?"""
+    try:
+        return bool(sys.stderr.isatty())
+    except Exception:  # None, closed, or an object without isatty
+        return False
+
+
+def shows_bars() -> bool:
+    """Is there a terminal, or a notebook, in which a bar can be shown?"""
+    return watched() or (sys.stderr is not None and "ipykernel" in sys.modules)
+
+
+def tell(line: str) -> None:
+    """A line on standard error, above a bar where there is one; nothing where it can't be written."""
+    with contextlib.suppress(Exception):
+        if shows_bars():
+            from tqdm import tqdm
+
+            tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -14,28 +42,33 @@ class Progress:
     def __init__(self, epochs: int, batches: int, shown: bool, epoch: int = 0):
         self.epochs, self.batches = epochs, batches
         shown = shown and sys.stderr is not None
-        watched = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-        self.lines, self.bars = shown and not watched, watched
+        self.bars = shown and shows_bars()
+        self.lines = shown and not self.bars
         self.epoch, self.bar, self.first = epoch, None, shown
 
     def __enter__(self) -> "Progress":
         if self.bars and self.epoch < self.epochs:
-            self._new_bar()
-            self.bar.set_postfix_str("first step: compiling kernels if they are not in the cache")
+            with contextlib.suppress(Exception):  # a stream that fails costs the bar, not the training
+                self._new_bar()
+                self.bar.set_postfix_str("first step: compiling kernels if they are not in the cache")
         self.start = time.perf_counter()
         return self
 
     def __exit__(self, *exception) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self._close_bar()
 
     def _new_bar(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tqdm's advice to install ipywidgets; its text bar does
             from tqdm.auto import tqdm
+        name = f"epoch {self.epoch + 1}/{self.epochs}"
+        self.bar = tqdm(total=self.batches, desc=name, unit="batch", dynamic_ncols=True, leave=False)
 
-            name = f"epoch {self.epoch + 1}/{self.epochs}"
-            self.bar = tqdm(total=self.batches, desc=name, unit="batch", dynamic_ncols=True, leave=False)
+    def _close_bar(self) -> None:
+        if self.bar is not None:
+            with contextlib.suppress(Exception):
+                self.bar.close()
+            self.bar = None
 
     def step(self, loss: float) -> None:
         """One more batch, of this loss."""
@@ -43,31 +76,22 @@ class Progress:
             self.first = False
             seconds = time.perf_counter() - self.start
             if self.lines and seconds > COMPILED:
-                print(f"first step: {seconds:.1f} s, most of it compiling kernels", file=sys.stderr, flush=True)
+                tell(f"first step: {seconds:.1f} s, most of it compiling kernels")
         if self.bars:
-            if self.bar is None:
-                self._new_bar()
-            self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            self.bar.update()
+            with contextlib.suppress(Exception):
+                if self.bar is None:
+                    self._new_bar()
+                self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+                self.bar.update()
 
     def epoch_ended(self, history) -> None:
         """The history has one more epoch."""
         self.epoch += 1
-        if self.bars:
-            self.bar.close()
-            self.bar = None
+        self._close_bar()
         if self.bars or self.lines:
             train, validation = (_figures(history, split) for split in ("train", "validation"))
             text = f"loss {train}" + (f", validation loss {validation}" if validation else "")
-            print(f"epoch {self.epoch}/{self.epochs}: {text}, {history.seconds[-1]:.1f} s", file=sys.stderr, flush=True)
-
-
-def say(line: str) -> None:
-    """A line on standard error, above the bar where there is one."""
-    if sys.stderr is not None:
-        from tqdm import tqdm
-
-        tqdm.write(line, file=sys.stderr)
+            tell(f"epoch {self.epoch}/{self.epochs}: {text}, {history.seconds[-1]:.1f} s")
 
 
 def _figures(history, split: str) -> str:
