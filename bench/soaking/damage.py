@@ -23,6 +23,7 @@ from .trials import Fork, Lost, Trial, ended, last_line
 
 DAMAGES = 25  # of one file in a trial: to make the file takes longer than to read it
 MARKS = (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"\x93NUMPY")  # where what tells how to read the rest begins
+COMPILED = 90  # seconds in which a training has compiled what it needs, on a busy machine too
 CACHE = "fastbp-kernels-"  # how the folders of compiled kernels begin
 
 
@@ -319,7 +320,7 @@ def in_a_child(trial: Trial, what: str, folder: Path | None, linear: bool) -> tu
         print(json.dumps([bits, KernelCache.compiled, read]))
 
     child = Fork(train, trial.folder / "log")
-    status = child.wait()
+    status = child.wait(COMPILED)
     trial.expect(status == 0, f"{what}: the training {ended(status)}: {last_line(child.output)}")
     bits, compiled, read = json.loads(last_line(child.output))
     return bits, compiled, [Path(name) for name in dict.fromkeys(read)]
