@@ -217,6 +217,8 @@ def fit(
     try:
         if saved:
             saved.restore()
+        if run.epoch:  # a training that went on, perhaps one that has ended
+            network.task = loss.task or network.task
         with Progress(epochs, count, progress, run.epoch) as bar:
             while run.epoch < epochs and not run.history.stop_reason:
                 start = time.perf_counter()

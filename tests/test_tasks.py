@@ -74,6 +74,15 @@ def test_a_classifier_predicts_classes(case, tmp_path):
         np.testing.assert_array_equal(fastbp.predict(other, X), expected)
 
 
+def test_a_training_that_had_ended_says_it_too(tmp_path):
+    targets = np.random.default_rng(2).normal(size=(30, 2)).astype(np.float32)
+    options = {"epochs": 1, "progress": False, "resume": tmp_path / "t.npz"}
+    for _ in range(2):
+        network = Sequential(Linear(4, 2))
+        fastbp.fit(network, MeanSquaredError(), SGD(), (X, targets), **options)
+        assert network.task == "regression"
+
+
 def test_the_last_loss_decides():
     network = train(Sequential(Linear(4, 3)), SoftmaxCrossEntropy(), LABELS)
     train(network, MeanSquaredError(), np.zeros((30, 3), np.float32))
