@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 
+from . import arguments
 from .arguments import whole
 from .progress import tell
 
@@ -102,7 +103,7 @@ class Checkpoint(Callback):
     def __init__(self, path: str | os.PathLike, monitor: str | None = None):
         if monitor is not None and monitor not in FIGURES:
             raise ValueError(f"Checkpoint: monitor must be one of {', '.join(FIGURES)}, got {monitor!r}")
-        self.path, self.monitor = os.fspath(path), monitor
+        self.path, self.monitor = arguments.path("Checkpoint: path", path), monitor
         self.saved_epoch: int | None = None
 
     def on_train_begin(self, run):

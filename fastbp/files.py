@@ -39,13 +39,11 @@ def new_folder(stem: str) -> Path:
             number += 1
 
 
-def opened(path: str | os.PathLike) -> BinaryIO:
-    """The file of that name, to be read from any place in it. TypeError for anything but a name."""
-    file = open(arguments.path("path", path), "rb")
-    if file.seekable():
-        return file
-    with file:  # a FIFO: all of it, then
-        return io.BytesIO(file.read())
+@contextlib.contextmanager
+def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """The file of that name, to be read from any place in it, closed at the block's end. TypeError for anything but a name."""
+    with open(arguments.path("path", path), "rb") as file:
+        yield file if file.seekable() else io.BytesIO(file.read())  # a FIFO is read through first
 
 
 def written_into(path: str | os.PathLike) -> bool:
@@ -128,7 +126,7 @@ def _part(path: Path, mode: int) -> BinaryIO:
     while True:
         name = str(path.with_name(f".{_short(path.name)}.{os.getpid()}.{secrets.token_hex(8)}.part"))
         try:
-            file = open(name, "xb", opener=lambda name, flags: os.open(name, flags, mode))
+            file = open(name, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
         except OSError as error:
             error.filename = str(path)
             raise
@@ -199,7 +197,7 @@ def claimed(path: str | os.PathLike) -> BinaryIO | None:
     has ended, however it ends; None where it is another's. On a file system without locks it is everybody's."""
     name = arguments.path("path", path)
     while True:
-        file = open(name, "r+b", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
+        file = open(name, "r+b", buffering=0, opener=_or_made)  # noqa: SIM115 -- it stays open
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):
             file.close()
@@ -213,6 +211,10 @@ def claimed(path: str | os.PathLike) -> BinaryIO | None:
         file.close()
         if not free:
             return None
+
+
+def _or_made(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_CREAT, 0o666)
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -8,8 +8,9 @@ import zlib
 
 import numpy as np
 
+from . import arguments
 from .costs import CostSheet
-from .files import written_atomically
+from .files import opened, written_atomically
 from .gradients import Gradients
 from .layers.base import Layer, Parameter, float_dtype
 from .memory import aligned
@@ -221,8 +222,9 @@ class Sequential:
 
         Layers of your own are found by class name: define or import them first.
         """
+        path = arguments.path("path", path)
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            with opened(path) as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("fastbp")))
         except (FileNotFoundError, IsADirectoryError, PermissionError):

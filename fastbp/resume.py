@@ -7,8 +7,9 @@ from dataclasses import fields
 
 import numpy as np
 
+from . import arguments
 from .callbacks import Callback
-from .files import written_atomically
+from .files import opened, written_atomically
 from .network import DAMAGE
 
 FORMAT = 1  # of the files; raised when an older fastbp could not read a newer one
@@ -23,7 +24,7 @@ class SavedTraining:
     """
 
     def __init__(self, path: str | os.PathLike, run, callbacks: list, training: dict):
-        self.path, self.run, self.callbacks = os.fspath(path), run, callbacks
+        self.path, self.run, self.callbacks = arguments.path("fit: resume", path), run, callbacks
         self.training = {name: str(value) for name, value in {**_parts(run), **training}.items()}
         self.training["callbacks"] = str([type(callback).__name__ for callback in callbacks if isinstance(callback, Callback)])
         self.header, self.arrays = self._read() if os.path.lexists(self.path) else (None, {})
@@ -32,7 +33,7 @@ class SavedTraining:
 
     def _read(self) -> tuple[dict, dict[str, np.ndarray]]:
         try:
-            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            with opened(self.path) as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("training")))
             version, there, epochs = header["format"], dict(header["training"]), header["epochs"]
@@ -109,7 +110,7 @@ def seconds_spent(path: str | os.PathLike | None) -> float:
 
 def _saved(path: str | os.PathLike, name: str) -> np.ndarray:
     """One array of a file, which is not read further."""
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+    with opened(path) as file, np.load(file, allow_pickle=False) as archive:
         return archive[name]
 
 
