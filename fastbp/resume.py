@@ -47,9 +47,9 @@ class SavedTraining:
             header = json.loads(str(arrays.pop("training")))
             version, there, epochs = header["format"], dict(header["training"]), header["epochs"]
             whole = version != FORMAT or sorted(arrays) == header["arrays"]  # also of names, which no checksum covers
-        except (FileNotFoundError, IsADirectoryError, PermissionError):
-            raise
-        except DAMAGE:
+        except DAMAGE as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # it can't be opened, and the error names it
             whole = False
         if not whole:
             raise ValueError(f"fit: resume: {self.path} is not a training saved by fit, or it is damaged")
