@@ -17,7 +17,7 @@ import numpy as np
 from . import __version__, datasets, models
 from .callbacks import Checkpoint
 from .gradcheck import check_gradients
-from .interrupts import STATUS, interruptible
+from .interrupts import STATUS, Interruptible
 from .losses import SoftmaxCrossEntropy
 from .network import Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 for a failure, 2 for wrong arguments, 130 after Ctrl-C or SIGTERM."""
-    with _working_streams(), interruptible() as interrupted:
+    with _working_streams(), Interruptible() as interrupts:
         try:
             try:
                 options = _parser().parse_args(arguments)
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             return _fail("interrupted", STATUS)
         except Exception:
-            if interrupted.is_set():  # a library has made another exception of it
+            if interrupts.came:  # a library has made another exception of it
                 return _fail("interrupted", STATUS)
             raise
 
