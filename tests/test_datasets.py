@@ -125,7 +125,7 @@ def test_import_is_cheap_and_independent():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert found.returncode == 0, found.stderr
-    assert found.stdout.split("\n")[:2] == ["[]", "['datasets', 'files']"]
+    assert found.stdout.split("\n")[:2] == ["[]", "['arguments', 'datasets', 'files']"]
 
 
 def test_public_names_exist():
