@@ -361,10 +361,9 @@ def test_image_folder_formats_and_modes(tmp_path):
     grey.convert("LA").save(folder / "2.png")
     images, _, _ = datasets.read_image_folder(tmp_path / "set")
     assert images.shape == (3, 1, 4, 4) and abs(int(images[0, 0, 0, 0]) - 200) < 3
-    red = Image.new("RGBA", (4, 4), (255, 0, 0, 7))
+    red = Image.new("RGBA", (4, 4), (255, 0, 0, 255))
     red.save(folder / "3.png")
-    palette = red.convert("RGB").quantize(4)
-    palette.save(folder / "4.png", transparency=b"\x01\x80")
+    red.convert("RGB").quantize(4).save(folder / "4.png")
     images, _, _ = datasets.read_image_folder(tmp_path / "set")
     assert images.shape == (5, 3, 4, 4)
     assert images[2, :, 0, 0].tolist() == [200] * 3

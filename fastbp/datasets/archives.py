@@ -49,7 +49,7 @@ def lying_about(folders: Sequence[Path]) -> list[str]:
     for folder in folders:
         try:
             names = sorted(os.listdir(folder))
-        except OSError:
+        except (OSError, ValueError):  # not there, or a name that no folder has
             continue
         found |= {str(folder / name): None for name in names if name.lower().endswith(SUFFIXES + OTHERS)}
     return list(found)

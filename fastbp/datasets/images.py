@@ -54,9 +54,8 @@ def open_image(file: BinaryIO, name: object) -> "Image.Image":
     except MemoryError:
         raise
     except Exception as error:  # damaged files make Pillow raise nearly every kind
-        raise UnreadableImageError(
-            f"{name}: expected a readable image, found {type(error).__name__}: {error}"
-        ) from error
+        found = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UnreadableImageError(f"{name}: expected a readable image, found {found}") from error
 
 
 def eight_bits(image: "Image.Image", name: object) -> "Image.Image":
