@@ -2,9 +2,9 @@
 
 A pickle is a little program. Python's unpickler carries it out, and with it any function that the
 file names. Here the standard library only takes the file apart into operations. Those that build
-numbers, bytes, texts, lists, tuples and dictionaries are carried out; a call of one of a few known
-names makes a `Call`, a note of what was to be called, from which `array` reads the numbers of a NumPy
-array. Nothing is imported, looked up or called, and every other name or operation is an error.
+numbers, bytes, texts, lists, tuples and dictionaries are carried out; a call of one of the few names
+that NumPy's arrays need makes a `Call`, a note of what was to be called, from which `array` takes the
+numbers. Nothing is imported, looked up or called, and every other name or operation is an error.
 """
 
 import math
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .errors import DataError
 
 MOST_BYTES = 1 << 26  # a batch of CIFAR-10 has 31 million
-MOST_OPERATIONS = 1 << 20  # and 60,000 of these; each makes at most one small object
+MOST_OPERATIONS = 1 << 18  # and 30,000 of these; each makes at most one small object
 NAMES = {
     "numpy.ndarray",
     "numpy.dtype",
@@ -75,6 +75,7 @@ def _value(data: bytes | bytearray) -> Any:
     stack: list[Any] = []
     below: list[list[Any]] = []  # what lies under each mark
     memo: dict[int, Any] = {}
+    left = MOST_BYTES  # that calls may make out of what the file holds once
     for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
         if count == MOST_OPERATIONS:
             raise DataError(f"expected a pickle of at most {MOST_OPERATIONS} operations, found more")
@@ -129,13 +130,24 @@ def _value(data: bytes | bytearray) -> Any:
                 stack.append(_name(_only(str, module), _only(str, name)))
             case "REDUCE":
                 arguments, name = _only(tuple, stack.pop()), _only(Name, stack.pop())
-                stack.append(Call(name.text, arguments))
+                made = _called(name.text, arguments)
+                left -= len(made) if isinstance(made, bytes) else 0
+                if left < 0:
+                    raise DataError(f"expected at most {MOST_BYTES} bytes in a pickle, found more")
+                stack.append(made)
             case "BUILD":
                 state = stack.pop()
                 _only(Call, stack[-1]).state = state
             case name:
                 raise DataError(f"expected plain data, found the operation {name}; nothing of it was run")
     raise ValueError("no end")
+
+
+def _called(name: str, arguments: tuple[Any, ...]) -> bytes | Call:
+    match name, arguments:
+        case "_codecs.encode", (str() as characters, "latin1"):  # bytes, as Python 3 writes them in protocol 2
+            return characters.encode("latin-1")
+    return Call(name, arguments)
 
 
 def _only(kind: type, value: Any) -> Any:
@@ -176,13 +188,13 @@ def array(value: Any, what: str) -> NDArray[np.integer]:
             pass
         case _:
             raise DataError(f"{what}: expected an array of integers, found something else")
-    dtype, content = _dtype(kind), _bytes(content)
-    if dtype is None or content is None or order not in ("C", "F"):
+    dtype = _dtype(kind)
+    if dtype is None or type(content) not in (bytes, bytearray) or order not in ("C", "F"):
         raise DataError(f"{what}: expected an array of integers, found another kind")
-    if type(shape) is not tuple or not all(type(size) is int and 0 < size < 2**31 for size in shape):
-        raise DataError(f"{what}: expected an array with a shape of at least one element, found another")
-    if math.prod(shape) * dtype.itemsize != len(content) or len(shape) > 2:
-        raise DataError(f"{what}: expected an array of one or two dimensions that fit its {len(content)} bytes")
+    if type(shape) is not tuple or len(shape) > 2 or not all(type(size) is int and 0 < size < 2**31 for size in shape):
+        raise DataError(f"{what}: expected an array of one or two dimensions of at least one element, found another")
+    if math.prod(shape) * dtype.itemsize != len(content):
+        raise DataError(f"{what}: expected an array of shape {shape}, found {len(content)} bytes")
     return np.frombuffer(content, dtype).reshape(shape, order=order)
 
 
@@ -193,18 +205,6 @@ def _dtype(value: Any) -> np.dtype | None:
             code, order = text(code), text(order)
             if code in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8") and order in ("|", "<", ">", "="):
                 return np.dtype(order + code)
-    return None
-
-
-def _bytes(value: Any) -> bytes | bytearray | None:
-    match value:
-        case bytes() | bytearray():
-            return value
-        case Call("_codecs.encode", (str() as characters, "latin1"), None):  # bytes in Python 3's protocol 2
-            try:
-                return characters.encode("latin-1")
-            except UnicodeEncodeError:
-                pass
     return None
 
 
