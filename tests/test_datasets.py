@@ -800,6 +800,25 @@ def test_progress_on_a_terminal_only(tmp_path, monkeypatch, server, capsys):
     assert capsys.readouterr().out == ""
 
 
+class BrokenTerminal(Terminal):
+    def write(self, text):
+        raise OSError("gone")
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [BrokenTerminal(), closed(), object()])
+def test_a_broken_standard_error_does_not_cost_the_download(tmp_path, monkeypatch, server, stream):
+    (remote,) = server.offer({"x": bytes(300_000)})
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert download(remote, tmp_path).stat().st_size == 300_000
+    assert server.asked == ["/a/x"]
+
+
 @pytest.mark.parametrize(
     "load, names",
     [
