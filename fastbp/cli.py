@@ -411,17 +411,11 @@ def _read_image(path: Path, shape: tuple[int, int, int], invert: bool, dtype: np
     """The image as (1, C, H, W) in [0, 1], resized to the network's input."""
     from PIL import Image, ImageOps
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                image = file.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Failure(f"{path} is too large an image") from None
-    except (OSError, SyntaxError, ValueError):
-        raise Failure(f"{path} is not an image that can be read, or it is damaged") from None
+    from .datasets.images import eight_bits, open_image
+
+    with open(path, "rb") as file:
+        image = eight_bits(open_image(file, path), path)
+    image = image.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
     pixels = np.asarray(ImageOps.invert(image) if invert else image, dtype) / 255
     return pixels[None, None] if shape[0] == 1 else pixels.transpose(2, 0, 1)[None]
 
