@@ -401,7 +401,7 @@ def _predict(options) -> int:
             print(f"{path}: {classes[best[0]]}  (" + ", ".join(f"{classes[c]} {chances[c]:.1%}" for c in best) + ")")
         return 0
     data = _load_data(name, options.data_dir, network.dtype)
-    predicted = predict(network, data.test.x)
+    predicted = predict(network, data.test.x, loss=SoftmaxCrossEntropy())
     print(_class_table(predicted, data.test.y, data.classes))
     print(f"test accuracy {np.mean(predicted == data.test.y):.2%}")
     return 0
