@@ -38,8 +38,7 @@ def compile_kernels(calls: Iterable[Callable], helped: bool) -> None:
     compile. That one is ended with the last kernel, so it takes no time from a step."""
     kernels: Kernels = {(function, argument_types(call)): None for call in calls if (function := dispatcher(call))}
     missing = {kernel: None for kernel in kernels if not is_compiled(*kernel)}
-    folder = cache_folder() if helped and len(missing) >= HELPED else None
-    with helper(missing, folder) if folder else contextlib.nullcontext():
+    with helper(missing) if helped and len(missing) >= HELPED else contextlib.nullcontext():
         for function, types in compile_unclaimed(kernels):
             function.compile(types)  # waits until the other process has done with it
 
@@ -61,19 +60,19 @@ def is_compiled(function: Dispatcher, types: tuple) -> bool:
 
 
 @contextlib.contextmanager
-def helper(kernels: Kernels, folder: Path) -> Iterator[None]:
-    """Another process that compiles these kernels, the last one first, and leaves them in `folder`, while the block lasts.
+def helper(kernels: Kernels) -> Iterator[None]:
+    """Another process that compiles these kernels, the last one first, while the block lasts.
 
-    None if it can't be started, or where another process has a helper: then there are enough."""
-    claimed = claims(folder)
-    if not claimed.possible or not claimed.take(HELPER):
+    None where what it makes can't be kept, or where another process has one already: four that start at once would be eight."""
+    folder = cache_folder()
+    if folder is None or not claims(folder).possible or not claims(folder).take(HELPER):
         yield
         return
     try:
         with other_process(kernels, folder):
             yield
     finally:
-        claimed.release(HELPER)
+        claims(folder).release(HELPER)
 
 
 @contextlib.contextmanager
@@ -85,12 +84,10 @@ def other_process(kernels: Kernels, folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 pickle.dump(([str(path) for path in sys.path], named[::-1]), work)
                 work.seek(0)
-                environment = {**os.environ, "FASTBP_CACHE_DIR": str(folder.parent)}  # where this process may have gone on from
-                quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-                quiet["creationflags"] = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open one
-                started = stack.enter_context(
-                    subprocess.Popen([sys.executable, "-P", "-c", CHILD], stdin=work, env=environment, **quiet)
-                )
+                options = {"stdin": work, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+                options["env"] = {**os.environ, "FASTBP_CACHE_DIR": str(folder.parent)}  # this process's, whatever it was set to
+                options["creationflags"] = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open one
+                started = stack.enter_context(subprocess.Popen([sys.executable, "-P", "-c", CHILD], **options))
                 stack.callback(started.kill)
         yield
 

@@ -179,20 +179,20 @@ HARMLESS = {  # settings that don't change the code; a name with * stands for al
 }
 _whole = frozenset(name for name in HARMLESS if not name.endswith("*"))
 _begins = tuple(name[:-1] for name in HARMLESS if name.endswith("*"))
-_last: tuple[dict, str] = {}, ""  # the settings when they were last asked for, and as text
+_last: tuple[int, dict, str] = 0, {}, ""  # how many there were when they were last asked for, their values, and these as text
 
 
 def settings() -> str:
     """Numba's settings as they are now, from its configuration file, the environment or the program, but for the HARMLESS ones."""
     global _last
     numba.config.reload_config()  # as Numba does before it compiles
-    now, (before, told) = vars(numba.config), _last
-    if not before or any(now.get(name) != value for name, value in before.items()):
+    now, (count, before, told) = vars(numba.config), _last
+    if len(now) != count or any(now.get(name) != value for name, value in before.items()):
         names = sorted(name for name in now if name.isupper() and name not in _whole and not name.startswith(_begins))
         before = {name: now[name] for name in names}
         plain = (int, float, str, tuple, list, type(None))  # others could show an address, another one in each process
         told = repr([(name, value if isinstance(value, plain) else type(value).__name__) for name, value in before.items()])
-        _last = before, told
+        _last = len(now), before, told
     return told
 
 

@@ -72,7 +72,7 @@ def trouble_with_calls() -> str:
         return f"a kernel gives {results.tolist()} instead of {wanted}"
     theirs = [0 if i in OWNED else word for i, word in enumerate(seen[: len(taken)].tolist())]
     if theirs != taken or (seen[len(taken) :] != -1).any():
-        return f"arguments are the words {seen.tolist()} instead of {taken}"
+        return "compiled code takes its arguments as other words"
     seen[:], results[:] = -1, 0
     program()
     if results.tolist() != wanted or seen[: len(taken)].tolist() != taken:
