@@ -3,16 +3,18 @@
 `what` names the argument as the message shall: "Conv2d: stride". A wrong kind of value is a TypeError, a wrong value a ValueError.
 """
 
+import itertools
 import math
 import numbers
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 LARGEST = 2**63 - 1  # of the whole numbers that kernels count with
+AXES = 32  # of an array, at most
 
 
 def shown(value, width: int = 80) -> str:
@@ -38,21 +40,27 @@ def whole(what: str, value, least: int = 1, most: int = LARGEST) -> int:
     return result
 
 
-def pair(what: str, value, least: int = 1) -> tuple[int, int]:
+def pair(what: str, value, least: int = 1, most: int = LARGEST) -> tuple[int, int]:
     """An int for both axes, or a (vertical, horizontal) pair of ints."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(f"{what} must be an int or a pair of ints, got {shown(value)}")
-        return whole(what, value[0], least), whole(what, value[1], least)
-    both = whole(what, value, least)
+        return whole(what, value[0], least, most), whole(what, value[1], least, most)
+    both = whole(what, value, least, most)
     return both, both
 
 
 def shape(what: str, value, least: int = 0) -> tuple[int, ...]:
     """`value` as a tuple of ints of at least `least`, the sizes of an array's axes."""
-    if isinstance(value, (str, bytes, dict, set)) or not isinstance(value, Iterable):
-        raise TypeError(f"{what} must be a tuple of ints, got {shown(value)}")
-    return tuple(whole(what, size, least) for size in value)
+    try:
+        if isinstance(value, (str, bytes, dict, set)) or not isinstance(value, Iterable):
+            raise TypeError
+        sizes = list(itertools.islice(value, AXES + 1))
+    except Exception:
+        raise TypeError(f"{what} must be a tuple of ints, got {shown(value)}") from None
+    if len(sizes) > AXES:
+        raise ValueError(f"{what} must have at most {AXES} sizes, got {shown(value)}")
+    return tuple(whole(what, size, least) for size in sizes)
 
 
 def number(
@@ -65,14 +73,16 @@ def number(
     below: float | None = None,
 ) -> float:
     """`value` as a finite float: a Python or NumPy real number, no bool, no text, within the limits that are given."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:
+    if type(value) is np.ndarray and value.ndim == 0:
         value = value[()]
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{what} must be a number, got {shown(value)}")
     try:
         result = float(value)
     except OverflowError:
         result = math.inf
+    except Exception:  # of a method of the value's own
+        raise TypeError(f"{what} must be a number, got {shown(value)}") from None
     limits = [
         (least, "at least", operator.ge),
         (above, "above", operator.gt),
@@ -131,22 +141,24 @@ def path(what: str, value) -> str:
     """`value` as the name of a file: a str or an os.PathLike of one.
 
     An int is a file descriptor to `open`, which would close it: so it is refused, and so are bytes."""
-    if not isinstance(value, (str, os.PathLike)) or not isinstance(name := os.fspath(value), str):
-        raise TypeError(f"{what} must be a str or an os.PathLike, got {shown(value)}")
-    if not name or "\0" in name:
-        raise ValueError(f"{what} must be the name of a file, got {shown(name)}")
+    try:
+        if not isinstance(value, (str, os.PathLike)) or not isinstance(name := os.fspath(value), str):
+            raise TypeError
+    except Exception:
+        raise TypeError(f"{what} must be a str or an os.PathLike, got {shown(value)}") from None
+    try:
+        if not name or b"\0" in os.fsencode(name):
+            raise ValueError
+    except ValueError:  # also of characters that no file name has
+        raise ValueError(f"{what} must be the name of a file, got {shown(name)}") from None
     return name
 
 
 def array(what: str, value, kinds: str = "biufc") -> np.ndarray:
     """`value` as a plain array of numbers, of the dtype kinds given: b bool, i int, u unsigned int, f float, c complex.
 
-    Lists of numbers become arrays. A masked array is refused, since no kernel sees its mask, and so is np.matrix, whose
-    products and axes are not an array's."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{what} is a masked array, whose mask would be lost: pass {what.rpartition(' ')[2]}.filled(…) instead")
-    if isinstance(value, np.matrix):
-        raise TypeError(f"{what} is a np.matrix: pass np.asarray({what.rpartition(' ')[2]}) instead")
+    Lists of numbers become arrays."""
+    unmasked(what, value)
     if isinstance(value, (str, bytes, dict, set)):
         raise TypeError(f"{what} must be an array of numbers, got {shown(value)}")
     try:
@@ -156,3 +168,56 @@ def array(what: str, value, kinds: str = "biufc") -> np.ndarray:
     if result.dtype.kind not in kinds:
         raise TypeError(f"{what} must be an array of numbers, got dtype {result.dtype}")
     return result
+
+
+def unmasked(what: str, value) -> None:
+    """TypeError for a masked array, since no kernel sees its mask, and for np.matrix, whose products are not an array's."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{what} is a masked array, whose mask would be lost: pass {what.rpartition(' ')[2]}.filled(…) instead")
+    if isinstance(value, np.matrix):
+        raise TypeError(f"{what} is a np.matrix: pass np.asarray({what.rpartition(' ')[2]}) instead")
+
+
+def converted(what: str, value, dtype: np.dtype) -> np.ndarray:
+    """`value` as an array of `dtype`, by a copy if need be: numbers that `dtype` has not are a ValueError, complex ones and
+    text a TypeError. A float may be rounded."""
+    given = array(what, value, "biuf")
+    if given.dtype == dtype:
+        return given
+    with np.errstate(all="ignore"):
+        result = given.astype(dtype)
+        kept = np.isfinite(result) | ~np.isfinite(given) if dtype.kind == "f" else result == given
+    if not kept.all():
+        raise ValueError(f"{what} holds numbers that {dtype} has not, {given[~kept].flat[0].item()!r} among them")
+    return result
+
+
+def writable(array: np.ndarray) -> np.ndarray:
+    """`array`, or a copy where it is read-only."""
+    return array if array.flags.writeable else np.array(array, subok=not isinstance(array, np.memmap))
+
+
+def owned(attributes: dict[str, Any]) -> dict[str, Any]:
+    """An object's attributes as it takes them over from a pickle: arrays that came back read-only, from a memory map or another
+    process's buffers, are copied."""
+    return {name: writable(value) if isinstance(value, np.ndarray) else value for name, value in attributes.items()}
+
+
+class Setting:
+    """An attribute that is checked by one of the functions above whenever it is set, in the constructor and later:
+
+    rate = Setting(number, least=0, below=1)
+
+    One that is `fixed` is set once: other things have been made for it."""
+
+    def __init__(self, check: Callable, *, fixed: bool = False, **limits):
+        self.check, self.fixed, self.limits = check, fixed, limits
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __set__(self, owner, value) -> None:  # without __get__: reading is that of any attribute
+        what = f"{type(owner).__name__}: {self.name}"
+        if self.fixed and self.name in owner.__dict__:
+            raise AttributeError(f"{what} can't be set once the object is made: make a new one")
+        owner.__dict__[self.name] = self.check(what, value, **self.limits)
