@@ -3,6 +3,7 @@
 `what` names the argument as the message shall: "Conv2d: stride". A wrong kind of value is a TypeError, a wrong value a ValueError.
 """
 
+import inspect
 import itertools
 import math
 import numbers
@@ -83,17 +84,23 @@ def number(
         result = math.inf
     except Exception:  # of a method of the value's own
         raise TypeError(f"{what} must be a number, got {shown(value)}") from None
-    limits = [
-        (least, "at least", operator.ge),
-        (above, "above", operator.gt),
-        (most, "at most", operator.le),
-        (below, "below", operator.lt),
-    ]
-    given = [(limit, words, holds) for limit, words, holds in limits if limit is not None]
-    if not math.isfinite(result) or not all(holds(result, limit) for limit, _, holds in given):
-        wanted = " and ".join(f"{words} {limit:g}" for limit, words, _ in given)
-        raise ValueError(f"{what} must be a finite number{f', {wanted}' if wanted else ''}, got {shown(value)}")
+    fits = math.isfinite(result) and (least is None or result >= least) and (above is None or result > above)
+    if not fits or (most is not None and result > most) or (below is not None and result >= below):
+        raise ValueError(f"{what} must be {_limits(least, most, above, below)}, got {shown(value)}")
     return result
+
+
+def _limits(least: float | None, most: float | None, above: float | None, below: float | None) -> str:
+    """What a number must be, in words or as an interval."""
+    low, high = least if above is None else above, most if below is None else below
+    if high is not None:
+        low = -math.inf if low is None else low
+        return f"in {'(' if least is None else '['}{low:g}, {high:g}{']' if below is None else ')'}"
+    if low is None:
+        return "a finite number"
+    if low == 0:
+        return "a finite number, 0 or above" if above is None else "positive and finite"
+    return f"a finite number {'of at least' if above is None else 'above'} {low:g}"
 
 
 def flag(what: str, value) -> bool:
@@ -170,6 +177,15 @@ def array(what: str, value, kinds: str = "biufc") -> np.ndarray:
     return result
 
 
+def kept(thing) -> dict[str, Any]:
+    """The arguments of an object's constructor, as far as it keeps them in attributes of the same names."""
+    try:
+        names = inspect.signature(type(thing)).parameters
+    except (TypeError, ValueError):  # a class without a signature
+        return {}
+    return {name: value for name, value in getattr(thing, "__dict__", {}).items() if name in names}
+
+
 def unmasked(what: str, value) -> None:
     """TypeError for a masked array, since no kernel sees its mask, and for np.matrix, whose products are not an array's."""
     if isinstance(value, np.ma.MaskedArray):
@@ -186,9 +202,9 @@ def converted(what: str, value, dtype: np.dtype) -> np.ndarray:
         return given
     with np.errstate(all="ignore"):
         result = given.astype(dtype)
-        kept = np.isfinite(result) | ~np.isfinite(given) if dtype.kind == "f" else result == given
-    if not kept.all():
-        raise ValueError(f"{what} holds numbers that {dtype} has not, {given[~kept].flat[0].item()!r} among them")
+        same = np.isfinite(result) | ~np.isfinite(given) if dtype.kind == "f" else result == given
+    if not same.all():
+        raise ValueError(f"{what} holds numbers that {dtype} has not, {given[~same].flat[0].item()!r} among them")
     return result
 
 
