@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from ..arguments import LARGEST, array, converted, flag, function, owned, shown, text, unmasked, whole, writable
+from ..arguments import LARGEST, array, converted, flag, function, owned, shown, text, unmasked, whole
 from ..arguments import shape as shape_of
 from ..costs import Cost
 
@@ -190,7 +190,7 @@ class State(dict):
     def _checked(self, name: str, value) -> np.ndarray:
         what, held = f"state: {text('state: a name', name)}", self.get(name)
         if held is None:
-            return writable(array(what, value))
+            return np.require(array(what, value), requirements="CAW")
         value = converted(what, value, held.dtype)
         try:
             return np.broadcast_to(value, held.shape)
