@@ -51,17 +51,17 @@ def pair(what: str, value, least: int = 1, most: int = LARGEST) -> tuple[int, in
     return both, both
 
 
-def shape(what: str, value, least: int = 0) -> tuple[int, ...]:
-    """`value` as a tuple of ints of at least `least`, the sizes of an array's axes."""
+def shape(what: str, value, least: int = 0, most: int = LARGEST, most_sizes: int = AXES) -> tuple[int, ...]:
+    """`value` as a tuple of ints of at least `least` and at most `most`, the sizes of an array's axes."""
     try:
         if isinstance(value, (str, bytes, dict, set)) or not isinstance(value, Iterable):
             raise TypeError
-        sizes = list(itertools.islice(value, AXES + 1))
+        sizes = list(itertools.islice(value, most_sizes + 1))
     except Exception:
         raise TypeError(f"{what} must be a tuple of ints, got {shown(value)}") from None
-    if len(sizes) > AXES:
-        raise ValueError(f"{what} must have at most {AXES} sizes, got {shown(value)}")
-    return tuple(whole(what, size, least) for size in sizes)
+    if len(sizes) > most_sizes:
+        raise ValueError(f"{what} must have at most {most_sizes} sizes, got {shown(value)}")
+    return tuple(whole(what, size, least, most) for size in sizes)
 
 
 def number(

@@ -347,7 +347,7 @@ class Layer:
         """The arguments of `costs` after a check: `input_shape` fits this layer, and N is a number of samples."""
         input_shape = self.sample_shape(input_shape)
         self.output_shape(input_shape)
-        return input_shape, whole(f"{type(self).__name__}: N", N, 0)
+        return input_shape, whole(f"{type(self).__name__}: N", N)
 
     def accept(self, x: np.ndarray) -> np.ndarray:
         """The input as kernels want it, after a check."""
