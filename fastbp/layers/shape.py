@@ -22,6 +22,7 @@ class Copy(Layer):
         yield partial(np.copyto, p.dx, p.dout.reshape(p.dx.shape))
 
     def costs(self, input_shape, N):
+        self.batch_of(input_shape, N)
         return Cost(forward=0, dx=0)
 
 
@@ -33,11 +34,11 @@ class Flatten(Copy):
     """
 
     def output_shape(self, input_shape):
-        return (math.prod(input_shape),)
+        return (math.prod(self.sample_shape(input_shape)),)
 
 
 class Identity(Copy):
     """y = x, dx = dout."""
 
     def output_shape(self, input_shape):
-        return tuple(input_shape)
+        return self.sample_shape(input_shape)
