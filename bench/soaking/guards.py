@@ -1,10 +1,10 @@
 """Kernels under guard pages: arrays that end, or begin, exactly at a page that nobody may touch.
 
-A kernel that reads or writes one number too far then crashes; and what it gives is compared with what it gives in ordinary memory, bit
-for bit. Two ways, which take turns:
+A kernel that reads or writes one number too far then crashes; and what it gives is compared with what it gives in ordinary
+memory, bit for bit. Two ways, which take turns:
 
-- each call of a kernel by itself: every array that it is given is copied between guard pages, at the end of its room and at its
-  beginning, and what is in them afterwards is compared with the call itself. Parts of a buffer are guarded apart from each other.
+- each call of a kernel by itself: every array that it is given is copied between guard pages, at the end of its room and at
+  its beginning, and what is in them afterwards is compared with the call itself. Parts of a buffer are guarded on their own.
 - whole training steps, in which every buffer of the network, the plan and the optimiser is made between guard pages, as
   programs on one thread or on two.
 
@@ -86,7 +86,8 @@ class Memory:
 
     @staticmethod
     def _room(pages: int) -> int:
-        whole = libc.mmap(None, (pages + 2) * PAGE, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+        access, kind = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        whole = libc.mmap(None, (pages + 2) * PAGE, access, kind, -1, 0)
         if whole in (None, ctypes.c_void_p(-1).value):
             raise MemoryError("mmap")
         for guard in (whole, whole + (pages + 1) * PAGE):

@@ -101,7 +101,8 @@ def draw_layers(rng, shape: tuple[int, ...], own: bool) -> list[fastbp.Layer]:
     if kind == "conv":
         return [draw_convolution(rng, shape[0])]
     makers = {"dropout": lambda: fastbp.Dropout(float(rng.choice([0.0, 0.2, 0.5, 0.9]))), "identity": fastbp.Identity}
-    makers |= {"own": lambda: Scale(float(rng.uniform(0.5, 2))), "rows": fastbp.Softmax if rng.random() < 0.5 else fastbp.LogSoftmax}
+    makers["rows"] = fastbp.Softmax if rng.random() < 0.5 else fastbp.LogSoftmax
+    makers["own"] = lambda: Scale(float(rng.uniform(0.5, 2)))
     return [makers[kind]()]
 
 

@@ -5,8 +5,6 @@ import pickle
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
 import fastbp
 from fastbp.training import outputs
 

@@ -1,7 +1,9 @@
 """One trial: its random numbers, its folder, what it has tried; and child processes, which may be killed, hang or crash."""
 
+import faulthandler
 import mmap
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 PATIENCE = 240  # seconds after which a child hangs: on a busy machine a cold cache is compiled in less
+HELD_BACK = {signal.SIGINT, signal.SIGTERM}
 NOTE = 200  # bytes of what a trial is at, for the case that it crashes
 
 
@@ -64,6 +67,13 @@ class Child:
     def output(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    def ready(self, number: int) -> None:
+        """Wait until it handles this signal, as far as the system tells: what comes before it is none of its own. The time before a
+        strike is counted from then on."""
+        while self.poll() is None and not handles(self.pid, number):
+            time.sleep(0.002)
+        self.started = time.monotonic()
+
     def strike(self, number: int, after: float) -> bool:
         """Send it a signal so many seconds after its start; whether it was still there."""
         while (left := self.started + after - time.monotonic()) > 0:
@@ -80,13 +90,19 @@ class Child:
         end, nap = time.monotonic() + patience, 0.0005
         while self.poll() is None:
             if time.monotonic() > end:
+                where = self.where()
                 os.kill(self.pid, signal.SIGKILL)
                 while self.poll() is None:
                     time.sleep(0.01)
-                raise Lost(f"hangs, after {last_line(self.output)!r}")
+                raise Lost(f"hangs: {where or last_line(self.output)}")
             time.sleep(nap)
             nap = min(2 * nap, 0.01)
         return self.status
+
+
+    def where(self) -> str:
+        """Where it is in its work, if it can tell."""
+        return ""
 
 
 class Fork(Child):
@@ -97,6 +113,7 @@ class Fork(Child):
         super().__init__(log)
         sys.stdout.flush()
         sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)  # until the child is where it ends with them
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -104,14 +121,17 @@ class Fork(Child):
             except BaseException:  # an interrupt in the last moment
                 pass
             os._exit(130)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 
     def _run(self, function: Callable[[], int | None]) -> None:
         code = 1
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            faulthandler.register(signal.SIGUSR1, sys.__stderr__)
             output = os.open(self.log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
             for stream in (1, 2):
                 os.dup2(output, stream)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
             code = function() or 0
         except KeyboardInterrupt:
             code = 130
@@ -122,6 +142,12 @@ class Fork(Child):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+    def where(self) -> str:
+        os.kill(self.pid, signal.SIGUSR1)
+        time.sleep(0.5)
+        stack = self.output.partition("(most recent call first)")[2]
+        return " < ".join(" ".join(line.split()) for line in stack.splitlines()[1:7])
 
     def poll(self) -> int | None:
         if self.status is None:
@@ -143,6 +169,15 @@ class Spawn(Child):
     def poll(self) -> int | None:
         self.status = self.process.poll()
         return self.status
+
+
+def handles(pid: int, number: int) -> bool:
+    """Has the process a handler for this signal?"""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+    return bool(int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16) >> (number - 1) & 1)
 
 
 def last_line(text: str) -> str:
