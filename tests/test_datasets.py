@@ -1441,6 +1441,7 @@ HOSTILE = {
     "a long decimal": b"\x80\x02L" + b"9" * 100_000 + b"L\n.",
     "a far memo": b"\x80\x02Nr\xff\xff\xff\xff.",
     "an empty memo": b"\x80\x02h\x07.",
+    "a text with a wrong escape": b"\x80\x02S'\\u'\n.",
     "an unknown operation": b"\x80\x02\xff.",
     "no value": b"\x80\x02.",
     "no mark": b"\x80\x02t.",
