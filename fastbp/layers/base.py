@@ -312,7 +312,7 @@ class Layer:
         if x.dtype not in FLOATS or (self.dtype is not None and x.dtype != self.dtype):
             wanted = self.dtype or "float32 or float64"
             raise TypeError(f"{name}: expected {what} of dtype {wanted}, got {x.dtype}")
-        fits = ... in shape or len(x.shape) == len(shape)
+        fits = len(x.shape) >= len(shape) - 1 if ... in shape else len(x.shape) == len(shape)
         if not fits or any(isinstance(d, int) and d != size for d, size in zip(shape, x.shape, strict=False)):
             wanted = "(" + ", ".join("..." if d is ... else str(d) for d in shape) + ("," if len(shape) == 1 else "") + ")"
             raise ValueError(f"{name}: expected {what} {wanted}, got {x.shape}")
@@ -351,7 +351,7 @@ class Layer:
 
     def accept(self, x: np.ndarray) -> np.ndarray:
         """The input as kernels want it, after a check."""
-        return self.expect(x, ...)
+        return self.expect(x, "N", ...)
 
     def prepare_calls(self, p: Pass) -> Iterator[Callable[[], None]]:
         return iter(())
