@@ -406,7 +406,7 @@ def _predict(options) -> int:
             print(f"{path}: {classes[best[0]]}  (" + ", ".join(f"{classes[c]} {chances[c]:.1%}" for c in best) + ")")
         return 0
     data = _load_data(name, options.data_dir, network.dtype)
-    predicted = predict(network, data.test.x)
+    predicted = predict(network, data.test.x, loss=SoftmaxCrossEntropy())
     print(_class_table(predicted, data.test.y, data.classes))
     print(f"test accuracy {np.mean(predicted == data.test.y):.2%}")
     return 0
@@ -416,17 +416,11 @@ def _read_image(path: Path, shape: tuple[int, int, int], invert: bool, dtype: np
     """The image as (1, C, H, W) in [0, 1], resized to the network's input."""
     from PIL import Image, ImageOps
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                image = file.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Failure(f"{path} is too large an image") from None
-    except (OSError, SyntaxError, ValueError):
-        raise Failure(f"{path} is not an image that can be read, or it is damaged") from None
+    from .datasets.images import eight_bits, open_image
+
+    with open(path, "rb") as file:
+        image = eight_bits(open_image(file, path), path)
+    image = image.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
     pixels = np.asarray(ImageOps.invert(image) if invert else image, dtype) / 255
     return pixels[None, None] if shape[0] == 1 else pixels.transpose(2, 0, 1)[None]
 
