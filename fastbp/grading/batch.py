@@ -8,6 +8,7 @@ from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import arguments
 from ..files import written_atomically
 from ..pools import pool
 from ..threads import usable_cores
@@ -74,7 +75,7 @@ def find_submissions(paths: Sequence[Path | str], one: bool = False) -> dict[str
     FileNotFoundError for a path that is not there, ValueError for a folder without submissions.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
+    for path in [Path(arguments.path("a submission's path", path)) for path in paths]:
         if not path.exists():
             raise FileNotFoundError(f"no such file or folder: {path}")
         if path.suffix == ".ipynb":
@@ -126,7 +127,7 @@ def grade_all(
     seed: int = 0,
     jobs: int | None = None,
     seconds: float | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     executor: Executor | None = None,
     one: bool = False,
     done: Callable[[Result], None] = lambda result: None,
@@ -142,6 +143,7 @@ def grade_all(
     load_assignment(assignment)
     submissions = find_submissions(paths, one)
     if folder is not None:
+        folder = Path(arguments.path("grade_all: folder", folder))
         folder.mkdir(parents=True, exist_ok=True)
     work = [
         Job(name, path, str(assignment), seed, seconds, None if folder is None else folder / f"{name}.json")
