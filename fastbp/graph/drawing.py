@@ -76,9 +76,10 @@ def draw(node: TensorNode):
     from matplotlib.figure import Figure
 
     edges = edges_of(node)
+    count = len({node, *(vertex for edge in edges for vertex in edge)})
+    if count > LARGEST:
+        raise ValueError(f"draw: node: a graph of {count} nodes can't be read in a figure; graph.dot gives it as text")
     columns, routes = _columns(node, edges)
-    if len(columns) > LARGEST:
-        raise ValueError(f"draw: a graph of {len(columns)} nodes can't be read in a figure; graph.dot gives it as text")
     places = _places(columns, routes)
     width, height = (max(place[k] for place in places.values()) for k in (0, 1))
     longest = max(len(line) for vertex in columns for line in label(vertex).split("\n"))
