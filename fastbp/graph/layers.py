@@ -111,7 +111,7 @@ class GraphLayer(Layer):
         return instance(f"{type(self).__name__}: what compute gives", self.compute(*nodes), TensorNode)
 
     def forward(self, x, training=False, out=None):
-        self.training = training
+        self.training = flag(f"{type(self).__name__}: training", training)
         x = TensorNode(self.accept(x), name="x")
         y = self._computed(x, *map(TensorNode.of, self.parameters))
         self.cache = x, y
@@ -127,7 +127,7 @@ class GraphLayer(Layer):
         for node in tensors(y):
             node.zero_grad()
         y.backward(dout, keep_graph=True)
-        if not need_dx:
+        if not flag(f"{type(self).__name__}: need_dx", need_dx):
             return None
         dx = self.buffer(out, x.shape, dout)
         dx[...] = x.grad
@@ -138,4 +138,5 @@ class GraphLayer(Layer):
         shapes = [(1, *shape(f"{type(self).__name__}: input_shape", input_shape)), *(p.shape for p in self.parameters)]
         self.training = False
         with no_grad():
-            return self._computed(*(TensorNode(np.ones(sizes, self.dtype or np.float32)) for sizes in shapes)).shape[1:]
+            one = np.ones((), self.dtype or np.float32)
+            return self._computed(*(TensorNode(np.broadcast_to(one, sizes)) for sizes in shapes)).shape[1:]

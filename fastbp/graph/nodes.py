@@ -78,7 +78,8 @@ class TensorNode:
         gradient = array("TensorNode: grad", gradient, "fiub")
         if gradient.ndim and gradient.shape != self.shape:
             raise ValueError(f"TensorNode: grad must have the value's shape {self.shape}, or be a number, got {gradient.shape}")
-        self.grad[...] = gradient
+        with np.errstate(over="ignore"):
+            self.grad[...] = gradient
 
     @property
     def has_grad(self) -> bool:
@@ -123,7 +124,8 @@ class TensorNode:
             if self.value.size != 1:
                 raise ValueError(f"backward: a node of shape {self.shape} is no single number: give dout, of the same shape")
             return np.ones(self.shape, self.dtype)
-        dout = array("backward: dout", plain(dout), "fiub").astype(self.dtype, copy=False)
+        with np.errstate(over="ignore"):
+            dout = array("backward: dout", plain(dout), "fiub").astype(self.dtype, copy=False)
         if dout.shape != self.shape:
             raise ValueError(f"backward: expected dout of the node's shape {self.shape}, got {dout.shape}")
         return dout
@@ -208,8 +210,8 @@ class TensorNode:
         return ops.Reshape.do_forward(self, shape=shape[0] if len(shape) == 1 else shape)
 
     def _compared(self, other, comparison: Callable) -> np.ndarray:
-        other = array("TensorNode: what it is compared with", plain(other), "fiub")
-        require_broadcast("TensorNode: comparison", self.value, other)
+        other = array(f"{comparison.__name__}: other", plain(other), "fiub")
+        require_broadcast(f"{comparison.__name__}", self.value, other)
         return comparison(self.value, other)
 
     def __lt__(self, other):
@@ -371,6 +373,9 @@ class Op:
         try:
             with np.errstate(all="ignore"):
                 result = cls.forward(context, *(node.value for node in inputs), **options)
+        except MemoryError:
+            given = ", ".join(f"{input_name(cls, k)} {node.shape}" for k, node in enumerate(inputs))
+            raise MemoryError(f"{given}: the result needs more memory than there is") from None
         except Exception as error:
             if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # the call itself
                 raise TypeError(f"{cls.__name__}: inputs or options that forward does not take: {error}") from None
@@ -428,7 +433,7 @@ def input_name(op: type[Op], number: int) -> str:
         parameters = []
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     others = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL] or ["input"]
-    return f"{op.__name__}: {named[number] if number < len(named) else f'{others[0]}[{number}]'}"
+    return f"{op.__name__}: input {named[number] if number < len(named) else f'{others[0]}[{number}]'}"
 
 
 def as_floats(value, dtype: np.dtype | None = None, what: str | Callable[[], str] = "value") -> np.ndarray:
@@ -442,7 +447,8 @@ def as_floats(value, dtype: np.dtype | None = None, what: str | Callable[[], str
         raise TypeError(f"TensorNode: expected numbers of float32 or float64: {name}{reason}") from None
     if numbers.dtype.kind == "f" and (dtype is None or isinstance(value, np.ndarray)):
         return numbers
-    return numbers.astype(dtype or np.float64)  # a number has no dtype of its own: 2 * x, and np.pi * x, of a float32 x are float32
+    with np.errstate(over="ignore"):
+        return numbers.astype(dtype or np.float64)  # a number has no dtype of its own: 2 * x, np.pi * x of a float32 x are float32
 
 
 def plain(x):
@@ -452,8 +458,8 @@ def plain(x):
 def require_broadcast(what: str, a: np.ndarray, b: np.ndarray) -> None:
     """ValueError unless NumPy's rules of broadcasting fit the shapes to each other."""
     if any(m != n and m != 1 and n != 1 for m, n in zip(a.shape[::-1], b.shape[::-1], strict=False)):
-        raise ValueError(f"{what} of a {a.shape} and b {b.shape}, which don't broadcast: counted from the last axis, "
-                         "two sizes must be equal, or one of them 1")  # fmt: skip
+        rule = "counted from the last axis, two sizes must be equal, or one of them 1"
+        raise ValueError(f"{what}: inputs a {a.shape} and b {b.shape} don't broadcast: {rule}")
 
 
 from . import ops  # noqa: E402 -- at the end: operations build on what is above, and only calls of the operators need them

@@ -4,7 +4,6 @@ Names: the inputs are a, b or x, the output is c or y, and ga, gb, gx, gc, gy ar
 """
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -212,7 +211,7 @@ class Softmax(Op):
 
     @staticmethod
     def forward(context, x, axis=-1):
-        axis = one_axis("Softmax", axis, x.ndim or 1)
+        axis = one_axis("Softmax: axis", axis, x.ndim or 1)
         powers = np.exp(x - x.max(axis=axis, keepdims=True, initial=-np.inf))  # a common factor in all of them cancels
         context["axis"], context["y"] = axis, powers / powers.sum(axis=axis, keepdims=True)
         return context["y"]
@@ -228,7 +227,7 @@ class LogSoftmax(Op):
 
     @staticmethod
     def forward(context, x, axis=-1):
-        axis = one_axis("LogSoftmax", axis, x.ndim or 1)
+        axis = one_axis("LogSoftmax: axis", axis, x.ndim or 1)
         shifted = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
         total = np.exp(shifted).sum(axis=axis, keepdims=True)
         with np.errstate(divide="ignore"):  # at least 1, the largest's own share, unless there is none
@@ -300,7 +299,7 @@ class Mean(Op):
         flag("Mean: keepdims", keepdims)
         context["count"] = math.prod(x.shape[k] for k in summed(x, axis, "Mean"))
         if context["count"] == 0:
-            raise ValueError(f"Mean: the mean over axis {axis} of shape {x.shape}, no elements, is not defined")
+            raise ValueError(f"Mean: the mean over axis {axis} of x {x.shape}, no elements, is not defined")
         return Sum.forward(context, x, axis, keepdims) / context["count"]
 
     @staticmethod
@@ -313,17 +312,17 @@ def summed(x: np.ndarray, axis: int | tuple[int, ...] | None, op: str = "Sum") -
     if axis is None:
         return tuple(range(x.ndim))
     given = axis if isinstance(axis, (tuple, list)) else (axis,)
-    axes = tuple(one_axis(op, k, x.ndim) for k in given)
+    axes = tuple(one_axis(f"{op}: axis", k, x.ndim) for k in given)
     if len(set(axes)) != len(axes):
-        raise ValueError(f"{op}: axis names an axis of {x.ndim} twice: {axis}")
+        raise ValueError(f"{op}: axis must not name one of the axes twice, got {shown(axis)}")
     return axes
 
 
-def one_axis(op: str, axis: int, ndim: int) -> int:
-    """`axis` of an array with `ndim`, counted from the first; negative ones are counted from the end."""
-    axis = whole(f"{op}: axis", axis, -LARGEST)
+def one_axis(what: str, axis: int, ndim: int) -> int:
+    """`axis` of an x with `ndim` axes, counted from the first; negative ones are counted from the end."""
+    axis = whole(what, axis, -LARGEST)
     if not -ndim <= axis < ndim:
-        raise ValueError(f"{op}: axis {axis} is none of an array with {ndim} axes")
+        raise ValueError(f"{what} must be one of the {ndim} axes of x, got {axis}")
     return axis % ndim
 
 
@@ -364,7 +363,7 @@ class Reshape(Op):
 
 def as_shape(op: str, shape: int | tuple[int, ...], least: int = 0) -> tuple[int, ...]:
     """`shape` as a tuple; a single number is that of a vector."""
-    return sizes_of(f"{op}: shape", shape if isinstance(shape, (tuple, list, np.ndarray)) else (shape,), least)
+    return sizes_of(f"{op}: shape", shape if isinstance(shape, (tuple, list)) else (shape,), least)
 
 
 class Transpose(Op):
@@ -373,9 +372,9 @@ class Transpose(Op):
     @staticmethod
     def forward(context, x, axes=None):
         if axes is not None:
-            axes = tuple(one_axis("Transpose", k, x.ndim) for k in instance("Transpose: axes", axes, (tuple, list)))
+            axes = tuple(one_axis("Transpose: axes: each", k, x.ndim) for k in instance("Transpose: axes", axes, (tuple, list)))
             if sorted(axes) != list(range(x.ndim)):
-                raise ValueError(f"Transpose: axes must name each of the {x.ndim} axes once, got {axes}")
+                raise ValueError(f"Transpose: axes must name each of the {x.ndim} axes of x once, got {axes}")
         context["back"] = None if axes is None else np.argsort(axes).tolist()
         return x.transpose(axes)
 
@@ -427,7 +426,9 @@ class Concatenate(Op):
     def forward(context, *tensors, axis=0):
         if not tensors:
             raise ValueError("Concatenate: tensors must be one or more, got none")
-        axis = one_axis("Concatenate", axis, tensors[0].ndim)
+        if not min(x.ndim for x in tensors):
+            raise ValueError("Concatenate: tensors must have axes, got a number, of shape ()")
+        axis = one_axis("Concatenate: axis", axis, tensors[0].ndim)
         if len({(x.ndim, x.shape[:axis], x.shape[axis + 1 :]) for x in tensors}) != 1:
             shapes = ", ".join(str(x.shape) for x in tensors)
             raise ValueError(f"Concatenate: the shapes of tensors may differ in axis {axis} only, got {shapes}")
@@ -521,5 +522,5 @@ def select(x: Tensor, index) -> TensorNode:
 
 def concatenate(tensors: list[Tensor] | tuple[Tensor, ...], axis: int = 0) -> TensorNode:
     """The tensors one after the other along `axis`."""
-    instance("concatenate: tensors", tensors, Iterable, "list or tuple of nodes, arrays or numbers")
+    instance("concatenate: tensors", tensors, (list, tuple))
     return Concatenate.do_forward(*tensors, axis=axis)
