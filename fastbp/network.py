@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from . import arguments
 from .arguments import array, shape, whole
 from .costs import CostSheet
-from .files import written_atomically
+from .files import opened, written_atomically
 from .gradients import Gradients
 from .layers.base import Layer, Parameter, float_dtype
 from .memory import aligned
@@ -272,8 +273,9 @@ class Sequential:
         Layers of your own are found by module and class name: define or import them first. For the module `__main__`, a script or a
         notebook, another module's class of that name will do, if there is just one.
         """
+        path = arguments.path("path", path)
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            with opened(path) as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("fastbp")))
         except (FileNotFoundError, IsADirectoryError, PermissionError):

@@ -10,10 +10,10 @@ from dataclasses import fields
 
 import numpy as np
 
+from . import arguments
 from .arguments import kept
-from .arguments import path as file_path
 from .callbacks import Callback
-from .files import written_atomically
+from .files import opened, written_atomically
 from .network import DAMAGE
 
 FORMAT = 1  # of the files; raised when an older fastbp could not read a newer one
@@ -28,7 +28,7 @@ class SavedTraining:
     """
 
     def __init__(self, path: str | os.PathLike, run, callbacks: list, augment: list, training: dict):
-        self.path, self.run, self.callbacks = file_path("fit: resume", path), run, callbacks
+        self.path, self.run, self.callbacks = arguments.path("fit: resume", path), run, callbacks
         self.training = {name: str(value) for name, value in {**_parts(run), **training}.items()}
         told = [callback for callback in callbacks if isinstance(callback, Callback)]
         self.training["callbacks"] = str([type(callback).__name__ for callback in told])
@@ -42,7 +42,7 @@ class SavedTraining:
 
     def _read(self) -> tuple[dict, dict[str, np.ndarray]]:
         try:
-            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            with opened(self.path) as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("training")))
             version, there, epochs = header["format"], dict(header["training"]), header["epochs"]
@@ -121,7 +121,7 @@ def seconds_spent(path: str | os.PathLike | None) -> float:
 
 def _saved(path: str | os.PathLike, name: str) -> np.ndarray:
     """One array of a file, which is not read further."""
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+    with opened(path) as file, np.load(file, allow_pickle=False) as archive:
         return archive[name]
 
 
