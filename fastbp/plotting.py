@@ -46,6 +46,7 @@ LINES = (  # the first few are the furthest apart
     {"color": "#400a2b", "linestyle": (0, (4, 3)), "marker": "*"},
 )
 DPI = 110
+FARTHEST = 1e100  # from 0 that can be drawn: matplotlib's axes overflow before floats do
 MOST = 1000  # rows, columns, classes or images that a figure can have
 PALE_TO_GREY = LinearSegmentedColormap.from_list("pale to grey", ["#f2f2f2", "#808080"])  # black numbers are legible on all of it
 WHITE_TO_WRONG = LinearSegmentedColormap.from_list("white to wrong", ["white", WRONG])
@@ -108,8 +109,9 @@ def compare(
     reported = {} if reported is None else instance("compare: reported", reported, Mapping, "dictionary of numbers")
     if unknown := [label if isinstance(label, str) else shown(label) for label in reported if label not in lines]:
         raise ValueError(f"compare: reported figures of {', '.join(unknown)}, but there is no such line")
-    published = {str(label): number(f"compare: reported: {label}", value) for label, value in reported.items()}
     log, percent = flag("compare: log", log), flag("compare: percent", percent)
+    limits = {"least": -FARTHEST, "most": FARTHEST, "above": 0.0 if log else None}
+    published = {str(label): number(f"compare: reported: {label}", value, **limits) for label, value in reported.items()}
     figure = Figure(figsize=(7, 3.8), layout="constrained")
     axes = _axes(figure, *_texts("compare", xlabel=xlabel, ylabel=ylabel, title=title))
     drawn, several = [], False
@@ -196,7 +198,7 @@ def sweep(
     settings = _labels("sweep: settings", settings)
     rows = [np.atleast_1d(_numbers("sweep: values: each", v)) for v in _items("sweep: values", values)]
     reported = [None] * len(rows) if reported is None else _items("sweep: reported", reported)
-    reported = [None if value is None else number("sweep: reported: each", value) for value in reported]
+    reported = [None if value is None else number("sweep: reported: each", value, -FARTHEST, FARTHEST) for value in reported]
     if not rows or len(settings) != len(rows) or len(reported) != len(rows):
         got = f"got {len(settings)}, {len(rows)} and {len(reported)}"
         raise ValueError(f"sweep: expected as many settings, values and reported figures, at least one of each, {got}")
@@ -374,7 +376,7 @@ def predictions(
     `figure`, or as a figure of its own. ValueError: lengths that differ.
     """
     classes, columns = _labels("predictions: classes", classes), whole("predictions: columns", columns, 1, MOST)
-    images = array("predictions: images", images, "biuf")
+    images = _numbers("predictions: images", images)
     predicted, labels = array("predictions: predicted", predicted, "biuf"), array("predictions: labels", labels, "biuf")
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:] or len(images) > MOST:
         raise ValueError(f"predictions: images must be (N, C, H, W) with N at most {MOST}, C 1 or 3, got {images.shape}")
@@ -388,7 +390,7 @@ def predictions(
     rows = max(1, -(-len(images) // columns))
     figure = figure or Figure(figsize=(1.3 * columns, 1.6 * rows), layout="constrained")
     grid = place.subgridspec(rows, columns) if place is not None else figure.add_gridspec(rows, columns)
-    for n, image in enumerate(images):
+    for n, image in enumerate(np.clip(images, 0, 1)):
         axes = figure.add_subplot(grid[n // columns, n % columns])
         greyscale = image.shape[0] == 1
         axes.imshow(image[0] if greyscale else image.transpose(1, 2, 0), cmap="gray" if greyscale else None, vmin=0, vmax=1)
@@ -591,11 +593,12 @@ def _require_classes(what: str, given: np.ndarray, C: int) -> None:
 
 
 def _numbers(what: str, values: ArrayLike) -> np.ndarray:
-    """An array of real numbers, as float64."""
+    """An array of real numbers, as float64, with those that no axis reaches made infinite."""
     given = array(what, values, "biuf")
     try:
         with np.errstate(over="ignore"):
-            return given.astype(np.float64, copy=False)
+            given = given.astype(np.float64, copy=False)
+            return np.where(np.abs(given) > FARTHEST, np.copysign(np.inf, given), given)
     except MemoryError:
         raise MemoryError(f"{what}: {shown(given)} needs more memory than there is") from None
 
