@@ -94,8 +94,9 @@ def sweep(
     that use `resume`. A call that raises does not keep the others from running: SweepError tells of it at the end. TypeError or
     ValueError before any call for arguments that can't be used, settings that JSON can't hold among them.
     """
-    if not any(map(inspect.isroutine, (function, inspect.unwrap(function)))) or not hasattr(function, "__qualname__"):
-        raise TypeError(f"sweep: function must be a function that is defined with a name, got {shown(function)}")
+    inside = inspect.unwrap(function) if callable(function) else None  # of functools.cache and other decorators
+    if not (inspect.isfunction(inside) or inspect.ismethod(inside)) or not hasattr(function, "__qualname__"):
+        raise TypeError(f"sweep: function must be a function of Python's, whose source can be told, got {shown(function)}")
     settings = [_named(chosen) for chosen in _items("sweep: settings", settings)]
     jobs = usable_cores() if jobs is None else whole("sweep: jobs", jobs)
     if executor is not None:
