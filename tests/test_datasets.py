@@ -149,8 +149,9 @@ def test_digits_counts_and_range():
         assert x.min() == 0 and x.max() == 1
 
 
+@pytest.mark.peers
 def test_digits_equal_the_source():
-    load_digits = pytest.importorskip("sklearn.datasets").load_digits
+    load_digits = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed").load_digits
     source = load_digits()
     data = datasets.digits(np.float64)
     x, y = np.concatenate([data.train.x, data.test.x]), np.concatenate([data.train.y, data.test.y])

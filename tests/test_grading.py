@@ -339,6 +339,7 @@ def test_any_executor_gives_the_same_scores_and_results_are_on_disk(class_folder
     assert "took too long" in results[2].error
 
 
+@pytest.mark.peers
 def test_dask_is_an_executor_like_any(class_folder, small):
     distributed = pytest.importorskip("distributed", reason="Dask is not installed")
     cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)

@@ -76,6 +76,7 @@ def test_any_number_of_jobs_and_any_executor_give_the_same_numbers():
         assert numbers(sweep(train, settings, executor=threads)) == here
 
 
+@pytest.mark.peers
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed")
 @pytest.mark.filterwarnings("ignore")
 def test_dask_is_an_executor_like_any():
