@@ -29,7 +29,7 @@ from .network import Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
 from .schedules import CosineDecay, OneCycle, Schedule, StepDecay, WarmUp
 from .threads import get_num_threads, set_num_threads
-from .training import History, Trainer, evaluate, fit, predict, predict_proba, warmup
+from .training import History, Trainer, evaluate, fit, outputs, predict, predict_proba, warmup
 
 load = Sequential.load
 
@@ -39,6 +39,6 @@ __all__ = [
     "Identity", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "LogisticLoss", "Loss", "MaxPool2d", "MeanSquaredError",
     "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp", "ReLU", "RunningLoss", "SGD", "Schedule",
     "Sequential", "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients",
-    "datasets", "evaluate", "fit", "get_num_threads", "load", "models", "predict", "predict_proba", "set_num_threads",
+    "datasets", "evaluate", "fit", "get_num_threads", "load", "models", "outputs", "predict", "predict_proba", "set_num_threads",
     "warmup",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 `what` names the argument as the message shall: "Conv2d: stride". A wrong kind of value is a TypeError, a wrong value a ValueError.
 """
 
+import inspect
 import math
 import numbers
 import operator
@@ -156,3 +157,12 @@ def array(what: str, value, kinds: str = "biufc") -> np.ndarray:
     if result.dtype.kind not in kinds:
         raise TypeError(f"{what} must be an array of numbers, got dtype {result.dtype}")
     return result
+
+
+def kept(thing) -> dict[str, Any]:
+    """The arguments of an object's constructor, as far as it keeps them in attributes of the same names."""
+    try:
+        names = inspect.signature(type(thing)).parameters
+    except (TypeError, ValueError):  # a class without a signature
+        return {}
+    return {name: value for name, value in getattr(thing, "__dict__", {}).items() if name in names}

@@ -8,7 +8,8 @@ import os
 
 import numpy as np
 
-from .arguments import whole
+from . import arguments
+from .arguments import LARGEST, flag, number, text, whole
 from .progress import tell
 
 FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
@@ -28,12 +29,21 @@ class Callback:
     def on_train_end(self, run) -> None:
         """Called when training has ended by itself or by `stop`, not after an exception."""
 
+    def settings(self) -> dict:
+        """What must be the same when a training goes on (`fit(resume=…)`): numbers, texts and lists of them by name."""
+        return {}
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """What `fit(resume=…)` has to keep of this callback after an epoch: numbers and arrays by name."""
         return {}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Take over what `state_dict` gave, now as arrays; called after `on_train_begin` where a training goes on."""
+
+
+def _check_monitor(who: str, monitor) -> None:
+    if text(f"{who}: monitor", monitor) not in FIGURES:
+        raise ValueError(f"{who}: monitor must be one of {', '.join(FIGURES)}, got {monitor!r}")
 
 
 class EarlyStopping(Callback):
@@ -48,13 +58,12 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, monitor: str = "validation_loss", patience: int | None = None, tolerance: float | None = None):
-        if monitor not in FIGURES:
-            raise ValueError(f"EarlyStopping: monitor must be one of {', '.join(FIGURES)}, got {monitor!r}")
+        _check_monitor("EarlyStopping", monitor)
         if patience is None and tolerance is None:
             raise ValueError("EarlyStopping: give patience=…, tolerance=… or both")
-        if patience is not None and patience < 1:
+        if patience is not None and (patience := whole("EarlyStopping: patience", patience, -LARGEST)) < 1:
             raise ValueError(f"EarlyStopping: patience must be at least 1, got {patience}")
-        if tolerance is not None and not tolerance > 0:
+        if tolerance is not None and not (tolerance := number("EarlyStopping: tolerance", tolerance)) > 0:
             raise ValueError(f"EarlyStopping: tolerance must be positive, got {tolerance}")
         self.monitor, self.patience, self.tolerance = monitor, patience, tolerance
 
@@ -80,6 +89,9 @@ class EarlyStopping(Callback):
             run.network.load_state_dict(self.best_state)
             self.best_state = None
 
+    def settings(self):
+        return {"monitor": self.monitor, "patience": self.patience, "tolerance": self.tolerance}
+
     def state_dict(self):
         figures = {"best": self.best, "best_epoch": self.best_epoch, "previous": self.previous}
         return figures | {f"network.{name}": array for name, array in (self.best_state or {}).items()}
@@ -100,9 +112,9 @@ class Checkpoint(Callback):
     """
 
     def __init__(self, path: str | os.PathLike, monitor: str | None = None):
-        if monitor is not None and monitor not in FIGURES:
-            raise ValueError(f"Checkpoint: monitor must be one of {', '.join(FIGURES)}, got {monitor!r}")
-        self.path, self.monitor = os.fspath(path), monitor
+        if monitor is not None:
+            _check_monitor("Checkpoint", monitor)
+        self.path, self.monitor = arguments.path("Checkpoint: path", path), monitor
         self.saved_epoch: int | None = None
 
     def on_train_begin(self, run):
@@ -122,6 +134,9 @@ class Checkpoint(Callback):
         run.network.save(self.path)
         self.saved_epoch = run.epoch
 
+    def settings(self):
+        return {"monitor": self.monitor}  # the file may be another
+
     def state_dict(self):
         return {"best": self.best, "saved_epoch": self.saved_epoch or 0}
 
@@ -137,7 +152,7 @@ class RunningLoss(Callback):
     """
 
     def __init__(self, every: int = 2000, show: bool = False):
-        self.every, self.show = whole("RunningLoss: every", every), show
+        self.every, self.show = whole("RunningLoss: every", every), flag("RunningLoss: show", show)
         self.losses: list[tuple[int, int, float]] = []
 
     def on_train_begin(self, run):
@@ -154,6 +169,9 @@ class RunningLoss(Callback):
 
     def on_epoch_end(self, run):
         self.batch, self.total = 0, 0.0
+
+    def settings(self):
+        return {"every": self.every}
 
     def state_dict(self):
         return {"losses": np.array(self.losses, np.float64).reshape(-1, 3)}

@@ -26,7 +26,11 @@ class Loss:
 
     `predict(scores)` and `probabilities(scores)` say what the scores mean as decisions and as probabilities,
     `correct(scores, targets)` counts the right ones; all three are None or a TypeError where the loss has no such meaning.
+
+    `task` says what a network trained with it gives: "classification" or "regression", None where the loss does not say.
     """
+
+    task: str | None = None
 
     def __init__(self):
         self._cache = None
@@ -105,6 +109,8 @@ class Loss:
 
 class ClassLoss(Loss):
     """Losses of scores (N, C) and integer labels (N,) in [0, C)."""
+
+    task = "classification"
 
     def _check_shape(self, scores):
         if scores.ndim != 2:
@@ -248,6 +254,8 @@ class BinaryLoss(Loss):
     t = +1 for label 1 and −1 for label 0 or −1. A positive score decides for 1.
     """
 
+    task = "classification"
+
     def _check_shape(self, scores):
         if scores.ndim not in (1, 2) or scores.shape[1:] not in ((), (1,)):
             self._fail(ValueError, f"expected scores (N,) or (N, 1), got {scores.shape}")
@@ -321,6 +329,8 @@ class MeanSquaredError(Loss):
 
     Shapes must agree exactly: (N, 1) against (N,) is an error, not a broadcast to (N, N).
     """
+
+    task = "regression"
 
     def _check_shape(self, prediction):
         if prediction.ndim == 0:

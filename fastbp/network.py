@@ -1,15 +1,17 @@
 """Sequential: layers in a row, with all parameters in one vector and all gradients in another."""
 
 import json
-import operator
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 
+from . import arguments
+from .arguments import array, shape, whole
 from .costs import CostSheet
-from .files import written_atomically
+from .files import opened, written_atomically
 from .gradients import Gradients
 from .layers.base import Layer, Parameter, float_dtype
 from .memory import aligned
@@ -19,6 +21,35 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueErro
 # -- what NumPy and zipfile raise for a file that is no .npz, or part of one
 PLANS_KEPT = 4  # a network rarely sees more than two input shapes
 FORMAT = 1  # of saved networks; raised when an older fastbp could not read a newer file
+
+
+TASKS = ("classification", "regression")
+
+
+def _layer_type(name: str) -> type[Layer]:
+    """The class of layers that files call by this name."""
+    if name in Layer.types:
+        return Layer.types[name]
+    module, _, plain = name.rpartition(":")
+    alike = [kind for key, kind in Layer.types.items() if ":" in key and key.rpartition(":")[2] == plain]
+    in_script = [kind for kind in alike if "__main__" in (module, kind.__module__) or not module]  # older files name no module
+    if len(in_script) == 1:
+        return in_script[0]
+    where = f", {module}" if module else ""
+    raise ValueError(f"layer {plain} is unknown; import the module that defines it first{where}")
+
+
+def _like(name: str, value, kept: np.ndarray) -> np.ndarray:
+    """`value` in the dtype of `kept`, the array that it is to replace, after a check."""
+    given = array(f"load_state_dict: {name}", value, "biuf" if kept.dtype.kind == "f" else "biu")
+    if given.shape != kept.shape:
+        raise ValueError(f"{name}: expected an array of shape {kept.shape}, got {given.shape}")
+    if kept.dtype.kind in "iu" and given.size:
+        limits = np.iinfo(kept.dtype)
+        if int(given.min()) < limits.min or int(given.max()) > limits.max:
+            raise ValueError(f"load_state_dict: {name} must hold numbers from {limits.min} to {limits.max}")
+    with np.errstate(over="ignore", invalid="ignore"):  # a float64 may be infinite in float32
+        return given.astype(kept.dtype)
 
 
 class Sequential:
@@ -40,6 +71,9 @@ class Sequential:
     The seed determines the first values of all parameters and every dropout mask. Parameters that have been given values before
     (a layer that was used or assigned to) keep them.
 
+    `task` says what the outputs are, "classification" or "regression": that of the loss that the network was last trained with, or
+    what you assign; None for a network that nothing has been said of. `fastbp.predict` goes by it, and files keep it.
+
     >>> from fastbp import Linear, ReLU
     >>> network = Sequential(Linear(4, 3), ReLU(), Linear(3, 2), seed=1)
     >>> network.parameter_vector.shape
@@ -57,13 +91,11 @@ class Sequential:
             raise ValueError("Sequential: expected at least one layer")
         if len({id(layer) for layer in layers}) < len(layers):
             raise ValueError("Sequential: the same layer stands twice; use copy.deepcopy(layer) for a second one")
-        self.seed = operator.index(seed)
-        if self.seed < 0:
-            raise ValueError(f"Sequential: seed must not be negative, got {seed}")
-        if winograd not in (2, 4):
+        self.seed = whole("Sequential: seed", seed, least=0)
+        self._winograd = whole("Sequential: winograd", winograd)
+        if self._winograd not in (2, 4):
             raise ValueError(f"Sequential: winograd must be 2 or 4, got {winograd!r}")
-        self._winograd = int(winograd)
-        self.layers = tuple(layers)
+        self.layers, self._task = tuple(layers), None
         self.metadata: dict = {}
         for index, layer in enumerate(self.layers):
             layer.join(self)
@@ -97,6 +129,17 @@ class Sequential:
         return self._winograd
 
     @property
+    def task(self) -> str | None:
+        """What the outputs are: "classification", "regression", or None where nobody has said it."""
+        return self._task
+
+    @task.setter
+    def task(self, task: str | None) -> None:
+        if not (task is None or isinstance(task, str) and task in TASKS):
+            raise ValueError(f"Sequential: task must be one of {', '.join(TASKS)}, or None, got {task!r}")
+        self._task = task
+
+    @property
     def parameters(self) -> list[Parameter]:
         return [parameter for layer in self.layers for parameter in layer.parameters]
 
@@ -115,13 +158,17 @@ class Sequential:
         return x
 
     def check(self, x: np.ndarray) -> np.ndarray:
-        """x, if it is an array of the network's dtype; a TypeError otherwise."""
+        """x, if it is an array (N, …) of the network's dtype; a TypeError or ValueError otherwise."""
         if not isinstance(x, np.ndarray):
             raise TypeError(f"Sequential: expected input to be a NumPy array, got {type(x).__name__}")
+        if type(x) is not np.ndarray:
+            array("Sequential: input", x)  # no mask is lost
         if x.dtype != self.dtype:
             raise TypeError(
                 f"Sequential: expected input of dtype {self.dtype}, got {x.dtype}; convert it with x.astype(numpy.{self.dtype})"
             )
+        if x.ndim == 0:
+            raise ValueError("Sequential: expected input (N, …), got a single number")
         return x
 
     def plan(self, input_shape: tuple[int, ...]) -> Plan:
@@ -129,15 +176,15 @@ class Sequential:
 
         Built at the first call for a shape and kept for the last few. ValueError where the shape does not fit the layers.
         """
-        shape = tuple(input_shape)
-        if shape not in self._plans:
+        of_sample = shape("plan: input_shape", input_shape)
+        if of_sample not in self._plans:
             if type(self).forward is not Sequential.forward or type(self).backward is not Sequential.backward:
                 name = type(self).__name__
                 raise TypeError(f"{name} has a forward or backward of its own, which training would not use: put it into a layer")
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.pop(next(iter(self._plans)))
-            self._plans[shape] = Plan(self.layers, shape, self.gradients)
-        return self._plans[shape]
+            self._plans[of_sample] = Plan(self.layers, of_sample, self.gradients)
+        return self._plans[of_sample]
 
     def forget_plans(self) -> None:
         """Build plans anew from now on; a layer that is changed calls this."""
@@ -153,8 +200,9 @@ class Sequential:
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one sample's output, given one sample's input shape."""
+        input_shape = shape("output_shape: input_shape", input_shape)
         for layer in self.layers:
-            input_shape = layer.output_shape(tuple(input_shape))
+            input_shape = tuple(layer.output_shape(input_shape))
         return input_shape
 
     def astype(self, dtype) -> "Sequential":
@@ -188,16 +236,18 @@ class Sequential:
         return arrays
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Set all parameters and state from a `state_dict`. ValueError, and nothing changed, if names or shapes differ."""
-        arrays = self._arrays()
-        if arrays.keys() != state.keys():
-            differing = ", ".join(sorted(arrays.keys() ^ state.keys()))
-            raise ValueError(f"the state does not belong to this network: {differing} on one side only")
-        for name, array in arrays.items():
-            if np.shape(state[name]) != array.shape:
-                raise ValueError(f"{name}: expected an array of shape {array.shape}, got {np.shape(state[name])}")
-        for name, array in arrays.items():
-            array[...] = state[name]
+        """Set all parameters and state from a `state_dict`.
+
+        TypeError or ValueError, and nothing changed, for what is no dictionary, other names or shapes, or what is not numbers."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict: state must be a dictionary of arrays, got {type(state).__name__}")
+        arrays, given = self._arrays(), dict(state)
+        if arrays.keys() != given.keys():
+            differing = ", ".join(sorted(map(str, arrays.keys() ^ given.keys())))
+            raise ValueError(f"load_state_dict: state does not belong to this network: {differing} on one side only")
+        taken = {name: _like(name, given[name], kept) for name, kept in arrays.items()}
+        for name, kept in arrays.items():
+            kept[...] = taken[name]
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the network to one .npz file: layers, parameters, state and `metadata` (anything that JSON can hold).
@@ -209,7 +259,8 @@ class Sequential:
             "dtype": str(self.dtype),
             "seed": self.seed,
             "winograd": self.winograd,
-            "layers": [{"type": type(layer).__name__, **layer.config()} for layer in self.layers],
+            "task": self.task,
+            "layers": [{"type": layer.type_name(), **layer.config()} for layer in self.layers],
             "metadata": self.metadata,
         }
         with written_atomically(path) as file:
@@ -219,10 +270,12 @@ class Sequential:
     def load(cls, path: str | os.PathLike) -> "Sequential":
         """The network that `save` wrote. ValueError for any other, damaged or truncated file; nothing in it is executed.
 
-        Layers of your own are found by class name: define or import them first.
+        Layers of your own are found by module and class name: define or import them first. For the module `__main__`, a script or a
+        notebook, another module's class of that name will do, if there is just one.
         """
+        path = arguments.path("path", path)
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            with opened(path) as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("fastbp")))
         except (FileNotFoundError, IsADirectoryError, PermissionError):
@@ -235,14 +288,12 @@ class Sequential:
         try:
             layers = []
             for config in header["layers"]:
-                kind = config.pop("type")
-                if kind not in Layer.types:
-                    raise ValueError(f"layer {kind} is unknown; import the module that defines it first")
-                layers.append(Layer.types[kind](**config))
+                layers.append(_layer_type(config.pop("type"))(**config))
             network = cls(*layers, dtype=header["dtype"], seed=header["seed"], winograd=header.get("winograd", 2))
             network.load_state_dict(arrays)
+            network.task = header.get("task")
             network.metadata = dict(header["metadata"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} can't be rebuilt: {error}") from None
         return network
 
@@ -250,7 +301,7 @@ class Sequential:
         return {k: v for k, v in self.__dict__.items() if k not in ("parameter_vector", "gradients", "_plans")}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({"_task": None, **state})
         for layer in self.layers:
             layer.join(self)
         self._lay_out(self.dtype)

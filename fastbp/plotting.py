@@ -8,10 +8,13 @@ import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from .canvas import Figure  # before the rest of matplotlib
+
+# isort: split
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle

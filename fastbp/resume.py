@@ -1,14 +1,19 @@
 """The file from which an interrupted training goes on: `fit(resume=…)`."""
 
 import errno
+import functools
+import hashlib
+import inspect
 import json
 import os
 from dataclasses import fields
 
 import numpy as np
 
+from . import arguments
+from .arguments import kept
 from .callbacks import Callback
-from .files import written_atomically
+from .files import opened, written_atomically
 from .network import DAMAGE
 
 FORMAT = 1  # of the files; raised when an older fastbp could not read a newer one
@@ -22,17 +27,22 @@ class SavedTraining:
     training, or that is none or damaged.
     """
 
-    def __init__(self, path: str | os.PathLike, run, callbacks: list, training: dict):
-        self.path, self.run, self.callbacks = os.fspath(path), run, callbacks
+    def __init__(self, path: str | os.PathLike, run, callbacks: list, augment: list, training: dict):
+        self.path, self.run, self.callbacks = arguments.path("fit: resume", path), run, callbacks
         self.training = {name: str(value) for name, value in {**_parts(run), **training}.items()}
-        self.training["callbacks"] = str([type(callback).__name__ for callback in callbacks if isinstance(callback, Callback)])
+        told = [callback for callback in callbacks if isinstance(callback, Callback)]
+        self.training["callbacks"] = str([type(callback).__name__ for callback in told])
+        for k, callback in enumerate(told):
+            if settings := type(callback).settings(callback):
+                self.training[f"callback {k}"] = f"{type(callback).__name__}({_named(settings)})"
+        self.training |= {f"change {k}": _change(change) for k, change in enumerate(augment)}
         self.header, self.arrays = self._read() if os.path.lexists(self.path) else (None, {})
         if self.header is None and not os.path.isdir(os.path.dirname(os.path.realpath(self.path))):
             raise FileNotFoundError(errno.ENOENT, "fit: resume: the folder is not there", self.path)
 
     def _read(self) -> tuple[dict, dict[str, np.ndarray]]:
         try:
-            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            with opened(self.path) as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("training")))
             version, there, epochs = header["format"], dict(header["training"]), header["epochs"]
@@ -46,6 +56,8 @@ class SavedTraining:
         if version != FORMAT:
             raise ValueError(f"fit: resume: this fastbp reads trainings of format {FORMAT}, {self.path} has {version}")
         other = [name for name in {**there, **self.training} if there.get(name) != self.training.get(name)]
+        for kinds, each in (("callbacks", "callback "), ("augment", "change ")):  # others need no comparison of settings
+            other = [name for name in other if kinds not in other or not name.startswith(each)]
         if other:
             said = [f"{name}: {there.get(name)} there, {self.training.get(name)} here" for name in other[:SHOWN]]
             more = f", and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
@@ -109,8 +121,35 @@ def seconds_spent(path: str | os.PathLike | None) -> float:
 
 def _saved(path: str | os.PathLike, name: str) -> np.ndarray:
     """One array of a file, which is not read further."""
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+    with opened(path) as file, np.load(file, allow_pickle=False) as archive:
         return archive[name]
+
+
+def _change(change) -> str:
+    """An augmentation with its settings: "RandomCrop(padding=4)"; a function's name."""
+    if isinstance(change, functools.partial):
+        return f"{_change(change.func)}({', '.join([*map(_shown, change.args), _named(change.keywords)])})"
+    return change.__name__ if inspect.isroutine(change) else f"{type(change).__name__}({_named(kept(change))})"
+
+
+def _named(settings: dict) -> str:
+    return ", ".join(f"{name}={_shown(value)}" for name, value in settings.items())
+
+
+def _shown(value) -> str:
+    """A setting as text that is the same in another process."""
+    if isinstance(value, np.ndarray):
+        digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]
+        return f"{value.dtype} {value.shape} {digest}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_shown(item)}' for key, item in value.items())}}}"
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, os.PathLike)):
+        return repr(value)
+    if isinstance(value, (np.bool_, np.number)):
+        return repr(value.item())
+    return _change(value)
 
 
 def _parts(run) -> dict:

@@ -7,6 +7,7 @@ puts the lr back when it ends. In a loop of your own: `optimizer.lr = 0.1 * sche
 
 import math
 
+from .arguments import kept, number
 from .callbacks import Callback
 
 
@@ -16,15 +17,19 @@ class Schedule(Callback):
     def factor(self, epoch: float) -> float:
         raise TypeError(f"{type(self).__name__} does not define factor")
 
+    def settings(self) -> dict:
+        """The constructor's arguments, as far as they are kept in attributes of the same names."""
+        return kept(self)
+
     def _positive(self, name: str, value) -> float:
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{type(self).__name__}: {name} must be positive, got {value}")
-        return float(value)
+        return number(f"{type(self).__name__}: {name}", value, above=0)
 
     def _fraction(self, name: str, value) -> float:
-        if not 0 <= value <= 1:
-            raise ValueError(f"{type(self).__name__}: {name} must be in [0, 1], got {value}")
-        return float(value)
+        return number(f"{type(self).__name__}: {name}", value, least=0, most=1)
+
+    def _time(self, epoch) -> float:
+        """`epoch` after a check, which the floats of `fit` don't need."""
+        return epoch if type(epoch) is float and math.isfinite(epoch) else number(f"{type(self).__name__}: epoch", epoch)
 
 
 class StepDecay(Schedule):
@@ -38,7 +43,11 @@ class StepDecay(Schedule):
         self.every, self.decay = self._positive("every", every), self._positive("decay", decay)
 
     def factor(self, epoch):
-        return self.decay ** math.floor(epoch / self.every)
+        drops = math.floor(self._time(epoch) / self.every)
+        try:
+            return self.decay**drops
+        except OverflowError:
+            raise ValueError(f"StepDecay: {self.decay:g} to the power of {drops}, at epoch {epoch:g}, is no number") from None
 
 
 class CosineDecay(Schedule):
@@ -52,7 +61,7 @@ class CosineDecay(Schedule):
         self.epochs, self.final = self._positive("epochs", epochs), self._fraction("final", final)
 
     def factor(self, epoch):
-        done = min(epoch / self.epochs, 1.0)
+        done = min(self._time(epoch) / self.epochs, 1.0)
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * done)) / 2
 
 
@@ -70,7 +79,7 @@ class OneCycle(Schedule):
         self.start, self.final = self._fraction("start", start), self._fraction("final", final)
 
     def factor(self, epoch):
-        done = min(epoch / self.epochs, 1.0)
+        done = min(self._time(epoch) / self.epochs, 1.0)
         if done < self.warm:
             low, share = self.start, done / self.warm
         else:
@@ -89,4 +98,4 @@ class WarmUp(Schedule):
         self.epochs, self.start = self._positive("epochs", epochs), self._fraction("start", start)
 
     def factor(self, epoch):
-        return self.start + (1 - self.start) * min(epoch / self.epochs, 1.0)
+        return self.start + (1 - self.start) * min(self._time(epoch) / self.epochs, 1.0)

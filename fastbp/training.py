@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arguments import whole
+from .arguments import array, whole
 from .callbacks import Callback
 from .files import written_atomically
 from .kernels.jit import KernelCache
@@ -41,10 +41,7 @@ class Trainer:
 
     def __init__(self, network: Sequential, loss: Loss, optimizer: Optimizer):
         for name, value, kind in (("network", network, Sequential), ("loss", loss, Loss), ("optimizer", optimizer, Optimizer)):
-            if not isinstance(value, kind):
-                hint = "()" if isinstance(value, type) and issubclass(value, kind) else ""
-                got = f"the class {value.__name__}; make one: {value.__name__}{hint}" if hint else type(value).__name__
-                raise TypeError(f"Trainer: expected {name} to be a {kind.__name__}, got {got}")
+            _expect("Trainer", name, value, kind)
         self.network, self.loss, self.optimizer = network, loss, optimizer
         self.scores: np.ndarray | None = None
 
@@ -52,7 +49,7 @@ class Trainer:
         """Forward, loss, backward and one update for the batch x (N, …); the loss before the update.
 
         The network's output for the batch stays in `scores`. The step is computed by the network's plan, so the layers keep
-        nothing for a `network.backward` afterwards.
+        nothing for a `network.backward` afterwards. The network's `task` becomes the loss's, where that says one.
         """
         network, loss = self.network, self.loss
         plan = network.plan(network.check(x).shape[1:])
@@ -61,7 +58,16 @@ class Trainer:
             batch.x[...] = x
             value = batch.step(loss, targets, self.optimizer, network.parameter_vector, network.gradients)
             self.scores = batch.y.copy()
-        return value
+        if loss.task != network.task and loss.task is not None:
+            network.task = loss.task
+        return float(value)  # a loss of one's own may give a NumPy number
+
+
+def _expect(who: str, name: str, value, kind: type) -> None:
+    if not isinstance(value, kind):
+        hint = isinstance(value, type) and issubclass(value, kind)
+        got = f"the class {value.__name__}; make one: {value.__name__}()" if hint else type(value).__name__
+        raise TypeError(f"{who}: expected {name} to be a {kind.__name__}, got {got}")
 
 
 def warmup(network: Sequential, loss: Loss, optimizer: Optimizer, batch: tuple[np.ndarray, np.ndarray]) -> int:
@@ -176,7 +182,8 @@ def fit(
 
     Every epoch visits all of `train` in a new random order, drawn from `seed` and the epoch's number alone; the last, smaller
     batch is trained on too. `callbacks` are Callback objects, schedules among them, and plain functions of the
-    run. Training ends early when a callback asks for it or the loss is no longer finite (a warning says so).
+    run. Training ends early when a callback asks for it or the loss is no longer finite: a warning says so, and where in `train`
+    there is a value that is not finite, if that is why.
     `progress` shows a bar in a terminal or notebook, and prints a line an epoch to standard error elsewhere.
 
     `test` is measured after every epoch, as `validation` is, and nothing is decided by it. `augment` is called with each training
@@ -188,7 +195,7 @@ def fit(
     that has ended gives its history at once, and goes on if `epochs` is larger now. A callback's `on_train_begin` and
     `on_train_end` are called each time. What a callback keeps must be in its `state_dict`, what a layer keeps in `state`.
     ValueError, and nothing changed, for the file of another training: other layers, loss, settings of the optimiser, shapes of
-    data, `batch_size`, `seed`, kinds of callbacks or augmentation.
+    data, `batch_size`, `seed`, callbacks or augmentation of other kinds or settings (see Callback).
 
     Same network seed, data, `seed` and machine: the same parameters, bit for bit, on any number of threads.
     """
@@ -204,17 +211,21 @@ def fit(
     if resume is not None:
         shapes = {name: f"x {x.shape}, targets {targets.shape}" for name, (x, targets) in splits.items()}
         same = {**shapes, "batch_size": batch_size, "seed": seed, "augment": [_name(change) for change in augment]}
-        saved = SavedTraining(resume, run, callbacks, same)
+        saved = SavedTraining(resume, run, callbacks, augment, same)
     _tell(callbacks, "on_train_begin", run)
     base_lr, count = optimizer.lr, math.ceil(len(splits["train"][0]) / batch_size)
     try:
         if saved:
             saved.restore()
+        if run.epoch:  # a training that went on, perhaps one that has ended
+            network.task = loss.task or network.task
         with Progress(epochs, count, progress, run.epoch) as bar:
             while run.epoch < epochs and not run.history.stop_reason:
                 start = time.perf_counter()
                 batches = _batches(*splits["train"], batch_size, augment, [seed, run.epoch])
                 measured = {"train": _epoch(run, trainer, batches, count, callbacks, base_lr, bar)}
+                if not math.isfinite(value := measured["train"].loss):
+                    _end_not_finite(run, value, *splits["train"], bool(augment))
                 measured |= {name: evaluate(network, loss, pair) for name, pair in splits.items() if name != "train"}
                 run.history.add(measured, time.perf_counter() - start, optimizer.lr)
                 run.epoch += 1
@@ -298,10 +309,32 @@ def _epoch(run: Run, trainer: Trainer, batches, count: int, callbacks, base_lr: 
         for callback in told:
             callback.on_batch_end(run, value)
         if not math.isfinite(value):
-            run.stop(f"the loss is {value} in epoch {run.epoch + 1}")
-            warnings.warn(f"fit: {run.history.stop_reason}; training ends here. A lower learning rate may help.", stacklevel=3)
-            break
+            break  # `fit` says why
     return Evaluation(total_loss / seen, None if total_correct is None else total_correct / seen)
+
+
+def _end_not_finite(run: Run, value: float, x: np.ndarray, targets: np.ndarray, augmented: bool) -> None:
+    """End the training, since its loss is no longer finite, and say why, where the data tell."""
+    reason, hint = f"the loss is {value} in epoch {run.epoch + 1}", ""
+    found = [where for name, values in (("x", x), ("targets", targets)) if (where := _not_finite(name, values))]
+    if found:
+        reason += f": train's {' and '.join(found)}"
+    else:
+        hint = " A lower learning rate may help"
+        hint += ", or the augmentation makes numbers that are not finite." if augmented else "."
+    run.stop(reason)
+    warnings.warn(f"fit: {reason}; training ends here.{hint}", stacklevel=3)
+
+
+def _not_finite(name: str, values: np.ndarray) -> str:
+    """Where the first value is that is not finite, and how many samples have one; empty where there is none."""
+    bad = [] if values.dtype.kind not in "fc" else [i for i, sample in enumerate(values) if not np.isfinite(sample).all()]
+    if not bad:
+        return ""
+    inside = np.argwhere(~np.isfinite(values[bad[0]]))
+    place = (bad[0], *map(int, inside[0]))
+    count = f"{len(bad)} of {len(values)} samples hold such values"
+    return f"{name}[{', '.join(map(str, place))}] is {values[place]} ({count})"
 
 
 def _tell(callbacks, event: str, run: Run) -> None:
@@ -317,7 +350,7 @@ def _pair(name: str, data) -> tuple[np.ndarray, np.ndarray]:
         x, targets = data
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a pair (x, targets), got {type(data).__name__}") from None
-    x, targets = np.asarray(x), np.asarray(targets)
+    x, targets = array(f"{name}: x", x, "biufcO"), array(f"{name}: targets", targets, "biufcO")
     if x.ndim == 0 or targets.ndim == 0 or len(x) != len(targets):
         raise ValueError(f"{name}: x {x.shape} and targets {targets.shape} differ in length")
     return x, targets
@@ -332,6 +365,8 @@ class Evaluation(NamedTuple):
 
 def evaluate(network: Sequential, loss: Loss, data: tuple[np.ndarray, np.ndarray], batch_size: int = 256) -> Evaluation:
     """The loss and accuracy of the network on (x, targets), in evaluation mode."""
+    _expect("evaluate", "network", network, Sequential)
+    _expect("evaluate", "loss", loss, Loss)
     x, targets = _pair("data", data)
     batch_size = whole("evaluate: batch_size", batch_size)
     if len(x) == 0:
@@ -340,15 +375,16 @@ def evaluate(network: Sequential, loss: Loss, data: tuple[np.ndarray, np.ndarray
     for start in range(0, len(x), batch_size):
         batch = targets[start : start + batch_size]
         scores = outputs(network, x[start : start + batch_size], batch_size)
-        total_loss += loss.forward(scores, batch) * len(batch)
+        total_loss += float(loss.forward(scores, batch)) * len(batch)
         right = loss.correct(scores, batch)
         correct = None if right is None else correct + right
     return Evaluation(total_loss / len(x), None if correct is None else correct / len(x))
 
 
 def outputs(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """The network's output for x (N, …) in evaluation mode, computed in batches."""
-    batch_size = whole("batch_size", batch_size)
+    """The network's raw output for x (N, …) in evaluation mode, computed in batches: (N, …) of the network's dtype."""
+    _expect("outputs", "network", network, Sequential)
+    batch_size = whole("outputs: batch_size", batch_size)
     plan = network.plan(network.check(x).shape[1:])
     y = np.empty((len(x), *network.output_shape(x.shape[1:])), x.dtype)
     for start in range(0, len(x), batch_size):
@@ -357,17 +393,43 @@ def outputs(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.nda
     return y
 
 
-def predict(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """The decided class of each sample of x (N, …): int64 (N,).
+def predict(network: Sequential, x: np.ndarray, batch_size: int = 256, *, loss: Loss | None = None) -> np.ndarray:
+    """What the network says of each sample of x (N, …): the decided class, int64 (N,), or the numbers of a regression, (N, …).
 
-    For outputs (N, C) with C of at least 2 the largest; for one output a sample, 1 where it is positive (above one half, if the
-    network ends in Sigmoid), else 0.
+    Which of the two is known from, in this order:
+    - `loss`, if it is given: its own `predict` decides; MeanSquaredError gives the outputs as they are
+    - `network.task`: that of the loss that the network was last trained with (fit, Trainer); files keep it
+    - the last layer: Softmax, LogSoftmax, and Sigmoid with one output, make a classifier
+    Otherwise the outputs are taken for scores of classes, and a UserWarning says so: give `loss`, set `network.task`, or call
+    `fastbp.outputs`.
+
+    Classes: for outputs (N, C) with C of at least 2 the largest; for one output a sample, 1 where it is positive (above one
+    half, if the network ends in Sigmoid), else 0.
+
+    >>> import fastbp
+    >>> network, x = fastbp.Sequential(fastbp.Linear(2, 1)), np.eye(2, dtype=np.float32)
+    >>> _ = fastbp.Trainer(network, fastbp.MeanSquaredError(), fastbp.SGD(lr=0.0)).step(x, x[:, :1])
+    >>> np.array_equal(fastbp.predict(network, x), network.forward(x))
+    True
     """
     y = outputs(network, x, batch_size)
-    if y.ndim == 2 and y.shape[1] > 1:
+    if loss is not None:
+        _expect("predict", "loss", loss, Loss)
+        return y if loss.task == "regression" else loss.predict(y)
+    if network.task == "regression":
+        return y
+    last = network.layers[-1]
+    one = _one_output(y)
+    if network.task is None and not isinstance(last, (Softmax, LogSoftmax)) and not (one and isinstance(last, Sigmoid)):
+        what = "a score for class 1" if one else f"scores of {y.shape[1]} classes"
+        warnings.warn(
+            f"predict: nothing says what this network's outputs are, so they are taken for {what}: give loss=…, or set "
+            "network.task; fastbp.outputs gives the numbers themselves",
+            stacklevel=2,
+        )
+    if not one:
         return y.argmax(axis=1)
-    _one_output(y)
-    return (y.reshape(-1) > (0.5 if isinstance(network.layers[-1], Sigmoid) else 0)).astype(np.int64)
+    return (y.reshape(-1) > (0.5 if isinstance(last, Sigmoid) else 0)).astype(np.int64)
 
 
 def predict_proba(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
@@ -375,18 +437,24 @@ def predict_proba(network: Sequential, x: np.ndarray, batch_size: int = 256) -> 
 
     Outputs are taken as what the network's last layer says they are: probabilities after Softmax or Sigmoid, their logarithms
     after LogSoftmax, scores for softmax or for the sigmoid otherwise. A network trained with a hinge loss has
-    scores that are no log-odds: these numbers are then a ranking, not probabilities.
+    scores that are no log-odds: these numbers are then a ranking, not probabilities. ValueError for a network trained for
+    regression (`network.task`), which has no classes.
     """
     y, last = outputs(network, x, batch_size), network.layers[-1]
-    if y.ndim == 2 and y.shape[1] > 1:
+    if network.task == "regression":
+        raise ValueError("predict_proba: the network was trained for regression, so it gives no probabilities; use fastbp.outputs")
+    if not _one_output(y):
         if isinstance(last, Softmax):
             return y
         return np.exp(y) if isinstance(last, LogSoftmax) else Softmax().forward(y)
-    _one_output(y)
     y = y.reshape(-1)
     return y if isinstance(last, Sigmoid) else Sigmoid().forward(y)
 
 
-def _one_output(y: np.ndarray) -> None:
+def _one_output(y: np.ndarray) -> bool:
+    """Is it one output a sample, or several? ValueError where it is neither."""
+    if y.ndim == 2 and y.shape[1] > 1:
+        return False
     if y.ndim > 2 or y.shape[1:] not in ((), (1,)):
         raise ValueError(f"expected a network with outputs (N, C), (N, 1) or (N,), got {y.shape}")
+    return True

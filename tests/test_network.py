@@ -3,8 +3,12 @@
 import copy
 import gc
 import json
+import os
 import pickle
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,8 +151,8 @@ def test_a_layer_belongs_to_one_network():
         (lambda: fastbp.Sequential([fastbp.ReLU()]), TypeError, r"expected layers, got list: unpack it with \*"),
         (lambda: fastbp.Sequential(fastbp.ReLU), TypeError, "expected layers, got type"),
         (lambda: fastbp.Sequential(fastbp.ReLU(), dtype=np.float16), TypeError, "float32 or float64"),
-        (lambda: fastbp.Sequential(fastbp.ReLU(), seed=-1), ValueError, "seed must not be negative"),
-        (lambda: fastbp.Sequential(fastbp.ReLU(), seed=1.5), TypeError, "integer"),
+        (lambda: fastbp.Sequential(fastbp.ReLU(), seed=-1), ValueError, "seed must be an int of at least 0, got -1"),
+        (lambda: fastbp.Sequential(fastbp.ReLU(), seed=1.5), TypeError, "seed must be an int, got 1.5"),
         (lambda: small().forward([1.0]), TypeError, "expected input to be a NumPy array, got list"),
         (lambda: small().forward(batch(dtype=np.float64)), TypeError, r"got float64; convert it with x.astype\(numpy.float32\)"),
         (lambda: small().forward(batch()[:, :, :4]), ValueError, "Linear: expected input"),
@@ -222,7 +226,7 @@ def test_a_layer_of_ones_own_trains_checks_saves_and_loads(tmp_path, monkeypatch
     fastbp.check_gradients(network, x).raise_if_failed()
     network.save(path := tmp_path / "n.npz")
     assert np.array_equal(fastbp.load(path).forward(x), network.forward(x))
-    monkeypatch.delitem(fastbp.Layer.types, "Doubled")
+    monkeypatch.delitem(fastbp.Layer.types, Doubled.type_name())
     with pytest.raises(ValueError, match="layer Doubled is unknown; import the module that defines it first"):
         fastbp.load(path)
 
@@ -295,3 +299,115 @@ def test_a_saved_file_holds_no_pickle(tmp_path):
     with zipfile.ZipFile(saved(tmp_path)) as archive:
         for name in archive.namelist():
             assert b"|O" not in archive.read(name)[:128]
+
+
+WRONG_STATES = {
+    "text": ({"0.bias": np.array(["a", "b"])}, TypeError, r"load_state_dict: 0\.bias must be an array of numbers"),
+    "objects": ({"6.bias": np.array([1.0, None, 2.0])}, TypeError, r"6\.bias"),
+    "complex": ({"6.bias": np.ones(3, complex)}, TypeError, r"6\.bias must be an array of numbers, got dtype complex128"),
+    "dates": ({"6.bias": np.zeros(3, "datetime64[s]")}, TypeError, r"6\.bias"),
+    "ragged": ({"6.bias": [1.0, [2.0], 3.0]}, TypeError, r"6\.bias"),
+    "masked": ({"6.bias": np.ma.masked_invalid([1.0, np.nan, 2.0])}, TypeError, r"6\.bias is a masked array"),
+    "shape": ({"6.bias": np.zeros(4)}, ValueError, r"6\.bias: expected an array of shape \(3,\), got \(4,\)"),
+    "no step": ({"2.step": np.array(0.5)}, TypeError, r"2\.step"),
+    "a step beyond int64": ({"2.step": np.array(2**64 - 1, np.uint64)}, ValueError, r"2\.step must hold numbers from"),
+    "a negative key": ({"2.key": np.array(-1)}, ValueError, r"2\.key must hold numbers from 0"),
+    "a name that is no text": ({7: np.zeros(3)}, ValueError, "7 on one side only"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_STATES)
+def test_a_wrong_state_changes_nothing(case):
+    changed, error, message = WRONG_STATES[case]
+
+    def make(seed):
+        layers = fastbp.Linear(4, 2), fastbp.ReLU(), fastbp.Dropout(0.5), fastbp.Linear(2, 3)
+        return fastbp.Sequential(*layers, fastbp.BatchNorm1d(3), fastbp.ReLU(), fastbp.Linear(3, 3), seed=seed)
+
+    network, state = make(0), make(1).state_dict()
+    before = network.state_dict()
+    with pytest.raises(error, match=message):
+        network.load_state_dict(state | changed)
+    assert all(np.array_equal(array, before[name]) for name, array in network.state_dict().items())
+
+
+@pytest.mark.parametrize("state", [None, 3, "weights.npz", [("0.bias", 1)], object()])
+def test_a_state_that_is_no_dictionary_is_a_type_error(state):
+    with pytest.raises(TypeError, match="load_state_dict: state must be a dictionary of arrays, got"):
+        small().load_state_dict(state)
+
+
+def test_the_packages_names_are_the_packages(tmp_path):
+    """A class of the user's own that is called ReLU does not stand for the package's, nor the other way round."""
+    network, x = fastbp.Sequential(fastbp.Linear(3, 2), fastbp.ReLU()), np.random.default_rng(0).normal(size=(5, 3))
+    network.save(tmp_path / "ours.npz")
+
+    class ReLU(fastbp.Layer):
+        def forward(self, x, training=False, out=None):
+            return -x
+
+        def backward(self, dout, need_dx=True, out=None):
+            return -dout
+
+        def output_shape(self, input_shape):
+            return tuple(input_shape)
+
+    own = fastbp.Sequential(fastbp.Linear(3, 2), ReLU())
+    own.save(tmp_path / "own.npz")
+    x = x.astype(np.float32)
+    for path, kind, expected in (("ours.npz", fastbp.ReLU, network.forward(x)), ("own.npz", ReLU, own.forward(x))):
+        again = fastbp.load(tmp_path / path)
+        assert type(again.layers[1]) is kind
+        assert np.array_equal(again.forward(x), expected)
+
+
+def test_layers_of_ones_own_are_found_by_module_and_name(tmp_path):
+    """Two modules with a class of one name each; and a class that was saved by a script."""
+    (tmp_path / "one.py").write_text(LAYER_MODULE.format(factor=2))
+    (tmp_path / "two.py").write_text(LAYER_MODULE.format(factor=3))
+    (tmp_path / "script.py").write_text("import one, two\n" + LAYER_MODULE.format(factor=5).replace("Times", "Alone") + SAVE)
+    run = [sys.executable, "-W", "error"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(fastbp.__file__).parent.parent)])}
+    subprocess.run([*run, "script.py"], cwd=tmp_path, env=env, check=True)
+    read = subprocess.run([*run, "-c", READ], cwd=tmp_path, env=env, check=True, capture_output=True, text=True)
+    assert read.stdout.split("\n") == [
+        "one 2.0", "two 3.0", "script 5.0",
+        "ValueError two.npz can't be rebuilt: layer Times is unknown; import the module that defines it first, two",
+        "",
+    ]  # fmt: skip
+
+
+LAYER_MODULE = """
+import numpy as np, fastbp
+class Times(fastbp.Layer):
+    def forward(self, x, training=False, out=None):
+        return {factor} * x
+    def backward(self, dout, need_dx=True, out=None):
+        return {factor} * dout
+    def output_shape(self, input_shape):
+        return tuple(input_shape)
+"""
+SAVE = """
+if __name__ == "__main__":
+    for name, layer in (("one", one.Times()), ("two", two.Times()), ("script", Alone())):
+        fastbp.Sequential(layer).save(name + ".npz")
+"""
+READ = """
+import fastbp, numpy as np, one, two
+x = np.ones((1, 1), np.float32)
+print("one", fastbp.load("one.npz").forward(x).item())
+print("two", fastbp.load("two.npz").forward(x).item())
+import script
+print("script", fastbp.load("script.npz").forward(x).item())
+del fastbp.Layer.types["two:Times"]
+try:
+    fastbp.load("two.npz")
+except ValueError as error:
+    print("ValueError", error)
+"""
+
+
+def test_package_layers_have_names_of_their_own():
+    ours = [kind for name, kind in fastbp.Layer.types.items() if ":" not in name]
+    assert len({kind.__name__ for kind in ours}) == len(ours) and fastbp.Linear in ours
+    assert all(kind.__module__.partition(".")[0] == "fastbp" for kind in ours)

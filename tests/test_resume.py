@@ -1,5 +1,7 @@
 """A training that was interrupted and goes on ends with the same bits as one that was not."""
 
+import copy
+import functools
 import json
 import math
 import os
@@ -7,6 +9,7 @@ import os
 import numpy as np
 import pytest
 
+import fastbp
 import fastbp.files
 from fastbp import (
     SGD,
@@ -472,3 +475,69 @@ def test_the_file_tells_how_far_it_is(tmp_path):
     assert part_done(path) == 0.75
     path.write_bytes(path.read_bytes()[:100])
     assert part_done(path) == 0
+
+
+# -- settings of callbacks and augmentations -----------------------------------------------------------------------------
+
+
+class Halved(fastbp.Schedule):
+    """A schedule of one's own."""
+
+    def __init__(self, every):
+        self.every = every
+
+    def factor(self, epoch):
+        return 0.5 ** (epoch // self.every)
+
+
+class Noise:
+    """An augmentation of one's own."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, x, rng):
+        return x + np.float32(self.scale) * rng.normal(size=x.shape).astype(x.dtype)
+
+
+def shifted(x, rng, by):
+    return np.roll(x, by, axis=-1)
+
+
+SETTINGS = {
+    "cosine": ("callbacks", CosineDecay(3), CosineDecay(6), r"callback 0: CosineDecay\(epochs=3\.0, .* there, .*epochs=6\.0"),
+    "final": ("callbacks", CosineDecay(3), CosineDecay(3, final=0.1), r"final=0\.0\) there, .*final=0\.1\) here$"),
+    "step": ("callbacks", fastbp.StepDecay(2), fastbp.StepDecay(2, decay=0.5), r"decay=0\.1.* there, .*decay=0\.5"),
+    "cycle": ("callbacks", fastbp.OneCycle(4), fastbp.OneCycle(4, warm=0.2), r"warm=0\.3.* there, .*warm=0\.2"),
+    "warm-up": ("callbacks", WarmUp(2), WarmUp(3), r"WarmUp\(epochs=2\.0, .* there, WarmUp\(epochs=3\.0"),
+    "patience": ("callbacks", EarlyStopping(patience=3), EarlyStopping(patience=4), r"patience=3, .* there, .*patience=4"),
+    "monitor": ("callbacks", EarlyStopping(patience=3), EarlyStopping("train_loss", 3), "'validation_loss', .*'train_loss'"),
+    "running": ("callbacks", RunningLoss(2), RunningLoss(3), r"RunningLoss\(every=2\) there, RunningLoss\(every=3\) here$"),
+    "own schedule": ("callbacks", Halved(1), Halved(2), r"Halved\(every=1\) there, Halved\(every=2\) here$"),
+    "crop": ("augment", RandomCrop(1), RandomCrop(2), r"change 0: RandomCrop\(padding=1\) there, RandomCrop\(padding=2\) here$"),
+    "own augmentation": ("augment", Noise(0.1), Noise(0.2), r"Noise\(scale=0\.1\) there, Noise\(scale=0\.2\) here$"),
+    "partial": ("augment", functools.partial(shifted, by=1), functools.partial(shifted, by=2), r"shifted\(by=1\) there, .*by=2"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_other_settings_are_refused_and_the_same_go_on(tmp_path, case):
+    name, first, second, message = SETTINGS[case]
+    path = tmp_path / "t.npz"
+    Training(tmp_path, epochs=1, **{name: [first]}).fit(resume=path)
+    before, training = path.read_bytes(), Training(tmp_path, epochs=2, **{name: [second]})
+    values = training.network.parameter_vector.copy()
+    with pytest.raises(ValueError, match=message):
+        training.fit(resume=path)
+    assert path.read_bytes() == before and np.array_equal(training.network.parameter_vector, values)
+    resumed = Training(tmp_path, epochs=2, **{name: [copy.deepcopy(first)]}).fit(resume=path)
+    expected = Training(tmp_path, epochs=2, **{name: [copy.deepcopy(first)]}).fit()
+    assert resumed.network.parameter_vector.tobytes() == expected.network.parameter_vector.tobytes()
+
+
+def test_what_does_not_change_a_training_may_differ(tmp_path):
+    path = tmp_path / "t.npz"
+    Training(tmp_path, epochs=1, callbacks=[Checkpoint(tmp_path / "a.npz"), RunningLoss(2), Interrupt(epoch=5)]).fit(resume=path)
+    others = [Checkpoint(tmp_path / "b.npz"), RunningLoss(2, show=True), Interrupt(step=100)]
+    Training(tmp_path, epochs=2, callbacks=others).fit(resume=path)
+    assert (tmp_path / "b.npz").exists()

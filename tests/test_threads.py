@@ -106,6 +106,7 @@ def test_several_trainings_at_once(fine_cut):
 
 def test_predictions_of_one_network_from_several_threads():
     network, x = convolutional(), np.random.default_rng(0).normal(size=(40, 1, 18, 18)).astype(np.float32)
+    network.task = "classification"
     expected = [network.forward(x[k : k + 10]).argmax(1) for k in range(0, 40, 10)]
     wrong = []
 

@@ -449,7 +449,7 @@ WRONG = {
     "augment that widens": ({"augment": [lambda x, rng: x, lambda x, rng: x.astype(float)]}, ValueError, "float64"),
     "augment without a result": ({"augment": lambda x, rng: None}, ValueError, "<lambda> made NoneType"),
     "augment of images": ({"augment": fastbp.datasets.RandomFlip()}, ValueError, r"RandomFlip: expected images .*\(2, 4\)"),
-    "resume number": ({"resume": 3.5}, TypeError, "float"),
+    "resume number": ({"resume": 3.5}, TypeError, "fit: resume must be a str"),
     "resume folder missing": ({"resume": "nowhere/here/t.npz"}, FileNotFoundError, "t.npz"),
     "no validation samples": ({"validation": (X[:0], Y[:0])}, ValueError, "validation"),
     "validation dtype": ({"validation": (X.astype(np.float64), Y)}, TypeError, "float32"),
@@ -601,7 +601,7 @@ def test_evaluate_is_the_mean_over_all_samples_whatever_the_batch_size(count, ba
     assert measured.loss == pytest.approx(-np.log(chances[np.arange(count), labels]).mean(), rel=1e-10)
     assert measured.accuracy == np.mean(scores.argmax(axis=1) == labels)
     np.testing.assert_allclose(predict_proba(network, x, batch_size), chances, rtol=1e-12)
-    np.testing.assert_array_equal(predict(network, x, batch_size), scores.argmax(axis=1))
+    np.testing.assert_array_equal(predict(network, x, batch_size, loss=SoftmaxCrossEntropy()), scores.argmax(axis=1))
 
 
 def test_evaluate_without_classes_has_no_accuracy():
@@ -632,6 +632,7 @@ def test_probabilities_are_what_the_last_layer_says(last, to_chances):
     network = Sequential(body, *([last()] if last else []), dtype=np.float64)
     expected = to_chances(x @ body.weight.value.T + body.bias.value)
     np.testing.assert_allclose(predict_proba(network, x, batch_size=5), expected, rtol=1e-10)
+    network.task = "classification"
     np.testing.assert_array_equal(predict(network, x, batch_size=5), expected.argmax(axis=1))
 
 
@@ -646,7 +647,7 @@ def test_one_output_a_sample_is_the_sigmoid(last, dtype):
     chances = predict_proba(network, x, batch_size=5)
     assert chances.shape == (13,)
     np.testing.assert_allclose(chances, 1 / (1 + np.exp(-scores)), rtol=1e-5)
-    decided = predict(network, x, batch_size=5)
+    decided = predict(network, x, batch_size=5, loss=None if last else LogisticLoss())
     assert decided.dtype == np.int64 and 0 < decided.sum() < 13
     np.testing.assert_array_equal(decided, scores > 0)
 
@@ -660,6 +661,7 @@ def test_outputs_that_are_no_classes_are_an_error(call):
 
 def test_no_samples_predict_nothing_and_have_no_mean():
     network = small()
+    network.task = "classification"
     assert predict(network, X[:0]).shape == (0,) and predict_proba(network, X[:0]).shape == (0, 3)
     with pytest.raises(ValueError, match="no samples"):
         evaluate(network, SoftmaxCrossEntropy(), (X[:0], Y[:0]))

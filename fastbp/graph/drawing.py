@@ -73,7 +73,7 @@ def draw(node: TensorNode):
     `figure.savefig("graph.png")` writes it. Draw before `backward`, or keep the graph with `backward(keep_graph=True)`: then the
     gradients are in the figure too. ValueError for a graph of more than 300 nodes, which nobody could read.
     """
-    from matplotlib.figure import Figure
+    from ..canvas import Figure
 
     edges = edges_of(node)
     columns, routes = _columns(node, edges)

@@ -201,10 +201,18 @@ class Layer:
     splits_rows = splits_features = False
 
     dtype: np.dtype | None = None  # None: float32 and float64 are both accepted
-    types: dict[str, type["Layer"]] = {}  # every subclass by name, for loading a saved network
+    types: dict[str, type["Layer"]] = {}  # every subclass by its `type_name`, for loading a saved network
 
     def __init_subclass__(cls):
-        Layer.types[cls.__name__] = cls
+        Layer.types[cls.type_name()] = cls
+
+    @classmethod
+    def type_name(cls) -> str:
+        """The name of the class in saved networks: "ReLU" for the package's own, "module:class" for others.
+
+        So a class of yours never stands for one of the package's that has the same name."""
+        ours = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+        return cls.__name__ if ours else f"{cls.__module__}:{cls.__qualname__}"
 
     def __init__(self):
         self.parameters: list[Parameter] = []
