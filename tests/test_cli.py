@@ -63,6 +63,7 @@ def save_png(path, image, mode="L", size=None):
 # -- train -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.portable
 def test_train_writes_a_network_a_history_and_a_figure(capsys):
     assert main(QUICK) == 0
     out, err = capsys.readouterr()
@@ -163,6 +164,7 @@ def test_predict_without_images_repeats_the_test_sets_table(capsys, trained):
     assert f"test accuracy {accuracy:.2%}" in out and len(class_table(out)) == 10 and accuracy > 0.9
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "1"])
 @pytest.mark.parametrize("invert", [False, True])
 def test_predict_reads_image_files_of_every_kind(capsys, trained, tmp_path, mode, invert):
@@ -255,6 +257,7 @@ def test_a_network_that_train_did_not_write_is_refused(capsys, tmp_path, command
 # -- check and summary -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("model, tensors", [("softmax", 2), ("mlp", 4), ("cnn", 6)])
 def test_check_prints_a_row_for_every_tensor(capsys, model, tensors):
     assert main(["check", "--model", model, "--samples", "5"]) == 0
@@ -404,6 +407,7 @@ def test_a_reader_that_goes_away_is_no_traceback():
         assert err == "", arguments
 
 
+@pytest.mark.portable
 def test_python_m_and_the_installed_command_agree():
     result = run("summary", "--model", "softmax")
     assert result.returncode == 0 and "650 parameters" in result.stdout and result.stderr == ""
@@ -464,6 +468,7 @@ def test_plain_ascii_output_is_enough(tmp_path):
 # -- real data -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.portable
 @pytest.mark.skipif(not os.environ.get("FASTBP_DATA"), reason="FASTBP_DATA is not set: it names the folder with mnist/")
 def test_softmax_regression_learns_mnist(capsys):
     assert main(["train", "--data", "mnist", "--model", "softmax", "--epochs", "1"]) == 0

@@ -400,7 +400,8 @@ def test_other_instruction_sets_give_the_same(processor, features, expected):
     )
     outputs = []
     for environment in ({}, {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}):
-        run = subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+        env = {**os.environ, **environment}
+        run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
         assert run.returncode == 0, run.stderr
         outputs.append(run.stdout.split())
     assert int(outputs[1][0]) == expected
