@@ -136,7 +136,7 @@ class Sequential:
     @task.setter
     def task(self, task: str | None) -> None:
         if not (task is None or isinstance(task, str) and task in TASKS):
-            raise ValueError(f"Sequential: task must be one of {', '.join(TASKS)}, or None, got {task!r}")
+            raise ValueError(f"Sequential: task must be one of {', '.join(TASKS)}, or None, got {arguments.shown(task)}")
         self._task = task
 
     @property
@@ -196,6 +196,7 @@ class Sequential:
 
         With `need_dx=False` that gradient, which training doesn't need, is not computed and None is returned.
         """
+        need_dx = arguments.flag("backward: need_dx", need_dx)
         return backward_through(self.layers, dout, need_dx)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -278,9 +279,9 @@ class Sequential:
             with opened(path) as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("fastbp")))
-        except (FileNotFoundError, IsADirectoryError, PermissionError):
-            raise
-        except DAMAGE:
+        except DAMAGE as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # it can't be opened, and the error names it
             raise ValueError(f"{path} is not a network saved by fastbp, or it is damaged") from None
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             found = header.get("format") if isinstance(header, dict) else None

@@ -47,9 +47,9 @@ class SavedTraining:
             header = json.loads(str(arrays.pop("training")))
             version, there, epochs = header["format"], dict(header["training"]), header["epochs"]
             whole = version != FORMAT or sorted(arrays) == header["arrays"]  # also of names, which no checksum covers
-        except (FileNotFoundError, IsADirectoryError, PermissionError):
-            raise
-        except DAMAGE:
+        except DAMAGE as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # it can't be opened, and the error names it
             whole = False
         if not whole:
             raise ValueError(f"fit: resume: {self.path} is not a training saved by fit, or it is damaged")
@@ -102,13 +102,19 @@ class SavedTraining:
             np.savez(file, training=np.array(json.dumps(header)), **arrays)
 
 
-def part_done(path: str | os.PathLike) -> float:
-    """How much of its training a file of fit holds: epochs done by epochs asked for, 0 to 1; 0 for no file, or another."""
+def epochs_done(path: str | os.PathLike) -> tuple[int, int]:
+    """The epochs that a file of fit holds, and how many were asked for; (0, 0) for no file, or another."""
     try:
         header = json.loads(str(_saved(path, "training")))
-        return min(header["epochs"] / max(header["of"], 1), 1.0)
+        return int(header["epochs"]), int(header["of"])
     except DAMAGE:
-        return 0.0
+        return 0, 0
+
+
+def part_done(path: str | os.PathLike) -> float:
+    """How much of its training a file of fit holds: epochs done by epochs asked for, 0 to 1; 0 for no file, or another."""
+    done, of = epochs_done(path)
+    return min(done / max(of, 1), 1.0)
 
 
 def seconds_spent(path: str | os.PathLike | None) -> float:

@@ -27,10 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from . import __version__, arguments
 from .arguments import whole
 from .files import written_atomically
 from .pools import pool
+from .progress import tell, watched
 from .resume import part_done, seconds_spent
 from .threads import set_num_threads, usable_cores
 
@@ -90,7 +91,7 @@ def sweep(
     """
     settings, jobs = list(settings), usable_cores() if jobs is None else whole("sweep: jobs", jobs)
     keys = [_key(function, chosen) for chosen in settings]
-    folder = None if folder is None else Path(folder)
+    folder = None if folder is None else Path(arguments.path("sweep: folder", folder))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     calls = {key: _Call(function, chosen, _resume(function, folder, key), os.getpid())
@@ -169,11 +170,11 @@ class _Progress:
     def __init__(self, total: int, ended: int, begun: list[Path], shown: bool):
         from tqdm import tqdm
 
-        watched = shown and sys.stderr is not None and sys.stderr.isatty()
-        self.lines, self.total, self.ended = shown and not watched and sys.stderr is not None, total, ended
-        self.bar = tqdm(total=total, initial=ended, unit="run", dynamic_ncols=True, disable=not watched)
+        bars = shown and watched()
+        self.lines, self.total, self.ended = shown and not bars, total, ended
+        self.bar = tqdm(total=total, initial=ended, unit="run", dynamic_ncols=True, disable=not bars)
         self.over, self.watcher = threading.Event(), None
-        if watched and begun:
+        if bars and begun:
             self.watcher = threading.Thread(target=self._watch, args=(begun,), daemon=True)
 
     def _watch(self, begun: list[Path]) -> None:
@@ -200,9 +201,9 @@ class _Progress:
         self.bar.n = min(int(self.bar.n), self.ended)  # a whole number stays one: 2/2, not 2.0/2
         self.bar.update(self.ended - self.bar.n)
         if self.lines:
-            print(f"run {self.ended} of {self.total}: {name}", file=sys.stderr, flush=True)
-        if trouble and sys.stderr is not None:
-            self.bar.write(trouble, file=sys.stderr)
+            tell(f"run {self.ended} of {self.total}: {name}")
+        if trouble:
+            tell(trouble)
 
 
 # -- what is kept ------------------------------------------------------------------------------------------------------

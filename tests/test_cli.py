@@ -17,7 +17,7 @@ import fastbp
 from fastbp.cli import main
 
 QUICK = ["train", "--model", "softmax", "--epochs", "2"]
-FILES = ["history.json", "network.npz", "training.png"]
+FILES = ["history.json", "network.npz", "training.json", "training.npz", "training.png"]
 
 
 @pytest.fixture(autouse=True)
@@ -375,7 +375,7 @@ def test_ctrl_c_in_training_keeps_the_last_checkpoint_and_says_so(tmp_path):
     assert process.returncode == 130 and "Traceback" not in err
     said = re.fullmatch(r"fastbp: interrupted. out/network.npz holds the network after epoch (\d+)", last)
     assert said and int(said[1]) >= 1
-    assert sorted(os.listdir("out")) == ["history.json", "network.npz"]
+    assert sorted(os.listdir("out")) == ["history.json", "network.npz", "training.json", "training.npz"]
     assert np.isfinite(fastbp.load("out/network.npz").parameter_vector).all()
 
 

@@ -249,11 +249,11 @@ def test_no_sum_whose_order_depends_on_addresses():
 
 
 FLOORS = [
-    {"arguments", "canvas", "kernels", "files", "memory", "pools"},
+    {"arguments", "canvas", "interrupts", "kernels", "files", "memory", "pools"},
     {"layers", "losses", "optimizers", "initializers", "threads", "costs"},
     {"gradients", "plan", "network", "graph"},
     {"gradcheck", "callbacks", "schedules", "progress", "resume", "training", "datasets", "models"},
-    {"plotting", "testing", "grading", "sweeps"},
+    {"plotting", "testing", "grading", "sweeps", "trainings"},
     {"cli"},
 ]
 
