@@ -58,6 +58,7 @@ def _source_hash() -> str | None:
 
 SOURCE_HASH = _source_hash()
 # -- taken at import, when the code that will be compiled is read, not when it is compiled: a file may change in between
+FOLDER = f"{FOLDER_PREFIX}{SOURCE_HASH}"
 
 
 # -- the folder ----------------------------------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ def cache_folder() -> Path | None:
     dangers, folder = [], None
     for root in _roots() if SOURCE_HASH else ():
         try:
-            folder = _own_folder(root / f"{FOLDER_PREFIX}{SOURCE_HASH}")
+            folder = _own_folder(root / FOLDER)
             break
         except _Unsafe as error:
             dangers.append(f"{root}: {error}")
