@@ -108,10 +108,11 @@ def _working_streams() -> Iterator[None]:
 
 def _works(stream) -> bool:
     try:
-        stream.write("")
+        if not hasattr(stream, "write") or getattr(stream, "closed", False):
+            return False
         os.fstat(stream.fileno())
-    except (AttributeError, io.UnsupportedOperation):  # no file below it; or not even a stream
-        return hasattr(stream, "write")
+    except (AttributeError, io.UnsupportedOperation):  # no file below it
+        return True
     except Exception:
         return False
     return True
