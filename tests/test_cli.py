@@ -482,3 +482,18 @@ def test_summary_shows_the_plan(capsys):
     assert main(["summary", "--data", "mnist", "--model", "cnn", "--plan"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("Conv2d(1, 32, 7) + ReLU() + MaxPool2d(2)  one pass") and "Linear(3872, 100)" in out
+
+
+def test_a_training_as_plain_python_ends_as_the_compiled_one_does():
+    """What `NUMBA_DISABLE_JIT=1` is for: the same kernels, to step through; the same files."""
+    for folder, more in (("plain", PLAIN), ("compiled", {"NUMBA_DISABLE_JIT": "0"})):
+        clean(run("train", "--model", "softmax", "--epochs", "1", "--output", folder, env={**os.environ, **more}))
+        assert sorted(os.listdir(folder)) == FILES
+    plain, compiled = (json.loads(Path(folder, "history.json").read_text()) for folder in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys() and plain["epochs"] == 1
+    for name, numbers in plain.items():
+        if name.endswith(("loss", "accuracy")):
+            assert all(type(number) is float for number in numbers)
+            np.testing.assert_allclose(numbers, compiled[name], rtol=1e-4)
+    vectors = [fastbp.load(f"{folder}/network.npz").parameter_vector for folder in ("plain", "compiled")]
+    np.testing.assert_allclose(*vectors, rtol=1e-3, atol=1e-5)
