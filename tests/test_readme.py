@@ -6,6 +6,7 @@ looks like a clone of the repository, where `python` and `fastbp` are those of t
 
 - commands that set themselves up (`python3 -m venv …`): what follows the installation is run, but for README's test command,
   which is what runs this file;
+- lines that install something: these are not run;
 - lines with a comment that begins with `--quick`: they are run with `--quick`;
 - lines with `--hours`, or with a comment that speaks of minutes or hours: the program must know the options, that is all.
 
@@ -263,6 +264,8 @@ def prepared(command: str) -> str | None:
         rest = [part for part in command.split(" && ") if SETUP not in part and "/pip install" not in part]
         command = " && ".join(rest).replace(".venv/bin/", "")
         return None if "pytest" in command else command
+    if "pip install" in command:
+        return None
     bare, quick, _ = command.partition("# --quick")
     return f"{bare.rstrip()} --quick" if quick else command
 

@@ -362,7 +362,8 @@ def test_a_loss_that_is_not_finite_ends_training_with_a_warning_at_the_caller():
     network = Sequential(Linear(4, 1))
     with pytest.warns(UserWarning, match="loss is inf in epoch 1") as caught:
         history = fit(network, MeanSquaredError(), SGD(lr=0.1), diverging(), epochs=5, batch_size=8, progress=False)
-    assert len(caught) == 1 and caught[0].filename == __file__
+    (ours,) = (warning for warning in caught if "loss is inf" in str(warning.message))  # NumPy has its own in plain Python
+    assert ours.filename == __file__
     assert len(history) == 1 and history.train_loss == [math.inf] and "inf" in history.stop_reason
     assert json.loads(history.to_json())["train_loss"] == [None]
 
