@@ -42,7 +42,14 @@ else:
     NOT_KEPT = ""
 
 _any = numba.njit(lambda: None)
-Dispatcher = () if numba.config.DISABLE_JIT else type(_any)  # what `njit` makes; isinstance(…, ()) is False
+
+if numba.config.DISABLE_JIT:
+
+    class Dispatcher:
+        """Nothing is one: `njit` gives the plain function back."""
+
+else:
+    Dispatcher = type(_any)  # what `njit` makes
 
 
 # -- calls ---------------------------------------------------------------------------------------------------------------
