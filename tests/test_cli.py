@@ -611,7 +611,8 @@ def test_more_epochs_take_an_ended_training_further(capsys, tmp_path, stop, whol
         assert "had ended after epoch 2" in out and "test accuracy" in out and results(tmp_path / "out") == first
     assert main([*LONG, "--output", "out", "--resume"]) == 0
     assert results(tmp_path / "out") == whole
-    assert main([*LONG[:-2], "--output", "out", "--resume"]) == 0
+    os.rename("out", "elsewhere")
+    assert main([*LONG[:-2], "--output", "elsewhere", "--resume"]) == 0
     assert "had ended after epoch 6" in capsys.readouterr().out
 
 
