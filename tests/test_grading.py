@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -574,3 +575,18 @@ def test_two_vectors_with_gradients_are_no_fault(tmp_path):
 def test_messages_cannot_reach_the_terminal(tmp_path):
     path = changed(tmp_path / "s.py", ("    return np.maximum(x, 0), x\n", "    raise ValueError('\\x1b[2J\\x07 gone')\n"))
     assert "\x1b" not in str(grade(path, only("relu"))) and "gone" in str(grade(path, only("relu")))
+
+
+@pytest.mark.parametrize("form", ["json", "gradescope", "text"])
+def test_a_report_goes_into_a_fifo_once_and_whole(class_folder, small, tmp_path, capsys, form):
+    os.mkfifo(tmp_path / "fifo")
+    got = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "fifo").read_text()))
+    reader.start()
+    command = ["grade", str(class_folder / "ann.py"), "--assignment", str(small), "--format", form]
+    assert cli.main([*command, "--output", str(tmp_path / "fifo")]) == 0 and capsys.readouterr().out == ""
+    reader.join(timeout=30)
+    assert cli.main([*command, "--output", str(tmp_path / "file")]) == 0
+    expected = (tmp_path / "file").read_text()
+    assert got == [expected] if form == "text" else json.loads(got[0]).keys() == json.loads(expected).keys()
+    assert (tmp_path / "fifo").is_fifo()
