@@ -293,7 +293,7 @@ def main() -> None:
         print(f"torch / fastbp: geometric mean {mean:.2f}, smallest {min(ratios):.2f}, lost {lost} of {len(ratios)}")
     measuring.write_json(options.json, {"machine": machine, "limits": limits, "rows": rows})
     if options.figure:
-        draw(rows, limits, machine).savefig(options.figure, dpi=130)
+        measuring.write_figure(options.figure, draw(rows, limits, machine))
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def new_file(text: str) -> Path:
 
 def new_image(text: str) -> Path:
     """The type of an option that takes an image file to write."""
-    from matplotlib.figure import Figure
+    from fastbp.canvas import Figure
 
     kinds = Figure().canvas.get_supported_filetypes()
     if Path(text).suffix[1:].lower() not in kinds:
@@ -308,12 +308,24 @@ def size_text(size: float) -> str:
 
 def write_json(path: Path | None, content: dict) -> None:
     if path is not None:
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        from fastbp.files import written_atomically
+
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        with written_atomically(path) as file:
+            file.write(text.encode())
+
+
+def write_figure(path: Path, figure) -> None:
+    """Write the figure in the format that the file's name ends in."""
+    from fastbp.files import written_atomically
+
+    with written_atomically(path) as file:
+        figure.savefig(file, format=path.suffix[1:].lower(), dpi=130)
 
 
 def new_figure(width: float, height: float, panels: tuple[int, int] = (1, 1)):
     """(figure, axes) without a window, the axes as an array of `panels`"""
-    from matplotlib.figure import Figure
+    from fastbp.canvas import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(*panels, squeeze=False)

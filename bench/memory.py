@@ -112,7 +112,7 @@ def main() -> None:
         print("ratio: the leanest peer's peak by fastbp's; below 1, fastbp takes more")
     measuring.write_json(options.json, {"machine": machine, "steps": options.steps, "rows": rows})
     if options.figure:
-        draw(rows, everyone, machine).savefig(options.figure, dpi=130)
+        measuring.write_figure(options.figure, draw(rows, everyone, machine))
 
 
 if __name__ == "__main__":

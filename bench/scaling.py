@@ -212,7 +212,7 @@ def main() -> None:
         results[name] = report(name, sweep(name, sizes[: options.points], options.seconds), machine["caches"])
     measuring.write_json(options.json, {"machine": machine, "sweeps": results})
     if options.figure:
-        draw(results, machine).savefig(options.figure, dpi=130)
+        measuring.write_figure(options.figure, draw(results, machine))
 
 
 if __name__ == "__main__":

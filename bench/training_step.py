@@ -95,7 +95,7 @@ def main() -> None:
         print("\n" + markdown(results, peers))
     measuring.write_json(options.json, results)
     if options.figure and peers:
-        draw(rows, peers, machine).savefig(options.figure, dpi=130)
+        measuring.write_figure(options.figure, draw(rows, peers, machine))
 
 
 def measure(names: list[str], options) -> list[dict]:

@@ -10,11 +10,13 @@
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
 import fastbp
 from fastbp import graph
+from fastbp.files import written_atomically
 
 
 def heading(text: str) -> None:
@@ -106,7 +108,8 @@ def two_layers(figure: str) -> None:
     for i in range(1, 7):
         print(f"w{i:<2}  {g[f'w{i}']:12.9f}  {float(nodes[f'w{i}'].grad):12.9f}  {numeric[i - 1]:12.9f}")
     print(f"\ndL/dw3 = 2(y - 0.5) · y(1 - y) · w6 · x6(1 - x6) · x3 = {g['w3']:.5f}")
-    graph.draw(nodes["L"]).savefig(figure, dpi=130)
+    with written_atomically(figure) as file:
+        graph.draw(nodes["L"]).savefig(file, format=Path(figure).suffix[1:] or "png", dpi=130)
     print(f"the graph is drawn in {figure}")
 
 

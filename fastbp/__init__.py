@@ -2,6 +2,9 @@
 
 __version__ = "0.1.0"
 
+from . import interrupts  # noqa: F401 -- first: Ctrl-C while the others are imported
+
+# isort: split
 from . import datasets, models
 from .callbacks import Callback, Checkpoint, EarlyStopping, RunningLoss
 from .gradcheck import GradientError, GradientReport, check_gradients

@@ -8,8 +8,8 @@ import os
 
 import numpy as np
 
+from . import arguments
 from .arguments import LARGEST, flag, number, text, whole
-from .arguments import path as file_path
 from .progress import tell
 
 FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
@@ -114,7 +114,7 @@ class Checkpoint(Callback):
     def __init__(self, path: str | os.PathLike, monitor: str | None = None):
         if monitor is not None:
             _check_monitor("Checkpoint", monitor)
-        self.path, self.monitor = file_path("Checkpoint: path", path), monitor
+        self.path, self.monitor = arguments.path("Checkpoint: path", path), monitor
         self.saved_epoch: int | None = None
 
     def on_train_begin(self, run):

@@ -2,29 +2,40 @@
 
 import argparse
 import contextlib
+import io
 import math
 import os
-import signal
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from . import __version__, datasets, models
 from .callbacks import Checkpoint
-from .files import new_folder
 from .gradcheck import check_gradients
+from .interrupts import STATUS, Interruptible
 from .losses import SoftmaxCrossEntropy
 from .network import Sequential
-from .optimizers import SGD, Adagrad, Adam, AdamW, RMSProp
+from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
+from .progress import tell, watched
+from .resume import seconds_spent
 from .training import evaluate, fit, predict, predict_proba
+from .trainings import Folder, Refused, training_folder
 
 INPUT_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "notmnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 EPOCHS = {"digits": 30, "mnist": 5, "notmnist": 10, "cifar10": 10}
 CLASSES = 10
+RESUME = "fit: resume: "  # before what fit says of the state that it goes on from
+TRAIN = """Train a network on a data set. The folder of the results holds network.npz and history.json, new after each
+epoch, training.png at the end, and training.npz and training.json, the state and the settings for --resume. Ctrl-C and
+SIGTERM end the training with exit status 130. After these, and after anything else that ends it, the same command with
+--resume goes on from the last finished epoch, to the same network, bit for bit. It needs the same settings, but --epochs
+may be larger, also when the training had come to its end. Where nothing is there yet, --resume begins at the beginning.
+A folder is for one training at a time."""
 MODELS = {
     "softmax": lambda shape, **options: models.softmax_classifier(shape, CLASSES, **options),
     "mlp": lambda shape, **options: models.mlp([math.prod(shape), 100, CLASSES], **options),
@@ -56,28 +67,70 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 for a failure, 2 for wrong arguments, 130 after Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # names that the terminal's encoding can't show
-            stream.reconfigure(errors="backslashreplace")
+    """Run the command; returns the exit status: 0, 1 for a failure, 2 for wrong arguments, 130 after Ctrl-C or SIGTERM."""
+    with _working_streams(), Interruptible():
+        try:
+            try:
+                options = _parser().parse_args(arguments)
+                return options.run(options)
+            finally:
+                _flush()
+        except KeyboardInterrupt:
+            return _fail("interrupted", STATUS)
+        except Exception as error:
+            code = getattr(error, "code", 1)
+            if Interruptible.came and code != STATUS:  # a library has made this of it
+                return _fail("interrupted", STATUS)
+            if isinstance(error, (Failure, datasets.DataError)):
+                return _fail(str(error), code)
+            if isinstance(error, BrokenPipeError) and not error.filename:  # the reader of our output has gone, e.g. `| head`
+                return 1
+            if isinstance(error, OSError):
+                return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+            raise
+
+
+@contextlib.contextmanager
+def _working_streams() -> Iterator[None]:
+    """Standard output and error that can be written to: for one that is None, closed or no stream there is one that goes
+    nowhere."""
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        sys.stdout, sys.stderr = (stream if _works(stream) else nowhere for stream in before)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # names that the terminal's encoding can't show
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+
+
+def _works(stream) -> bool:
     try:
-        options = _parser().parse_args(arguments)
-        return options.run(options)
-    except Failure as failure:
-        return _fail(str(failure), failure.code)
-    except datasets.DataError as error:
-        return _fail(str(error), 1)
-    except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        if not hasattr(stream, "write") or getattr(stream, "closed", False):
+            return False
+        os.fstat(stream.fileno())
+    except (AttributeError, io.UnsupportedOperation):  # no file below it
+        return True
+    except Exception:
+        return False
+    return True
+
+
+def _flush() -> None:
+    """What has been printed is on its way; where that fails, Python shall not try again as it ends."""
+    try:
+        if hasattr(sys.stdout, "flush"):
+            sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(Exception):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"fastbp: {message}", file=sys.stderr)
+    tell(f"fastbp: {message}")
     return code
 
 
@@ -95,14 +148,16 @@ def _parser() -> Parser:
     where = argparse.ArgumentParser(add_help=False)
     where.add_argument("--data-dir", metavar="DIR", help="where the data files are (default: $FASTBP_DATA, then a per-user cache)")
 
-    train = commands.add_parser("train", parents=[what, where], help="train a network on a data set")
-    train.add_argument("--epochs", type=_whole(1), metavar="N", help="default: " + ", ".join(f"{k} {v}" for k, v in EPOCHS.items()))
+    train = commands.add_parser("train", parents=[what, where], help="train a network on a data set", description=TRAIN)
+    epochs = ", ".join(f"{name} {count}" for name, count in EPOCHS.items())
+    train.add_argument("--epochs", type=_whole(1), metavar="N", help=f"default: {epochs}; with --resume, as before")
     train.add_argument("--batch-size", type=_whole(1), default=64, metavar="N", help="default: 64")
     train.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="default: sgd, with momentum 0.9")
     rates = ", ".join(f"{lr:g} for {name}" for name, (_, _, lr) in OPTIMIZERS.items())
     train.add_argument("--lr", type=_positive, metavar="X", help=f"learning rate (default: {rates})")
     train.add_argument("--weight-decay", type=_not_negative, default=0.0, metavar="X", help="L2 penalty (default: 0)")
     train.add_argument("--output", type=Path, metavar="DIR", help="folder for the results (default: a new fastbp-DATA-MODEL)")
+    train.add_argument("--resume", action="store_true", help="go on with the training in the folder after its last finished epoch")
     train.set_defaults(run=_train)
 
     use = commands.add_parser("predict", parents=[where], help="classify images, or the test set, with a trained network")
@@ -192,21 +247,38 @@ def _load_network(path: Path) -> Sequential:
 
 
 def _train(options) -> int:
-    data = _load_data(options.data, options.data_dir, np.dtype(options.dtype))
     network, loss = _network(options), SoftmaxCrossEntropy()
-    kind, settings, default_lr = OPTIMIZERS[options.optimizer]
-    optimizer = kind(lr=options.lr or default_lr, weight_decay=options.weight_decay, **settings)
+    kind, more, default_lr = OPTIMIZERS[options.optimizer]
+    optimizer = kind(lr=options.lr or default_lr, weight_decay=options.weight_decay, **more)
+    names = ("data", "model", "seed", "dtype", "batch_size", "optimizer", "weight_decay")
+    settings = {name.replace("_", "-"): getattr(options, name) for name in names} | {"lr": optimizer.lr}
+    stem, default = f"fastbp-{options.data}-{options.model}", EPOCHS[options.data]
+    try:
+        with training_folder(options.output, stem, settings, options.epochs, default, options.resume) as folder:
+            return _train_in(folder, options, network, loss, optimizer)
+    except Refused as refused:
+        raise Failure(str(refused), code=2) from None
+
+
+def _train_in(folder: Folder, options, network: Sequential, loss: SoftmaxCrossEntropy, optimizer: Optimizer) -> int:
+    data = _load_data(options.data, options.data_dir, network.dtype)
     train, validation = datasets.split(data.train, (0.9, 0.1), seed=options.seed)
     network.metadata = {"data": data.name, "classes": list(data.classes), "input_shape": list(data.input_shape)}
-    folder = _output_folder(options)
-    checkpoint, record = Checkpoint(folder / "network.npz"), folder / "history.json"
+    checkpoint = Checkpoint(folder.network)
+
+    def record(run) -> None:
+        run.history.to_json(folder.history)
+        Interruptible.check()
+
     try:
-        _claim(record)
         sizes = [len(part.y) for part in (train, validation, data.test)]
         print("{}: {} images to train on, {} for validation, {} for the test".format(data.name, *sizes))
         print(network.summary(data.input_shape))
-        print(f"{optimizer}, batch size {options.batch_size}, results go to {folder}{os.sep}", flush=True)
-        started = time.perf_counter()
+        print(f"{optimizer}, batch size {options.batch_size}, results go to {folder.path}{os.sep}")
+        if options.resume:
+            print(_whence(folder))
+        _flush()
+        started = time.perf_counter() - seconds_spent(folder.state)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a loss that is not finite is reported below
             history = fit(
@@ -215,30 +287,46 @@ def _train(options) -> int:
                 optimizer,
                 train,
                 validation,
-                epochs=options.epochs or EPOCHS[options.data],
+                epochs=folder.epochs,
                 batch_size=options.batch_size,
-                callbacks=[checkpoint, lambda run: run.history.to_json(record)],
+                callbacks=[checkpoint, record],
                 seed=options.seed,
+                resume=folder.state,
             )
         seconds = time.perf_counter() - started
         if history.stop_reason:
             raise Failure(f"{history.stop_reason}; a lower --lr may help. {_kept(checkpoint)}")
+        if not folder.network.exists():  # removed since its training ended
+            network.save(folder.network)
 
+        history.to_json(folder.history)
         predicted = predict(network, data.test.x)
         accuracy = evaluate(network, loss, data.test).accuracy
+        title = f"{options.model} on {data.name}: test accuracy {accuracy:.2%}"
+        drawn = _draw(folder, history, data, predicted, title)
         print(_class_table(predicted, data.test.y, data.classes))
         print(f"test accuracy {accuracy:.2%} after {len(history)} epochs in {seconds:.1f} s")
-        title = f"{options.model} on {data.name}: test accuracy {accuracy:.2%}"
-        figure = _draw(folder, history, data, predicted, title)
-        print(f"wrote {checkpoint.path}, {record} and {figure}")
+        *others, last = [folder.network, folder.history, *[folder.figure] * drawn]
+        print(f"wrote {', '.join(map(str, others))} and {last}")
         return 0
     except KeyboardInterrupt:
-        raise Failure(f"interrupted. {_kept(checkpoint)}", 130) from None
-    finally:
-        if not os.path.exists(checkpoint.path):  # nothing came of it
-            record.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        if checkpoint.saved_epoch:
+            tell(f"fastbp: the same command goes on from there with --resume --output {folder.path}")
+        raise Failure(f"interrupted. {_kept(checkpoint)}", STATUS) from None
+    except ValueError as error:
+        if not str(error).startswith(RESUME):
+            raise
+        damaged = "damaged" in str(error)
+        raise Failure(str(error).removeprefix(RESUME), 1 if damaged else 2) from None
+
+
+def _whence(folder: Folder) -> str:
+    """Where a training that was to go on begins."""
+    if not folder.done:
+        return f"{folder.path} holds no epoch of it yet: it begins at the beginning"
+    if folder.done == folder.epochs:
+        return f"the training in {folder.path} had ended after epoch {folder.done}; --epochs takes it further"
+    return f"the training in {folder.path} goes on after epoch {folder.done}"
 
 
 def _kept(checkpoint: Checkpoint) -> str:
@@ -247,24 +335,6 @@ def _kept(checkpoint: Checkpoint) -> str:
         return "No epoch had ended: nothing is saved"
     epoch = f" after epoch {checkpoint.saved_epoch}" if checkpoint.saved_epoch else ""
     return f"{checkpoint.path} holds the network{epoch}"
-
-
-def _output_folder(options) -> Path:
-    """The folder asked for, or the first new fastbp-DATA-MODEL, -2, -3, …: nothing that is there is overwritten."""
-    if options.output is not None:
-        if (options.output / "network.npz").exists():
-            raise Failure(f"{options.output} already holds a network.npz; choose another folder", code=2)
-        options.output.mkdir(parents=True, exist_ok=True)
-        return options.output
-    return new_folder(f"fastbp-{options.data}-{options.model}")
-
-
-def _claim(record: Path) -> None:
-    """Make the history's file, which only one of two trainings that were given the same folder can do."""
-    try:
-        record.touch(exist_ok=False)
-    except FileExistsError:
-        raise Failure(f"{record} exists: another training writes there, or wrote; choose another folder", code=2) from None
 
 
 def _class_table(predicted: np.ndarray, labels: np.ndarray, classes) -> str:
@@ -281,28 +351,43 @@ def _class_table(predicted: np.ndarray, labels: np.ndarray, classes) -> str:
     return "\n".join(lines)
 
 
-def _draw(folder: Path, history, data: datasets.Dataset, predicted: np.ndarray, title: str) -> Path:
-    """Curves and 30 predictions: up to 10 wrong ones among right ones, each part in the test set's order."""
+def _draw(folder: Folder, history, data: datasets.Dataset, predicted: np.ndarray, title: str) -> bool:
+    """Curves and 30 predictions: up to 10 wrong ones among right ones, each part in the test set's order. False, and a line that
+    says why, where there can be no figure: the training has ended well for all that."""
     wrong = np.flatnonzero(predicted != data.test.y)[:10]
     right = np.flatnonzero(predicted == data.test.y)[: 30 - len(wrong)]
     shown = np.concatenate([wrong, right])
-    path = folder / "training.png"
-    # matplotlib wants a folder of its own; where it can make none, it gets one for the time of the drawing
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".matplotlib.") as scratch:
-        if not _writable_home():
-            os.environ.setdefault("MPLCONFIGDIR", scratch)
-        from . import plotting
-        from .files import written_atomically
+    try:
+        with _home_of_matplotlib(folder.path):
+            from . import plotting
 
-        sheet = plotting.training_sheet(history, data.test.x[shown], predicted[shown], data.test.y[shown], data.classes, title)
-        with written_atomically(path) as file:
-            sheet.savefig(file, format="png", dpi=110)
-    return path
+            sheet = plotting.training_sheet(history, data.test.x[shown], predicted[shown], data.test.y[shown], data.classes, title)
+            plotting.save(sheet, folder.figure)
+    except Exception as error:
+        Interruptible.check()
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        tell(f"fastbp: warning: {folder.figure} could not be drawn: {why}")
+        return False
+    return True
 
 
-def _writable_home() -> bool:
+@contextlib.contextmanager
+def _home_of_matplotlib(folder: Path) -> Iterator[None]:
+    """matplotlib wants a folder of its own; where it can make none at home, it gets one for the time of the drawing."""
     home = os.path.expanduser("~")
-    return os.path.isabs(home) and os.access(home, os.W_OK)
+    if "MPLCONFIGDIR" in os.environ or os.path.isabs(home) and os.access(home, os.W_OK):
+        yield
+        return
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="fastbp-")
+    except OSError:  # nowhere to put temporary files
+        scratch = tempfile.TemporaryDirectory(prefix=".matplotlib.", dir=folder)
+    with scratch as name:
+        os.environ["MPLCONFIGDIR"] = name
+        try:
+            yield
+        finally:
+            del os.environ["MPLCONFIGDIR"]
 
 
 # -- predict, check, summary ---------------------------------------------------------------------------------------------
@@ -322,7 +407,7 @@ def _predict(options) -> int:
             print(f"{path}: {classes[best[0]]}  (" + ", ".join(f"{classes[c]} {chances[c]:.1%}" for c in best) + ")")
         return 0
     data = _load_data(name, options.data_dir, network.dtype)
-    predicted = predict(network, data.test.x)
+    predicted = predict(network, data.test.x, loss=SoftmaxCrossEntropy())
     print(_class_table(predicted, data.test.y, data.classes))
     print(f"test accuracy {np.mean(predicted == data.test.y):.2%}")
     return 0
@@ -332,17 +417,11 @@ def _read_image(path: Path, shape: tuple[int, int, int], invert: bool, dtype: np
     """The image as (1, C, H, W) in [0, 1], resized to the network's input."""
     from PIL import Image, ImageOps
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                image = file.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Failure(f"{path} is too large an image") from None
-    except (OSError, SyntaxError, ValueError):
-        raise Failure(f"{path} is not an image that can be read, or it is damaged") from None
+    from .datasets.images import eight_bits, open_image
+
+    with open(path, "rb") as file:
+        image = eight_bits(open_image(file, path), path)
+    image = image.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
     pixels = np.asarray(ImageOps.invert(image) if invert else image, dtype) / 255
     return pixels[None, None] if shape[0] == 1 else pixels.transpose(2, 0, 1)[None]
 
@@ -393,8 +472,7 @@ def _grade(options) -> int:
     except (AssignmentError, FileNotFoundError, FileExistsError, ValueError) as error:
         raise Failure(str(error), 2) from None
     for path in [] if options.one else left_out(options.submissions):
-        print(f"fastbp: not graded, no Python file: {path}", file=sys.stderr)
-    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what runs is ended and cleared away
+        tell(f"fastbp: not graded, no Python file: {path}")
     with _progress(len(found)) as bar:
 
         def done(result) -> None:
@@ -405,7 +483,8 @@ def _grade(options) -> int:
         try:
             if options.format == "gradescope":  # its file is rewritten after every item
                 ((name, path),) = found.items()
-                done(Job(name, path, options.assignment, options.seed, options.timeout, options.output, gradescope)())
+                record = None if report.into else options.output
+                done(Job(name, path, options.assignment, options.seed, options.timeout, record, gradescope)())
             else:
                 grade_all(
                     options.submissions, options.assignment, seed=options.seed, jobs=options.jobs, seconds=options.timeout,
@@ -413,13 +492,14 @@ def _grade(options) -> int:
                 )  # fmt: skip
         except KeyboardInterrupt:
             kept = f"; what is graded is in {report.place}" if report.place is not None else ""
-            raise Failure(f"interrupted after {len(report.results)} of {len(found)} submissions{kept}", 130) from None
-    print(report.finish())
+            raise Failure(f"interrupted after {len(report.results)} of {len(found)} submissions{kept}", STATUS) from None
+    if text := report.finish():
+        print(text)
     for path, why in report.unwritten.items():
-        print(f"fastbp: {path} could not be written: {why}", file=sys.stderr)
+        tell(f"fastbp: {path} could not be written: {why}")
     faults = [flag for result in report.results.values() for flag in _faults(result)]
     for fault in faults:
-        print(f"fastbp: {fault}", file=sys.stderr)
+        tell(f"fastbp: {fault}")
     return 1 if faults or report.unwritten else 0
 
 
@@ -429,13 +509,8 @@ def _faults(result) -> list[str]:
     return [f"{result.submission}: {flag}" for flag in flags if flag.startswith("the grader failed")]
 
 
-def _interrupt(*_) -> None:
-    raise KeyboardInterrupt
-
-
 def _progress(total: int):
     """A bar where somebody watches several submissions being graded."""
     from tqdm import tqdm
 
-    watched = total > 1 and sys.stderr is not None and sys.stderr.isatty()
-    return tqdm(total=total, unit="submission", dynamic_ncols=True, leave=False, disable=None if watched else True)
+    return tqdm(total=total, unit="submission", dynamic_ncols=True, leave=False, disable=not (total > 1 and watched()))

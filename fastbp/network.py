@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from . import arguments
 from .arguments import array, shape, whole
 from .costs import CostSheet
-from .files import written_atomically
+from .files import opened, written_atomically
 from .gradients import Gradients
 from .layers.base import Layer, Parameter, float_dtype
 from .memory import aligned
@@ -135,7 +136,7 @@ class Sequential:
     @task.setter
     def task(self, task: str | None) -> None:
         if not (task is None or isinstance(task, str) and task in TASKS):
-            raise ValueError(f"Sequential: task must be one of {', '.join(TASKS)}, or None, got {task!r}")
+            raise ValueError(f"Sequential: task must be one of {', '.join(TASKS)}, or None, got {arguments.shown(task)}")
         self._task = task
 
     @property
@@ -195,6 +196,7 @@ class Sequential:
 
         With `need_dx=False` that gradient, which training doesn't need, is not computed and None is returned.
         """
+        need_dx = arguments.flag("backward: need_dx", need_dx)
         return backward_through(self.layers, dout, need_dx)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -272,13 +274,14 @@ class Sequential:
         Layers of your own are found by module and class name: define or import them first. For the module `__main__`, a script or a
         notebook, another module's class of that name will do, if there is just one.
         """
+        path = arguments.path("path", path)
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            with opened(path) as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("fastbp")))
-        except (FileNotFoundError, IsADirectoryError, PermissionError):
-            raise
-        except DAMAGE:
+        except DAMAGE as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # it can't be opened, and the error names it
             raise ValueError(f"{path} is not a network saved by fastbp, or it is damaged") from None
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             found = header.get("format") if isinstance(header, dict) else None

@@ -10,10 +10,10 @@ from dataclasses import fields
 
 import numpy as np
 
+from . import arguments
 from .arguments import kept
-from .arguments import path as file_path
 from .callbacks import Callback
-from .files import written_atomically
+from .files import opened, written_atomically
 from .network import DAMAGE
 
 FORMAT = 1  # of the files; raised when an older fastbp could not read a newer one
@@ -28,7 +28,7 @@ class SavedTraining:
     """
 
     def __init__(self, path: str | os.PathLike, run, callbacks: list, augment: list, training: dict):
-        self.path, self.run, self.callbacks = file_path("fit: resume", path), run, callbacks
+        self.path, self.run, self.callbacks = arguments.path("fit: resume", path), run, callbacks
         self.training = {name: str(value) for name, value in {**_parts(run), **training}.items()}
         told = [callback for callback in callbacks if isinstance(callback, Callback)]
         self.training["callbacks"] = str([type(callback).__name__ for callback in told])
@@ -42,14 +42,14 @@ class SavedTraining:
 
     def _read(self) -> tuple[dict, dict[str, np.ndarray]]:
         try:
-            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            with opened(self.path) as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("training")))
             version, there, epochs = header["format"], dict(header["training"]), header["epochs"]
             whole = version != FORMAT or sorted(arrays) == header["arrays"]  # also of names, which no checksum covers
-        except (FileNotFoundError, IsADirectoryError, PermissionError):
-            raise
-        except DAMAGE:
+        except DAMAGE as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # it can't be opened, and the error names it
             whole = False
         if not whole:
             raise ValueError(f"fit: resume: {self.path} is not a training saved by fit, or it is damaged")
@@ -102,13 +102,19 @@ class SavedTraining:
             np.savez(file, training=np.array(json.dumps(header)), **arrays)
 
 
-def part_done(path: str | os.PathLike) -> float:
-    """How much of its training a file of fit holds: epochs done by epochs asked for, 0 to 1; 0 for no file, or another."""
+def epochs_done(path: str | os.PathLike) -> tuple[int, int]:
+    """The epochs that a file of fit holds, and how many were asked for; (0, 0) for no file, or another."""
     try:
         header = json.loads(str(_saved(path, "training")))
-        return min(header["epochs"] / max(header["of"], 1), 1.0)
+        return int(header["epochs"]), int(header["of"])
     except DAMAGE:
-        return 0.0
+        return 0, 0
+
+
+def part_done(path: str | os.PathLike) -> float:
+    """How much of its training a file of fit holds: epochs done by epochs asked for, 0 to 1; 0 for no file, or another."""
+    done, of = epochs_done(path)
+    return min(done / max(of, 1), 1.0)
 
 
 def seconds_spent(path: str | os.PathLike | None) -> float:
@@ -121,7 +127,7 @@ def seconds_spent(path: str | os.PathLike | None) -> float:
 
 def _saved(path: str | os.PathLike, name: str) -> np.ndarray:
     """One array of a file, which is not read further."""
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+    with opened(path) as file, np.load(file, allow_pickle=False) as archive:
         return archive[name]
 
 

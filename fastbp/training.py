@@ -1,5 +1,6 @@
 """Training: one step, the loop over it, and what a trained network says about data."""
 
+import contextlib
 import copy
 import json
 import math
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arguments import array, whole
+from .arguments import array, flag, shown, whole
 from .callbacks import Callback
 from .files import written_atomically
 from .kernels.jit import KernelCache
@@ -53,6 +54,8 @@ class Trainer:
         """
         network, loss = self.network, self.loss
         plan = network.plan(network.check(x).shape[1:])
+        if type(targets) is not np.ndarray or targets.shape[:1] != x.shape[:1] or not len(x):
+            targets = self._accept(x, targets)
         with plan.lock:
             batch = plan.batch(len(x), training=True)
             batch.x[...] = x
@@ -61,6 +64,21 @@ class Trainer:
         if loss.task != network.task and loss.task is not None:
             network.task = loss.task
         return float(value)  # a loss of one's own may give a NumPy number
+
+    def _accept(self, x: np.ndarray, targets):
+        """The targets of a batch, if they can be; a loss of the user's own may take others than arrays."""
+        if len(x) == 0:
+            raise ValueError(f"Trainer.step: x holds no samples: the mean of an empty batch {x.shape} is not defined")
+        if _is_ours(self.loss):
+            targets = array("Trainer.step: targets", targets)
+            if targets.shape[:1] != x.shape[:1]:
+                raise ValueError(f"Trainer.step: x {x.shape} and targets {targets.shape} differ in length")
+        return targets
+
+
+def _is_ours(loss: Loss) -> bool:
+    """Is it one of the package's losses? One of the user's own may take other targets."""
+    return type(loss).forward.__module__ == Loss.__module__
 
 
 def _expect(who: str, name: str, value, kind: type) -> None:
@@ -82,9 +100,11 @@ def warmup(network: Sequential, loss: Loss, optimizer: Optimizer, batch: tuple[n
     >>> fastbp.warmup(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(), batch)
     0
     """
-    before, (x, targets) = KernelCache.compiled, _pair("batch", batch)
+    before, (x, targets) = KernelCache.compiled, _pair("warmup: batch", batch)
+    Trainer(network, loss, optimizer)  # for its checks, before anything is copied
     trainer = Trainer(copy.deepcopy(network), copy.deepcopy(loss), copy.deepcopy(optimizer))
-    trainer.step(x, targets)
+    with _named("warmup: batch"):
+        trainer.step(x, targets)
     evaluate(trainer.network, trainer.loss, (x, targets))
     return KernelCache.compiled - before
 
@@ -203,7 +223,7 @@ def fit(
     given = {"train": train, "validation": validation, "test": test}
     splits = {name: _pair(name, pair) for name, pair in given.items() if pair is not None or name == "train"}
     batch_size, epochs, seed = whole("fit: batch_size", batch_size), whole("fit: epochs", epochs, 0), whole("fit: seed", seed, 0)
-    callbacks = _check_callbacks(callbacks)
+    callbacks, progress = _check_callbacks(callbacks), flag("fit: progress", progress)
     for name, pair in splits.items():
         _check_data(name, network, loss, *pair)
     augment = _check_augment(augment, splits["train"][0])
@@ -241,11 +261,14 @@ def fit(
 
 def _check_callbacks(callbacks) -> list[Callback | Callable]:
     if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
-        raise TypeError(f"fit: callbacks must be a list, got {callbacks!r}")
-    callbacks = list(callbacks)
+        raise TypeError(f"fit: callbacks must be a list, got {shown(callbacks)}")
+    try:
+        callbacks = list(callbacks)
+    except Exception:
+        raise TypeError(f"fit: callbacks must be a list, got {shown(callbacks)}") from None
     for callback in callbacks:
         if not (isinstance(callback, Callback) or callable(callback)) or isinstance(callback, type):
-            raise TypeError(f"fit: callbacks must be Callback objects or functions, got {callback!r}")
+            raise TypeError(f"fit: callbacks must be Callback objects or functions, got {shown(callback)}")
     return callbacks
 
 
@@ -254,7 +277,8 @@ def _check_augment(augment, x: np.ndarray) -> list[Augmentation]:
     augment = [] if augment is None else list(augment) if isinstance(augment, (list, tuple)) else [augment]
     for change in augment:
         if not callable(change) or isinstance(change, type):
-            raise TypeError(f"fit: augment must be a function of (x, rng), an object like RandomFlip() or a list, got {change!r}")
+            wanted = "a function of (x, rng), an object like RandomFlip() or a list"
+            raise TypeError(f"fit: augment must be {wanted}, got {shown(change)}")
         given = x[:2]
         y = change(given.copy(), np.random.default_rng(0))
         if not isinstance(y, np.ndarray) or (y.shape, y.dtype) != (given.shape, given.dtype):
@@ -271,12 +295,21 @@ def _check_data(name: str, network: Sequential, loss: Loss, x: np.ndarray, targe
     """Errors that would come up in the middle of training come up before it: one sample goes through, all targets are checked."""
     if len(x) == 0:
         raise ValueError(f"fit: {name} holds no samples")
-    try:
+    with _named(f"fit: {name}"):
         scores = outputs(network, x[:1])
-        if type(loss).forward.__module__ == Loss.__module__:  # a loss of the user's own may take other targets
+        if _is_ours(loss):
             loss.check(np.broadcast_to(scores, (len(x), *scores.shape[1:])), targets)
+
+
+@contextlib.contextmanager
+def _named(what: str):
+    """Errors that say what they are of."""
+    try:
+        yield
     except (TypeError, ValueError) as error:
-        raise type(error)(f"fit: {name}: {error}") from None
+        if type(error) not in (TypeError, ValueError):
+            raise
+        raise type(error)(f"{what}: {error}") from None
 
 
 def _batches(x, targets, batch_size: int, augment: list[Augmentation], seed: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -372,12 +405,13 @@ def evaluate(network: Sequential, loss: Loss, data: tuple[np.ndarray, np.ndarray
     if len(x) == 0:
         raise ValueError("evaluate: the mean over no samples is not defined")
     total_loss, correct = 0.0, 0
-    for start in range(0, len(x), batch_size):
-        batch = targets[start : start + batch_size]
-        scores = outputs(network, x[start : start + batch_size], batch_size)
-        total_loss += float(loss.forward(scores, batch)) * len(batch)
-        right = loss.correct(scores, batch)
-        correct = None if right is None else correct + right
+    with _named("evaluate: data"):
+        for start in range(0, len(x), batch_size):
+            batch = targets[start : start + batch_size]
+            scores = outputs(network, x[start : start + batch_size], batch_size)
+            total_loss += float(loss.forward(scores, batch)) * len(batch)
+            right = loss.correct(scores, batch)
+            correct = None if right is None else correct + right
     return Evaluation(total_loss / len(x), None if correct is None else correct / len(x))
 
 

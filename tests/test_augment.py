@@ -53,6 +53,27 @@ def test_a_padding_wider_than_the_image_may_leave_zeros_only():
     assert any(not b.any() for b in y) and any(np.array_equal(a, b) for a, b in zip(x, y, strict=True))
 
 
+@pytest.mark.parametrize("shape", [(4, 2, 3, 5), (4, 1, 1, 1)])
+def test_a_padding_of_any_size_takes_no_more_memory(shape):
+    y = RandomCrop(2**62 - 1)(np.ones(shape), np.random.default_rng(0))
+    assert y.shape == shape and not y.any()  # one of 10³⁷ places shows anything
+    with pytest.raises(ValueError, match="RandomCrop: padding must be an int of at most"):
+        RandomCrop(2**62)
+
+
+@pytest.mark.parametrize("change", [RandomFlip(), RandomCrop()])
+def test_what_is_no_array_of_numbers_or_no_generator_is_an_error(change):
+    rng = np.random.default_rng(0)
+    for wrong in (None, "images", {}, np.empty((1, 1, 2, 2), object), np.ma.masked_array(images()), np.full((1, 1, 2, 2), "a")):
+        with pytest.raises(TypeError, match=f"{type(change).__name__}: x "):
+            change(wrong, rng)
+    for wrong in (None, 0, np.random.RandomState(0), np.random.Generator):
+        with pytest.raises(TypeError, match=f"{type(change).__name__}: rng must be a numpy.random.Generator"):
+            change(images(), wrong)
+    found = [change(x, np.random.default_rng(1)) for x in (images().tolist(), images().astype(float))]
+    np.testing.assert_array_equal(*found)  # lists are arrays
+
+
 @given(
     shape=st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 4), st.integers(0, 4)),
     dtype=st.sampled_from([np.float32, np.float64, np.uint8]),

@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -103,11 +103,8 @@ def _fetch(url: str, remote: Remote, file: BinaryIO) -> None:
 
     digest = hashlib.new(remote.algorithm, usedforsecurity=False)
     try:
-        with open_url(url) as source, _progress(remote.name, source) as bar:
-            sinks = [file.write, digest.update]
-            if bar is not None:
-                sinks.append(lambda block: bar.update(len(block)))
-            _copy(source, sinks)
+        with open_url(url) as source, _progress(remote.name, source) as tell:
+            _copy(source, [file.write, digest.update, tell])
         file.flush()
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError):
@@ -132,12 +129,31 @@ def _copy(source: IO[bytes], sinks: Sequence[Callable[[bytes], Any]]) -> None:
             sink(block)
 
 
-def _progress(name: str, source: Any) -> Any:
-    """A context manager giving a progress bar on a terminal, and None elsewhere."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        return nullcontext()
-    from tqdm import tqdm
+@contextmanager
+def _progress(name: str, source: Any) -> Iterator[Callable[[bytes], None]]:
+    """Gives a function to be told of every block: a bar on a terminal, nothing elsewhere.
 
-    length = source.headers.get("Content-Length") if hasattr(source, "headers") else None
-    total = int(length) if length and length.isdigit() else None
-    return tqdm(desc=name, total=total, unit="B", unit_scale=True, file=sys.stderr)
+    Whatever standard error is and does, it costs the bar at most, never the download.
+    """
+    from ..progress import watched
+
+    bar: Any = None
+    if watched():
+        with suppress(Exception):
+            from tqdm import tqdm
+
+            length = source.headers.get("Content-Length") if hasattr(source, "headers") else None
+            total = int(length) if length and length.isdigit() else None
+            bar = tqdm(desc=name, total=total, unit="B", unit_scale=True, file=sys.stderr)
+
+    def tell(block: bytes) -> None:
+        if bar is not None:
+            with suppress(Exception):
+                bar.update(len(block))
+
+    try:
+        yield tell
+    finally:
+        if bar is not None:
+            with suppress(Exception):
+                bar.close()

@@ -1,4 +1,4 @@
-"""Readers for the file formats of the classic image sets: idx, CIFAR binary, image folders.
+"""Readers for the file formats of the classic image sets: idx, CIFAR binary and Python, image folders.
 
 Compression is recognised by the first bytes of a file, never by its name. All sizes a header
 declares are compared with the bytes really there before anything of that size is made.
@@ -16,18 +16,25 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import arguments
+from . import pickles
+from .archives import GZIP_MAGIC, Source
 from .errors import DataError
+from .images import UnreadableImageError, open_image
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
-GZIP_MAGIC = b"\x1f\x8b"
 XZ_MAGIC = b"\xfd7zXZ\x00"
 XZ_MEMORY_LIMIT = 1 << 29
 IDX_UINT8 = 0x08
 IDX_MAX_RANK = 32  # the smallest limit among supported NumPy versions
 CIFAR_RECORD = 1 + 3 * 32 * 32
+PICKLE_MAGIC = 0x80  # of protocol 2 on; no label of the binary version
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"}
+)
+JUNK = frozenset(  # what systems and unpackers leave in folders, in lower case, beside hidden files
+    {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 )
 
 
@@ -42,6 +49,11 @@ def read_idx(path: StrPath) -> NDArray[np.uint8]:
     Raises DataError if the magic bytes, the type code or the size is wrong, or if the
     compressed stream is damaged; OSError if the file cannot be opened.
     """
+    return idx_array(Path(arguments.path("read_idx: path", path)))
+
+
+def idx_array(path: Source) -> NDArray[np.uint8]:
+    """As read_idx, of a file or a member of an archive."""
     data = _content(path)
     if len(data) < 4:
         raise DataError(f"{path}: expected a 4-byte idx header, found {len(data)} bytes")
@@ -78,16 +90,27 @@ def read_idx(path: StrPath) -> NDArray[np.uint8]:
 
 
 def read_cifar_batch(path: StrPath) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Read one file of the CIFAR-10 binary version, plain, xz or gzipped.
+    """Read one file of CIFAR-10's binary or Python version, plain, xz or gzipped.
 
-    Layout: records of 3,073 bytes, one label then 1,024 red, green and blue bytes each.
+    Layout of the binary version: records of 3,073 bytes, one label then 1,024 red, green and blue
+    bytes each. The Python version, told by its first byte, is a pickle of a dictionary with the
+    entries "data", uint8 of shape (N, 3072), and "labels"; nothing in it is ever run: names of
+    functions and classes other than those of plain arrays are an error.
 
     Returns images, uint8 of shape (N, 3, 32, 32), and labels, uint8 of shape (N,).
 
     Raises DataError if the size is not a whole number of records (at least one), if a label
-    exceeds 9, or if the compressed stream is damaged; OSError if the file cannot be opened.
+    exceeds 9, if a pickle holds anything else, or if the compressed stream is damaged; OSError if
+    the file cannot be opened.
     """
-    data = _content(path)
+    return cifar_batch(Path(arguments.path("read_cifar_batch: path", path)))
+
+
+def cifar_batch(path: Source) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """As read_cifar_batch, of a file or a member of an archive."""
+    data = _content(path, pickles.MOST_BYTES)
+    if data and data[0] == PICKLE_MAGIC:
+        return _pickled_batch(pickles.read_pickle(data, path), path)
     if not data or len(data) % CIFAR_RECORD:
         raise DataError(
             f"{path}: expected a whole number of {CIFAR_RECORD}-byte CIFAR records, "
@@ -100,14 +123,61 @@ def read_cifar_batch(path: StrPath) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     return np.ascontiguousarray(records[:, 1:]).reshape(-1, 3, 32, 32), labels
 
 
+def _pickled_batch(value: Any, path: Source) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    entries = _entries(value, ("data", "labels"), path)
+    images = pickles.array(entries["data"], f"{path}: data")
+    if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != CIFAR_RECORD - 1:
+        raise DataError(
+            f"{path}: expected data of dtype uint8 and shape (N, {CIFAR_RECORD - 1}), "
+            f"found {images.dtype} and {images.shape}"
+        )
+    found = entries["labels"]
+    labels = found if type(found) is list else pickles.array(found, f"{path}: labels").tolist()
+    if len(labels) != len(images):
+        raise DataError(f"{path}: expected {len(images)} labels, one for each image, found {len(labels)}")
+    if not all(type(label) is int and 0 <= label <= 9 for label in labels):
+        raise DataError(f"{path}: expected labels 0..9, found others")
+    return np.array(images, order="C").reshape(-1, 3, 32, 32), np.array(labels, np.uint8)
+
+
+def cifar_names(path: Source, count: int) -> tuple[str, ...]:
+    """The names of `count` classes: a line each in batches.meta.txt, a list in the Python version's batches.meta."""
+    data = _content(path, pickles.MOST_BYTES)
+    if data and data[0] == PICKLE_MAGIC:
+        found = _entries(pickles.read_pickle(data, path), ("label_names",), path)["label_names"]
+        names = [pickles.text(name) for name in found] if type(found) is list else [None]
+        if None in names:
+            raise DataError(f"{path}: expected class names as texts, found others")
+    else:
+        try:
+            lines = data.decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: expected class names as text, found {error}") from error
+        names = [line.strip() for line in lines if line.strip()]
+    if len(names) != count:
+        raise DataError(f"{path}: expected {count} class names, found {len(names)}")
+    return tuple(names)
+
+
+def _entries(value: Any, wanted: Sequence[str], path: Source) -> dict[str, Any]:
+    """A pickled dictionary with texts as keys, whichever Python wrote it."""
+    entries = {pickles.text(key): item for key, item in value.items()} if type(value) is dict else {}
+    if not all(key in entries for key in wanted):
+        raise DataError(f"{path}: expected a dictionary with {' and '.join(map(repr, wanted))}, found something else")
+    return entries
+
+
 def read_image_folder(
     path: StrPath, skip_unreadable: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
     """Read a folder with one sub-folder of image files (PNG, JPEG, ...) for each class.
 
-    Sub-folders and files are taken in sorted order; hidden ones, and files without an image
-    suffix, are ignored. If every image is greyscale there is one channel, otherwise all are
-    RGB; transparency is dropped.
+    Sub-folders and files are taken in sorted order. Ignored are hidden ones, empty sub-folders, files
+    without an image suffix, and what systems and unpackers leave behind (``__MACOSX``, Thumbs.db).
+
+    Images stand upright: the EXIF orientation is applied. Transparency is laid over white paper, or
+    over black if all that is drawn is light. Of several frames the first counts. If every image is
+    greyscale there is one channel, otherwise all are RGB.
 
     Returns images, uint8 of shape (N, C, H, W), labels, int64 of shape (N,), and the names of
     the classes.
@@ -117,53 +187,67 @@ def read_image_folder(
     image of another size than the first, or a greyscale one of more than 8 bits; OSError
     if the folder cannot be listed.
     """
-    folder = Path(path)
-    classes = sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
-    )
-    if not classes:
+    folder = Path(arguments.path("read_image_folder: path", path))
+    skip = arguments.flag("read_image_folder: skip_unreadable", skip_unreadable)
+    there = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_junk(entry.name))
+    if not there:
         raise DataError(f"{folder}: expected one sub-folder for each class, found none")
-    images, labels = read_class_folders(folder, classes, skip_unreadable)
+    classes = [name for name in there if not all(is_junk(file.name) for file in (folder / name).iterdir())]
+    files = class_files(folder, classes or there)
+    images, labels = read_images(files, folder, skip)
     return images, labels, tuple(classes)
 
 
-def read_class_folders(
-    folder: Path, classes: Sequence[str], skip_unreadable: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read the named sub-folders of images, as read_image_folder; label k is ``classes[k]``."""
-    images: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
-    skipped: list[Path] = []
+def is_junk(name: str) -> bool:
+    """Is this the name of a hidden file or folder, or of one that a system left?"""
+    return name.startswith(".") or name.lower() in JUNK
+
+
+def is_image(name: str) -> bool:
+    """Is this the name of an image file?"""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_junk(name)
+
+
+def class_files(folder: Path, classes: Sequence[str]) -> list[tuple[int, Source]]:
+    """The image files in these sub-folders, in order, each with its label; label k is ``classes[k]``."""
+    found: list[tuple[int, Source]] = []
     for label, name in enumerate(classes):
-        files = sorted(
-            entry
-            for entry in (folder / name).iterdir()
-            if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "."
-        )
+        files = sorted(entry for entry in (folder / name).iterdir() if is_image(entry.name))
         if not files:
             raise DataError(f"{folder / name}: expected image files, found none")
-        for file in files:
-            try:
-                image = _read_image(file)
-            except _Unreadable as error:
-                if not skip_unreadable:
-                    raise DataError(
-                        f"{file}: expected a readable image, found {error}"
-                    ) from error.__cause__
-                skipped.append(file)
-                continue
-            if images and image.shape[1:] != images[0].shape[1:]:
-                raise DataError(
-                    f"{file}: expected an image of {_size(images[0])} like the first one, "
-                    f"found {_size(image)}"
-                )
-            images.append(image)
-            labels.append(label)
+        found += [(label, file) for file in files]
+    return found
+
+
+def read_images(
+    files: Sequence[tuple[int, Source]], where: Path, skip_unreadable: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read labelled image files, as read_image_folder; to be called by what the user calls, which a warning names."""
+    images: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    skipped: list[Source] = []
+    for label, file in files:
+        try:
+            image = _pixels(file)
+        except (UnreadableImageError, OSError) as error:
+            if not skip_unreadable:
+                if isinstance(error, UnreadableImageError):
+                    raise
+                raise DataError(f"{file}: expected a readable image, found {error}") from error
+            skipped.append(file)
+            continue
+        if images and image.shape[1:] != images[0].shape[1:]:
+            raise DataError(
+                f"{file}: expected an image of {_size(images[0])} like the first one, "
+                f"found {_size(image)}"
+            )
+        images.append(image)
+        labels.append(label)
     if not images:
-        raise DataError(f"{folder}: expected readable images, found none")
+        raise DataError(f"{where}: expected readable images, found none")
     if skipped:
         warnings.warn(
-            f"{folder}: skipped {len(skipped)} unreadable image file(s), the first is {skipped[0]}",
+            f"{where}: skipped {len(skipped)} unreadable image file(s), the first is {skipped[0]}",
             stacklevel=3,
         )
     channels = max(image.shape[0] for image in images)
@@ -173,62 +257,52 @@ def read_class_folders(
     return stack, np.array(labels, np.int64)
 
 
-class _Unreadable(Exception):
-    pass
-
-
-def _read_image(path: Path) -> NDArray[np.uint8]:
+def _pixels(file: Source) -> NDArray[np.uint8]:
     """One image as uint8 (C, H, W), C = 1 for greyscale and 3 otherwise."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("I", "F") or image.mode.startswith("I;"):
-                raise DataError(f"{path}: expected an 8-bit image, found mode {image.mode}")
-            grey = image.mode in ("1", "L", "LA", "La")
-            if image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")
-            pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise _Unreadable(f"{type(error).__name__}: {error}") from error
-    return pixels[None] if grey else pixels.transpose(2, 0, 1)
+    with file.open("rb") as stream:
+        image = open_image(stream, file)
+    if image.mode not in ("L", "RGB"):
+        raise DataError(f"{file}: expected an 8-bit image, found mode {image.mode}")
+    pixels = np.asarray(image)
+    return pixels[None] if image.mode == "L" else pixels.transpose(2, 0, 1)
 
 
 def _size(image: NDArray[np.uint8]) -> str:
     return f"{image.shape[1]}x{image.shape[2]} (height x width)"
 
 
-def _content(path: StrPath) -> bytearray:
-    """All bytes of a file, decompressed if they are gzip or xz."""
-    kind = ""
+def _content(path: Source, most_pickled: int | None = None) -> bytearray:
+    """All bytes of a file, decompressed if they are gzip or xz.
+
+    Of a pickle more than `most_pickled` bytes are an error, before the rest is read.
+    """
     data = bytearray()
-    with open(path, "rb") as file:
-        magic = file.read(len(XZ_MAGIC))
-        file.seek(0)
-        if magic.startswith(GZIP_MAGIC):
-            kind = "gzip"
-        elif magic == XZ_MAGIC:
-            kind = "xz"
-        else:
-            data += file.read()
-            return data
-        try:
-            for block in _decompress(file, kind):
-                data += block
-        except _errors(kind) as error:
-            raise DataError(
-                f"{path}: expected one whole {kind} file, found it damaged, truncated or "
-                f"followed by other bytes ({error})"
-            ) from error
+    with path.open("rb") as file:
+        for block in _blocks(file, path):
+            data += block
+            if most_pickled is not None and len(data) > most_pickled and data[0] == PICKLE_MAGIC:
+                raise DataError(f"{path}: expected a pickle of at most {most_pickled} bytes, found more")
     return data
+
+
+def _blocks(file: BinaryIO, path: Source) -> Iterator[bytes]:
+    magic = file.read(len(XZ_MAGIC))
+    file.seek(0)
+    if magic.startswith(GZIP_MAGIC):
+        kind = "gzip"
+    elif magic == XZ_MAGIC:
+        kind = "xz"
+    else:
+        while block := file.read(1 << 24):
+            yield block
+        return
+    try:
+        yield from _decompress(file, kind)
+    except _errors(kind) as error:
+        raise DataError(
+            f"{path}: expected one whole {kind} file, found it damaged, truncated or "
+            f"followed by other bytes ({error})"
+        ) from error
 
 
 def _errors(kind: str) -> tuple[type[Exception], ...]:

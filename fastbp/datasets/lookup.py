@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from .. import arguments
 from .errors import DataError, DataNotFoundError
 
 VARIABLE = "FASTBP_DATA"
@@ -39,15 +40,19 @@ def find(
     files: the names to ask for if nothing helps.
     """
     if data_dir is not None:
-        return match(_expand(data_dir))
+        root = _expand(arguments.path(f"{name}: data_dir", data_dir))
+        if os.path.isfile(root):
+            raise DataNotFoundError(f"{name}: data_dir must be a folder, and {root} is a file: give the folder that it is in")
+        return match(root)
     cache = user_cache()
     roots = [_expand(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else []
     roots += [cache] if cache is not None else []
+    looked = []
     for root in roots:
         try:
             return match(root)
-        except DataNotFoundError:
-            continue
+        except DataNotFoundError as error:
+            looked.append(str(error))
     try:
         if cache is None:
             raise DataError("there is no home directory, so no cache folder to download into")
@@ -58,22 +63,22 @@ def find(
                 return match(cache)  # another process may have finished meanwhile
             except DataNotFoundError:
                 pass
-        raise DataNotFoundError(_advice(name, files, roots, cache, error)) from error
+        raise DataNotFoundError(_advice(name, files, looked, cache, error)) from error
     return match(cache)
 
 
-def _expand(path: str | os.PathLike[str]) -> Path:
+def _expand(path: str) -> Path:
     return Path(os.path.expanduser(path))
 
 
 def _advice(
-    name: str, files: Sequence[str], roots: Sequence[Path], cache: Path | None, error: Exception
+    name: str, files: Sequence[str], looked: Sequence[str], cache: Path | None, error: Exception
 ) -> str:
-    looked = ", ".join(map(str, roots)) or f"nowhere ({VARIABLE} is not set)"
+    places = "\n".join(looked) or f"Looked nowhere ({VARIABLE} is not set)"
     here = f"into {cache / name}, or " if cache is not None else ""
     return (
         f"{name}: not found, and it could not be downloaded.\n"
-        f"Looked in: {looked}\n"
+        f"{places}\n"
         f"Download: {error}\n"
         f"To supply it yourself, put {', '.join(files)} {here}into a folder {name}/ inside any "
         f"data folder and set the environment variable {VARIABLE} to that data folder "

@@ -6,7 +6,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import Split
+from .. import arguments
+from .dataset import KINDS, Split
 
 BLOCK = 1 << 18  # elements worked on at a time, so that float64 never fills the memory
 
@@ -24,26 +25,35 @@ def normalize(
 
     Raises ValueError if per is unknown, train is empty or not finite, or a shape differs from
     train's (per="channel": in the number of channels or of dimensions); TypeError if x is not
-    floating.
+    floating, or an argument no pair.
     """
-    if per not in ("channel", "pixel"):
-        raise ValueError(f'per must be "channel" or "pixel", not {per!r}')
-    parts = [Split(np.asarray(x), y) for x, y in (train, *others)]
+    per = arguments.choice("normalize: per", per, ("channel", "pixel"))
+    parts = [_part(name, data) for name, data in zip(["train"] + ["others"] * len(others), (train, *others), strict=True)]
     first = parts[0].x
     for x, _ in parts:
-        if x.dtype.kind != "f":
-            raise TypeError(f"x must be floating, not {x.dtype}")
         kept = (x.ndim, x.shape[1:2]) if per == "channel" else (x.ndim, x.shape[1:])
         wanted = (first.ndim, first.shape[1:2] if per == "channel" else first.shape[1:])
         if x.ndim < 2 or kept != wanted:
             raise ValueError(
-                f"x must have shape (N, C, ...) and fit the training set's {first.shape}, "
+                f"normalize: x must have shape (N, C, ...) and fit the training set's {first.shape}, "
                 f"not {x.shape}"
             )
     if not first.size:
-        raise ValueError("the training set is empty")
+        raise ValueError("normalize: the training set, train, is empty")
     mean, deviation = _statistics(first, per)
     return tuple(Split(_scaled(x, mean, deviation), y) for x, y in parts)
+
+
+def _part(name: str, data: Any) -> Split:
+    """A Split or a pair (x, y) with x as a floating array; y stays what it is, as it is only handed on."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise TypeError(f"normalize: {name} must be a Split or a pair (x, y), got {arguments.shown(data)}")
+    x, y = arguments.array(f"normalize: {name}: x", data[0], KINDS), data[1]
+    if isinstance(y, np.ndarray):
+        arguments.array(f"normalize: {name}: y", y, KINDS)
+    if x.dtype.kind != "f":
+        raise TypeError(f"normalize: {name}: x must be floating, not {x.dtype}")
+    return Split(x, y)
 
 
 def _statistics(x: NDArray[Any], per: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -69,7 +79,7 @@ def _statistics(x: NDArray[Any], per: str) -> tuple[NDArray[np.float64], NDArray
             total += difference.sum(axis=axes, keepdims=True)
         deviation = np.sqrt(total / count)
     if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
-        raise ValueError("the training set holds values that are not finite, or too large")
+        raise ValueError("normalize: the training set, train, holds values that are not finite, or too large")
     deviation[deviation == 0] = 1
     return mean, deviation
 

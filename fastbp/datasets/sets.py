@@ -1,16 +1,20 @@
 """The four data sets: digits (shipped), MNIST, notMNIST and CIFAR-10."""
 
 import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .. import arguments
+from . import archives
+from .archives import Source
 from .dataset import Dataset, Split
 from .download import Remote, download, extract, make_folder
 from .errors import DataError, DataNotFoundError
-from .formats import read_cifar_batch, read_class_folders, read_idx
+from .formats import cifar_batch, cifar_names, class_files, idx_array, is_image, is_junk, read_images
 from .lookup import find
 
 DIGITS = tuple("0123456789")
@@ -32,6 +36,11 @@ TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 CIFAR_BATCHES = (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin")
 CIFAR_META = "batches.meta.txt"
+CIFAR_PICKLES = tuple(name.removesuffix(".bin") for name in CIFAR_BATCHES)
+CIFAR_PICKLED_META = "batches.meta"
+CIFAR_FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
+CIFAR_ARCHIVES = ("cifar-10-python", "cifar-10-binary", "cifar-10-batches-py", "cifar-10-batches-bin")
+NOTMNIST_FOLDERS = ("notMNIST_small", "notMNIST_large")
 
 
 def _remote(name: str, sha256: str, *bases: str) -> Remote:
@@ -96,15 +105,15 @@ def digits(dtype: DTypeLike = np.float32, test_fraction: float = 0.2, seed: int 
     parts keep the original order, in which the classes are well mixed.
 
     Raises TypeError if dtype is not floating; ValueError if test_fraction leaves a class
-    without training or test images.
+    without training or test images, or seed is negative.
     """
     from importlib.resources import files as package_files
 
-    kind = _floating(dtype)
+    kind = _floating("digits", dtype)
+    test_fraction = arguments.number("digits: test_fraction", test_fraction, above=0, below=1)
+    seed = arguments.whole("digits: seed", seed, 0)
     with package_files(__package__).joinpath("digits.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
         images, labels = archive["images"], archive["labels"]
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction must lie between 0 and 1, not {test_fraction}")
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
     for label in range(10):
@@ -128,17 +137,24 @@ def digits(dtype: DTypeLike = np.float32, test_fraction: float = 0.2, seed: int 
 def mnist(data_dir: str | os.PathLike[str] | None = None, dtype: DTypeLike = np.float32) -> Dataset:
     """MNIST: 60,000 training and 10,000 test images of digits, x of shape (N, 1, 28, 28).
 
-    Reads the four official idx files, plain or gzipped, from ``<root>/mnist/`` or ``<root>``;
-    the root is data_dir, else $FASTBP_DATA, else the user cache, into which missing files
+    Reads the four official idx files, plain or gzipped (``train-images-idx3-ubyte``, also with a dot:
+    ``train-images.idx3-ubyte``), from the first of these folders that has all four:
+    ``<root>/mnist/``, ``<root>``, ``<root>/MNIST/``, and a folder ``raw`` in one of them, as
+    torchvision makes it (``<root>/MNIST/raw/``), or ``<root>/mnist/MNIST/raw/``.
+
+    The root is data_dir, else $FASTBP_DATA, else the user cache, into which missing files
     are downloaded (12 MB; never if data_dir is given).
 
-    Raises TypeError if dtype is not floating; DataNotFoundError if the files are not there and
-    could not be downloaded; DataError if one is damaged.
+    Raises TypeError if dtype is not floating, or data_dir neither a str nor an os.PathLike;
+    DataNotFoundError if the files are not there and could not be downloaded; DataError if one is
+    damaged.
     """
-    kind = _floating(dtype)
+    kind = _floating("mnist", dtype)
 
-    def match(root: Path) -> list[Path]:
-        return _all_of("mnist", _idx_names(*TRAIN, *TEST), [root / "mnist", root])
+    def match(root: Path) -> list[Source]:
+        homes = [root / "mnist", root, root / "MNIST"]
+        folders = [*homes, *(home / "raw" for home in homes), root / "mnist" / "MNIST" / "raw"]
+        return _all_of("mnist", [_idx_names(*TRAIN, *TEST)], map(_in_folder, folders), folders)[0]
 
     paths = find("mnist", data_dir, match, _fetch_files(MNIST_FILES), _names(MNIST_FILES))
     return Dataset(
@@ -154,46 +170,50 @@ def notmnist(
 ) -> Dataset:
     """notMNIST: letters A to J in many fonts (label 0 is A), x of shape (N, 1, 28, 28).
 
-    Reads from ``<root>/notmnist/`` the first of these that is there:
+    Reads the first of these that is there:
 
-    - idx files ``train-*`` and ``t10k-*``, named and packed as MNIST's: training and test set;
-    - the idx pair ``t10k-*`` alone: the published sample of 10,000 images, of which the first
+    - idx files ``train-*`` and ``t10k-*`` in ``<root>/notmnist/``, named and packed as MNIST's:
+      training and test set;
+    - the idx pair ``t10k-*`` alone, there: the published sample of 10,000 images, of which the first
       8,000 become the training set and the last 2,000 the test set (four fifths and one
       fifth, if there is another number). The sample has duplicates: 57 images occur more than
       once, and 33 of them on both sides of that cut. Drop them first where that matters;
-    - folders of image files ``A`` to ``J``, there or inside ``notMNIST_small`` or
-      ``notMNIST_large``: four fifths, chosen at random with a fixed seed, are the training
-      set. Unreadable images, of which the original archives hold a few, are left out with
-      one warning that tells their number.
+    - folders of image files ``A`` to ``J``: in ``<root>/notmnist/`` or in ``<root>``, in each of them
+      also inside ``notMNIST_small`` or ``notMNIST_large``. Four fifths, chosen at random with a fixed
+      seed, are the training set. Unreadable images, of which the original archives hold a few, are
+      left out with one warning that tells their number;
+    - the same in the archive ``notMNIST_small.tar.gz`` or ``notMNIST_large.tar.gz`` (or ``.tgz``,
+      ``.tar``) in one of these two folders; it is read as it is.
 
     The root is data_dir, else $FASTBP_DATA, else the user cache, into which the missing sample
     is downloaded (3 MB; never if data_dir is given).
 
-    Raises TypeError if dtype is not floating; DataNotFoundError if the files are not there and
-    could not be downloaded; DataError if one is damaged or only one training file is there.
+    Raises TypeError if dtype is not floating, or data_dir neither a str nor an os.PathLike;
+    DataNotFoundError if the files are not there and could not be downloaded; DataError if one is
+    damaged, only one training file is there, or one of the folders has no images.
     """
-    kind = _floating(dtype)
-    found = find(
+    kind = _floating("notmnist", dtype)
+    found, where = find(
         "notmnist",
         data_dir,
         _match_notmnist,
         _fetch_files(NOTMNIST_FILES),
         _names(NOTMNIST_FILES),
     )
-    if isinstance(found, list) and len(found) == 4:
+    if where is None and len(found) == 4:
         pieces = [_idx_pair(*found[:2]), _idx_pair(*found[2:])]
-    elif isinstance(found, list):
+    elif where is None:
         images, labels = _idx_pair(*found)
         cut = _four_fifths(len(images), found[0])
         pieces = [(images[:cut], labels[:cut]), (images[cut:], labels[cut:])]
     else:
-        images, labels = read_class_folders(found, LETTERS, skip_unreadable=True)
+        images, labels = read_images(found, where, skip_unreadable=True)
         if images.shape[1:] != (1, 28, 28):
             raise DataError(
-                f"{found}: expected greyscale images of 28x28, found (channels, height, width) = "
+                f"{where}: expected greyscale images of 28x28, found (channels, height, width) = "
                 f"{images.shape[1:]}"
             )
-        cut = _four_fifths(len(images), found)
+        cut = _four_fifths(len(images), where)
         order = np.random.default_rng(0).permutation(len(images))
         pieces = [(images[part], labels[part]) for part in (order[:cut], order[cut:])]
     train, test = (_split(images, labels, kind, 255) for images, labels in pieces)
@@ -205,28 +225,33 @@ def cifar10(
 ) -> Dataset:
     """CIFAR-10: 50,000 training and 10,000 test colour images, x of shape (N, 3, 32, 32).
 
-    Reads ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin``, plain, ``.xz``
-    or ``.gz``, from ``<root>/cifar10/``, ``<root>/cifar-10-batches-bin/`` or ``<root>``; the
-    class names come from ``batches.meta.txt`` there, if present. The root is data_dir, else
-    $FASTBP_DATA, else the user cache, into which the missing set is downloaded (170 MB;
-    never if data_dir is given). In float32 the set takes 740 MB.
+    Reads, plain, ``.xz`` or ``.gz``, the first of these that is there:
 
-    Raises TypeError if dtype is not floating; DataNotFoundError if the files are not there and
-    could not be downloaded; DataError if one is damaged.
+    - the binary version, ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin``, in
+      ``<root>/cifar10/``, ``<root>`` or a folder ``cifar-10-batches-bin`` in one of them;
+    - the Python version, ``data_batch_1`` to ``data_batch_5`` and ``test_batch``, in the same folders
+      or a folder ``cifar-10-batches-py`` in one of them. These are pickles, but nothing in them is
+      ever run: see read_cifar_batch;
+    - either version inside the archive ``cifar-10-python.tar.gz`` or ``cifar-10-binary.tar.gz`` (or
+      ``.tgz``, ``.tar``) in ``<root>/cifar10/`` or ``<root>``; it is read as it is.
+
+    All give the same arrays. The class names come from ``batches.meta.txt`` or ``batches.meta``
+    beside the batches, if present.
+
+    The root is data_dir, else $FASTBP_DATA, else the user cache, into which the missing set is
+    downloaded (170 MB; never if data_dir is given). In float32 the set takes 740 MB.
+
+    Raises TypeError if dtype is not floating, or data_dir neither a str nor an os.PathLike;
+    DataNotFoundError if the files are not there and could not be downloaded; DataError if one is
+    damaged.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    kind = _floating(dtype)
-    choices = [[name + suffix for suffix in ("", ".xz", ".gz")] for name in CIFAR_BATCHES]
-
-    def match(root: Path) -> list[Path]:
-        folders = [root / "cifar10", root / "cifar-10-batches-bin", root]
-        return _all_of("cifar10", choices, folders)
-
-    paths = find("cifar10", data_dir, match, _fetch_cifar, (*CIFAR_BATCHES, CIFAR_META))
-    classes = _cifar_classes(paths[0].parent / CIFAR_META)
+    kind = _floating("cifar10", dtype)
+    paths, meta = find("cifar10", data_dir, _match_cifar, _fetch_cifar, (*CIFAR_BATCHES, CIFAR_META))
+    classes = CIFAR_CLASSES if meta is None else cifar_names(meta, len(CIFAR_CLASSES))
     with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as pool:
-        batches = list(pool.map(read_cifar_batch, paths))
+        batches = list(pool.map(cifar_batch, paths))
     train = Split(
         np.empty((sum(len(labels) for _, labels in batches[:-1]), 3, 32, 32), kind),
         np.concatenate([labels for _, labels in batches[:-1]]).astype(np.int64),
@@ -238,11 +263,14 @@ def cifar10(
     return Dataset("cifar10", train, _split(*batches[-1], kind, 255), classes)
 
 
-def _floating(dtype: DTypeLike) -> np.dtype:
-    kind = np.dtype(dtype)
-    if kind.kind != "f":
-        raise TypeError(f"dtype must be floating, not {kind}")
-    return kind
+def _floating(who: str, dtype: DTypeLike) -> np.dtype:
+    try:
+        kind = None if dtype is None else np.dtype(dtype)  # None is NumPy's float64
+    except Exception:
+        kind = None
+    if kind is None or kind.kind != "f":
+        raise TypeError(f"{who}: dtype must be floating, not {arguments.shown(dtype)}")
+    return kind.newbyteorder("=")
 
 
 def _split(
@@ -252,15 +280,15 @@ def _split(
     return Split(np.divide(images, top, dtype=dtype), labels.astype(np.int64))
 
 
-def _four_fifths(count: int, where: Path) -> int:
+def _four_fifths(count: int, where: Source) -> int:
     if count < 2:
         raise DataError(f"{where}: expected at least 2 images to split, found {count}")
     return count * 4 // 5
 
 
-def _idx_pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _idx_pair(images_path: Source, labels_path: Source) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images, uint8 (N, 1, 28, 28), and labels, uint8 (N,), checked against each other."""
-    images, labels = read_idx(images_path), read_idx(labels_path)
+    images, labels = idx_array(images_path), idx_array(labels_path)
     if images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
         raise DataError(
             f"{images_path}: expected images of shape (N, 28, 28), found {images.shape}"
@@ -283,48 +311,104 @@ def _idx_names(*stems: str) -> list[list[str]]:
     ]
 
 
-def _first_of(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if os.path.isfile(folder / name)), None)
+Look: TypeAlias = Callable[[str], Source | None]  # for a file of some name, in one folder or archive
 
 
-def _all_of(name: str, choices: Sequence[Sequence[str]], folders: Sequence[Path]) -> list[Path]:
-    """One path for each list of names, all in the first folder that has them all.
+def _in_folder(folder: Path) -> Look:
+    return lambda name: folder / name if os.path.isfile(folder / name) else None
 
-    Raises DataNotFoundError, with the names missing where fewest are.
+
+def _in_archives(paths: Iterable[Path], names: Iterable[str]) -> Iterator[Look]:
+    wanted = set(names)
+    for path in paths:
+        yield archives.members(path, lambda member: member.name if member.name in wanted else None).get
+
+
+def _first_of(look: Look, names: Sequence[str]) -> Source | None:
+    return next((source for name in names if (source := look(name)) is not None), None)
+
+
+def _all_of(
+    name: str, versions: Sequence[Sequence[Sequence[str]]], looks: Iterable[Look], folders: Sequence[Path]
+) -> tuple[list[Source], Look]:
+    """One file for each list of names in a version of the set, all from the first place that has them all, and that place.
+
+    Raises DataNotFoundError, with the names missing where fewest are, else with all. `folders` are all that were looked in.
     """
-    fewest: list[str] | None = None
-    for folder in folders:
-        paths = [_first_of(folder, names) for names in choices]
-        present = [path for path in paths if path is not None]
-        if len(present) == len(choices):
-            return present
-        missing = [c[0] for c, path in zip(choices, paths, strict=True) if path is None]
-        if fewest is None or len(missing) < len(fewest):
-            fewest = missing
-    raise DataNotFoundError(
-        f"{name}: expected {', '.join(fewest or [])} (plain or compressed) in "
-        f"{' or '.join(map(str, folders))}; not there"
+    fewest = None
+    for look in looks:
+        for choices in versions:
+            found = [_first_of(look, names) for names in choices]
+            missing = [names[0] for names, source in zip(choices, found, strict=True) if source is None]
+            if not missing:
+                return found, look
+            if len(missing) < len(choices) and (fewest is None or len(missing) < len(fewest)):
+                fewest = missing
+    wanted = [fewest] if fewest else [[names[0] for names in choices] for choices in versions]
+    raise _not_there(name, f"{', or '.join(map(', '.join, wanted))} (plain or compressed)", folders)
+
+
+def _not_there(name: str, wanted: str, folders: Sequence[Path]) -> DataNotFoundError:
+    packed = archives.lying_about(folders)
+    hint = f". If they are in {' or '.join(packed)}, unpack that first" if packed else ""
+    return DataNotFoundError(f"{name}: expected {wanted} in {' or '.join(map(str, folders))}; not there{hint}")
+
+
+def _match_cifar(root: Path) -> tuple[list[Source], Source | None]:
+    """The batches in order, and the file with the names of the classes, if there is one."""
+    homes = [root / "cifar10", root]
+    folders = [*homes, *(home / name for home in homes for name in CIFAR_FOLDERS)]
+    versions = [
+        [[name + suffix for suffix in ("", ".xz", ".gz")] for name in names]
+        for names in (CIFAR_BATCHES, CIFAR_PICKLES)
+    ]
+    meta = (CIFAR_META, CIFAR_PICKLED_META)
+
+    def looks() -> Iterator[Look]:
+        yield from map(_in_folder, folders)
+        yield from _in_archives(archives.present(homes, CIFAR_ARCHIVES), (*CIFAR_BATCHES, *CIFAR_PICKLES, *meta))
+
+    paths, look = _all_of("cifar10", versions, looks(), folders)
+    return paths, _first_of(look, meta)
+
+
+def _match_notmnist(root: Path) -> tuple[list[Source], None] | tuple[list[tuple[int, Source]], Path]:
+    """Four or two idx files; or image files with their labels, and the folder or archive that they are in."""
+    home = root / "notmnist"
+    train, test = (
+        [path for names in _idx_names(*stems) if (path := _first_of(_in_folder(home), names))]
+        for stems in (TRAIN, TEST)
     )
-
-
-def _match_notmnist(root: Path) -> list[Path] | Path:
-    """Four or two idx files, or a folder of class folders."""
-    folder = root / "notmnist"
-    train = [path for names in _idx_names(*TRAIN) if (path := _first_of(folder, names))]
-    test = [path for names in _idx_names(*TEST) if (path := _first_of(folder, names))]
     if len(test) == 2 and len(train) != 1:
-        return train + test
+        return train + test, None
     if len(train) == 1:
         raise DataError(
-            f"{folder}: expected both {TRAIN[0]} and {TRAIN[1]}, found only {train[0].name}"
+            f"{home}: expected both {TRAIN[0]} and {TRAIN[1]}, found only {train[0].name}"
         )
-    for place in (folder, folder / "notMNIST_small", folder / "notMNIST_large"):
-        if all(os.path.isdir(place / letter) for letter in LETTERS):
-            return place
-    raise DataNotFoundError(
-        f"notmnist: expected {TEST[0]} and {TEST[1]} (plain or gzipped), or folders A to J of "
-        f"images, in {folder}; not there"
-    )
+    homes = [home, root]
+    folders = [folder for home in homes for folder in (home, *(home / name for name in NOTMNIST_FOLDERS))]
+    incomplete = ""
+    for folder in folders:
+        missing = [letter for letter in LETTERS if not os.path.isdir(folder / letter)]
+        if not missing:
+            return class_files(folder, LETTERS), folder
+        if len(missing) < len(LETTERS):
+            incomplete = incomplete or f" ({folder} has no {', '.join(missing)})"
+    for archive in archives.present(homes, NOTMNIST_FOLDERS):
+        inside = archives.members(archive, _letter_and_name)
+        missing = sorted(set(LETTERS) - {letter for letter, _ in inside})
+        if not missing:
+            return [(LETTERS.index(key[0]), inside[key]) for key in sorted(inside)], archive
+        incomplete = incomplete or f" ({archive} has no {', '.join(missing)})"
+    wanted = f"{TEST[0]} and {TEST[1]} (plain or gzipped) in {home}, or folders A to J of images{incomplete}"
+    raise _not_there("notmnist", wanted, folders)
+
+
+def _letter_and_name(path: PurePosixPath) -> tuple[str, str] | None:
+    """Of an image in a folder A to J of an archive."""
+    letter = path.parent.name
+    usable = letter in LETTERS and is_image(path.name) and not any(map(is_junk, path.parts))
+    return (letter, path.name) if usable else None
 
 
 def _names(remotes: Sequence[Remote]) -> list[str]:
@@ -348,16 +432,3 @@ def _fetch_cifar(folder: Path) -> None:
     if missing:
         raise DataError(f"{archive}: expected {', '.join(missing)} inside; not there")
     archive.unlink(missing_ok=True)
-
-
-def _cifar_classes(path: Path) -> tuple[str, ...]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return CIFAR_CLASSES
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected class names as text, found {error}") from error
-    names = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if len(names) != len(CIFAR_CLASSES):
-        raise DataError(f"{path}: expected {len(CIFAR_CLASSES)} class names, found {len(names)}")
-    return names

@@ -1,14 +1,14 @@
 """Cutting data into pieces and walking over it in batches."""
 
 import math
-import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .dataset import Split
+from .. import arguments
+from .dataset import Split, checked_pair
 
 
 def split(
@@ -22,21 +22,25 @@ def split(
     fractions: positive, of sum at most 1; piece boundaries are the running sums times N,
     rounded. What is over is in no piece; with a sum of 1 nothing is.
 
-    Raises ValueError if x and y differ in length, the fractions are not as above, or a piece
-    would be empty.
+    Raises ValueError if x and y differ in length, the fractions are not as above, a piece would be
+    empty, or seed is negative; TypeError if an argument is of another kind.
     """
-    x, y = _pair(data)
-    shares = [float(fraction) for fraction in fractions]
+    x, y = checked_pair("split: data", data)
+    if isinstance(fractions, np.ndarray):
+        fractions = fractions.ravel().tolist()
+    arguments.instance("split: fractions", fractions, (tuple, list), "sequence of numbers")
+    shares = [arguments.number("split: fractions (positive, at most 1)", fraction) for fraction in fractions]
+    seed = arguments.whole("split: seed", seed, 0)
     if not shares or not all(0 < share <= 1 for share in shares):
-        raise ValueError(f"fractions must be positive and at most 1, not {tuple(shares)}")
+        raise ValueError(f"split: fractions must be positive and at most 1, not {tuple(shares)}")
     if math.fsum(shares) > 1 + 1e-9:
-        raise ValueError(f"fractions must sum to at most 1, not {math.fsum(shares)}")
+        raise ValueError(f"split: fractions must sum to at most 1, not {math.fsum(shares)}")
     count = len(x)
     ends = [min(count, round(math.fsum(shares[: k + 1]) * count)) for k in range(len(shares))]
     starts = [0, *ends[:-1]]
     for start, end, share in zip(starts, ends, shares, strict=True):
         if start >= end:
-            raise ValueError(f"fraction {share} of {count} elements gives an empty piece")
+            raise ValueError(f"split: fractions: {share} of {count} elements gives an empty piece")
     order = np.random.default_rng(seed).permutation(count)
     parts = [order[start:end] for start, end in zip(starts, ends, strict=True)]
     return tuple(Split(x[part], y[part]) for part in parts)
@@ -50,9 +54,9 @@ def distinct(data: Split | tuple[ArrayLike, ArrayLike]) -> Split:
     >>> distinct((np.array([[1.0], [2.0], [1.0]]), np.array([0, 1, 0])))
     Split(x=(2, 1) float64, y=(2,) int64)
 
-    Raises ValueError if x and y differ in length.
+    Raises ValueError if x and y differ in length; TypeError if data is no pair of arrays.
     """
-    x, y = _pair(data)
+    x, y = checked_pair("distinct: data", data)
     seen: dict[bytes, int] = {}
     for n, row in enumerate(x):
         seen.setdefault(row.tobytes(), n)
@@ -71,12 +75,10 @@ def batches(
     Raises, at the call, ValueError if batch_size < 1 or the lengths differ; TypeError if
     batch_size is not an integer or rng not a Generator.
     """
-    x, y = _pair((x, y))
-    size = operator.index(batch_size)
-    if size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {size}")
-    if rng is not None and not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy.random.Generator or None, not {type(rng).__name__}")
+    x, y = checked_pair("batches", (x, y))
+    size = arguments.whole("batches: batch_size", batch_size)
+    if rng is not None:
+        arguments.instance("batches: rng", rng, np.random.Generator, "numpy.random.Generator or None")
     return _walk(x, y, size, None if rng is None else rng.permutation(len(x)))
 
 
@@ -89,12 +91,3 @@ def _walk(
             yield x[part], y[part]
         else:
             yield x[order[part]], y[order[part]]
-
-
-def _pair(data: Split | tuple[ArrayLike, ArrayLike]) -> tuple[NDArray[Any], NDArray[Any]]:
-    x, y = (np.asarray(part) for part in data)
-    if not x.ndim or not y.ndim or len(x) != len(y):
-        raise ValueError(
-            f"x and y must have equal first dimensions, not shapes {x.shape} and {y.shape}"
-        )
-    return x, y

@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import new_folder, written_atomically
+from .. import arguments
+from ..files import new_folder, written_atomically, written_into
 from .results import Result, gradescope, points
 
 
@@ -14,28 +15,32 @@ class Report:
     `output` is a file for JSON, for Gradescope and for the text of one submission, and a folder otherwise; None means standard
     output for those, and a new folder fastbp-grade-ASSIGNMENT for these. `place` is where it goes, or None; `folder` where each
     submission's record is kept while it is graded. `add` a result as it comes, and `finish` for what is to be printed.
+    What is written into, such as a FIFO or /dev/stdout (`into`), gets the text once, at the end.
     FileExistsError if the output is there already.
     """
 
-    def __init__(self, form: str, output: Path | None, assignment: str, names: Sequence[str]):
+    def __init__(self, form: str, output: Path | str | None, assignment: str, names: Sequence[str]):
         self.form, self.names, self.assignment = form, list(names), assignment
         self.results: dict[str, Result] = {}
         self.unwritten: dict[Path, str] = {}  # files that could not be written, and why
         in_folder = form == "html" or form == "text" and len(self.names) > 1
-        if output is not None and output.exists() and (not output.is_dir() or not in_folder or any(output.iterdir())):
+        output = None if output is None else Path(arguments.path("Report: output", output))
+        self.into = output is not None and not in_folder and written_into(output)
+        if not self.into and output is not None and output.exists() and not (in_folder and _is_empty(output)):
             raise FileExistsError(f"{output} exists: choose another name, nothing is overwritten")
         self.place = new_folder(f"fastbp-grade-{assignment}") if in_folder and output is None else output
         self.folder = self.place / "records" if in_folder else None
         if self.folder is not None:
             self.folder.mkdir(parents=True)
-        elif self.place is not None:
+        elif self.place is not None and not self.into:
             self.place.parent.mkdir(parents=True, exist_ok=True)
 
     def add(self, result: Result) -> None:
         """Keep a submission's result; what is known of all goes to the output file at once."""
         self.results[result.submission] = result
         if self.place is not None and self.folder is None:
-            self._write(self.place, self._text())
+            if not self.into:
+                self._write(self.place, self._text())
         elif self.folder is not None:
             self._write(self.place / f"{result.submission}.txt", f"{result}\n")
 
@@ -53,7 +58,12 @@ class Report:
             return f"{table(results)}\nwrote {self.place / 'index.html'}"
         if self.folder is not None:
             return f"{table(self._ordered())}\nwrote the feedback to {self.place}"
-        return self._text().rstrip() if self.place is None else f"wrote {self.place}"
+        if self.place is None:
+            return self._text().rstrip()
+        if self.into:
+            self._write(self.place, self._text())
+            return ""
+        return f"wrote {self.place}"
 
     def _ordered(self) -> list[Result]:
         return [self.results[name] for name in self.names if name in self.results]
@@ -77,6 +87,10 @@ class Report:
             self.unwritten[path] = error.strerror or str(error)
         else:
             self.unwritten.pop(path, None)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def table(results: Sequence[Result]) -> str:

@@ -1,0 +1,90 @@
+"""Ctrl-C and SIGTERM as the command `fastbp` takes them: both end it with status 130 and without a traceback.
+
+Importing the package takes most of the command's first second. So in its process this module, which is imported first and
+imports little itself, has the signals end it at once. `Interruptible` makes KeyboardInterrupts of them for the time in
+which there is something to keep.
+"""
+
+import _signal as signal  # what the module signal puts enums around, for which it takes ten times as long to import
+import atexit
+import os
+import sys
+
+STATUS = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruptible:
+    """A block in which a signal raises KeyboardInterrupt, and sets `Interruptible.came`: libraries make other exceptions of
+    one that comes while they are imported, or drop it. So whoever catches an Exception and goes on, calls `check`."""
+
+    came = False
+
+    def __init__(self):
+        self._before = {}
+
+    def __enter__(self) -> "Interruptible":
+        import threading
+
+        Interruptible.came = False
+        if threading.current_thread() is threading.main_thread():  # signals are handled there alone
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+            self._before = _take(self._interrupt)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+            sys.unraisablehook = self._hook
+
+    @staticmethod
+    def check() -> None:
+        """KeyboardInterrupt, if a signal came in the block."""
+        if Interruptible.came:
+            raise KeyboardInterrupt
+
+    @staticmethod
+    def _interrupt(*_) -> None:
+        Interruptible.came = True
+        raise KeyboardInterrupt
+
+    def _unraisable(self, about) -> None:
+        if about.exc_type is not KeyboardInterrupt:
+            return self._hook(about)
+        import _thread
+        import threading
+
+        again = threading.Timer(0.05, _thread.interrupt_main)  # raised where nobody can catch it, in a finaliser say
+        again.daemon = True
+        again.start()
+
+
+def _take(handler) -> dict:
+    """Give the signals this handler; those that had another. What is ignored, as in a shell's background job, stays so."""
+    taken = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    return {number: signal.signal(number, handler) for number in taken}
+
+
+def _is_command() -> bool:
+    """Is this process `python -m fastbp`, or the script `fastbp`? Its worker processes are not: they have its sys.argv alone."""
+    said = sys.orig_argv[-len(sys.argv) :][:1]  # the module or script, as the interpreter was told
+    if sys.argv[:1] == ["-m"]:  # while Python looks for the module to run
+        return said in (["fastbp"], ["-mfastbp"])
+    return bool(said) and said == sys.argv[:1] and os.path.basename(said[0]) == "fastbp"
+
+
+def _end(*_) -> None:
+    try:
+        os.write(2, b"fastbp: interrupted\n")
+    finally:
+        os._exit(STATUS)
+
+
+if _is_command():
+    for number in range(3):  # a closed standard stream: the next file opened would get its number, and what is printed
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    _take(_end)
+    atexit.register(_take, signal.SIG_IGN)  # called last: then all is done, and Python takes its handlers away before it ends
