@@ -235,6 +235,7 @@ PYTORCH = {
 }  # fmt: skip
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("name", PYTORCH)
 def test_as_in_pytorch(name):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")

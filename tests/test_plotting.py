@@ -603,6 +603,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("name", FIGURES)
 def test_texts_are_inside_the_figure_and_do_not_overlap(name):
     figure = FIGURES[name]()
@@ -614,6 +615,7 @@ def test_texts_are_inside_the_figure_and_do_not_overlap(name):
         assert not [(a, b) for a, b in itertools.combinations(found, 2) if a.overlaps(b)]
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_saved_figure_is_a_small_png_of_the_same_bytes_each_time(name, tmp_path):
     first, second = tmp_path / "a.png", tmp_path / "b.png"

@@ -69,6 +69,7 @@ def numbers(runs):
     return [(run.settings, run.result) for run in runs]
 
 
+@pytest.mark.portable
 def test_any_number_of_jobs_and_any_executor_give_the_same_numbers():
     settings = grid(width=[5, 20], seed=[0, 1])
     here = numbers(sweep(train, settings, jobs=1))
@@ -78,6 +79,7 @@ def test_any_number_of_jobs_and_any_executor_give_the_same_numbers():
         assert numbers(sweep(train, settings, executor=threads)) == here
 
 
+@pytest.mark.peers
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed")
 @pytest.mark.filterwarnings("ignore")
 def test_dask_is_an_executor_like_any():

@@ -80,12 +80,12 @@ def find_submissions(paths: Sequence[Path | str], one: bool = False) -> dict[str
     one = flag("find_submissions: one", one)
     for path in [Path(arguments.path("find_submissions: paths: each", path)) for path in paths]:
         if not path.exists():
-            raise FileNotFoundError(f"no such file or folder: {path}, among the paths given")
+            raise FileNotFoundError(f"no such file or folder: {path}")
         if path.suffix == ".ipynb":
-            raise ValueError(f"{path} is a notebook: export it as a Python file, and give paths of those")
+            raise ValueError(f"{path} is a notebook: export it as a Python file")
         inside = [path] if path.is_file() or one else sorted(p for p in path.iterdir() if _is_submission(p))
         if not inside:
-            raise ValueError(f"{path} holds no Python files, and no folders with any: no submissions among the paths given")
+            raise ValueError(f"{path} holds no Python files, and no folders with any")
         found += inside
     found = list(dict.fromkeys(p.absolute() for p in found))
     named: dict[str, Path] = {}
@@ -130,7 +130,7 @@ def grade_all(
     seed: int = 0,
     jobs: int | None = None,
     seconds: float | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     executor: Executor | None = None,
     one: bool = False,
     done: Callable[[Result], None] = lambda result: None,
