@@ -158,9 +158,13 @@ class Experiment:
         print(f"{what}: {spread(values)}{beside}", flush=True)
 
     def figure(self, name: str, figure, caption: str) -> None:
-        """Save a figure and show it in the report."""
-        plotting.save(figure, self.out / f"{name}.png")
-        self.lines.append(f"![{caption}]({name}.png)")
+        """Save a figure and show it in the report; one that can't be saved costs nothing else of the report."""
+        try:
+            plotting.save(figure, self.out / f"{name}.png")
+        except Exception as error:
+            print(f"{name}.png could not be saved: {error}", file=sys.stderr)
+        else:
+            self.lines.append(f"![{caption}]({name}.png)")
 
     def note(self, text: str) -> None:
         """A paragraph of the report."""

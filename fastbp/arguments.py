@@ -4,16 +4,18 @@
 """
 
 import inspect
+import itertools
 import math
 import numbers
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 LARGEST = 2**63 - 1  # of the whole numbers that kernels count with
+AXES = 32  # of an array, at most
 
 
 def shown(value, width: int = 80) -> str:
@@ -39,21 +41,27 @@ def whole(what: str, value, least: int = 1, most: int = LARGEST) -> int:
     return result
 
 
-def pair(what: str, value, least: int = 1) -> tuple[int, int]:
+def pair(what: str, value, least: int = 1, most: int = LARGEST) -> tuple[int, int]:
     """An int for both axes, or a (vertical, horizontal) pair of ints."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(f"{what} must be an int or a pair of ints, got {shown(value)}")
-        return whole(what, value[0], least), whole(what, value[1], least)
-    both = whole(what, value, least)
+        return whole(what, value[0], least, most), whole(what, value[1], least, most)
+    both = whole(what, value, least, most)
     return both, both
 
 
-def shape(what: str, value, least: int = 0) -> tuple[int, ...]:
-    """`value` as a tuple of ints of at least `least`, the sizes of an array's axes."""
-    if isinstance(value, (str, bytes, dict, set)) or not isinstance(value, Iterable):
-        raise TypeError(f"{what} must be a tuple of ints, got {shown(value)}")
-    return tuple(whole(what, size, least) for size in value)
+def shape(what: str, value, least: int = 0, most: int = LARGEST, most_sizes: int = AXES) -> tuple[int, ...]:
+    """`value` as a tuple of ints of at least `least` and at most `most`, the sizes of an array's axes."""
+    try:
+        if isinstance(value, (str, bytes, dict, set)) or not isinstance(value, Iterable):
+            raise TypeError
+        sizes = list(itertools.islice(value, most_sizes + 1))
+    except Exception:
+        raise TypeError(f"{what} must be a tuple of ints, got {shown(value)}") from None
+    if len(sizes) > most_sizes:
+        raise ValueError(f"{what} must have at most {most_sizes} sizes, got {shown(value)}")
+    return tuple(whole(what, size, least, most) for size in sizes)
 
 
 def number(
@@ -66,25 +74,33 @@ def number(
     below: float | None = None,
 ) -> float:
     """`value` as a finite float: a Python or NumPy real number, no bool, no text, within the limits that are given."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:
+    if type(value) is np.ndarray and value.ndim == 0:
         value = value[()]
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    if isinstance(value, (bool, np.bool_, np.timedelta64)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{what} must be a number, got {shown(value)}")
     try:
         result = float(value)
     except OverflowError:
         result = math.inf
-    limits = [
-        (least, "at least", operator.ge),
-        (above, "above", operator.gt),
-        (most, "at most", operator.le),
-        (below, "below", operator.lt),
-    ]
-    given = [(limit, words, holds) for limit, words, holds in limits if limit is not None]
-    if not math.isfinite(result) or not all(holds(result, limit) for limit, _, holds in given):
-        wanted = " and ".join(f"{words} {limit:g}" for limit, words, _ in given)
-        raise ValueError(f"{what} must be a finite number{f', {wanted}' if wanted else ''}, got {shown(value)}")
+    except Exception:  # of a method of the value's own
+        raise TypeError(f"{what} must be a number, got {shown(value)}") from None
+    fits = math.isfinite(result) and (least is None or result >= least) and (above is None or result > above)
+    if not fits or (most is not None and result > most) or (below is not None and result >= below):
+        raise ValueError(f"{what} must be {_limits(least, most, above, below)}, got {shown(value)}")
     return result
+
+
+def _limits(least: float | None, most: float | None, above: float | None, below: float | None) -> str:
+    """What a number must be, in words or as an interval."""
+    low, high = least if above is None else above, most if below is None else below
+    if high is not None:
+        low = -math.inf if low is None else low
+        return f"in {'(' if least is None else '['}{low:g}, {high:g}{']' if below is None else ')'}"
+    if low is None:
+        return "a finite number"
+    if low == 0:
+        return "a finite number, 0 or above" if above is None else "positive and finite"
+    return f"a finite number {'of at least' if above is None else 'above'} {low:g}"
 
 
 def flag(what: str, value) -> bool:
@@ -132,22 +148,24 @@ def path(what: str, value) -> str:
     """`value` as the name of a file: a str or an os.PathLike of one.
 
     An int is a file descriptor to `open`, which would close it: so it is refused, and so are bytes."""
-    if not isinstance(value, (str, os.PathLike)) or not isinstance(name := os.fspath(value), str):
-        raise TypeError(f"{what} must be a str or an os.PathLike, got {shown(value)}")
-    if not name or "\0" in name:
-        raise ValueError(f"{what} must be the name of a file, got {shown(name)}")
+    try:
+        if not isinstance(value, (str, os.PathLike)) or not isinstance(name := os.fspath(value), str):
+            raise TypeError
+    except Exception:
+        raise TypeError(f"{what} must be a str or an os.PathLike, got {shown(value)}") from None
+    try:
+        if not name or b"\0" in os.fsencode(name):
+            raise ValueError
+    except ValueError:  # also of characters that no file name has
+        raise ValueError(f"{what} must be the name of a file, got {shown(name)}") from None
     return name
 
 
 def array(what: str, value, kinds: str = "biufc") -> np.ndarray:
     """`value` as a plain array of numbers, of the dtype kinds given: b bool, i int, u unsigned int, f float, c complex.
 
-    Lists of numbers become arrays. A masked array is refused, since no kernel sees its mask, and so is np.matrix, whose
-    products and axes are not an array's."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{what} is a masked array, whose mask would be lost: pass {what.rpartition(' ')[2]}.filled(…) instead")
-    if isinstance(value, np.matrix):
-        raise TypeError(f"{what} is a np.matrix: pass np.asarray({what.rpartition(' ')[2]}) instead")
+    Lists of numbers become arrays."""
+    unmasked(what, value)
     if isinstance(value, (str, bytes, dict, set)):
         raise TypeError(f"{what} must be an array of numbers, got {shown(value)}")
     try:
@@ -166,3 +184,56 @@ def kept(thing) -> dict[str, Any]:
     except (TypeError, ValueError):  # a class without a signature
         return {}
     return {name: value for name, value in getattr(thing, "__dict__", {}).items() if name in names}
+
+
+def unmasked(what: str, value) -> None:
+    """TypeError for a masked array, since no kernel sees its mask, and for np.matrix, whose products are not an array's."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{what} is a masked array, whose mask would be lost: pass {what.rpartition(' ')[2]}.filled(…) instead")
+    if isinstance(value, np.matrix):
+        raise TypeError(f"{what} is a np.matrix: pass np.asarray({what.rpartition(' ')[2]}) instead")
+
+
+def converted(what: str, value, dtype: np.dtype) -> np.ndarray:
+    """`value` as an array of `dtype`, by a copy if need be: numbers that `dtype` has not are a ValueError, complex ones and
+    text a TypeError. A float may be rounded."""
+    given = array(what, value, "biuf")
+    if given.dtype == dtype:
+        return given
+    with np.errstate(all="ignore"):
+        result = given.astype(dtype)
+        same = np.isfinite(result) | ~np.isfinite(given) if dtype.kind == "f" else result == given
+    if not same.all():
+        raise ValueError(f"{what} holds numbers that {dtype} has not, {given[~same].flat[0].item()!r} among them")
+    return result
+
+
+def writable(array: np.ndarray) -> np.ndarray:
+    """`array`, or a copy where it is read-only."""
+    return array if array.flags.writeable else np.array(array, subok=not isinstance(array, np.memmap))
+
+
+def owned(attributes: dict[str, Any]) -> dict[str, Any]:
+    """An object's attributes as it takes them over from a pickle: arrays that came back read-only, from a memory map or another
+    process's buffers, are copied."""
+    return {name: writable(value) if isinstance(value, np.ndarray) else value for name, value in attributes.items()}
+
+
+class Setting:
+    """An attribute that is checked by one of the functions above whenever it is set, in the constructor and later:
+
+    rate = Setting(number, least=0, below=1)
+
+    One that is `fixed` is set once: other things have been made for it."""
+
+    def __init__(self, check: Callable, *, fixed: bool = False, **limits):
+        self.check, self.fixed, self.limits = check, fixed, limits
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __set__(self, owner, value) -> None:  # without __get__: reading is that of any attribute
+        what = f"{type(owner).__name__}: {self.name}"
+        if self.fixed and self.name in owner.__dict__:
+            raise AttributeError(f"{what} can't be set once the object is made: make a new one")
+        owner.__dict__[self.name] = self.check(what, value, **self.limits)

@@ -49,19 +49,21 @@ computed without a `costs` of its own.
 
 import html
 import json
-import operator
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arguments import whole
+from .arguments import instance, shown, whole
+from .arguments import shape as shape_of
 
 if TYPE_CHECKING:
     from .layers.base import Layer
 
 COMPUTING = {"forward", "backward", "prepare_calls", "forward_calls", "input_calls", "parameter_calls", "costs"}
+UNBOUNDED = math.inf  # FLOPs may be more than any array has elements
 BIASES = ("bias", "b", "beta")
 
 
@@ -78,23 +80,38 @@ class Cost:
     db: int = 0
     multiply_adds: int = 0
 
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, whole(f"Cost: {name}", value, 0, UNBOUNDED))
+
     def __rmul__(self, count: int) -> "Cost":
         """The same `count` times: Cost of an element · elements."""
+        count = whole("Cost: count", count, 0, UNBOUNDED)
         return Cost(*(count * number for number in asdict(self).values()))
 
     def followed_by(self, *others: "Cost") -> "Cost":
         """This layer and others without parameters as one: the way back to this one's output stands with dw, which needs it."""
+        for other in others:
+            instance("Cost.followed_by: one of others", other, Cost)
         forward, back = sum(other.forward for other in others), sum(other.dx for other in others)
         return Cost(self.forward + forward, self.dx, self.dw + back, self.db, self.multiply_adds)
 
 
 def cost_of(layer: "Layer", input_shape: tuple[int, ...], N: int) -> Cost | None:
     """What a layer says it costs, or None where it says nothing, or where what says it is not what computes."""
+    input_shape, N = shape_of("cost_of: input_shape", input_shape), whole("cost_of: N", N)
+    layer = _layer("cost_of: layer", layer)
     definitions = next(names for names in map(vars, (layer, *type(layer).__mro__)) if COMPUTING & names.keys())
     cost = layer.costs(input_shape, N) if "costs" in definitions else None
     if not isinstance(cost, Cost | None):
         raise TypeError(f"{type(layer).__name__}.costs: expected a fastbp.costs.Cost or None, got {type(cost).__name__}")
     return cost
+
+
+def _layer(what: str, value) -> "Layer":
+    from .layers.base import Layer  # which imports this module
+
+    return instance(what, value, Layer)
 
 
 @dataclass(frozen=True)
@@ -141,8 +158,13 @@ class CostSheet:
     """
 
     def __init__(self, layers: "Sequence[Layer]", input_shape: tuple[int, ...], batch: int = 1, dtype=np.float32):
-        self.input_shape, self.dtype = tuple(map(operator.index, input_shape)), np.dtype(dtype)
+        from .layers.base import float_dtype  # which imports this module
+
+        self.input_shape, self.dtype = shape_of("CostSheet: input_shape", input_shape), float_dtype(dtype)
         self.batch = N = whole("CostSheet: batch", batch)
+        if not isinstance(layers, (list, tuple)):
+            raise TypeError(f"CostSheet: layers must be a list of layers, got {shown(layers)}")
+        layers = [_layer("CostSheet: a member of layers", layer) for layer in layers]
         first = next((i for i, layer in enumerate(layers) if layer.parameters), len(layers))
         rows, shape, spared = [], self.input_shape, []
         for i, layer in enumerate(layers):

@@ -15,14 +15,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruptible:
-    """A block in which a signal raises KeyboardInterrupt, and sets `came`: a library may make another exception of it."""
+    """A block in which a signal raises KeyboardInterrupt, and sets `Interruptible.came`: libraries make other exceptions of
+    one that comes while they are imported, or drop it. So whoever catches an Exception and goes on, calls `check`."""
+
+    came = False
 
     def __init__(self):
-        self.came, self._before = False, {}
+        self._before = {}
 
     def __enter__(self) -> "Interruptible":
         import threading
 
+        Interruptible.came = False
         if threading.current_thread() is threading.main_thread():  # signals are handled there alone
             self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
             self._before = _take(self._interrupt)
@@ -33,8 +37,15 @@ class Interruptible:
             signal.signal(number, handler)
             sys.unraisablehook = self._hook
 
-    def _interrupt(self, *_) -> None:
-        self.came = True
+    @staticmethod
+    def check() -> None:
+        """KeyboardInterrupt, if a signal came in the block."""
+        if Interruptible.came:
+            raise KeyboardInterrupt
+
+    @staticmethod
+    def _interrupt(*_) -> None:
+        Interruptible.came = True
         raise KeyboardInterrupt
 
     def _unraisable(self, about) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from .arguments import Setting, array, converted, number, owned, shown, unmasked
 from .kernels import losses
 from .kernels.activations import sigmoid_forward
 from .kernels.softmax import softmax_forward
@@ -38,7 +39,7 @@ class Loss:
     def forward(self, scores: np.ndarray, targets: np.ndarray) -> float:
         """The loss of the batch; keeps what `backward` needs by reference."""
         scores, targets = self.check(scores, targets)
-        scores = scores if scores.flags.carray else np.require(scores, requirements="CAW")
+        scores = self._dense(scores)
         self._cache = (scores, targets)
         values = np.empty(self._count(scores), scores.dtype)
         self._forward(scores, targets, values)
@@ -54,9 +55,9 @@ class Loss:
         if self._cache is None:
             raise RuntimeError(f"{type(self).__name__}.backward called before forward")
         scores, targets = self._cache
-        dscores = np.empty_like(scores) if out is None else out
-        if dscores.shape != scores.shape or dscores.dtype != scores.dtype or not dscores.flags.carray:
-            raise ValueError(f"{type(self).__name__}: expected out to be a C-contiguous {scores.dtype} array {scores.shape}")
+        dscores = np.empty_like(scores) if out is None else self._buffer(out, scores)
+        if out is not None and np.may_share_memory(out, scores):
+            self._fail(ValueError, "out overlaps the scores")
         self._backward(scores, targets, dscores)
         return dscores
 
@@ -64,10 +65,11 @@ class Loss:
         """The loss of the batch, and its gradient in `out`, an array like the scores: what training calls."""
         value = self.forward(scores, targets)
         dscores = self.backward()
+        out = self._buffer(out, scores)
         if np.shape(dscores) != out.shape:
             self._fail(ValueError, f"backward gave {np.shape(dscores)} for scores {out.shape}")
         np.copyto(out, dscores)
-        return value
+        return value if type(value) is float else self._number(value)
 
     def step_call(self, scores: np.ndarray, out: np.ndarray) -> "StepCall | None":
         """`step` for these arrays as one kernel call, which a plan makes among its own; None where it is more than that."""
@@ -89,18 +91,66 @@ class Loss:
         """How many values the mean is over."""
         return len(scores)
 
+    def _number(self, value) -> float:
+        """What a `forward` of the user's own gave, also a NumPy number, as a float."""
+        try:
+            return float(value)
+        except Exception:
+            self._fail(TypeError, f"forward gave {shown(value)}, expected a number")
+
+    def _buffer(self, out: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """`out`, if the gradient with respect to the scores can be written there."""
+        unmasked(f"{type(self).__name__}: out", out)
+        if not isinstance(out, np.ndarray) or out.shape != scores.shape or out.dtype != scores.dtype or not out.flags.carray:
+            got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else shown(out)
+            wanted = f"a C-contiguous, writable {scores.dtype} array {scores.shape}"
+            self._fail(ValueError, f"expected out to be {wanted}, like the scores, got {got}")
+        return out
+
     def _fail(self, kind: type[Exception], message: str):
         raise kind(f"{type(self).__name__}: {message}")
 
-    def _check_scores(self, scores) -> np.ndarray:
+    def _check_scores(self, scores, empty: bool = False) -> np.ndarray:
         if not isinstance(scores, np.ndarray):
             self._fail(TypeError, f"expected scores to be a NumPy array, got {type(scores).__name__}")
+        if type(scores) is not np.ndarray:
+            unmasked(f"{type(self).__name__}: scores", scores)
+            scores = np.asarray(scores)
         if scores.dtype not in FLOATS:
             self._fail(TypeError, f"expected scores of dtype float32 or float64, got {scores.dtype}")
         self._check_shape(scores)
-        if scores.size == 0:
-            self._fail(ValueError, f"the mean of an empty batch {scores.shape} is not defined")
+        if scores.size == 0 and not empty:
+            self._fail(ValueError, f"the mean of an empty batch, scores {scores.shape}, is not defined")
         return scores
+
+    def _dense(self, scores: np.ndarray) -> np.ndarray:
+        """Scores as a kernel wants them."""
+        try:
+            return scores if scores.flags.carray else np.require(scores, requirements="CAW")
+        except MemoryError:
+            raise MemoryError(f"{type(self).__name__}: no memory for a copy of the scores {scores.shape}") from None
+
+    def _check_shape(self, scores: np.ndarray) -> None:
+        """A ValueError for scores of a shape that the loss can't take."""
+
+    def _check_targets(self, scores: np.ndarray, targets) -> np.ndarray:
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+    def _forward(self, scores: np.ndarray, targets: np.ndarray, values: np.ndarray) -> None:
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+    def _backward(self, scores: np.ndarray, targets: np.ndarray, dscores: np.ndarray) -> None:
+        raise TypeError(f"{type(self).__name__} does not define backward")
+
+    def _targets(self, targets) -> np.ndarray:
+        """`targets` as an array of numbers."""
+        return targets if type(targets) is np.ndarray else array(f"{type(self).__name__}: targets", targets)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_cache": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(owned(state))
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{k}={v!r}" for k, v in self.__dict__.items() if not k.startswith("_"))
@@ -117,7 +167,7 @@ class ClassLoss(Loss):
             self._fail(ValueError, f"expected scores (N, C), got {scores.shape}")
 
     def _check_targets(self, scores, labels):
-        labels = np.asarray(labels)
+        labels = self._targets(labels)
         if labels.shape != scores.shape[:1]:
             hint = "; for one-hot rows pass targets.argmax(axis=1)" if labels.shape == scores.shape else ""
             self._fail(ValueError, f"expected labels {scores.shape[:1]} for scores {scores.shape}, got {labels.shape}{hint}")
@@ -131,10 +181,16 @@ class ClassLoss(Loss):
         return checked
 
     def predict(self, scores):
+        scores = self._dense(self._check_scores(scores, empty=True))
+        if scores.shape[1] == 0:
+            self._fail(ValueError, f"expected scores (N, C) with C of at least 1, got {scores.shape}")
         return scores.argmax(axis=1)
 
     def correct(self, scores, targets):
-        return int((self.predict(scores) == np.asarray(targets)).sum())
+        decided = self.predict(scores)
+        if not (type(targets) is np.ndarray and targets.dtype.kind in "iu" and targets.shape == decided.shape):
+            targets = self._check_targets(scores, targets)
+        return int((decided == targets).sum())
 
 
 class SoftmaxCrossEntropy(ClassLoss):
@@ -149,18 +205,18 @@ class SoftmaxCrossEntropy(ClassLoss):
     scores of ±10⁴ are as exact as any.
     """
 
+    label_smoothing = Setting(number, least=0, most=1)
+
     def __init__(self, label_smoothing: float = 0.0):
         super().__init__()
-        self.label_smoothing = float(label_smoothing)
-        if not 0 <= self.label_smoothing <= 1:
-            self._fail(ValueError, f"label_smoothing must be in [0, 1], got {label_smoothing}")
+        self.label_smoothing = label_smoothing
 
     def forward(self, scores, targets):
         scores, labels = self.check(scores, targets)
-        scores = np.require(scores, requirements="CAW")
+        scores = self._dense(scores)
         dscores = np.empty_like(scores)  # from the same exponentials
         self._cache = (dscores, labels)
-        return losses.softmax_cross_entropy(scores, labels, self.label_smoothing, dscores)
+        return float(losses.softmax_cross_entropy(scores, labels, self.label_smoothing, dscores))
 
     def _backward(self, kept, labels, dscores):
         np.copyto(dscores, kept)
@@ -168,13 +224,15 @@ class SoftmaxCrossEntropy(ClassLoss):
     def step(self, scores, targets, out):
         if type(self) is not SoftmaxCrossEntropy:  # a subclass may compute something else
             return super().step(scores, targets, out)
-        plain = type(targets) is np.ndarray and targets.dtype == np.int64 and targets.flags.carray
-        if plain and scores.size and targets.shape == scores.shape[:1] and scores.ndim == 2:
+        plain = type(scores) is type(targets) is type(out) is np.ndarray and targets.dtype == np.int64 and targets.flags.carray
+        plain = plain and scores.dtype is out.dtype and scores.dtype in FLOATS and scores.flags.carray and out.flags.carray
+        if plain and scores.size and scores.shape == out.shape and targets.shape == scores.shape[:1] and scores.ndim == 2:
             value = losses.softmax_cross_entropy(scores, targets, self.label_smoothing, out)
             if value >= 0 or value != value:  # otherwise a label is not a class, which `check` says better
-                return value
+                return float(value)
         scores, labels = self.check(scores, targets)
-        return losses.softmax_cross_entropy(scores, labels, self.label_smoothing, out)
+        scores = self._dense(scores)
+        return float(losses.softmax_cross_entropy(scores, labels, self.label_smoothing, self._buffer(out, scores)))
 
     def step_call(self, scores, out):
         if type(self) is not SoftmaxCrossEntropy or scores.ndim != 2 or scores.size == 0:
@@ -182,7 +240,7 @@ class SoftmaxCrossEntropy(ClassLoss):
         return StepCall(self, scores, out)
 
     def probabilities(self, scores):
-        scores = np.ascontiguousarray(self._check_scores(scores))
+        scores = self._dense(self._check_scores(scores, empty=True))
         out = np.empty_like(scores)
         softmax_forward(scores, out)
         return out
@@ -223,7 +281,8 @@ class NLLLoss(ClassLoss):
         losses.nll_backward(labels, 1 / len(log_probs), dlog_probs)
 
     def probabilities(self, scores):
-        return np.exp(scores)
+        with np.errstate(over="ignore"):
+            return np.exp(self._dense(self._check_scores(scores, empty=True)))
 
 
 class MulticlassHinge(ClassLoss):
@@ -237,9 +296,11 @@ class MulticlassHinge(ClassLoss):
     The subgradient at the kink is 0.
     """
 
+    margin = Setting(number)
+
     def __init__(self, margin: float = 1.0):
         super().__init__()
-        self.margin = float(margin)
+        self.margin = margin
 
     def _forward(self, scores, labels, values):
         losses.multiclass_hinge_forward(scores, labels, self.margin, values)
@@ -261,7 +322,7 @@ class BinaryLoss(Loss):
             self._fail(ValueError, f"expected scores (N,) or (N, 1), got {scores.shape}")
 
     def _check_targets(self, scores, labels):
-        labels = np.asarray(labels)
+        labels = self._targets(labels)
         if labels.shape not in (scores.shape[:1], (len(scores), 1)):
             self._fail(ValueError, f"expected labels {scores.shape[:1]} for scores {scores.shape}, got {labels.shape}")
         if labels.dtype.kind not in "biuf":
@@ -272,10 +333,13 @@ class BinaryLoss(Loss):
         return np.where(one.reshape(-1), scores.dtype.type(1), scores.dtype.type(-1))
 
     def predict(self, scores):
-        return (scores.reshape(-1) > 0).astype(np.int64)
+        return (self._dense(self._check_scores(scores, empty=True)).reshape(-1) > 0).astype(np.int64)
 
     def correct(self, scores, targets):
-        return int((self.predict(scores) == (np.asarray(targets).reshape(-1) == 1)).sum())
+        decided = self.predict(scores)
+        if not (type(targets) is np.ndarray and targets.dtype.kind in "biuf" and targets.shape == decided.shape):
+            targets = self._check_targets(scores, targets)
+        return int((decided == (targets == 1)).sum())
 
 
 class LogisticLoss(BinaryLoss):
@@ -295,7 +359,7 @@ class LogisticLoss(BinaryLoss):
         losses.logistic_backward(scores.reshape(-1), signs, 1 / len(scores), dscores.reshape(-1))
 
     def probabilities(self, scores):
-        scores = np.ascontiguousarray(self._check_scores(scores))
+        scores = self._dense(self._check_scores(scores, empty=True))
         out = np.empty(len(scores), scores.dtype)
         sigmoid_forward(scores.reshape(-1), out)
         return out
@@ -311,9 +375,11 @@ class HingeLoss(BinaryLoss):
     The subgradient at the kink is 0.
     """
 
+    margin = Setting(number)
+
     def __init__(self, margin: float = 1.0):
         super().__init__()
-        self.margin = float(margin)
+        self.margin = margin
 
     def _forward(self, scores, signs, values):
         losses.hinge_forward(scores.reshape(-1), signs, self.margin, values)
@@ -334,18 +400,18 @@ class MeanSquaredError(Loss):
 
     def _check_shape(self, prediction):
         if prediction.ndim == 0:
-            self._fail(ValueError, "expected predictions (N, …), got a single number")
+            self._fail(ValueError, "expected scores (N, …), the predictions, got a single number")
 
     def _count(self, prediction):
         return prediction.size
 
     def _check_targets(self, prediction, target):
-        target = np.asarray(target)
+        target = self._targets(target)
         if target.shape != prediction.shape:
-            self._fail(ValueError, f"expected targets {prediction.shape}, got {target.shape}")
+            self._fail(ValueError, f"expected targets {prediction.shape}, got {target.shape}: the scores' shape")
         if target.dtype.kind not in "biuf":
             self._fail(TypeError, f"expected real targets, got {target.dtype}")
-        target = np.require(target, prediction.dtype, "CAW")
+        target = np.require(converted("MeanSquaredError: targets", target, prediction.dtype), requirements="CAW")
         if np.isnan(target).any():
             self._fail(ValueError, "targets hold NaN")
         return target

@@ -6,17 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .arguments import choice, flag, number, pair, shape, whole
 from .layers import AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU, Sigmoid, Tanh
+from .layers.base import SIZE_LIMIT
 from .network import Sequential
 
 ACTIVATIONS = {"relu": (ReLU, "he_normal"), "tanh": (Tanh, "glorot_normal"), "sigmoid": (Sigmoid, "glorot_normal")}
+LAYERS = 10_000  # of an mlp, at most
 
 
 def softmax_classifier(
     input_shape: tuple[int, ...] = (1, 28, 28), classes: int = 10, dtype=np.float32, seed: int = 0
 ) -> Sequential:
     """Multinomial logistic regression: one linear layer on the flattened input, starting at zero."""
-    return Sequential(Flatten(), Linear(math.prod(input_shape), classes, init="zeros"), dtype=dtype, seed=seed)
+    size = math.prod(shape("softmax_classifier: input_shape", input_shape, 1))
+    linear = Linear(_size("softmax_classifier: input_shape", size), _size("softmax_classifier: classes", classes), init="zeros")
+    return Sequential(Flatten(), linear, dtype=dtype, seed=seed)
 
 
 def mlp(sizes: Sequence[int], activation: str = "relu", dropout: float = 0.0, dtype=np.float32, seed: int = 0) -> Sequential:
@@ -27,11 +32,11 @@ def mlp(sizes: Sequence[int], activation: str = "relu", dropout: float = 0.0, dt
     >>> mlp([784, 100, 10]).parameter_vector.size
     79510
     """
+    sizes = shape("mlp: sizes", sizes, 1, SIZE_LIMIT, most_sizes=LAYERS)
     if len(sizes) < 2:
-        raise ValueError(f"mlp: sizes must hold at least the numbers of inputs and outputs, got {list(sizes)}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"mlp: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-    kind, init = ACTIVATIONS[activation]
+        raise ValueError(f"mlp: sizes must hold at least the numbers of inputs and outputs, got {sizes}")
+    kind, init = ACTIVATIONS[choice("mlp: activation", activation, ACTIVATIONS)]
+    dropout = number("mlp: dropout", dropout, least=0, below=1)
     layers = [Flatten()]
     for inputs, outputs in zip(sizes[:-2], sizes[1:-1], strict=True):
         layers += [Linear(inputs, outputs, init=init), kind()]
@@ -48,7 +53,8 @@ def lenet5(input_shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10, d
     >>> lenet5().parameter_vector.size
     61706
     """
-    C, H, W = input_shape
+    C, H, W = input_shape = _image("lenet5: input_shape", input_shape)
+    classes = _size("lenet5: classes", classes)
     padding = 2 if (H, W) == (28, 28) else 0
     convolutions = [
         Conv2d(C, 6, 5, padding=padding, init="glorot_normal"),
@@ -86,10 +92,12 @@ def cnn(
     >>> cnn().output_shape((1, 28, 28))
     (10,)
     """
-    C, H, W = input_shape
+    C, H, W = input_shape = _image("cnn: input_shape", input_shape)
+    classes, filters, hidden = _size("cnn: classes", classes), _size("cnn: filters", filters), _size("cnn: hidden", hidden)
+    batch_norm, dropout = flag("cnn: batch_norm", batch_norm), number("cnn: dropout", dropout, least=0, below=1)
     if kernel_size is None:
         kernel_size = 7 if min(H, W) >= 16 else 3
-    features = [Conv2d(C, filters, kernel_size)]
+    features = [Conv2d(C, filters, pair("cnn: kernel_size", kernel_size))]
     features += [BatchNorm2d(filters)] if batch_norm else []
     features += [ReLU(), MaxPool2d(2)]
     features += [Dropout(dropout)] if dropout else []
@@ -97,6 +105,19 @@ def cnn(
     (size,) = _shape_after(features, input_shape)
     head = [Linear(size, hidden), ReLU(), Linear(hidden, classes, init="glorot_normal")]
     return Sequential(*features, *head, dtype=dtype, seed=seed)
+
+
+def _size(what: str, value) -> int:
+    """A number of features, as a layer takes it."""
+    return whole(what, value, most=SIZE_LIMIT)
+
+
+def _image(what: str, value) -> tuple[int, int, int]:
+    """The shape (C, H, W) of an image."""
+    sizes = shape(what, value, 1, SIZE_LIMIT)
+    if len(sizes) != 3:
+        raise ValueError(f"{what} must be (C, H, W), got {sizes}")
+    return sizes
 
 
 def _shape_after(layers, shape):

@@ -1,7 +1,13 @@
 """Hypothesis without deadlines (they would time the compiler), the same examples on every run in CI; no peer left out unseen."""
 
+import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,3 +28,51 @@ def pytest_sessionfinish(session):
     if session.config.option.markexpr == "peers" and reporter is not None and reporter.stats.get("skipped"):
         reporter.write_line("\n-m peers: some tests were skipped; install the packages that they compare with", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+# -- a kernel cache that three processes have filled at once -----------------------------------------------------------
+
+FIRST_STEPS = """
+import json
+import numpy as np
+import fastbp
+from fastbp.kernels.jit import KernelCache
+
+fastbp.set_num_threads(1)
+network = fastbp.Sequential(
+    fastbp.Conv2d(1, 4, 3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Flatten(), fastbp.Linear(36, 8), fastbp.ReLU(),
+    fastbp.Linear(8, 3), seed=1,
+)
+rng = np.random.default_rng(2)
+trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1))
+loss = trainer.step(rng.normal(size=(64, 1, 8, 8)).astype(np.float32), rng.integers(0, 3, 64))
+result = [loss, network.parameter_vector.tobytes().hex()]
+logistic = fastbp.LogisticLoss()
+logistic.forward(np.array([1.0, 2.0]), np.array([0, 1]))
+result += [fastbp.Softmax().forward(np.array([[1.0, 2.0]])).tolist(), logistic.backward()[0]]
+print(json.dumps([result, KernelCache.compiled]))
+"""
+
+
+class FirstSteps(NamedTuple):
+    """What each of the processes printed, and the folder that they have filled."""
+
+    results: list
+    compiled: list[int]
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def first_steps(tmp_path_factory) -> FirstSteps:
+    folder = tmp_path_factory.mktemp("kernels")
+    env = {**os.environ, "FASTBP_CACHE_DIR": str(folder), "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-W", "error", "-c", FIRST_STEPS]
+    running = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    printed = [json.loads(process.communicate(timeout=600)[0]) for process in running]
+    return FirstSteps([result for result, _ in printed], [compiled for _, compiled in printed], folder)
+
+
+@pytest.fixture
+def kernels(first_steps, tmp_path) -> Path:
+    """A copy of that folder, for `FASTBP_CACHE_DIR`."""
+    return Path(shutil.copytree(first_steps.folder, tmp_path / "kernels"))

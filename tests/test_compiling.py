@@ -1,31 +1,34 @@
 """Kernels compiled by two processes: all of them, once, by nobody else when there is no need, and with no process left behind."""
 
+import ast
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from unittest.mock import Mock
 
 import numba
 import numpy as np
 import pytest
+from conftest import FIRST_STEPS
 from numba import types
 
 import fastbp
-from fastbp.kernels import activations, compiling, matmul, program
-from fastbp.kernels.jit import KernelCache, Separate
+from fastbp.kernels import activations, cache, compiling, matmul, program
+from fastbp.kernels.jit import KernelCache, Separate, kernel
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the JIT is off")
 
 VECTOR = types.Array(types.float64, 1, "C")
 RELU = {(activations.relu_forward, (VECTOR, VECTOR)): None}
-STEP = """
+WATCH = """
 import json, subprocess, sys
-import numpy as np
-import fastbp
-from fastbp.kernels.jit import KernelCache
+from functools import partial
 
 started = []
 class Watched(subprocess.Popen):
@@ -33,49 +36,73 @@ class Watched(subprocess.Popen):
         started.append(self)
         super().__init__(*args, **kwargs)
 subprocess.Popen = Watched
-network = fastbp.Sequential(
-    fastbp.Conv2d(1, 4, 3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Flatten(), fastbp.Linear(36, 8), fastbp.ReLU(),
-    fastbp.Linear(8, 3), seed=1,
-)
-rng = np.random.default_rng(2)
-trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1))
-loss = trainer.step(rng.normal(size=(64, 1, 8, 8)).astype(np.float32), rng.integers(0, 3, 64))
-print(json.dumps([loss, network.parameter_vector.tobytes().hex(), KernelCache.compiled, [child.returncode for child in started]]))
+"""
+COUNTS = """
+print(json.dumps([KernelCache.compiled, [child.returncode for child in started]]))
 """
 
 
-def step(cache: Path, threads: int) -> tuple[float, str, int, list[int]]:
+def run(code: str, cache: Path) -> list:
     env = {**os.environ, "FASTBP_CACHE_DIR": str(cache), "PYTHONPATH": str(Path(fastbp.__file__).parents[1])}
-    code = f"import fastbp; fastbp.set_num_threads({threads})\n{STEP}"
-    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    result = subprocess.run([sys.executable, "-c", WATCH + code + COUNTS], env=env, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_a_first_step_gets_help_and_the_next_process_compiles_nothing(tmp_path):
-    alone, together, warm = (step(tmp_path / folder, threads) for folder, threads in (("one", 1), ("two", 2), ("two", 2)))
-    assert alone[:2] == together[:2] == warm[:2]
-    assert [len(result[3]) for result in (alone, together, warm)] == [0, 1, 0]
-    assert together[3][0] is not None, "the other process is still there"
-    assert alone[2] > together[2] > 0 and warm[2] == 0, "nobody helped"
-    names = [{file.name for file in (tmp_path / folder).rglob("*.nbc")} for folder in ("one", "two")]
-    assert names[0] and names[0] <= names[1]  # two threads need kernels of their own
+def test_a_first_step_gets_help_and_the_next_process_compiles_nothing(first_steps, kernels):
+    def names():
+        return {file.name for file in kernels.rglob("*.nbc")}
+
+    for what in ("*/conv2d.unfolded*", "*/losses*", "*/pool2d*", "*/linear.linear*"):
+        for file in kernels.glob(what):
+            file.unlink()
+    step, kept = FIRST_STEPS.replace("set_num_threads(1)", "set_num_threads(2)"), names()
+    together, warm = (run(step, kernels) for _ in range(2))
+    assert [result[0][0] for result in (together, warm)] == [first_steps.results[0]] * 2
+    assert len(together[1][1]) == 1 and together[1][1][0] is not None, "the other process is still there"
+    assert 0 < together[0][1] < len(names() - kept), "nobody helped"
+    assert warm[1] == [0, []]
+    assert names() >= {file.name for file in first_steps.folder.rglob("*.nbc")}  # two threads need kernels of their own
 
 
 def test_where_no_kernel_can_be_kept_nobody_helps(tmp_path):
     folder = tmp_path / "file"
     folder.write_text("not a folder")
-    result = step(folder, 2)
-    assert result[2] > 0 and result[3] == []
+    code = "import numpy as np\nfrom fastbp.kernels import compiling\nfrom fastbp.kernels.activations import relu_forward\n"
+    code += "from fastbp.kernels.jit import KernelCache\n"
+    code += "compiling.HELPED, x = 1, np.array([-1.0, 2.0])\ncompiling.compile_kernels([partial(relu_forward, x, x)], True)"
+    ((compiled, started),) = run(code, folder)
+    assert compiled > 0 and started == []
 
 
-def test_the_other_process_leaves_kernels_in_the_cache(tmp_path, monkeypatch):
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Iterator[Path]:
+    """This process's cache, empty"""
     monkeypatch.setenv("FASTBP_CACHE_DIR", str(tmp_path))
+    cache.cache_folder.cache_clear()
+    yield cache.cache_folder()
+    cache.cache_folder.cache_clear()
+
+
+def test_the_other_process_leaves_kernels_in_the_cache(folder):
     with compiling.helper(RELU):
         end = time.monotonic() + 100
-        while not list(tmp_path.rglob("activations.relu_forward-*.nbc")) and time.monotonic() < end:
+        while not list(folder.glob("activations.relu_forward-*.nbc")) and time.monotonic() < end:
             time.sleep(0.05)
-    assert list(tmp_path.rglob("activations.relu_forward-*.nbc"))
+    assert list(folder.glob("activations.relu_forward-*.nbc"))
+
+
+def test_one_process_of_those_that_share_a_cache_has_help(folder, monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: started.append(1) or contextlib.nullcontext(Mock()))
+    others = cache.Claims(folder)  # as another process has them, but for the system's locks
+    monkeypatch.setattr(cache, "_lock", lambda file, place: not (file == cache.claims(folder).file and others.held))
+    others.take(compiling.HELPER)
+    with compiling.helper(RELU):
+        assert not started
+    others.release(compiling.HELPER)
+    with compiling.helper(RELU):
+        assert started
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
@@ -127,15 +154,33 @@ def test_kernels_are_found_by_their_names(monkeypatch):
     assert asked == [(activations.relu_forward, (VECTOR, VECTOR)), (matmul.outer_product.callee, (VECTOR,))]
 
 
-def test_every_kernel_that_is_kept_has_a_name():
-    kept = 0
-    for path in Path(compiling.__file__).parent.glob("[a-z]*.py"):
-        for value in vars(import_module(f"fastbp.kernels.{path.stem}")).values():
-            function = value.callee if isinstance(value, Separate) else value
-            if isinstance(getattr(function, "_cache", None), KernelCache):
-                assert getattr(import_module(function.__module__), function.__qualname__) is value
-                kept += 1
-    assert kept > 50
+def test_every_kernel_is_kept_and_found_by_its_name():
+    """Whatever stands below `kernel` or one of its relatives, in the folder or in one below it."""
+    names, root = [], Path(compiling.__file__).parent
+    for path in root.rglob("*.py"):
+        module = "fastbp.kernels." + ".".join(path.relative_to(root).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text())):
+            decorators = {getattr(decorator, "id", "") for decorator in getattr(node, "decorator_list", [])}
+            if decorators & {"kernel", "ordered_kernel", "separate_kernel"}:
+                value = getattr(import_module(module), node.name)
+                for function in [value.dispatcher, value.callee] if isinstance(value, Separate) else [value]:
+                    assert (function.__module__, function.__qualname__) == (module, node.name)
+                    assert isinstance(function._cache, KernelCache), f"{module}.{node.name} is compiled in each process"
+                    names.append(function._cache.path((VECTOR,)).name)
+    assert len(set(names)) == len(names) > 80
+
+
+def test_a_kernel_in_a_folder_below_is_kept_under_a_name_of_its_own():
+    def compiled(path: Path):
+        code = compile("def double(x):\n    return 2 * x", path, "exec")
+        exec(code, space := {"__name__": "somewhere"})
+        return kernel(space["double"])
+
+    root = Path(compiling.__file__).parent
+    places = [root / "rows.py", root / "simd" / "rows.py", root / "conv" / "deep" / "rows.py"]
+    caches = [compiled(place)._cache for place in places]
+    assert len({kept.path((types.float64,)).name for kept in caches}) == 3
+    assert not isinstance(compiled(root.parent / "rows.py")._cache, KernelCache)
 
 
 @pytest.mark.parametrize(

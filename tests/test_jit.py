@@ -11,9 +11,10 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from conftest import FIRST_STEPS
 
 import fastbp
-from fastbp.kernels import jit
+from fastbp.kernels import cache, jit, numba_inside
 from fastbp.kernels.activations import relu_forward
 
 PACKAGE = Path(fastbp.__file__).parent
@@ -49,32 +50,37 @@ def test_importing_compiles_nothing_and_loads_no_plotting():
 STEP = """
 import fastbp, numpy as np
 y = fastbp.Softmax().forward(np.array([[1.0, 2.0]]))
-fastbp.Linear(2, 3).astype(np.float64).forward(y)  # a kernel on tiles
 loss = fastbp.LogisticLoss()
 loss.forward(np.array([1.0, 2.0]), np.array([0, 1]))
 print(json.dumps([y.tolist(), len(Count.compiled), loss.backward()[0]]))
 """
 
 
-def test_a_second_process_compiles_nothing(tmp_path):
-    cache = str(tmp_path / "cache")
-    first, second = (json.loads(run(STEP, FASTBP_CACHE_DIR=cache)) for _ in range(2))
-    assert first[1] > 0 and second[1] == 0
-    assert first[0] == second[0] and first[2] == second[2]
+def test_processes_that_start_at_once_compile_each_kernel_once(first_steps):
+    assert first_steps.results[0] == first_steps.results[1] == first_steps.results[2]
+    (folder,) = first_steps.folder.iterdir()
+    kept = sorted(file.name for file in folder.iterdir())
+    kernels = [name for name in kept if name.endswith(".nbc")]
+    assert sum(first_steps.compiled) == len(kernels) > 20
+    assert len(kept) == len(kernels) + 1  # and the file of claims
 
 
-def test_loading_imports_nothing_of_the_compiler_which_comes_when_it_is_wanted(tmp_path):
-    step = "import fastbp, numpy as np\n"
-    step += "trainer = fastbp.Trainer(fastbp.Sequential(fastbp.Linear(4, 3)), fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1))\n"
-    step += "loss = trainer.step(np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0]))\n"
-    step += "loaded = [m for m in ('scipy.linalg', 'numba.np.arraymath') if m in sys.modules]\n"
+def test_a_second_process_compiles_nothing(first_steps, kernels):
+    result, compiled = json.loads(run(FIRST_STEPS, FASTBP_CACHE_DIR=str(kernels)))
+    assert (result, compiled) == (first_steps.results[0], 0)
+    out = json.loads(run(STEP, FASTBP_CACHE_DIR=str(kernels)))
+    assert out[0] == result[2] and out[1:] == [0, result[3]]
+
+
+def test_loading_imports_nothing_of_the_compiler_which_comes_when_it_is_wanted(kernels):
+    step = FIRST_STEPS + "loaded = [m for m in ('scipy.linalg', 'numba.np.arraymath') if m in sys.modules]\n"
     step += "norm = numba.njit(lambda a: np.linalg.norm(a) + np.sort(a)[0])(np.array([4.0, 3.0]))\n"
-    step += "print(json.dumps([loss, loaded, norm, len(Count.compiled)]))"
-    first, second = (json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path))) for _ in range(2))
-    assert second[:3] == [first[0], [], 8.0] and second[3] < first[3]
+    step += "print(json.dumps([loaded, norm]))"
+    first, second = run(step, FASTBP_CACHE_DIR=str(kernels)).splitlines()
+    assert json.loads(first)[1] == 0 and json.loads(second) == [[], 8.0]
 
 
-def test_warming_up_compiles_what_training_needs_and_changes_nothing(tmp_path):
+def test_warming_up_compiles_what_training_needs_and_changes_nothing(kernels):
     code = """
 import fastbp, numpy as np
 network = fastbp.Sequential(fastbp.Linear(4, 8), fastbp.BatchNorm1d(8), fastbp.ReLU(), fastbp.Dropout(0.2), fastbp.Linear(8, 3))
@@ -86,16 +92,17 @@ compiled = len(Count.compiled)
 fastbp.fit(network, loss, optimizer, (x, labels), (x, labels), epochs=1, progress=False)
 print(json.dumps([counts, unchanged, len(Count.compiled) - compiled]))
 """
-    first, second = (json.loads(run(code, FASTBP_CACHE_DIR=str(tmp_path))) for _ in range(2))
+    first, second = (json.loads(run(code, FASTBP_CACHE_DIR=str(kernels))) for _ in range(2))
     assert first[0][0] > 5 and first[0][1] == 0 and second[0] == [0, 0]
     assert first[1:] == second[1:] == [True, 0]
 
 
-def test_an_edited_kernel_is_used_even_where_another_file_calls_it(tmp_path):
+def test_an_edited_kernel_is_used_even_where_another_file_calls_it(tmp_path, kernels):
     """Numba's own cache would keep the old sigmoid inside the compiled loss: it looks at the loss's file alone."""
     shutil.copytree(PACKAGE, tmp_path / "fastbp", ignore=shutil.ignore_patterns("__pycache__"))
-    cache = str(tmp_path / "cache")
+    cache = str(kernels)
     before = json.loads(run(STEP, root=tmp_path, FASTBP_CACHE_DIR=cache))
+    assert before[1] == 0  # a copy of the package is the same package
     source = tmp_path / "fastbp" / "kernels" / "activations.py"
     text = source.read_text()
     assert text.count("return upper if x >= 0 else e * upper") == 1
@@ -116,32 +123,16 @@ def test_no_home_and_no_cache_folder_still_works(tmp_path):
     assert json.loads(run(STEP, **homeless)) == out
 
 
-def test_a_damaged_cache_file_is_compiled_again(tmp_path):
-    cache = tmp_path / "cache"
-    right = json.loads(run(STEP, FASTBP_CACHE_DIR=str(cache)))
-    files = list(cache.glob("*/*.nbc"))
-    assert files
-    for k, file in enumerate(files):
-        whole = file.read_bytes()
-        file.write_bytes([b"", whole[: len(whole) // 2], b"garbage" * 100][k % 3])
-    again = json.loads(run(STEP, FASTBP_CACHE_DIR=str(cache)))
-    assert again[1] == right[1] and again[0] == right[0]
-    assert json.loads(run(STEP, FASTBP_CACHE_DIR=str(cache)))[1] == 0
-
-
-def test_a_kernel_from_the_disk_finds_the_separate_kernels_it_calls(tmp_path):
+def test_a_kernel_from_the_disk_finds_the_separate_kernels_it_calls(first_steps, kernels):
     """They are not part of its file: they are loaded with it, or compiled again where theirs is missing or damaged."""
-    step = "import fastbp, numpy as np\ny = fastbp.Linear(7, 5).forward(np.ones((6, 7), np.float32))\n"
-    step += "print(json.dumps([y.tolist(), sorted(set(Count.compiled))]))"
-    first = json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path)))
-    assert {"inner_product", "linear_forward"} <= set(first[1])
-    assert json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path))) == [first[0], []]
-    (product,) = tmp_path.glob("*/matmul.inner_product.callee-*.nbc")
+    step = FIRST_STEPS + "print(json.dumps(sorted(set(Count.compiled))))"
+    (product,) = kernels.glob("*/matmul.inner_product.callee-*.nbc")
     product.write_bytes(b"garbage")
-    again = json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path)))
-    assert again[0] == first[0] and "inner_product" in again[1] and "linear_forward" not in again[1]
-    product.unlink()
-    assert json.loads(run(step, FASTBP_CACHE_DIR=str(tmp_path)))[0] == first[0]
+    for _ in range(2):
+        first, compiled = (json.loads(line) for line in run(step, FASTBP_CACHE_DIR=str(kernels)).splitlines())
+        assert first == [first_steps.results[0], 1]
+        assert "inner_product" in compiled and "linear_forward" not in compiled
+        product.unlink()
 
 
 def test_a_separate_kernel_raises_what_its_caller_would():
@@ -161,35 +152,25 @@ def test_a_full_disk_does_not_stop_a_kernel(tmp_path):
     assert not list(tmp_path.glob("cache/*/*.nbc*"))
 
 
-def test_two_processes_at_once_share_a_cold_cache(tmp_path):
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "FASTBP_CACHE_DIR": str(tmp_path)}
-    code = COMPILES + STEP
-    running = [subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    results = [json.loads(process.communicate(timeout=300)[0]) for process in running]
-    assert len({json.dumps(r[0]) for r in results}) == 1
-    assert json.loads(run(STEP, FASTBP_CACHE_DIR=str(tmp_path)))[1] == 0
-    assert not list(tmp_path.glob("*/*tmp*"))
-
-
 def test_old_folders_go_and_nothing_else_does(tmp_path, monkeypatch):
     for k in range(12):
-        folder = tmp_path / f"{jit.FOLDER_PREFIX}{k:020x}"
+        folder = tmp_path / f"{cache.FOLDER_PREFIX}{k:020x}"
         folder.mkdir()
         os.utime(folder, (k, k))
     (tmp_path / "thesis").mkdir()
     monkeypatch.setenv("FASTBP_CACHE_DIR", str(tmp_path))
-    jit.cache_folder.cache_clear()
+    cache.cache_folder.cache_clear()
     try:
-        mine = jit.cache_folder()
+        mine = cache.cache_folder()
         left = {f.name for f in tmp_path.iterdir()}
-        assert mine.name in left and "thesis" in left and len(left) == jit.FOLDERS_KEPT + 1
-        assert f"{jit.FOLDER_PREFIX}{11:020x}" in left and f"{jit.FOLDER_PREFIX}{0:020x}" not in left
+        assert mine.name in left and "thesis" in left and len(left) == cache.FOLDERS_KEPT + 1
+        assert f"{cache.FOLDER_PREFIX}{11:020x}" in left and f"{cache.FOLDER_PREFIX}{0:020x}" not in left
     finally:
-        jit.cache_folder.cache_clear()
+        cache.cache_folder.cache_clear()
 
 
 def test_kernels_live_in_their_folder_and_nowhere_else():
-    machinery = ("compiling.py", "jit.py", "program.py", "team.py")
+    machinery = ("cache.py", "compiling.py", "jit.py", "numba_inside.py", "probe.py", "program.py", "team.py")
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text())
         imported = {getattr(node, "module", None) or alias.name for node in ast.walk(tree)
@@ -217,11 +198,11 @@ def test_an_interrupt_in_the_compiler_is_not_another_error(message, raised, monk
     with monkeypatch.context() as without_a_cache:  # what comes from the disk can't be looked into
         without_a_cache.setattr(jit, "cache_folder", lambda: None)
         fresh.compile((vector, vector))
-    cache = jit.KernelCache("activations.relu_forward")
-    monkeypatch.setattr(cache, "_path", lambda *_: tmp_path / "kernel.nbc")
-    monkeypatch.setattr(cache._format, "reduce", reduce)
+    kept = jit.KernelCache("activations.relu_forward")
+    monkeypatch.setattr(kept, "path", lambda _: tmp_path / "kernel.nbc")
+    monkeypatch.setattr(numba_inside.CompileResultCacheImpl, "reduce", lambda self, data: reduce(data))
     with pytest.raises(raised):
-        cache.save_overload((vector, vector), fresh.overloads[vector, vector])
+        kept.save_overload((vector, vector), fresh.overloads[vector, vector])
     assert not list(tmp_path.iterdir())
 
 

@@ -170,12 +170,12 @@ def test_max_pool_passes_nan_and_minus_infinity():
         (lambda: fastbp.Conv2d(1, 1, 3, stride=0), ValueError, "stride must be an int of at least 1"),
         (lambda: fastbp.Conv2d(1, 1, 3, padding=-1), ValueError, "padding must be an int of at least 0"),
         (lambda: fastbp.Conv2d(1, 1, 3, padding="half"), ValueError, "'valid', 'same' or 'full', got 'half'"),
-        (lambda: fastbp.MaxPool2d(2, padding=2), ValueError, "must be smaller than the kernel"),
-        (lambda: fastbp.Dropout(1.0), ValueError, r"probability to drop, in \[0, 1\), got 1.0"),
-        (lambda: fastbp.Dropout(float("nan")), ValueError, "probability to drop"),
+        (lambda: fastbp.MaxPool2d(2, padding=2), ValueError, "must be smaller than kernel_size"),
+        (lambda: fastbp.Dropout(1.0), ValueError, r"rate must be in \[0, 1\), got 1.0"),
+        (lambda: fastbp.Dropout(float("nan")), ValueError, r"rate must be in \[0, 1\), got nan"),
         (lambda: fastbp.BatchNorm1d(3, eps=0), ValueError, "eps must be positive"),
         (lambda: fastbp.BatchNorm2d(3, momentum=2), ValueError, "momentum must be in"),
-        (lambda: fastbp.LeakyReLU(float("inf")), ValueError, "negative_slope must be finite"),
+        (lambda: fastbp.LeakyReLU(float("inf")), ValueError, "negative_slope must be a finite number"),
     ],
 )
 def test_wrong_constructor_arguments(make, error, message):

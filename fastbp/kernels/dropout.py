@@ -49,11 +49,11 @@ def element_bits(index, low, high):
 
 @kernel
 def dropout_forward(x, y, key, first, rate):
-    """y[i] = x[i] / (1 − rate) where element first + i is kept, else 0; it is dropped with probability ⌊rate · 2³²⌋ / 2³²
+    """y[i] = x[i] / (1 − rate) where element first + i is kept, else 0 · x[i]; it is dropped with probability ⌊rate · 2³²⌋ / 2³²
 
     x, y (n,), key (1,); `first` is the index of x[0] in the whole batch. Each block of 2³² elements has a key of its own. The
     derivative has the same mask and scale, so the backward pass is this kernel applied to dout."""
-    scale, zero, threshold = x.dtype.type(1 / (1 - rate)), x.dtype.type(0), np.uint32(np.uint64(rate * 2.0**32))
+    scale, threshold = x.dtype.type(1 / (1 - rate)), np.uint32(np.uint64(rate * 2.0**32))
     start = 0
     while start < x.size:
         block, index = (first + start) >> 32, (first + start) & 0xFFFFFFFF
@@ -61,6 +61,6 @@ def dropout_forward(x, y, key, first, rate):
         there, of_block = y[start : start + here.size], random_bits(key[0], np.uint64(block))
         low, high = np.uint32(np.uint32(index) + np.uint32(of_block)), np.uint32(of_block >> np.uint64(32))
         for i in range(here.size):
-            value = here[i] * scale
-            there[i] = value if element_bits(np.uint32(i), low, high) >= threshold else zero
+            value, dropped = here[i] * scale, here[i] - here[i]  # +0, and NaN for NaN and infinity
+            there[i] = value if element_bits(np.uint32(i), low, high) >= threshold else dropped
         start += here.size

@@ -14,16 +14,13 @@ from functools import partial
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import typeof
-from numba.core import cgutils, types
-from numba.core.callconv import RETCODE_NONE
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.dispatcher import Dispatcher
-from numba.core.registry import cpu_target
+from numba import typeof, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..memory import aligned
 from .jit import Separate, kernel
+from .numba_inside import PROGRAMS, Dispatcher, code, compiler_lock, processor, words
 
 WORD, STATUS = ir.IntType(64), ir.IntType(32)
 WORDS = WORD.as_pointer()
@@ -63,7 +60,7 @@ def exchange_control(typingctx, control):
     """The control register's value, which is then `control`, or has FLUSH set for −1; 0 on processors other than x86"""
 
     def codegen(context, builder, signature, arguments):
-        if not context.codegen().magic_tuple()[0].startswith(("x86", "i686")):
+        if not processor(context)[0].startswith(("x86", "i686")):
             return WORD(0)
         place = cgutils.alloca_once(builder, STATUS)
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
@@ -120,21 +117,19 @@ def engine():
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
-@global_compiler_lock  # around the cache: two threads that ask at once would both compile it, under one name
-@functools.cache
 def entry(function: Dispatcher, argument_types: tuple) -> int:
     """The address of a function that takes a record's arguments and calls `function`, which returns nothing, with them."""
-    function.compile(argument_types)
-    compiled = function.overloads[argument_types]
-    if compiled.signature.return_type != types.none:
-        raise TypeError(f"{function.__name__} returns {compiled.signature.return_type}: nothing in a plan would take it")
-    kind = cpu_target.target_context.call_conv.get_function_type(types.none, argument_types)
-    kernel = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    with compiler_lock:  # two threads that ask at once would both compile it, under one name
+        return _entry(function, argument_types)
+
+
+@functools.cache
+def _entry(function: Dispatcher, argument_types: tuple) -> int:
+    kernel, kinds, fine = code(function, argument_types)
     name, loads, arguments = f"fastbp.entry.{kernel:x}", [], ["ptr %result", "ptr %exception"]
-    for i, argument in enumerate(kind.args[2:]):
-        word = "i64" if argument.is_pointer else str(argument)
-        loads += [f"%at{i} = getelementptr i64, ptr %words, i64 {i}", f"%word{i} = load {word}, ptr %at{i}"]
-        arguments.append(f"{word} %word{i}")
+    for i, kind in enumerate(kinds):
+        loads += [f"%at{i} = getelementptr i64, ptr %words, i64 {i}", f"%word{i} = load {kind}, ptr %at{i}"]
+        arguments.append(f"{kind} %word{i}")
     # as text, not by llvmlite's builder: 1.5 instead of 4 ms for each of 20 kernels
     lines = [
         f"define i32 @{name}(ptr %words) {{",
@@ -142,24 +137,13 @@ def entry(function: Dispatcher, argument_types: tuple) -> int:
         "%exception = alloca ptr",
         *loads,
         f"%status = call i32 inttoptr (i64 {kernel} to ptr)({', '.join(arguments)})",
-        f"%fine = icmp eq i32 %status, {RETCODE_NONE.constant}",
+        f"%fine = icmp eq i32 %status, {fine}",
         "%failed = select i1 %fine, i32 0, i32 %status",
         "ret i32 %failed }",
     ]
     engine().add_module(llvm.parse_assembly("\n".join(lines)))
     engine().finalize_object()
     return engine().get_function_address(name)
-
-
-def words(value) -> list[int]:
-    """An argument as the words that a compiled function takes it in."""
-    if isinstance(value, tuple):
-        return [word for item in value for word in words(item)]
-    if value is None:
-        return [0]
-    if isinstance(value, np.ndarray):  # not owned by the callee: no reference count, no parent
-        return [0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides]
-    return np.frombuffer(np.asarray(value).tobytes().ljust(8, b"\0"), np.uint64).tolist()  # as it will lie in memory
 
 
 class Program:
@@ -210,7 +194,9 @@ def dispatcher(call: Callable) -> Dispatcher | None:
     """The compiled function that a bound call makes, if it is one and all its arguments are in place."""
     if not isinstance(call, partial) or call.keywords:
         return None
-    function = call.func.callee if isinstance(call.func, Separate) else call.func
+    function = call.func
+    if isinstance(function, Separate):
+        function = function.callee if PROGRAMS.passed() else function.dispatcher
     return function if isinstance(function, Dispatcher) else None
 
 
@@ -240,7 +226,10 @@ tuple_type = functools.cache(types.BaseTuple.from_types)
 def programs(sections: list[list[list[Callable[[], None]]]]) -> list[Callable[[], None]]:
     """The same calls in the same order, those of kernels that follow each other as one Program.
 
-    A section that has another call among its own is broken up, and its calls are made one after the other."""
+    A section that has another call among its own is broken up, and its calls are made one after the other. So are all where Numba's
+    inside is not known."""
+    if not PROGRAMS.passed():
+        return [call for section in sections for part in section for call in part]
     made: list[Callable[[], None]] = []
     run: list[list[list[partial]]] = []
     for section in sections:

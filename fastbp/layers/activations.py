@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+from ..arguments import Setting, number
 from ..costs import Cost
 from ..kernels import activations, softmax
 from .base import Layer
@@ -11,11 +12,14 @@ from .base import Layer
 class Elementwise(Layer):
     """A function of each element of x, of any shape; dx has the shape of x. The kernels take flat arrays."""
 
+    def accept(self, x):
+        return self.expect(x, ...)
+
     def batch_shape(self, shape):
         return shape
 
     def output_shape(self, input_shape):
-        return tuple(input_shape)
+        return self.sample_shape(input_shape)
 
 
 class ReLU(Elementwise):
@@ -28,7 +32,8 @@ class ReLU(Elementwise):
         yield partial(activations.relu_backward, p.dout.reshape(-1), p.y.reshape(-1), p.dx.reshape(-1))
 
     def costs(self, input_shape, N):
-        return N * math.prod(input_shape) * Cost(forward=1, dx=1)
+        shape, N = self.batch_of(input_shape, N)
+        return N * math.prod(shape) * Cost(forward=1, dx=1)
 
 
 class LeakyReLU(Elementwise):
@@ -37,11 +42,11 @@ class LeakyReLU(Elementwise):
     dx = dout where x > 0, else negative_slope · dout: the value at the kink is negative_slope. Keeps x.
     """
 
+    negative_slope = Setting(number)
+
     def __init__(self, negative_slope: float = 0.01):
         super().__init__()
-        self.negative_slope = float(negative_slope)
-        if not math.isfinite(self.negative_slope):
-            raise ValueError(f"LeakyReLU: negative_slope must be finite, got {negative_slope}")
+        self.negative_slope = negative_slope
 
     def forward_calls(self, p):
         yield partial(activations.leaky_relu_forward, p.x.reshape(-1), p.y.reshape(-1), self.negative_slope)
@@ -51,7 +56,8 @@ class LeakyReLU(Elementwise):
         yield partial(activations.leaky_relu_backward, *flat, self.negative_slope)
 
     def costs(self, input_shape, N):
-        return N * math.prod(input_shape) * Cost(forward=2, dx=2)
+        shape, N = self.batch_of(input_shape, N)
+        return N * math.prod(shape) * Cost(forward=2, dx=2)
 
 
 class Sigmoid(Elementwise):
@@ -64,7 +70,8 @@ class Sigmoid(Elementwise):
         yield partial(activations.sigmoid_backward, p.dout.reshape(-1), p.y.reshape(-1), p.dx.reshape(-1))
 
     def costs(self, input_shape, N):
-        return N * math.prod(input_shape) * Cost(forward=3, dx=3)
+        shape, N = self.batch_of(input_shape, N)
+        return N * math.prod(shape) * Cost(forward=3, dx=3)
 
 
 class Tanh(Elementwise):
@@ -77,7 +84,8 @@ class Tanh(Elementwise):
         yield partial(activations.tanh_backward, p.dout.reshape(-1), p.y.reshape(-1), p.dx.reshape(-1))
 
     def costs(self, input_shape, N):
-        return N * math.prod(input_shape) * Cost(forward=1, dx=3)
+        shape, N = self.batch_of(input_shape, N)
+        return N * math.prod(shape) * Cost(forward=1, dx=3)
 
 
 class RowWise(Layer):
@@ -87,9 +95,10 @@ class RowWise(Layer):
         return self.expect(x, "N", "C")
 
     def output_shape(self, input_shape):
-        if len(input_shape) != 1 or input_shape[0] < 1:
-            raise ValueError(f"{type(self).__name__}: expected input (N, C) with C of at least 1, got {('N', *input_shape)}")
-        return tuple(input_shape)
+        shape = self.sample_shape(input_shape)
+        if len(shape) != 1 or shape[0] < 1:
+            raise ValueError(f"{type(self).__name__}: expected input (N, C) with C of at least 1, got {('N', *shape)}")
+        return shape
 
 
 class Softmax(RowWise):
@@ -107,7 +116,7 @@ class Softmax(RowWise):
         yield partial(softmax.softmax_backward, p.dout, p.y, p.dx)
 
     def costs(self, input_shape, N):
-        (C,) = input_shape
+        (C,), N = self.batch_of(input_shape, N)
         return N * Cost(forward=5 * C - 2, dx=4 * C - 1)
 
 
@@ -124,5 +133,5 @@ class LogSoftmax(RowWise):
         yield partial(softmax.log_softmax_backward, p.dout, p.y, p.dx)
 
     def costs(self, input_shape, N):
-        (C,) = input_shape
+        (C,), N = self.batch_of(input_shape, N)
         return N * Cost(forward=5 * C - 1, dx=4 * C - 1)

@@ -1,5 +1,6 @@
 """What every layer has: parameters, state, checks at the door, and a cache between forward and backward."""
 
+import contextlib
 import copy
 import inspect
 import math
@@ -8,17 +9,24 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from ..arguments import LARGEST, array, converted, flag, function, owned, shown, text, unmasked, whole
+from ..arguments import shape as shape_of
 from ..costs import Cost
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+FLOAT_NAMES = {"float32", "float64", "single", "double", "float", "f4", "f8", "<f4", "<f8", "=f4", "=f8", "f", "d"}
+SIZE_LIMIT = 2**31 - 1  # of features, channels, windows: kernels count some of them in 32 bits
 
 
 def float_dtype(dtype) -> np.dtype:
     """`dtype` as float32 or float64; anything else is a TypeError."""
-    dtype = np.dtype(dtype)
-    if dtype not in FLOATS:
-        raise TypeError(f"dtype must be float32 or float64, got {dtype}")
-    return dtype
+    found = None
+    if isinstance(dtype, (type, np.dtype)) or (isinstance(dtype, str) and dtype in FLOAT_NAMES):
+        with contextlib.suppress(Exception):  # of a class that only looks like a dtype
+            found = np.dtype(dtype)
+    if found is None or found not in FLOATS:
+        raise TypeError(f"dtype must be float32 or float64, got {shown(dtype) if found is None else found}")
+    return found
 
 
 class Parameter:
@@ -32,7 +40,10 @@ class Parameter:
     """
 
     def __init__(self, name: str, shape: tuple[int, ...], draw: Callable[[np.random.Generator], np.ndarray]):
-        self.name, self.shape, self.dtype = name, shape, np.dtype(np.float32)
+        self.name, self.shape, self.dtype = text("Parameter: name", name), shape_of(f"{name}: shape", shape), np.dtype(np.float32)
+        if 8 * self.size > LARGEST:
+            raise ValueError(f"{name}: shape {self.shape} is larger than any array")
+        function(f"{name}: draw", draw, "a function of a np.random.Generator")
         self._draw, self._value, self._grad, self._gradients = draw, None, None, None
 
     @property
@@ -42,12 +53,16 @@ class Parameter:
     @property
     def value(self) -> np.ndarray:
         if self._value is None:
-            self.place(np.empty(self.size, self.dtype), np.zeros(self.size, self.dtype), np.random.default_rng(0))
+            try:
+                values, grads = np.empty(self.size, self.dtype), np.zeros(self.size, self.dtype)
+            except MemoryError:
+                raise MemoryError(f"{self.name}: no memory for two arrays of shape {self.shape}, {self.dtype}") from None
+            self.place(values, grads, np.random.default_rng(0))
         return self._value
 
     @value.setter
     def value(self, array) -> None:
-        self._assign(self.value, array)
+        self.value[...] = self._checked("value", array)
 
     @property
     def grad(self) -> np.ndarray:
@@ -63,20 +78,21 @@ class Parameter:
 
     @grad.setter
     def grad(self, array) -> None:
-        self._assign(self.grad, array)
+        self.grad[...] = self._checked("grad", array)
 
-    def _assign(self, destination: np.ndarray, array) -> None:
-        array = np.asarray(array)
+    def _checked(self, what: str, array) -> np.ndarray:
+        """`array`, if it can be this parameter's `what`."""
+        array = converted(f"{self.name}: {what}", array, self.dtype)
         if array.shape != self.shape:
             raise ValueError(f"{self.name}: expected an array of shape {self.shape}, got {array.shape}")
-        destination[...] = array
+        return array
 
     def place(self, values: np.ndarray, grads: np.ndarray, rng: np.random.Generator, gradients=None) -> None:
         """Move to the flat arrays `values` and `grads` (both (size,)), drawing with `rng` what has no values yet.
 
         `gradients` is the network's Gradients that `grads` is a part of."""
         self._complete()
-        values[:] = np.ravel(self._draw(rng) if self._value is None else self._value)
+        values[:] = np.ravel(self._checked("what draw gave", self._draw(rng)) if self._value is None else self._value)
         grads[:] = 0 if self._grad is None else self._grad.ravel()
         self.dtype = values.dtype
         self._value, self._grad, self._gradients = values.reshape(self.shape), grads.reshape(self.shape), gradients
@@ -87,15 +103,19 @@ class Parameter:
 
     def astype(self, dtype) -> None:
         """Change the dtype; values that are not drawn yet stay so."""
-        self.dtype = float_dtype(dtype)
+        self.dtype = dtype = float_dtype(dtype)
         if self._value is not None:
-            self._value, self._grad = self._value.astype(dtype), self._grad.astype(dtype)
+            with np.errstate(over="ignore"):  # what float32 has not becomes infinite
+                self._value, self._grad = self._value.astype(dtype), self._grad.astype(dtype)
 
     def __getstate__(self) -> dict:
         """For copies and pickles: with values drawn, without the function that draws them."""
         self.value  # noqa: B018
         self._complete()
         return {**self.__dict__, "_draw": None, "_gradients": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(owned(state))
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
@@ -146,17 +166,36 @@ def run(calls: Iterable[Callable[[], None]]) -> None:
 
 
 class State(dict):
-    """Arrays by name. Assigning to a name, or updating, copies into its array, so whatever holds the array stays in step."""
+    """Arrays by name. Assigning to a name, or updating, copies into its array, so whatever holds the array stays in step.
+
+    What can't be such an array is a TypeError or a ValueError, and nothing has changed."""
+
+    def __init__(self, *arrays, **named):
+        self.update(*arrays, **named)
 
     def __setitem__(self, name: str, value) -> None:
-        if name in self:
-            self[name][...] = value
-        else:
-            super().__setitem__(name, value)
+        self.update({name: value})
 
     def update(self, *arrays, **named) -> None:
-        for name, value in dict(*arrays, **named).items():
-            self[name] = value
+        try:
+            given = dict(*arrays, **named)
+        except Exception:
+            raise TypeError(f"state must be a dict of arrays by name, got {', '.join(map(shown, arrays))}") from None
+        for name, value in [(name, self._checked(name, value)) for name, value in given.items()]:
+            if name in self:
+                self[name][...] = value
+            else:
+                super().__setitem__(name, value)
+
+    def _checked(self, name: str, value) -> np.ndarray:
+        what, held = f"state: {text('state: a name', name)}", self.get(name)
+        if held is None:
+            return np.require(array(what, value), requirements="CAW")
+        value = converted(what, value, held.dtype)
+        try:
+            return np.broadcast_to(value, held.shape)
+        except ValueError:
+            raise ValueError(f"{what} must be an array of shape {held.shape}, got {value.shape}") from None
 
     def __ior__(self, arrays) -> "State":
         self.update(arrays)
@@ -231,9 +270,10 @@ class Layer:
 
     def parameter(self, name: str, shape: tuple[int, ...], draw: Callable[[np.random.Generator], np.ndarray]) -> Parameter:
         """Add a parameter; `draw(rng)` gives its first values."""
+        parameter = Parameter(name, shape, draw)
         self.dtype = self.dtype or np.dtype(np.float32)
-        self.parameters.append(Parameter(name, shape, draw))
-        return self.parameters[-1]
+        self.parameters.append(parameter)
+        return parameter
 
     @property
     def cache(self):
@@ -255,17 +295,24 @@ class Layer:
                     fits = False
         if not fits:
             self._refuse(x, shape, what)
-        return x if x.flags.carray else np.require(x, requirements="CAW")
+            x = np.asarray(x)
+        if x.flags.carray:
+            return x
+        try:
+            return np.require(x, requirements="CAW")
+        except MemoryError:
+            raise MemoryError(f"{type(self).__name__}: no memory for a copy of {what}, {x.dtype} {x.shape}") from None
 
     def _refuse(self, x, shape: tuple, what: str) -> None:
         """The error that x deserves, if any."""
         name = type(self).__name__
         if not isinstance(x, np.ndarray):
             raise TypeError(f"{name}: expected {what} to be a NumPy array, got {type(x).__name__}")
+        unmasked(f"{name}: {what}", x)
         if x.dtype not in FLOATS or (self.dtype is not None and x.dtype != self.dtype):
             wanted = self.dtype or "float32 or float64"
             raise TypeError(f"{name}: expected {what} of dtype {wanted}, got {x.dtype}")
-        fits = ... in shape or len(x.shape) == len(shape)
+        fits = len(x.shape) >= len(shape) - 1 if ... in shape else len(x.shape) == len(shape)
         if not fits or any(isinstance(d, int) and d != size for d, size in zip(shape, x.shape, strict=False)):
             wanted = "(" + ", ".join("..." if d is ... else str(d) for d in shape) + ("," if len(shape) == 1 else "") + ")"
             raise ValueError(f"{name}: expected {what} {wanted}, got {x.shape}")
@@ -273,8 +320,12 @@ class Layer:
     def buffer(self, out: np.ndarray | None, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
         """`out` after a check, or a new array of `shape` and the dtype of `like`, the input that it must not overlap."""
         if out is None:
-            return np.empty(shape, like.dtype)
+            try:
+                return np.empty(shape, like.dtype)
+            except (MemoryError, ValueError):  # of more than memory holds, and of more than any array
+                raise MemoryError(f"{self!r}: no memory for {like.dtype} {shape} from {like.shape}") from None
         name = type(self).__name__
+        unmasked(f"{name}: out", out)
         if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != like.dtype or not out.flags.carray:
             got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
             raise ValueError(f"{name}: expected out to be a C-contiguous, writable {like.dtype} array {shape}, got {got}")
@@ -282,9 +333,25 @@ class Layer:
             raise ValueError(f"{name}: out overlaps the input")
         return out
 
+    def sample_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """`input_shape` as a tuple of ints, after a check."""
+        if type(input_shape) is tuple:  # the usual case, of a forward pass
+            for size in input_shape:
+                if type(size) is not int or size < 0:
+                    break
+            else:
+                return input_shape
+        return shape_of(f"{type(self).__name__}: input_shape", input_shape)
+
+    def batch_of(self, input_shape: tuple[int, ...], N: int) -> tuple[tuple[int, ...], int]:
+        """The arguments of `costs` after a check: `input_shape` fits this layer, and N is a number of samples."""
+        input_shape = self.sample_shape(input_shape)
+        self.output_shape(input_shape)
+        return input_shape, whole(f"{type(self).__name__}: N", N)
+
     def accept(self, x: np.ndarray) -> np.ndarray:
         """The input as kernels want it, after a check."""
-        return self.expect(x, ...)
+        return self.expect(x, "N", ...)
 
     def prepare_calls(self, p: Pass) -> Iterator[Callable[[], None]]:
         return iter(())
@@ -301,6 +368,8 @@ class Layer:
     # -- for users -----------------------------------------------------------------------------------------------
 
     def forward(self, x: np.ndarray, training: bool = False, out: np.ndarray | None = None) -> np.ndarray:
+        if training is not True and training is not False:
+            training = flag(f"{type(self).__name__}: training", training)
         x = self.accept(x)
         y = self.buffer(out, self.batch_shape(x.shape), x)
         p = Pass(x, y, training)
@@ -310,6 +379,8 @@ class Layer:
         return y
 
     def backward(self, dout: np.ndarray, need_dx: bool = True, out: np.ndarray | None = None) -> np.ndarray | None:
+        if need_dx is not True and need_dx is not False:
+            need_dx = flag(f"{type(self).__name__}: need_dx", need_dx)
         p = copy.copy(self.cache)
         p.dout = self.expect(dout, *p.y.shape, what="dout")
         for parameter in self.parameters[:1]:
@@ -331,7 +402,8 @@ class Layer:
     def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
         """The multiply–adds of one sample's forward pass in products with weights: an output's pixels times the weights."""
         weights = sum(parameter.size for parameter in self.parameters if len(parameter.shape) > 1)
-        return weights and weights * math.prod(self.output_shape(input_shape)[1:])
+        shape = self.sample_shape(input_shape)
+        return weights and weights * math.prod(self.output_shape(shape)[1:])
 
     def costs(self, input_shape: tuple[int, ...], N: int) -> Cost | None:
         """FLOPs of the forward and backward pass of N samples, by the conventions of fastbp.costs; None: not known."""
@@ -385,6 +457,9 @@ class Layer:
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_network": None, "_cache": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(owned(state))
 
     def __repr__(self) -> str:
         """The call that makes this layer, arguments at their defaults left out: Conv2d(3, 8, (3, 5), stride=2)."""

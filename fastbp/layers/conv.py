@@ -4,12 +4,12 @@ import math
 from functools import partial
 
 from .. import initializers
-from ..arguments import pair, whole
+from ..arguments import Setting, flag, instance, pair, shown, whole
 from ..costs import Cost
 from ..kernels import conv2d, winograd
 from ..kernels.simd import PANEL
 from ..memory import aligned
-from .base import Layer
+from .base import SIZE_LIMIT, Layer, Parameter
 from .windows import pixels_held
 
 
@@ -27,6 +27,15 @@ def pad(size: int, kernel: int, stride: int, padding: int | str) -> tuple[int, i
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         return total // 2, total
     return padding, 2 * padding
+
+
+def padding_of(what: str, value) -> tuple[int, int] | str:
+    """A Conv2d's padding."""
+    if not isinstance(value, str):
+        return pair(what, value, 0, SIZE_LIMIT)
+    if value not in ("valid", "same", "full"):
+        raise ValueError(f"{what} must be an int, a pair, 'valid', 'same' or 'full', got {shown(value)}")
+    return value
 
 
 FEW_TILES = 8  # of 2×2 outputs in a batch, for which it isn't worth it to bring the filters to Winograd's points: with 256→256
@@ -65,6 +74,11 @@ class Conv2d(Layer):
     splits_rows = True
     winograd_tile = 2  # the network's `winograd`, once it belongs to one
 
+    in_channels, out_channels = (Setting(whole, most=SIZE_LIMIT, fixed=True) for _ in range(2))
+    kernel_size, stride = Setting(pair, most=SIZE_LIMIT, fixed=True), Setting(pair, most=SIZE_LIMIT)
+    padding, init = Setting(padding_of), Setting(initializers.known, fixed=True)
+    weight, bias = (Setting(instance, kind=(Parameter, type(None)), fixed=True) for _ in range(2))
+
     def __init__(
         self,
         in_channels: int,
@@ -76,20 +90,12 @@ class Conv2d(Layer):
         init: str | initializers.Initializer = "he_normal",
     ):
         super().__init__()
-        C = self.in_channels = whole("Conv2d: in_channels", in_channels)
-        F = self.out_channels = whole("Conv2d: out_channels", out_channels)
-        KH, KW = self.kernel_size = pair("Conv2d: kernel_size", kernel_size)
-        self.stride = pair("Conv2d: stride", stride)
-        if isinstance(padding, str):
-            if padding not in ("valid", "same", "full"):
-                raise ValueError(f"Conv2d: padding must be an int, a pair, 'valid', 'same' or 'full', got {padding!r}")
-            self.padding = padding
-        else:
-            self.padding = pair("Conv2d: padding", padding, least=0)
-        self.init = init
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.stride, self.padding, self.init = stride, padding, init
+        C, F, (KH, KW) = self.in_channels, self.out_channels, self.kernel_size
         draw, fan_in, fan_out = initializers.get(init), C * KH * KW, F * KH * KW
         self.weight = self.parameter("weight", (F, C, KH, KW), lambda rng: draw.weight(rng, (F, C, KH, KW), fan_in, fan_out))
-        self.bias = self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), fan_in)) if bias else None
+        self.bias = self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), fan_in)) if flag("Conv2d: bias", bias) else None
 
     def geometry(self, image: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """((top, left), (OH, OW)) for an image (H, W)."""
@@ -125,7 +131,8 @@ class Conv2d(Layer):
         return min(products, key=products.get)
 
     def costs(self, input_shape, N):
-        output, b = self.geometry(tuple(input_shape[1:]))[1], self.bias is not None
+        shape, N = self.batch_of(input_shape, N)
+        output, b = self.geometry(shape[1:])[1], self.bias is not None
         C, F, P, taps = self.in_channels, self.out_channels, math.prod(output), self.in_channels * math.prod(self.kernel_size)
         products = N * P * F * taps
         return Cost(
@@ -137,7 +144,7 @@ class Conv2d(Layer):
         )
 
     def algorithm(self, input_shape):
-        output = self.geometry(tuple(input_shape[1:]))[1]
+        output = self.output_shape(input_shape)[1:]
         if m := self.tile(output):
             few = "" if self.tile(output, 1) else f"; unfolded patches for {FEW_TILES} tiles of 2×2 or fewer in a batch"
             return f"Winograd's minimal filtering, tiles of {m}×{m} outputs: 3×3 filters, stride 1{few}"
@@ -209,6 +216,7 @@ class Conv2d(Layer):
             yield partial(conv2d.conv2d_backward_bias, p.dout, p.grad(self.bias))
 
     def output_shape(self, input_shape):
-        if len(input_shape) != 3 or input_shape[0] != self.in_channels:
-            raise ValueError(f"Conv2d: expected input (N, {self.in_channels}, H, W), got {('N', *input_shape)}")
-        return (self.out_channels, *self.geometry(tuple(input_shape[1:]))[1])
+        shape = self.sample_shape(input_shape)
+        if len(shape) != 3 or shape[0] != self.in_channels:
+            raise ValueError(f"Conv2d: expected input (N, {self.in_channels}, H, W), got {('N', *shape)}")
+        return (self.out_channels, *self.geometry(shape[1:])[1])

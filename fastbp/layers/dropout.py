@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from ..arguments import Setting, number
 from ..costs import Cost
 from ..kernels import dropout
 from .base import Layer
@@ -17,16 +18,21 @@ class Dropout(Layer):
                 dx = dout · m / (1 − rate)
     Evaluation: y = x, dx = dout
 
+    What is dropped becomes 0, but NaN and infinity, whose products with 0 are NaN, become NaN.
+
     Whether an element is kept is a function of (key, step, its index): `state["key"]` is set by the network from its seed,
     `state["step"]` counts the training passes. Set the step back to replay a mask.
     """
 
+    rate = Setting(number, least=0, below=1)
+
     def __init__(self, rate: float):
         super().__init__()
-        self.rate = float(rate)
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"Dropout: rate is the probability to drop, in [0, 1), got {rate}")
+        self.rate = rate
         self.state |= {"key": np.zeros((), np.uint64), "step": np.zeros((), np.int64)}
+
+    def accept(self, x):
+        return self.expect(x, ...)
 
     def batch_shape(self, shape):
         return shape
@@ -46,11 +52,12 @@ class Dropout(Layer):
         yield self._masked(p.dout, p.dx, p)
 
     def costs(self, input_shape, N):
-        return N * math.prod(input_shape) * Cost(forward=1, dx=1)
+        shape, N = self.batch_of(input_shape, N)
+        return N * math.prod(shape) * Cost(forward=1, dx=1)
 
     def _masked(self, x, y, p):
         first, rate = p.first * math.prod(x.shape[1:]), self.rate if p.training else 0.0
         return partial(dropout.dropout_forward, x.reshape(-1), y.reshape(-1), p.key, first, rate)
 
     def output_shape(self, input_shape):
-        return tuple(input_shape)
+        return self.sample_shape(input_shape)

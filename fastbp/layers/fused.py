@@ -46,7 +46,7 @@ class ConvReLUPool(Layer):
         return by_filters < 0.75 * by_windows
 
     def algorithm(self, input_shape):
-        by_filters = self.by_filters(self.conv.geometry(tuple(input_shape[1:]))[1])
+        by_filters = self.by_filters(self.conv.output_shape(input_shape)[1:])
         how = "with filters in the lanes" if by_filters else "with a row's windows in the lanes"
         return f"one pass, register tiles {how}; weight gradient over the pooled pixels alone"
 

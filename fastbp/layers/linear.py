@@ -3,10 +3,10 @@
 from functools import partial
 
 from .. import initializers
-from ..arguments import whole
+from ..arguments import Setting, flag, instance, whole
 from ..costs import Cost
 from ..kernels import linear
-from .base import Layer
+from .base import SIZE_LIMIT, Layer, Parameter
 
 
 class Linear(Layer):
@@ -31,14 +31,16 @@ class Linear(Layer):
     takes_relu = True
     splits_rows = splits_features = True
 
+    in_features, out_features = (Setting(whole, most=SIZE_LIMIT, fixed=True) for _ in range(2))
+    init = Setting(initializers.known, fixed=True)
+    weight, bias = (Setting(instance, kind=(Parameter, type(None)), fixed=True) for _ in range(2))
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True, init: str | initializers.Initializer = "he_normal"):
         super().__init__()
-        D = self.in_features = whole("Linear: in_features", in_features)
-        F = self.out_features = whole("Linear: out_features", out_features)
-        self.init = init
-        draw = initializers.get(init)
+        self.in_features, self.out_features, self.init = in_features, out_features, init
+        D, F, draw = self.in_features, self.out_features, initializers.get(init)
         self.weight = self.parameter("weight", (F, D), lambda rng: draw.weight(rng, (F, D), D, F))
-        self.bias = self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), D)) if bias else None
+        self.bias = self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), D)) if flag("Linear: bias", bias) else None
 
     def accept(self, x):
         return self.expect(x, "N", self.in_features)
@@ -64,6 +66,7 @@ class Linear(Layer):
         yield partial(linear.linear_descend, p.dout, p.x, values, grads, velocity, settings, rows)
 
     def costs(self, input_shape, N):
+        _, N = self.batch_of(input_shape, N)
         D, F, b = self.in_features, self.out_features, self.bias is not None
         return Cost(
             forward=N * F * (2 * D - 1 + b),
@@ -74,9 +77,11 @@ class Linear(Layer):
         )
 
     def algorithm(self, input_shape):
+        self.output_shape(input_shape)
         return "register tiles"
 
     def output_shape(self, input_shape):
-        if tuple(input_shape) != (self.in_features,):
-            raise ValueError(f"Linear: expected input (N, {self.in_features}), got (N, {', '.join(map(str, input_shape))})")
+        shape = self.sample_shape(input_shape)
+        if shape != (self.in_features,):
+            raise ValueError(f"Linear: expected input (N, {self.in_features}), got (N, {', '.join(map(str, shape))})")
         return (self.out_features,)

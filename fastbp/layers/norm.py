@@ -5,10 +5,10 @@ from functools import partial
 
 import numpy as np
 
-from ..arguments import whole
+from ..arguments import Setting, instance, number, whole
 from ..costs import Cost
 from ..kernels import norm
-from .base import Layer
+from .base import SIZE_LIMIT, Layer, Parameter
 
 
 class BatchNorm(Layer):
@@ -31,15 +31,14 @@ class BatchNorm(Layer):
     takes_relu = True
     mixes_samples = True
 
+    num_features = Setting(whole, most=SIZE_LIMIT, fixed=True)
+    eps, momentum = Setting(number, above=0), Setting(number, least=0, most=1)
+    gamma, beta = (Setting(instance, kind=Parameter, fixed=True) for _ in range(2))
+
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__()
-        name = type(self).__name__
-        C = self.num_features = whole(f"{name}: num_features", num_features)
-        self.eps, self.momentum = float(eps), float(momentum)
-        if not (self.eps > 0 and math.isfinite(self.eps)):
-            raise ValueError(f"{name}: eps must be positive, got {eps}")
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"{name}: momentum must be in [0, 1], got {momentum}")
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        C = self.num_features
         self.gamma = self.parameter("gamma", (C,), lambda rng: np.ones(C))
         self.beta = self.parameter("beta", (C,), lambda rng: np.zeros(C))
         self.state |= {"running_mean": np.zeros(C, self.dtype), "running_var": np.ones(C, self.dtype)}
@@ -82,7 +81,8 @@ class BatchNorm(Layer):
             yield partial(norm.batch_norm_backward_evaluation, dout, y, gamma, p.inv_std, dx, channels, p.relu)
 
     def costs(self, input_shape, N):
-        M = N * math.prod(input_shape[1:])
+        shape, N = self.batch_of(input_shape, N)
+        M = N * math.prod(shape[1:])
         return self.num_features * Cost(forward=7 * M + 10, dx=4 * M + 3, dw=2 * M - 1, db=M - 1)
 
     def _planes(self, array):
@@ -91,7 +91,8 @@ class BatchNorm(Layer):
 
 
 class BatchNorm1d(BatchNorm):
-    __doc__ = BatchNorm.__doc__.replace("x, y (N, C) or (N, C, …)", "x, y (N, C), or (N, C, L) for sequences")
+    __doc__ = BatchNorm.__doc__ and BatchNorm.__doc__.replace("x, y (N, C) or (N, C, …)", "x, y (N, C), or (N, C, L) for sequences")
+    # -- under python -OO there is none
 
     def accept(self, x):
         if isinstance(x, np.ndarray) and x.ndim == 3:
@@ -99,18 +100,20 @@ class BatchNorm1d(BatchNorm):
         return self.expect(x, "N", self.num_features)
 
     def output_shape(self, input_shape):
-        if len(input_shape) not in (1, 2) or input_shape[0] != self.num_features:
-            raise ValueError(f"BatchNorm1d: expected input (N, {self.num_features}), got {('N', *input_shape)}")
-        return tuple(input_shape)
+        shape = self.sample_shape(input_shape)
+        if len(shape) not in (1, 2) or shape[0] != self.num_features:
+            raise ValueError(f"BatchNorm1d: expected input (N, {self.num_features}), got {('N', *shape)}")
+        return shape
 
 
 class BatchNorm2d(BatchNorm):
-    __doc__ = BatchNorm.__doc__.replace("x, y (N, C) or (N, C, …)", "x, y (N, C, H, W)")
+    __doc__ = BatchNorm.__doc__ and BatchNorm.__doc__.replace("x, y (N, C) or (N, C, …)", "x, y (N, C, H, W)")
 
     def accept(self, x):
         return self.expect(x, "N", self.num_features, "H", "W")
 
     def output_shape(self, input_shape):
-        if len(input_shape) != 3 or input_shape[0] != self.num_features:
-            raise ValueError(f"BatchNorm2d: expected input (N, {self.num_features}, H, W), got {('N', *input_shape)}")
-        return tuple(input_shape)
+        shape = self.sample_shape(input_shape)
+        if len(shape) != 3 or shape[0] != self.num_features:
+            raise ValueError(f"BatchNorm2d: expected input (N, {self.num_features}, H, W), got {('N', *shape)}")
+        return shape

@@ -5,15 +5,18 @@ from functools import partial
 
 import numpy as np
 
-from ..arguments import pair
+from ..arguments import Setting, pair
 from ..costs import Cost
 from ..kernels import pool2d
-from .base import Layer
+from .base import SIZE_LIMIT, Layer
 from .windows import pixels_held
 
 
 class Pool2d(Layer):
     """Geometry shared by the two: windows, strides, padding; OH = (H + 2·ph − KH) // sh + 1, OW likewise."""
+
+    kernel_size, stride = (Setting(pair, most=SIZE_LIMIT) for _ in range(2))
+    padding = Setting(pair, least=0, most=SIZE_LIMIT)
 
     def __init__(
         self,
@@ -22,21 +25,27 @@ class Pool2d(Layer):
         padding: int | tuple[int, int] = 0,
     ):
         super().__init__()
-        name = type(self).__name__
-        self.kernel_size = pair(f"{name}: kernel_size", kernel_size)
-        self.stride = self.kernel_size if stride is None else pair(f"{name}: stride", stride)
-        self.padding = pair(f"{name}: padding", padding, least=0)
+        self.kernel_size = kernel_size
+        self.stride = self.kernel_size if stride is None else stride
+        self.padding = padding
+        self._check_padding()
+
+    def _check_padding(self) -> None:
+        """The maximum of a window that holds padding alone is not defined."""
         if self.padding[0] >= self.kernel_size[0] or self.padding[1] >= self.kernel_size[1]:
-            raise ValueError(f"{name}: padding {self.padding} must be smaller than the kernel {self.kernel_size}")
+            name = type(self).__name__
+            raise ValueError(f"{name}: padding {self.padding} must be smaller than kernel_size {self.kernel_size}")
 
     def accept(self, x):
         return self.expect(x, "N", "C", "H", "W")
 
     def output_shape(self, input_shape):
         name = type(self).__name__
-        if len(input_shape) != 3:
-            raise ValueError(f"{name}: expected input (N, C, H, W), got {('N', *input_shape)}")
-        C, *image = input_shape
+        shape = self.sample_shape(input_shape)
+        if len(shape) != 3:
+            raise ValueError(f"{name}: expected input (N, C, H, W), got {('N', *shape)}")
+        self._check_padding()
+        C, *image = shape
         output = []
         for size, kernel, stride, padding in zip(image, self.kernel_size, self.stride, self.padding, strict=True):
             if size < 1 or size + 2 * padding < kernel:
@@ -63,6 +72,7 @@ class MaxPool2d(Pool2d):
         return self.kernel_size == self.stride == (2, 2) and self.padding == (0, 0)
 
     def algorithm(self, input_shape):
+        self.output_shape(input_shape)
         return "vectors of 2×2 windows" if self.pairs else ""
 
     def forward_calls(self, p):
@@ -76,8 +86,9 @@ class MaxPool2d(Pool2d):
         yield partial(pool2d.max_pool2d_backward, p.dout, p.argmax, p.dx)
 
     def costs(self, input_shape, N):
+        shape, N = self.batch_of(input_shape, N)
         overlap = any(s < k for s, k in zip(self.stride, self.kernel_size, strict=True))
-        return N * math.prod(self.output_shape(input_shape)) * Cost(forward=math.prod(self.kernel_size) - 1, dx=int(overlap))
+        return N * math.prod(self.output_shape(shape)) * Cost(forward=math.prod(self.kernel_size) - 1, dx=int(overlap))
 
 
 class AvgPool2d(Pool2d):
@@ -98,7 +109,8 @@ class AvgPool2d(Pool2d):
         yield partial(pool2d.avg_pool2d_backward, p.dout, p.dx, self.kernel_size, self.stride, self.padding)
 
     def costs(self, input_shape, N):
-        C, *output = self.output_shape(input_shape)
+        shape, N = self.batch_of(input_shape, N)
+        C, *output = self.output_shape(shape)
         P, window = math.prod(output), math.prod(self.kernel_size)
         additions = P * window - pixels_held(output, self.kernel_size, self.stride)
         return N * C * Cost(forward=P * window, dx=P + additions)

@@ -2,15 +2,16 @@
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
+
+from ..numba_inside import processor
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
-def vector_bytes(context) -> int:
+def vector_bytes(context=None) -> int:
     """The width of a vector register of the processor that is compiled for."""
-    features = context.codegen().magic_tuple()[2].split(",")
+    features = processor(context)[2].split(",")
     if "+avx512f" in features:
         return 64
     return 32 if "+avx" in features else 16
@@ -18,7 +19,7 @@ def vector_bytes(context) -> int:
 
 def registers(context) -> int:
     """How many vector registers that processor has."""
-    triple, _, features = context.codegen().magic_tuple()
+    triple, _, features = processor(context)
     return 32 if "+avx512f" in features.split(",") or triple.startswith(("aarch64", "arm64")) else 16
 
 
@@ -41,7 +42,7 @@ lanes = known_when_compiled(lambda context, dtype: vector_bytes(context) * 8 // 
 
 def lanes_of(dtype) -> int:
     """The same, outside of kernels"""
-    return vector_bytes(cpu_target.target_context) // dtype.itemsize
+    return vector_bytes() // dtype.itemsize
 
 
 class Emitter:
