@@ -70,11 +70,9 @@ def test_a_script_shows_what_it_measured(script, tmp_path, capsys):
         assert pixels.std() > 5 and (tmp_path / f"{figure}.png").stat().st_size < 200_000
     assert "--quick" in report and "nan" not in report and "{" not in report
 
-    start = time.perf_counter()  # all is there already: only the report is made again
-    module.main(arguments)
+    module.main(arguments)  # all is there already: only the report is made again
     again = json.loads((tmp_path / "results.json").read_text())
-    assert details["runs"] and again["runs"] == details["runs"] and again["table"] == details["table"]
-    assert time.perf_counter() - start < 30
+    assert details["runs"] and again["runs"] == details["runs"] and again["table"] == details["table"]  # with their times
 
 
 def numbers(folder: Path):
