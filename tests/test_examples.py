@@ -149,6 +149,19 @@ def test_mean_and_spread():
     assert module.best(settings).settings == {"lr": 2} and math.isclose(settings[0].mean("validation"), 0.5)
 
 
+def test_a_figure_that_cannot_be_saved_costs_nothing_else(tmp_path, capsys, monkeypatch):
+    module = load("experiment")
+    experiment = module.Experiment("x.py", "x", ["--out", str(tmp_path)])
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.plotting, "save", fail)
+    experiment.figure("lines", None, "Lines")
+    experiment.note("What was found.")
+    assert "lines.png could not be saved" in capsys.readouterr().err and experiment.lines == ["What was found."]
+
+
 # -- what is committed -------------------------------------------------------------------------------------------------
 
 
