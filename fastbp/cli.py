@@ -68,13 +68,14 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 for a failure, 2 for wrong arguments, 130 after Ctrl-C or SIGTERM."""
-    with _working_streams(), Interruptible():
+    with _working_streams():
         try:
-            try:
-                options = _parser().parse_args(arguments)
-                return options.run(options)
-            finally:
-                _flush()
+            with Interruptible():
+                try:
+                    options = _parser().parse_args(arguments)
+                    return options.run(options)
+                finally:
+                    _flush()
         except KeyboardInterrupt:
             return _fail("interrupted", STATUS)
         except Exception as error:

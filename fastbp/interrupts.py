@@ -21,7 +21,7 @@ class Interruptible:
     came = False
 
     def __init__(self):
-        self._before = {}
+        self._before, self._again = {}, None
 
     def __enter__(self) -> "Interruptible":
         import threading
@@ -36,6 +36,8 @@ class Interruptible:
         for number, handler in self._before.items():
             signal.signal(number, handler)
             sys.unraisablehook = self._hook
+        if self._again is not None:
+            self._again.cancel()
 
     @staticmethod
     def check() -> None:
@@ -54,9 +56,9 @@ class Interruptible:
         import _thread
         import threading
 
-        again = threading.Timer(0.05, _thread.interrupt_main)  # raised where nobody can catch it, in a finaliser say
-        again.daemon = True
-        again.start()
+        self._again = threading.Timer(0.05, _thread.interrupt_main)  # raised where nobody can catch it, in a finaliser say
+        self._again.daemon = True
+        self._again.start()
 
 
 def _take(handler) -> dict:

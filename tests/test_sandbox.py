@@ -17,6 +17,7 @@ from pathlib import Path
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+from ahead import ahead
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -834,15 +835,14 @@ def misbehave(name: str) -> tuple:
 
 @pytest.fixture(scope="module")
 def outcomes(request):
-    """The selected ones of them at once, in threads: most of their time is waiting."""
-    tests = (item.callspec.params for item in request.session.items if "outcomes" in item.fixturenames)
-    with ThreadPoolExecutor(4) as pool:
-        yield {name: pool.submit(misbehave, name) for name in (test["name"] for test in tests)}
+    names = [item.callspec.params["name"] for item in request.session.items if "outcomes" in item.fixturenames]
+    with ahead(misbehave, names) as result:
+        yield result
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_hostile_submission_costs_itself_only(name, outcomes):
-    kind, result, others_right, at_once = outcomes[name].result(60)
+    kind, result, others_right, at_once = outcomes(name)
     assert kind in EXPECTED[name] and SAYS.get(name, "") in str(result), result
     assert others_right if name not in AT_IMPORT else at_once
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from ..arguments import array, flag, instance, shown, text
+from ..arguments import array, flag, instance, text
 from ..layers.base import FLOATS, Parameter
 
 NUMERIC = (np.ndarray, np.generic, bool, int, float, list, tuple)  # what a node can be equal to, beside a node
@@ -274,11 +274,6 @@ class OpNode:
     _numbers = itertools.count()
 
     def __init__(self, op: type["Op"], inputs: tuple[TensorNode, ...], context: dict):
-        if not (isinstance(op, type) and issubclass(op, Op)):
-            raise TypeError(f"OpNode: op must be a subclass of Op, got {shown(op)}")
-        for node in instance("OpNode: inputs", inputs, tuple, "tuple of TensorNodes"):
-            instance("OpNode: inputs", node, TensorNode, "tuple of TensorNodes")
-        instance("OpNode: context", context, dict)
         self.op, self._inputs, self._outputs, self._context = op, inputs, [], context
         self.number = next(OpNode._numbers)  # in order of creation: an operation has a higher one than those it depends on
 
@@ -298,7 +293,7 @@ class OpNode:
 
     def gives(self, value) -> TensorNode:
         """The node of one more output."""
-        node = TensorNode(as_floats(value, what=f"{self.op.__name__}.forward: its output"), source=self)
+        node = TensorNode(as_floats(value, what=lambda: f"{self.op.__name__}.forward: its output"), source=self)
         self._outputs.append((weakref.ref(node), node.shape, node.dtype))
         return node
 
@@ -309,16 +304,12 @@ class OpNode:
     def backward(self, goutputs: list[np.ndarray]) -> tuple[np.ndarray, ...]:
         """The gradient of each input, from those of all outputs."""
         name = self.op.__name__
-        goutputs = instance(f"{name}.backward: goutputs", goutputs, (list, tuple))
-        goutputs = [array(f"{name}.backward: goutputs", gradient, "fiub") for gradient in goutputs]
-        if [gradient.shape for gradient in goutputs] != (wanted := [shape for _, shape, _ in self._outputs]):
-            raise ValueError(f"{name}.backward: goutputs must be arrays {', '.join(map(str, wanted))}, as the outputs are")
         with np.errstate(all="ignore"):
             gradients = self.op.backward(self.context, *goutputs)
         gradients = gradients if isinstance(gradients, tuple) else (gradients,)
         if len(gradients) != len(self.inputs):
             raise ValueError(f"{name}.backward gave {len(gradients)} gradients for {len(self.inputs)} inputs")
-        gradients = tuple(array(f"{name}.backward: a gradient", gradient, "fiub") for gradient in gradients)
+        gradients = tuple(as_floats(gradient, what=lambda: f"{name}.backward: a gradient") for gradient in gradients)
         for node, gradient in zip(self.inputs, gradients, strict=True):
             if gradient.shape != node.shape:
                 raise ValueError(f"{name}.backward gave a gradient {gradient.shape} for an input {node.shape}")
@@ -436,19 +427,23 @@ def input_name(op: type[Op], number: int) -> str:
     return f"{op.__name__}: input {named[number] if number < len(named) else f'{others[0]}[{number}]'}"
 
 
-def as_floats(value, dtype: np.dtype | None = None, what: str | Callable[[], str] = "value") -> np.ndarray:
+def as_floats(value, dtype: np.dtype | None = None, what: Callable[[], str] = lambda: "value") -> np.ndarray:
     """An array of float32 or float64 itself; numbers, lists, integers and truth values as an array of `dtype`, if given."""
+    if type(value) is np.ndarray and value.dtype in FLOATS:
+        return value
     try:
         numbers = array("value", value, "fiub")
         if numbers.dtype.kind == "f" and numbers.dtype not in FLOATS:
             raise TypeError(f"value must be an array of numbers, got dtype {numbers.dtype}")
     except TypeError as error:
-        name, reason = what if isinstance(what, str) else what(), str(error).removeprefix("value")
+        name, reason = what(), str(error).removeprefix("value")
         raise TypeError(f"TensorNode: expected numbers of float32 or float64: {name}{reason}") from None
     if numbers.dtype.kind == "f" and (dtype is None or isinstance(value, np.ndarray)):
         return numbers
+    if dtype is None or dtype == np.float64:
+        return numbers.astype(np.float64)
     with np.errstate(over="ignore"):
-        return numbers.astype(dtype or np.float64)  # a number has no dtype of its own: 2 * x, np.pi * x of a float32 x are float32
+        return numbers.astype(dtype)  # a number has no dtype of its own: 2 * x, and np.pi * x, of a float32 x are float32
 
 
 def plain(x):
@@ -457,7 +452,7 @@ def plain(x):
 
 def require_broadcast(what: str, a: np.ndarray, b: np.ndarray) -> None:
     """ValueError unless NumPy's rules of broadcasting fit the shapes to each other."""
-    if any(m != n and m != 1 and n != 1 for m, n in zip(a.shape[::-1], b.shape[::-1], strict=False)):
+    if a.shape != b.shape and any(m != n and m != 1 and n != 1 for m, n in zip(a.shape[::-1], b.shape[::-1], strict=False)):
         rule = "counted from the last axis, two sizes must be equal, or one of them 1"
         raise ValueError(f"{what}: inputs a {a.shape} and b {b.shape} don't broadcast: {rule}")
 
