@@ -242,6 +242,15 @@ def test_memory_that_is_not_there_is_named():
         layer.parameter("weight", (2**31, 2**31), lambda rng: None)
     with pytest.raises(MemoryError, match=r"weight: no memory for two arrays of shape \(1048576, 2147483647\), float32"):
         layer.weight.value  # noqa: B018
+    large = np.broadcast_to(np.float32(1), (2**48, 3))
+    for call, name in [
+        (lambda: fastbp.Linear(3, 2).forward(large), "input"),
+        (lambda: fastbp.SoftmaxCrossEntropy().predict(large), "scores"),
+        (lambda: initializers.HeNormal().weight(np.random.default_rng(0), large.shape, 3, 2), "shape"),
+        (lambda: fastbp.Conv2d(1, 1, 1, padding=2**31 - 1).forward(np.zeros((1, 1, 1, 1), np.float32)), "padding"),
+    ]:
+        with pytest.raises(MemoryError, match=f"no memory for .*{name}|{name}=.*no memory"):
+            call()
 
 
 class Half(fastbp.Loss):
