@@ -83,6 +83,8 @@ WORDS = {
     "data": ["x", "targets"],
     "train": ["x", "targets"],
     "state": ["array"],
+    "thing": ["input", "inputs"],
+    "paths": ["file or folder", "notebook", "Python files"],
 }
 
 
@@ -357,7 +359,8 @@ def judge(function: Callable, arguments: dict, changed: list[str], door: Door) -
             return f"warned: {warning.category.__name__}: {first_line(warning.message)}"
     if error is None:
         return None
-    what = fault_of(error, changed)
+    keywords = [key for name in changed if is_starred(function, name, 2) for key in arguments[name]]
+    what = fault_of(error, [*changed, *keywords])
     if what == UNNAMED and first_line(error) == first_line(error_of(door)):
         return None  # a base class without a formula, say, whatever the arguments
     if what is not None:
@@ -396,8 +399,8 @@ def fault_of(error: Exception, changed: list[str]) -> str | None:
         return "a raw error"
     if not ours and type(error) not in (*DOCUMENTED, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError):
         return "an undocumented kind"
-    if isinstance(error, RuntimeError):
-        return None
+    if isinstance(error, (RuntimeError, AssertionError)):
+        return None  # a GradientError is what was asked for
     for name in changed:
         for word in (name, *WORDS.get(name, [])):
             if re.search(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", message, re.IGNORECASE):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-CLEAN = ("threads",)  # the rooms that have been mended so far
+CLEAN = ("threads", "graph", "gradcheck", "testing", "sweeps", "grading")  # the rooms that have been mended so far
 DOORS = fuzzing.chosen(CLEAN)
 
 
@@ -26,5 +26,16 @@ def test_every_public_callable_has_good_arguments():
 @given(data=st.data())
 def test_hostile_arguments_are_clear_errors(room, data):
     door = data.draw(st.sampled_from([door for door in DOORS if door.room == room and not fuzzing.SLOW.fullmatch(door.name)]))
+    fault = fuzzing.attempt(door, random.Random(data.draw(st.integers(0, 2**32))))
+    assert fault is None, str(fault)
+
+
+SLOW_DOORS = [d for d in fuzzing.chosen(("graph", "plotting", "sweeps", "grading")) if fuzzing.SLOW.fullmatch(d.name)]
+
+
+@settings(max_examples=100)
+@given(data=st.data())
+def test_so_are_they_where_figures_are_drawn_or_processes_started(data):
+    door = data.draw(st.sampled_from(SLOW_DOORS))
     fault = fuzzing.attempt(door, random.Random(data.draw(st.integers(0, 2**32))))
     assert fault is None, str(fault)
