@@ -29,7 +29,7 @@ LONGEST = 200  # bytes of a name, of which file systems take 255, to which more 
 
 def new_folder(stem: str) -> Path:
     """The first of stem, stem-2, stem-3, … that is not there yet, made: two programs at once get two."""
-    number = 1
+    stem, number = arguments.path("new_folder: stem", stem), 1
     while True:
         folder = Path(stem if number == 1 else f"{stem}-{number}")
         try:

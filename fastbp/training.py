@@ -381,7 +381,7 @@ def _tell(callbacks, event: str, run: Run) -> None:
 def _pair(name: str, data) -> tuple[np.ndarray, np.ndarray]:
     try:
         x, targets = data
-    except (TypeError, ValueError):
+    except Exception:  # also of an iterator of the user's own
         raise TypeError(f"{name} must be a pair (x, targets), got {type(data).__name__}") from None
     x, targets = array(f"{name}: x", x, "biufcO"), array(f"{name}: targets", targets, "biufcO")
     if x.ndim == 0 or targets.ndim == 0 or len(x) != len(targets):

@@ -152,7 +152,7 @@ VALUES: list[tuple[str, Callable[[], object]]] = [
             "zeros(1)": lambda: np.zeros(1, np.float32),
             "zeros((1,) * 32)": lambda: np.zeros((1,) * 32, np.float32),
             "zeros((2**31, 0))": lambda: np.zeros((2**31, 0), np.float32),
-            "broadcast (10**9, 3)": lambda: np.broadcast_to(np.float32(1), (10**9, 3)),
+            "broadcast (10**7, 3)": lambda: np.broadcast_to(np.float32(1), (10**7, 3)),
             "arange(4)": lambda: np.arange(4),
             "an object array": lambda: np.array([None, "a", 1], object),
             "a ragged array": lambda: np.array([[1, 2], [3]], object),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from ..arguments import LARGEST, array, converted, flag, function, owned, shown, text, unmasked, whole
+from ..arguments import LARGEST, Setting, array, converted, flag, function, owned, shown, text, unmasked, whole
 from ..arguments import shape as shape_of
 from ..costs import Cost
 
@@ -84,7 +84,7 @@ class Parameter:
         """`array`, if it can be this parameter's `what`."""
         array = converted(f"{self.name}: {what}", array, self.dtype)
         if array.shape != self.shape:
-            raise ValueError(f"{self.name}: expected an array of shape {self.shape}, got {array.shape}")
+            raise ValueError(f"{self.name}: expected an array of shape {self.shape}, got {array.shape} for its {what}")
         return array
 
     def place(self, values: np.ndarray, grads: np.ndarray, rng: np.random.Generator, gradients=None) -> None:
@@ -92,7 +92,7 @@ class Parameter:
 
         `gradients` is the network's Gradients that `grads` is a part of."""
         self._complete()
-        values[:] = np.ravel(self._checked("what draw gave", self._draw(rng)) if self._value is None else self._value)
+        values[:] = np.ravel(self._checked("first value", self._draw(rng)) if self._value is None else self._value)
         grads[:] = 0 if self._grad is None else self._grad.ravel()
         self.dtype = values.dtype
         self._value, self._grad, self._gradients = values.reshape(self.shape), grads.reshape(self.shape), gradients
@@ -260,10 +260,15 @@ class Layer:
         self._network = None  # weak reference to the network that owns this layer
 
     def __setattr__(self, name: str, value) -> None:
-        """An attribute that changes (a rate, a slope) changes the calls that a network has bound to it."""
+        """An attribute that changes (a rate, a slope) changes the calls that a network has bound to it; and a pass made with other
+        settings has no way back."""
         object.__setattr__(self, name, State(value) if name == "state" else value)
+        if name[0] == "_" or name == "cache":
+            return
+        if isinstance(getattr(type(self), name, None), Setting):
+            self._cache = None
         ours = type(self).forward is Layer.forward and type(self).backward is Layer.backward
-        if ours and name[0] != "_" and name != "cache" and (network := self.network) is not None:
+        if ours and (network := self.network) is not None:
             network.forget_plans()
 
     # -- for subclasses ------------------------------------------------------------------------------------------
@@ -295,7 +300,7 @@ class Layer:
                     fits = False
         if not fits:
             self._refuse(x, shape, what)
-            x = np.asarray(x)
+            x = x if type(x) is np.ndarray else np.asarray(x)
         if x.flags.carray:
             return x
         try:
@@ -308,7 +313,8 @@ class Layer:
         name = type(self).__name__
         if not isinstance(x, np.ndarray):
             raise TypeError(f"{name}: expected {what} to be a NumPy array, got {type(x).__name__}")
-        unmasked(f"{name}: {what}", x)
+        if type(x) is not np.ndarray:
+            unmasked(f"{name}: {what}", x)
         if x.dtype not in FLOATS or (self.dtype is not None and x.dtype != self.dtype):
             wanted = self.dtype or "float32 or float64"
             raise TypeError(f"{name}: expected {what} of dtype {wanted}, got {x.dtype}")
