@@ -56,19 +56,20 @@ class Interruptible:
         import _thread
         import threading
 
-        self._again = threading.Timer(0.05, _thread.interrupt_main)  # raised where nobody can catch it, in a finaliser say
+        # raised where nobody can catch it, in a finaliser say: once more, a moment later
+        self._again = threading.Timer(0.05, _thread.interrupt_main)
         self._again.daemon = True
         self._again.start()
 
 
 def _take(handler) -> dict:
-    """Give the signals this handler; those that had another. What is ignored, as in a shell's background job, stays so."""
+    """Give the signals this handler; the ones before. What is ignored, as in a shell's background job, stays so."""
     taken = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     return {number: signal.signal(number, handler) for number in taken}
 
 
 def _is_command() -> bool:
-    """Is this process `python -m fastbp`, or the script `fastbp`? Its worker processes are not: they have its sys.argv alone."""
+    """Is this process `python -m fastbp`, or the script `fastbp`? Its workers are not: they have its sys.argv alone."""
     said = sys.orig_argv[-len(sys.argv) :][:1]  # the module or script, as the interpreter was told
     if sys.argv[:1] == ["-m"]:  # while Python looks for the module to run
         return said in (["fastbp"], ["-mfastbp"])
@@ -89,4 +90,4 @@ if _is_command():
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     _take(_end)
-    atexit.register(_take, signal.SIG_IGN)  # called last: then all is done, and Python takes its handlers away before it ends
+    atexit.register(_take, signal.SIG_IGN)  # called last: all is done then, and Python takes its handlers away

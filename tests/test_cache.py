@@ -502,13 +502,13 @@ def test_where_compiled_code_cannot_become_bytes_nothing_is_kept(tmp_path):
     assert not list(tmp_path.rglob("*.nbc"))
 
 
-def test_where_symbols_are_no_way_to_call_kernels_contain_what_they_call(unknown):
+def test_where_symbols_are_no_way_to_call_kernels_contain_what_they_call(tmp_path):
     change = "from fastbp.kernels import jit\njit.call_symbol = None\n"
     for compiled in (True, False):
-        (result, count), told = run(change + CALLER, unknown)
+        (result, count), told = run(change + CALLER, tmp_path)
         assert result == 41 and (count > 0) == compiled
         assert told.count("RuntimeWarning: fastbp does not know the inside of Numba") == 1
-    assert run(CALLER, unknown)[1] == ""
+    assert run(CALLER, tmp_path)[1] == ""
 
 
 def test_numbas_inside_is_known():

@@ -639,6 +639,24 @@ def test_a_kill_between_the_first_network_and_the_first_state_loses_nothing(caps
     assert results(tmp_path / "out") == whole
 
 
+@pytest.mark.parametrize("name", ["network.npz", "history.json", "training.npz"])
+def test_a_full_disk_costs_no_finished_epoch(capsys, tmp_path, stop, whole, monkeypatch, name):
+    replace = os.replace
+
+    def full(source, target):
+        if Path(target).name == name and fastbp.resume.epochs_done("out/training.npz")[0] == 2:
+            raise OSError(28, "No space left on device", source)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        assert main([*LONG, "--output", "out"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"out/{name}: No space left on device")
+    assert not [file for file in os.listdir("out") if file.startswith(".")]
+    assert main([*LONG, "--output", "out", "--resume"]) == 0
+    assert "goes on after epoch 2" in capsys.readouterr().out and results(tmp_path / "out") == whole
+
+
 def test_a_trained_network_without_its_state_is_not_written_over(capsys, tmp_path, stop):
     assert main([*LONG[:-1], "2", "--output", "out"]) == 0
     (tmp_path / "out" / "training.npz").unlink()

@@ -88,7 +88,7 @@ def test_arguments_of_grade_all_are_named_before_anything_runs(submission, tmp_p
         for value in values:
             refused(lambda name=name, value=value: grading.grade_all(**{**good, name: value}), name)
     refused(lambda: grading.grade_all(**{**good, "assignment": "nothing"}), "name", kind=grading.AssignmentError)
-    refused(lambda: grading.find_submissions(["nowhere.py"]), "paths", kind=FileNotFoundError)
+    refused(lambda: grading.find_submissions(["nowhere.py"]), "nowhere.py", kind=FileNotFoundError)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.py"]
 
 

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 
-from ..arguments import flag, instance, shape
+from ..arguments import flag, instance, shape, shown
 from ..layers.base import Layer
 from ..losses import Loss
 from .nodes import Op, TensorNode, no_grad, tensors
@@ -135,8 +135,13 @@ class GraphLayer(Layer):
 
     def output_shape(self, input_shape):
         """Found by a forward pass of one sample, in which all numbers are 1."""
-        shapes = [(1, *shape(f"{type(self).__name__}: input_shape", input_shape)), *(p.shape for p in self.parameters)]
+        what = f"{type(self).__name__}: input_shape"
+        shapes = [(1, *shape(what, input_shape)), *(p.shape for p in self.parameters)]
+        one = np.ones((), self.dtype or np.float32)
+        try:
+            ones = [np.broadcast_to(one, sizes) for sizes in shapes]
+        except ValueError:  # more elements than can be counted
+            raise ValueError(f"{what} is too large for an array, got {shown(input_shape)}") from None
         self.training = False
         with no_grad():
-            one = np.ones((), self.dtype or np.float32)
-            return self._computed(*(TensorNode(np.broadcast_to(one, sizes)) for sizes in shapes)).shape[1:]
+            return self._computed(*map(TensorNode, ones)).shape[1:]

@@ -212,7 +212,8 @@ class Softmax(Op):
     @staticmethod
     def forward(context, x, axis=-1):
         axis = one_axis("Softmax: axis", axis, x.ndim or 1)
-        powers = np.exp(x - x.max(axis=axis, keepdims=True, initial=-np.inf))  # a common factor in all of them cancels
+        powers = less_largest(x, axis)  # a common factor in all of them cancels
+        np.exp(powers, out=powers)
         context["axis"], context["y"] = axis, powers / powers.sum(axis=axis, keepdims=True)
         return context["y"]
 
@@ -222,13 +223,19 @@ class Softmax(Op):
         return y * (gy - (gy * y).sum(axis=context["axis"], keepdims=True))
 
 
+def less_largest(x: np.ndarray, axis: int) -> np.ndarray:
+    """x less its largest elements along `axis`."""
+    result = np.empty(x.shape, x.dtype)  # before anything is computed: that there is no memory for it is soon seen
+    return np.subtract(x, x.max(axis=axis, keepdims=True, initial=-np.inf), out=result)
+
+
 class LogSoftmax(Op):
     """y = x − log Σ eˣ, the sum over `axis`        gx = gy − eʸ · Σ gy"""
 
     @staticmethod
     def forward(context, x, axis=-1):
         axis = one_axis("LogSoftmax: axis", axis, x.ndim or 1)
-        shifted = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
+        shifted = less_largest(x, axis)
         total = np.exp(shifted).sum(axis=axis, keepdims=True)
         with np.errstate(divide="ignore"):  # at least 1, the largest's own share, unless there is none
             context["axis"], context["y"] = axis, shifted - np.log(total)

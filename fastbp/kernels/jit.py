@@ -174,8 +174,9 @@ class KernelCache:
         if path is None:
             return None
         found = self._load(path, target_context)
-        if found is None:  # it must be compiled, in a way that can be relied on
+        if found is None:  # it must be compiled: in a way that can be relied on, and with the settings as they will be
             SYMBOLS.passed()
+            settings(anew=True)
             path = self.path(sig)
             claims(path.parent).wait(path.name)
             self._claimed[sig] = path

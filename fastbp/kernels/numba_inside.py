@@ -189,10 +189,13 @@ _begins = tuple(name[:-1] for name in HARMLESS if name.endswith("*"))
 _last: tuple[int, dict, str] = 0, {}, ""  # how many there were when they were last asked for, their values, and these as text
 
 
-def settings() -> str:
-    """Numba's settings as they are now, from its configuration file, the environment or the program, but for the HARMLESS ones."""
+def settings(anew: bool = False) -> str:
+    """Numba's settings as they are now, from its configuration file, the environment or the program, but for the HARMLESS ones.
+
+    Numba looks at the file and the environment again before it compiles, and so does `anew`."""
     global _last
-    numba.config.reload_config()  # as Numba does before it compiles
+    if anew:
+        numba.config.reload_config()
     now, (count, before, told) = vars(numba.config), _last
     if len(now) != count or any(now.get(name) != value for name, value in before.items()):
         names = sorted(name for name in now if name.isupper() and name not in _whole and not name.startswith(_begins))
