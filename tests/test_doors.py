@@ -328,10 +328,6 @@ import fastbp.cli, fastbp.graph, fastbp.grading, fastbp.plotting, fastbp.sweeps,
     command = [sys.executable, "-m", "fastbp", "--version"]
     result = subprocess.run(command, env={**os.environ, "PYTHONOPTIMIZE": "2"}, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0 and result.stdout == f"fastbp {fastbp.__version__}\n", result.stderr
-    result = subprocess.run(
-        [*command[:-1], "train", "--help"], env={**os.environ, "PYTHONOPTIMIZE": "2"}, capture_output=True, timeout=60
-    )
-    assert result.returncode == 0, result.stderr
 
 
 def test_the_docstrings_of_batch_norm_say_their_own_shapes():
