@@ -212,11 +212,15 @@ class Layer:
       neither dout nor the cache, so calling it twice gives the same. RuntimeError before any forward.
     - `out`, if given, receives the result: C-contiguous, of the result's shape and dtype, not overlapping the input.
     - Arrays are float32 or float64, of the layer's own dtype where it has parameters. Input of another kind, shape or
-      dtype is a TypeError or ValueError that says what was expected; non-contiguous and read-only input is copied.
+      dtype is a TypeError or ValueError that says what was expected, and so are masked arrays and np.matrix; non-contiguous
+      and read-only input is copied.
     - A batch of no samples is allowed: the result is empty and the parameters' gradients are zero (batch
       norm in training mode is the exception: an empty batch has no mean).
+    - NaN that comes in goes out, wherever the output depends on it.
     - `state` holds the arrays that are not learned but belong to a checkpoint (running statistics, a generator's step).
-    - Constructor arguments are kept as attributes of the same names: that is how a network is saved and shown.
+    - Constructor arguments are kept as attributes of the same names: that is how a network is saved and shown. The package's
+      layers check them again whenever they are set, and what has been made for a setting goes: a pass made with the old one has no
+      backward. Sizes that arrays have been made for, and the parameters themselves, can't be set: AttributeError.
 
     The package's own layers define, in place of forward and backward, the kernel calls that they consist of, bound to the arrays
     of a `Pass`; forward and backward make these calls, and a network's plan makes them in parts of a batch and on several threads:
