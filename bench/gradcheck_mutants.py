@@ -43,6 +43,8 @@ from gradcheck_cases import ALL_TWINS, Case, Draw, Twin, check
 from mutations import KINDS, Mutant, locals_of, mutants
 from tqdm import tqdm
 
+from fastbp.progress import watched
+
 TAME, WILD = 16, 24  # inputs that a mutant must survive
 VERIFIED = 300  # inputs at which a mutant called equivalent must give the function's own gradient
 SECONDS = 20  # after which a mutant counts as endless
@@ -295,7 +297,7 @@ def main() -> None:
         parser.error(f"--functions: none of {', '.join(TWINS)}")
 
     tasks = [(name, mutant, options.seed) for name in names for mutant in mutants_of(TWINS[name])]
-    verdicts = list(tqdm(results(tasks, options.jobs), total=len(tasks), unit="mutant", disable=not sys.stderr.isatty()))
+    verdicts = list(tqdm(results(tasks, options.jobs), total=len(tasks), unit="mutant", disable=not watched()))
     pairs = [(name, mutant, found) for (name, mutant, _), found in zip(tasks, verdicts, strict=True)]
     faults = report(names, pairs, options)
     measuring.write_json(options.output, as_json(pairs, options.seed))

@@ -25,6 +25,8 @@ import numpy as np
 from gradcheck_cases import SUBJECTS, Case, Draw, check
 from tqdm import tqdm
 
+from fastbp.progress import watched
+
 CHUNK = 100  # cases that a process is given at a time
 SHOWN = 20  # failures that are printed in full
 
@@ -112,7 +114,7 @@ def run_all(options) -> tuple[dict[str, Counter], list[tuple[int, str]]]:
     failures: list[tuple[int, str]] = []
     edges = [*range(0, options.cases, CHUNK), options.cases]
     chunks = [(options.seed, *pair) for pair in itertools.pairwise(edges)]
-    with tqdm(total=options.cases, unit="case", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=options.cases, unit="case", disable=not watched()) as bar:
         for (_, first, last), (counts, failed) in zip(chunks, results(chunks, options.jobs), strict=True):
             for name in counts:
                 totals[name] = totals.get(name, Counter()) + counts[name]

@@ -15,6 +15,7 @@ prints the headlines of the experiments in these folders as one table.
 """
 
 import argparse
+import functools
 import json
 import platform
 import shlex
@@ -41,9 +42,12 @@ LARGEST = 500  # numbers of an array in results.json
 
 def load(name: str, quick: bool = False) -> Dataset:
     """The data set of that name; the first thousand images of each split with `quick`."""
-    data = getattr(fastbp.datasets, name)()
-    if not quick:
-        return data
+    return _first_images(name) if quick else getattr(fastbp.datasets, name)()
+
+
+@functools.cache  # unpacking all of CIFAR-10 takes as long as training on a thousand images
+def _first_images(name: str) -> Dataset:
+    data = load(name)
     train, test = (Split(part.x[:QUICK_IMAGES].copy(), part.y[:QUICK_IMAGES]) for part in (data.train, data.test))
     return Dataset(name, train, test, data.classes)
 
@@ -154,9 +158,13 @@ class Experiment:
         print(f"{what}: {spread(values)}{beside}", flush=True)
 
     def figure(self, name: str, figure, caption: str) -> None:
-        """Save a figure and show it in the report."""
-        plotting.save(figure, self.out / f"{name}.png")
-        self.lines.append(f"![{caption}]({name}.png)")
+        """Save a figure and show it in the report; one that can't be saved costs nothing else of the report."""
+        try:
+            plotting.save(figure, self.out / f"{name}.png")
+        except Exception as error:
+            print(f"{name}.png could not be saved: {error}", file=sys.stderr)
+        else:
+            self.lines.append(f"![{caption}]({name}.png)")
 
     def note(self, text: str) -> None:
         """A paragraph of the report."""

@@ -9,12 +9,14 @@ import math
 import numbers
 import operator
 import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 LARGEST = 2**63 - 1  # of the whole numbers that kernels count with
+LARGEST_FLOAT = sys.float_info.max
 AXES = 32  # of an array, at most
 
 
@@ -228,11 +230,18 @@ class Setting:
 
     def __init__(self, check: Callable, *, fixed: bool = False, **limits):
         self.check, self.fixed, self.limits = check, fixed, limits
+        low = math.nextafter(limits["above"], math.inf) if "above" in limits else limits.get("least", -LARGEST_FLOAT)
+        high = math.nextafter(limits["below"], -math.inf) if "below" in limits else limits.get("most", LARGEST_FLOAT)
+        self.floats = (low, high) if check is number else (math.inf, -math.inf)  # which need no further check
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
     def __set__(self, owner, value) -> None:  # without __get__: reading is that of any attribute
+        low, high = self.floats
+        if type(value) is float and low <= value <= high:  # a schedule sets the learning rate before every step
+            owner.__dict__[self.name] = value
+            return
         what = f"{type(owner).__name__}: {self.name}"
         if self.fixed and self.name in owner.__dict__:
             raise AttributeError(f"{what} can't be set once the object is made: make a new one")

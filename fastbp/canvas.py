@@ -20,6 +20,20 @@ if "matplotlib" not in sys.modules:
         with contextlib.suppress(ValueError):
             matplotlib.rcParams["backend"] = backend  # a good name is pyplot's, if the user imports that
 
+from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 
-__all__ = ["Figure"]
+__all__ = ["Figure", "can_set"]
+
+
+def can_set(text: str) -> bool:
+    """Whether matplotlib can set the text: what stands between two $ is a formula then, and nothing is half of a character."""
+    try:
+        text.encode()
+        for line in filter(is_math_text, text.split("\n")):
+            from matplotlib.mathtext import MathTextParser
+
+            MathTextParser("path").parse(line)
+    except ValueError:
+        return False
+    return True

@@ -68,26 +68,26 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 for a failure, 2 for wrong arguments, 130 after Ctrl-C or SIGTERM."""
-    with _working_streams(), Interruptible() as interrupts:
+    with _working_streams():
         try:
-            try:
-                options = _parser().parse_args(arguments)
-                return options.run(options)
-            finally:
-                _flush()
-        except Failure as failure:
-            return _fail(str(failure), failure.code)
-        except datasets.DataError as error:
-            return _fail(str(error), 1)
-        except OSError as error:
-            if isinstance(error, BrokenPipeError) and not error.filename:  # the reader of our output has gone, e.g. `| head`
-                return 1
-            return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+            with Interruptible():
+                try:
+                    options = _parser().parse_args(arguments)
+                    return options.run(options)
+                finally:
+                    _flush()
         except KeyboardInterrupt:
             return _fail("interrupted", STATUS)
-        except Exception:
-            if interrupts.came:  # a library has made another exception of it
+        except Exception as error:
+            code = getattr(error, "code", 1)
+            if Interruptible.came and code != STATUS:  # a library has made this of it
                 return _fail("interrupted", STATUS)
+            if isinstance(error, (Failure, datasets.DataError)):
+                return _fail(str(error), code)
+            if isinstance(error, BrokenPipeError) and not error.filename:  # the reader of our output has gone, e.g. `| head`
+                return 1
+            if isinstance(error, OSError):
+                return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
             raise
 
 
@@ -109,10 +109,11 @@ def _working_streams() -> Iterator[None]:
 
 def _works(stream) -> bool:
     try:
-        stream.write("")
+        if not hasattr(stream, "write") or getattr(stream, "closed", False):
+            return False
         os.fstat(stream.fileno())
-    except (AttributeError, io.UnsupportedOperation):  # no file below it; or not even a stream
-        return hasattr(stream, "write")
+    except (AttributeError, io.UnsupportedOperation):  # no file below it
+        return True
     except Exception:
         return False
     return True
@@ -265,6 +266,11 @@ def _train_in(folder: Folder, options, network: Sequential, loss: SoftmaxCrossEn
     train, validation = datasets.split(data.train, (0.9, 0.1), seed=options.seed)
     network.metadata = {"data": data.name, "classes": list(data.classes), "input_shape": list(data.input_shape)}
     checkpoint = Checkpoint(folder.network)
+
+    def record(run) -> None:
+        run.history.to_json(folder.history)
+        Interruptible.check()
+
     try:
         sizes = [len(part.y) for part in (train, validation, data.test)]
         print("{}: {} images to train on, {} for validation, {} for the test".format(data.name, *sizes))
@@ -284,7 +290,7 @@ def _train_in(folder: Folder, options, network: Sequential, loss: SoftmaxCrossEn
                 validation,
                 epochs=folder.epochs,
                 batch_size=options.batch_size,
-                callbacks=[checkpoint, lambda run: run.history.to_json(folder.history)],
+                callbacks=[checkpoint, record],
                 seed=options.seed,
                 resume=folder.state,
             )
@@ -307,7 +313,7 @@ def _train_in(folder: Folder, options, network: Sequential, loss: SoftmaxCrossEn
     except KeyboardInterrupt:
         if checkpoint.saved_epoch:
             tell(f"fastbp: the same command goes on from there with --resume --output {folder.path}")
-        raise Failure(f"interrupted. {_kept(checkpoint)}", 130) from None
+        raise Failure(f"interrupted. {_kept(checkpoint)}", STATUS) from None
     except ValueError as error:
         if not str(error).startswith(RESUME):
             raise
@@ -359,6 +365,7 @@ def _draw(folder: Folder, history, data: datasets.Dataset, predicted: np.ndarray
             sheet = plotting.training_sheet(history, data.test.x[shown], predicted[shown], data.test.y[shown], data.classes, title)
             plotting.save(sheet, folder.figure)
     except Exception as error:
+        Interruptible.check()
         why = " ".join(f"{type(error).__name__}: {error}".split())
         tell(f"fastbp: warning: {folder.figure} could not be drawn: {why}")
         return False
@@ -486,7 +493,7 @@ def _grade(options) -> int:
                 )  # fmt: skip
         except KeyboardInterrupt:
             kept = f"; what is graded is in {report.place}" if report.place is not None else ""
-            raise Failure(f"interrupted after {len(report.results)} of {len(found)} submissions{kept}", 130) from None
+            raise Failure(f"interrupted after {len(report.results)} of {len(found)} submissions{kept}", STATUS) from None
     if text := report.finish():
         print(text)
     for path, why in report.unwritten.items():

@@ -29,7 +29,7 @@ LONGEST = 200  # bytes of a name, of which file systems take 255, to which more 
 
 def new_folder(stem: str) -> Path:
     """The first of stem, stem-2, stem-3, … that is not there yet, made: two programs at once get two."""
-    number = 1
+    stem, number = arguments.path("new_folder: stem", stem), 1
     while True:
         folder = Path(stem if number == 1 else f"{stem}-{number}")
         try:
@@ -41,14 +41,14 @@ def new_folder(stem: str) -> Path:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """The file of that name, to be read from any place in it, closed at the block's end. TypeError for anything but a name."""
+    """The file of that name, to be read from any place in it, open as long as the block lasts. TypeError for no name."""
     with open(arguments.path("path", path), "rb") as file:
         yield file if file.seekable() else io.BytesIO(file.read())  # a FIFO is read through first
 
 
 def written_into(path: str | os.PathLike) -> bool:
-    """Is there something at this name that is written into, since it is no file that could be replaced: a FIFO, a character device
-    such as /dev/null, or an open file such as /dev/stdout?"""
+    """Is there something at this name that is written into, since it is no file that could be replaced: a FIFO, a
+    character device such as /dev/null, or an open file such as /dev/stdout?"""
     name = arguments.path("path", path)
     try:
         mode = os.stat(name).st_mode
@@ -61,13 +61,13 @@ def written_into(path: str | os.PathLike) -> bool:
 def written_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A binary file that takes the name `path` when the block has ended well, and leaves nothing behind otherwise.
 
-    Until then an older file of that name stays as it was, whatever happens: an exception, a full disk, Ctrl-C. The new one has the
-    older one's mode, and its owner as far as the system allows it; without an older one the umask decides. A FIFO, a character
-    device and an open file such as /dev/stdout stay what they are, and the content goes into them when it is whole.
+    Until then an older file of that name stays as it was, whatever happens: an exception, a full disk, Ctrl-C. The new one
+    has the older one's mode, and its owner as far as the system allows it; without an older one the umask decides. A FIFO, a
+    character device and an open file such as /dev/stdout stay what they are: the content goes into them when it is whole.
 
-    A process that was killed leaves its part of a file, of which nobody holds the lock any more; the next writer of the file
-    removes it. TypeError for anything but a name; OSError that names the path for a folder, a socket or a block device, for a
-    file that may not be written to, and whatever the system says of the rest.
+    A process that was killed leaves its part of a file, of which nobody holds the lock any more; the next writer of the
+    file removes it. TypeError for anything but a name; OSError that names the path for a folder, a socket, a block device
+    and a file that may not be written to, and for whatever the system has against it.
     """
     name = arguments.path("path", path)
     try:
@@ -91,7 +91,7 @@ def _not_written(name: str, mode: int) -> OSError:
     """Why nothing is written to what is at this name."""
     if stat.S_ISDIR(mode):
         return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    kinds = {stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a block device", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a character device"}
+    kinds = {stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a block device", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device"}
     return OSError(errno.EINVAL, f"can't be written, it is {kinds.get(stat.S_IFMT(mode), 'no regular file')}", name)
 
 
@@ -122,7 +122,7 @@ def _replaced(path: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
 
 
 def _part(path: Path, mode: int) -> BinaryIO:
-    """A new file beside `path` to write the content to, locked as long as it is open: so others know that its writer lives."""
+    """A new file beside `path` to write the content to, locked as long as it is open: its writer lives."""
     while True:
         name = str(path.with_name(f".{_short(path.name)}.{os.getpid()}.{secrets.token_hex(8)}.part"))
         try:
@@ -140,7 +140,7 @@ def _part(path: Path, mode: int) -> BinaryIO:
 def _keep_mode(file: BinaryIO, mode: int, old: os.stat_result) -> None:
     if hasattr(os, "fchown"):
         new = os.fstat(file.fileno())
-        for uid, gid in ((old.st_uid, -1), (-1, old.st_gid)):  # each alone: others than root may give it to a group of theirs
+        for uid, gid in ((old.st_uid, -1), (-1, old.st_gid)):  # each alone: all may give a file to a group of theirs
             if (uid, gid) not in ((new.st_uid, -1), (-1, new.st_gid)):
                 with contextlib.suppress(OSError):
                     os.fchown(file.fileno(), uid, gid)
@@ -148,12 +148,12 @@ def _keep_mode(file: BinaryIO, mode: int, old: os.stat_result) -> None:
 
 
 def _remove_dead(path: Path) -> None:
-    """Remove the parts of this file that dead processes have left: those that nobody holds locked, on this machine or another."""
+    """Remove the parts of this file that dead processes have left: those that nobody, here or elsewhere, holds locked."""
     part = re.compile(rf"\.{re.escape(_short(path.name))}\.\d+\.[0-9a-f]+\.part")
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
             if part.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                with contextlib.suppress(OSError), open(entry.path, "r+b") as file:  # also OSError: no locks, nothing is known
+                with contextlib.suppress(OSError), open(entry.path, "r+b") as file:  # without locks nothing is known
                     if _lock(file):
                         os.unlink(entry.path)
 
@@ -166,7 +166,7 @@ def _short(name: str) -> str:
 
 
 def _open_file(name: str) -> int | None:
-    """The number of the open file that a name like /dev/stdout stands for, −1 if it is another process's; None for other names."""
+    """The number of the open file that a name like /dev/stdout stands for, −1 if another process has it; None for others."""
     for _ in range(40):  # links, of which the system follows as many
         folder = os.path.realpath(os.path.dirname(name) or os.curdir)
         if (found := OPEN_FILES.fullmatch(folder)) and (number := os.path.basename(name)).isdecimal():
@@ -180,7 +180,7 @@ def _open_file(name: str) -> int | None:
 def _write_into(name: str, content: memoryview) -> None:
     number = _open_file(name)
     try:
-        # an open file of ours is not opened again, which would begin at another place in it than what else is printed there
+        # an open file of ours is not opened again: that would not begin where what was printed there before ends
         ours = number is not None and number >= 0
         with open(os.dup(number), "wb") if ours else open(name, "ab") as file:
             file.write(content)
@@ -193,8 +193,8 @@ def _write_into(name: str, content: memoryview) -> None:
 
 
 def claimed(path: str | os.PathLike) -> BinaryIO | None:
-    """The file of that name, made if need be, open to read and write, and this process's alone until it is closed or the process
-    has ended, however it ends; None where it is another's. On a file system without locks it is everybody's."""
+    """The file of that name, made if need be, open to read and write, and this process's alone until it is closed or the
+    process has ended, however it ends; None where it is another's. On a file system without locks it is everybody's."""
     name = arguments.path("path", path)
     while True:
         file = open(name, "r+b", buffering=0, opener=_or_made)  # noqa: SIM115 -- it stays open

@@ -15,14 +15,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruptible:
-    """A block in which a signal raises KeyboardInterrupt, and sets `came`: a library may make another exception of it."""
+    """A block in which a signal raises KeyboardInterrupt, and sets `Interruptible.came`: libraries make other exceptions of
+    one that comes while they are imported, or drop it. So whoever catches an Exception and goes on, calls `check`."""
+
+    came = False
 
     def __init__(self):
-        self.came, self._before = False, {}
+        self._before, self._again = {}, None
 
     def __enter__(self) -> "Interruptible":
         import threading
 
+        Interruptible.came = False
         if threading.current_thread() is threading.main_thread():  # signals are handled there alone
             self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
             self._before = _take(self._interrupt)
@@ -32,9 +36,18 @@ class Interruptible:
         for number, handler in self._before.items():
             signal.signal(number, handler)
             sys.unraisablehook = self._hook
+        if self._again is not None:
+            self._again.cancel()
 
-    def _interrupt(self, *_) -> None:
-        self.came = True
+    @staticmethod
+    def check() -> None:
+        """KeyboardInterrupt, if a signal came in the block."""
+        if Interruptible.came:
+            raise KeyboardInterrupt
+
+    @staticmethod
+    def _interrupt(*_) -> None:
+        Interruptible.came = True
         raise KeyboardInterrupt
 
     def _unraisable(self, about) -> None:
@@ -43,19 +56,20 @@ class Interruptible:
         import _thread
         import threading
 
-        again = threading.Timer(0.05, _thread.interrupt_main)  # raised where nobody can catch it, in a finaliser say
-        again.daemon = True
-        again.start()
+        # raised where nobody can catch it, in a finaliser say: once more, a moment later
+        self._again = threading.Timer(0.05, _thread.interrupt_main)
+        self._again.daemon = True
+        self._again.start()
 
 
 def _take(handler) -> dict:
-    """Give the signals this handler; those that had another. What is ignored, as in a shell's background job, stays so."""
+    """Give the signals this handler; the ones before. What is ignored, as in a shell's background job, stays so."""
     taken = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     return {number: signal.signal(number, handler) for number in taken}
 
 
 def _is_command() -> bool:
-    """Is this process `python -m fastbp`, or the script `fastbp`? Its worker processes are not: they have its sys.argv alone."""
+    """Is this process `python -m fastbp`, or the script `fastbp`? Its workers are not: they have its sys.argv alone."""
     said = sys.orig_argv[-len(sys.argv) :][:1]  # the module or script, as the interpreter was told
     if sys.argv[:1] == ["-m"]:  # while Python looks for the module to run
         return said in (["fastbp"], ["-mfastbp"])
@@ -76,4 +90,4 @@ if _is_command():
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     _take(_end)
-    atexit.register(_take, signal.SIG_IGN)  # called last: then all is done, and Python takes its handlers away before it ends
+    atexit.register(_take, signal.SIG_IGN)  # called last: all is done then, and Python takes its handlers away

@@ -100,6 +100,8 @@ class Loss:
 
     def _buffer(self, out: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """`out`, if the gradient with respect to the scores can be written there."""
+        if type(out) is np.ndarray and out.shape == scores.shape and out.dtype == scores.dtype and out.flags.carray:
+            return out
         unmasked(f"{type(self).__name__}: out", out)
         if not isinstance(out, np.ndarray) or out.shape != scores.shape or out.dtype != scores.dtype or not out.flags.carray:
             got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else shown(out)
@@ -177,13 +179,14 @@ class ClassLoss(Loss):
         checked = labels if labels.dtype == np.int64 and labels.flags.carray else np.require(labels, np.int64, "CAW")
         outside = losses.first_outside(checked, scores.shape[1])
         if outside >= 0:
-            self._fail(ValueError, f"labels must be in [0, {scores.shape[1]}), got {labels[outside]}")
+            self._fail(ValueError, f"labels must be in [0, {scores.shape[1]}), got {labels[outside]}, for scores {scores.shape}")
         return checked
 
     def predict(self, scores):
-        scores = self._dense(self._check_scores(scores, empty=True))
-        if scores.shape[1] == 0:
-            self._fail(ValueError, f"expected scores (N, C) with C of at least 1, got {scores.shape}")
+        if not (type(scores) is np.ndarray and scores.ndim == 2 and scores.dtype in FLOATS and scores.flags.carray and scores.size):
+            scores = self._dense(self._check_scores(scores, empty=True))
+            if scores.shape[1] == 0:
+                self._fail(ValueError, f"expected scores (N, C) with C of at least 1, got {scores.shape}")
         return scores.argmax(axis=1)
 
     def correct(self, scores, targets):

@@ -107,7 +107,10 @@ class Sequential:
         """Put all parameters into two new vectors of `dtype`."""
         self.dtype, self._plans = dtype, {}
         size = sum(parameter.size for parameter in self.parameters)
-        self.parameter_vector, gradients = aligned(size, dtype), Gradients(size, dtype)
+        try:
+            self.parameter_vector, gradients = aligned(size, dtype), Gradients(size, dtype)
+        except (MemoryError, ValueError):  # of more than memory holds, and of more than any array
+            raise MemoryError(f"Sequential: no memory for {size:,} parameters of the layers, {dtype}, twice") from None
         start = 0
         for index, layer in enumerate(self.layers):
             rng = np.random.default_rng([self.seed, index])

@@ -40,10 +40,12 @@ class Optimizer:
 
     def step(self, values: np.ndarray, grads: np.ndarray) -> None:
         """Update `values` in place; both are contiguous vectors (P,) of one floating dtype."""
-        values, grads = self._vector("values", values), self._vector("grads", grads)
-        if not values.flags.carray:
-            raise ValueError(f"{type(self).__name__}: values must be a contiguous vector that can be written")
-        grads = np.require(grads, requirements="CAW")
+        plain = type(values) is type(grads) is np.ndarray and values.dtype in FLOATS and values.flags.carray and grads.flags.carray
+        if not plain:
+            values, grads = self._vector("values", values), self._vector("grads", grads)
+            if not values.flags.carray:
+                raise ValueError(f"{type(self).__name__}: values must be a contiguous vector that can be written")
+            grads = np.require(grads, requirements="CAW")
         vectors = self.begin(values, grads)
         self.update(values, grads, *vectors)
 

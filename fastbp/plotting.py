@@ -1,27 +1,33 @@
 """Figures. Imported only when used; draws with matplotlib's object interface, so no window, no backend and no global state.
 
 One look throughout: labelled axes, a light grid, and lines apart by darkness, dash and marker, so that a greyscale print shows as
-much as the screen. Shares (`percent=True`) are given as fractions and written as percentages.
+much as the screen. Shares (`percent=True`) are given as fractions and written as percentages. Labels and titles may hold formulas
+between two $. An argument of a wrong kind is a TypeError, a wrong value a ValueError, before anything is drawn.
 """
 
+import itertools
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .canvas import Figure  # before the rest of matplotlib
+from .canvas import Figure, can_set  # before the rest of matplotlib
 
 # isort: split
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import FigureBase
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from numpy.typing import ArrayLike
 
+from .arguments import LARGEST, array, flag, instance, number, shape, shown, text, whole
 from .files import written_atomically
+from .gradcheck.report import GradientReport
 
 RIGHT, WRONG, BEST, OTHER = "black", "#c00000", "#1f4e9c", "#8c8c8c"
 STYLES = {
@@ -40,12 +46,15 @@ LINES = (  # the first few are the furthest apart
     {"color": "#400a2b", "linestyle": (0, (4, 3)), "marker": "*"},
 )
 DPI = 110
+FARTHEST = 1e100  # from 0 that can be drawn: matplotlib's axes overflow before floats do
+MOST = 1000  # rows, columns, classes or images that a figure can have
 PALE_TO_GREY = LinearSegmentedColormap.from_list("pale to grey", ["#f2f2f2", "#808080"])  # black numbers are legible on all of it
 WHITE_TO_WRONG = LinearSegmentedColormap.from_list("white to wrong", ["white", WRONG])
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
     """Write the figure as a PNG, which takes its name when it is whole. One drawn again from the same data has the same bytes."""
+    instance("save: figure", figure, Figure)
     with written_atomically(path) as file:
         figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"optimize": True})
 
@@ -59,15 +68,19 @@ def curves(history, figure: Figure | None = None, place: SubplotSpec | None = No
     history: lists of one number an epoch, `train_loss`, `validation_loss`, `test_loss` and the same of accuracy; an empty or
     missing one is left out. Drawn into the `place` of a `figure`, or as a figure of its own.
     """
-    lists = {panel: {split: getattr(history, f"{split}_{panel}", []) for split in STYLES} for panel in ("loss", "accuracy")}
-    panels = ["loss"] + ["accuracy"] * any(lists["accuracy"].values())
+    names = {panel: {split: f"{split}_{panel}" for split in STYLES} for panel in ("loss", "accuracy")}
+    if not any(hasattr(history, name) for of_panel in names.values() for name in of_panel.values()):
+        raise TypeError(f"curves: history must have lists train_loss, validation_loss, …, got {shown(history)}")
+    lists = {panel: {split: _epochs(history, name) for split, name in of_panel.items()} for panel, of_panel in names.items()}
+    _require_place("curves", figure, place)
+    panels = ["loss"] + ["accuracy"] * any(values.size for values in lists["accuracy"].values())
     figure = figure or Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
     grid = place.subgridspec(len(panels), 1) if place is not None else figure.add_gridspec(1, len(panels))
     for panel, cell in zip(panels, grid, strict=True):
         axes = _axes(figure, "epoch", panel, place=cell)
         for split, values in lists[panel].items():
-            if values:
-                _line(axes, np.arange(1, len(values) + 1), np.array([values], float), split, STYLES[split])
+            if values.size:
+                _line(axes, np.arange(1, len(values) + 1), values[None], split, STYLES[split])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if panel == "accuracy":
             _percent(axes.yaxis)
@@ -92,21 +105,24 @@ def compare(
     log: y on a logarithmic scale, for values above 0.
     ValueError: no lines or more than 8, lengths that don't fit, a figure reported for a line that isn't there.
     """
-    reported = reported or {}
-    _require_lines("compare", lines)
-    if unknown := set(reported) - set(lines):
-        raise ValueError(f"compare: reported figures of {', '.join(sorted(unknown))}, but there is no such line")
+    given = _lines("compare: lines", lines, ("x", "values"))
+    reported = {} if reported is None else instance("compare: reported", reported, Mapping, "dictionary of numbers")
+    if unknown := [label if isinstance(label, str) else shown(label) for label in reported if label not in lines]:
+        raise ValueError(f"compare: reported figures of {', '.join(unknown)}, but there is no such line")
+    log, percent = flag("compare: log", log), flag("compare: percent", percent)
+    limits = {"least": -FARTHEST, "most": FARTHEST, "above": 0.0 if log else None}
+    published = {str(label): number(f"compare: reported: {label}", value, **limits) for label, value in reported.items()}
     figure = Figure(figsize=(7, 3.8), layout="constrained")
-    axes = _axes(figure, xlabel, ylabel, title)
+    axes = _axes(figure, *_texts("compare", xlabel=xlabel, ylabel=ylabel, title=title))
     drawn, several = [], False
-    for style, (label, (x, values)) in zip(LINES, lines.items(), strict=False):
-        x, seeds = _seeds(f"compare: {label}", x, values)
+    for style, (label, (x, values)) in zip(LINES, given.items(), strict=False):
+        x, seeds = _seeds(f"compare: lines: {label}", x, values)
         if log and not (seeds > 0).any():
-            raise ValueError(f"compare: {label} has no value above 0 for a logarithmic axis")
+            raise ValueError(f"compare: lines: {label} has no value above 0 for a logarithmic axis")
         drawn.append(_line(axes, x, seeds, label, style))
         several |= len(seeds) > 1
-        if label in reported:
-            axes.axhline(reported[label], **_reported_style(style["color"], style["marker"]))
+        if label in published:
+            axes.axhline(published[label], **_reported_style(style["color"], style["marker"]))
     if all(np.array_equal(line.get_xdata(), np.round(line.get_xdata())) for line in drawn):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if log:
@@ -116,7 +132,7 @@ def compare(
     if percent:
         _percent(axes.yaxis)
     drawn.sort(key=lambda line: np.nan_to_num(line.get_ydata()[-1], nan=-np.inf), reverse=True)
-    if reported:
+    if published:
         drawn.append(Line2D([], [], label="reported", **_reported_style("black", "o")))
     _legend_beside(figure, drawn, several)
     return figure
@@ -134,16 +150,17 @@ def learning_curves(
     band from least to largest. Test is solid, training dashed with hollow markers, in the network's shade. log: a logarithmic x.
     ValueError: no networks or more than 8, lengths that don't fit, sizes of 0 or below.
     """
-    _require_lines("learning_curves", networks)
+    given, log = _lines("learning_curves: networks", networks, ("sizes", "train", "test")), flag("learning_curves: log", log)
+    xlabel, title = _texts("learning_curves", xlabel=xlabel, title=title)
     figure = Figure(figsize=(7, 3.8), layout="constrained")
     axes = _axes(figure, xlabel, "accuracy", title)
     drawn, several = [], False
-    for style, (label, (sizes, *accuracies)) in zip(LINES, networks.items(), strict=False):
+    for style, (label, (sizes, *accuracies)) in zip(LINES, given.items(), strict=False):
         of_split = dict(zip(("train", "test"), accuracies, strict=True))
         for split, dash, face in (("test", "-", style["color"]), ("train", "--", "white")):
-            x, seeds = _seeds(f"learning_curves: {label}, {split}", sizes, of_split[split])
-            if x.min() <= 0:
-                raise ValueError(f"learning_curves: {label}: sizes must be above 0, got {x.min():g}")
+            x, seeds = _seeds(f"learning_curves: networks: {label}, {split}", sizes, of_split[split])
+            if not (np.isfinite(x).all() and x.min() > 0):
+                raise ValueError(f"learning_curves: networks: {label}: sizes must be above 0, got {x.min():g}")
             name = f"{label}, {split}" if label else split
             drawn.append(_line(axes, x, seeds, name, {**style, "linestyle": dash, "markerfacecolor": face}))
             several |= len(seeds) > 1
@@ -178,16 +195,21 @@ def sweep(
     figures published elsewhere, hollow diamonds, None where there is none. best: the row to highlight, False for none; by default
     that of the highest mean if these are percentages, else none. ValueError: nothing to draw, lengths that don't fit, no such row.
     """
-    rows = [np.atleast_1d(np.asarray(v, float)) for v in values]
-    reported = [None] * len(rows) if reported is None else list(reported)
+    settings = _labels("sweep: settings", settings)
+    rows = [np.atleast_1d(_numbers("sweep: values: each", v)) for v in _items("sweep: values", values)]
+    reported = [None] * len(rows) if reported is None else _items("sweep: reported", reported)
+    reported = [None if value is None else number("sweep: reported: each", value, -FARTHEST, FARTHEST) for value in reported]
     if not rows or len(settings) != len(rows) or len(reported) != len(rows):
         got = f"got {len(settings)}, {len(rows)} and {len(reported)}"
         raise ValueError(f"sweep: expected as many settings, values and reported figures, at least one of each, {got}")
     for setting, row in zip(settings, rows, strict=True):
         if row.ndim != 1 or not row.size:
-            raise ValueError(f"sweep: {setting}: expected the values of its seeds, at least one, got {row.shape}")
+            raise ValueError(f"sweep: values: {setting}: expected the values of its seeds, at least one, got {row.shape}")
+    best = best if best is None or best is False else whole("sweep: best", best, -LARGEST)
     if best is not None and best is not False and best not in range(len(rows)):
         raise ValueError(f"sweep: best is the index of a row, 0 to {len(rows) - 1}, got {best}")
+    percent = flag("sweep: percent", percent)
+    labels = _texts("sweep", xlabel=xlabel, ylabel=ylabel, title=title)
     means = [row.mean() if np.isfinite(row).all() else np.nan for row in rows]
     if best is None and percent and np.isfinite(means).any():
         best = int(np.nanargmax(means))
@@ -196,7 +218,7 @@ def sweep(
     several, published = any(row.size > 1 for row in rows), any(r is not None for r in reported)
 
     figure = Figure(figsize=(7, 0.3 * len(rows) + 1.0 + 0.3 * (several or published)), layout="constrained")
-    axes = _axes(figure, xlabel, ylabel, title)
+    axes = _axes(figure, *labels)
     axes.grid(False, axis="y")
     dot = {"marker": "o", "markersize": 5, "alpha": 0.7, "linestyle": "none", "markeredgewidth": 0}
     tick = {"marker": "|", "markersize": 13, "markeredgewidth": 2.2, "linestyle": "none", "color": "black"}
@@ -241,15 +263,18 @@ def heatmap(
     rows (R,) and columns (C,): the settings, as they are to be written. values (R, C). xlabel says what the columns vary, ylabel
     what the rows. ValueError: a shape that doesn't fit, or no number at all.
     """
-    values = np.asarray(values, float)
+    rows, columns = _labels("heatmap: rows", rows), _labels("heatmap: columns", columns)
+    values, percent = _numbers("heatmap: values", values), flag("heatmap: percent", percent)
     if values.shape != (len(rows), len(columns)) or not np.isfinite(values).any():
         wanted = f"values ({len(rows)}, {len(columns)})"
-        raise ValueError(f"heatmap: expected {wanted} with a number among them, got {np.isfinite(values).sum()} in {values.shape}")
-    shown = np.ma.masked_invalid(values)
+        got = f"got {np.isfinite(values).sum()} in {values.shape}"
+        raise ValueError(f"heatmap: expected {wanted} with a number among them, a row for each of rows and columns, {got}")
+    xlabel, ylabel, title = _texts("heatmap", xlabel=xlabel, ylabel=ylabel, title=title)
+    finite = np.ma.masked_invalid(values)
     figure = Figure(figsize=(1.3 + 0.75 * len(columns), 1.0 + 0.45 * len(rows)), layout="constrained")
-    axes = _cells(figure, shown, rows, columns, xlabel, ylabel, title)
-    axes.collections[0].set(cmap=PALE_TO_GREY, clim=(shown.min(), shown.max()))
-    best = np.unravel_index(shown.argmax(), shown.shape)
+    axes = _cells(figure, finite, rows, columns, xlabel, ylabel, title)
+    axes.collections[0].set(cmap=PALE_TO_GREY, clim=(finite.min(), finite.max()))
+    best = np.unravel_index(finite.argmax(), finite.shape)
     for (r, c), value in np.ndenumerate(values):
         if np.isfinite(value):
             weight = "bold" if (r, c) == best else "normal"
@@ -265,13 +290,13 @@ def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, classes: Sequence[
     the most frequent one; the right ones on the diagonal are outlined, on grey. A share of 0 is left out.
     ValueError: no samples, lengths that differ, a label outside of the classes.
     """
-    predicted, labels, C = np.asarray(predicted), np.asarray(labels), len(classes)
+    classes, (title,) = _labels("confusion_matrix: classes", classes), _texts("confusion_matrix", title=title)
+    predicted, labels = array("confusion_matrix: predicted", predicted, "biuf"), array("confusion_matrix: labels", labels, "biuf")
     if labels.ndim != 1 or predicted.shape != labels.shape or not labels.size:
         raise ValueError(f"confusion_matrix: predicted and labels must be (N,), not empty, got {predicted.shape}, {labels.shape}")
+    C = len(classes)
     for name, given in (("predicted", predicted), ("labels", labels)):
-        if given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= C:
-            got = f"{given.dtype} from {given.min()} to {given.max()}"
-            raise ValueError(f"confusion_matrix: {name} must be integers from 0 to {C - 1}, got {got}")
+        _require_classes(f"confusion_matrix: {name}", given, C)
     counts = np.zeros((C, C))
     np.add.at(counts, (labels, predicted), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -304,20 +329,23 @@ def filters(weight: np.ndarray, title: str = "", columns: int = 8, image_shape: 
     weight: (F, C, KH, KW) of a convolution, or (F, D) of a linear layer with image_shape = (C, H, W), D = C·H·W. C is 1, drawn in
     grey, or 3, drawn in colour. ValueError: another shape, no filters, a weight that is not finite.
     """
-    weight = np.asarray(weight, float)
-    shape = weight.shape
+    weight, columns = _numbers("filters: weight", weight), whole("filters: columns", columns, -LARGEST)
+    (title,) = _texts("filters", title=title)
     if image_shape is not None:
-        if weight.ndim != 2 or shape[1] != np.prod(image_shape):
-            raise ValueError(f"filters: a weight {shape} is not (F, D) with images {tuple(image_shape)}")
-        weight = weight.reshape(-1, *image_shape)
+        image_shape = shape("filters: image_shape", image_shape)
+        if weight.ndim != 2 or len(image_shape) != 3 or weight.shape[1] != math.prod(image_shape):
+            raise ValueError(f"filters: a weight {weight.shape} is not (F, D) with images {image_shape}, an image_shape (C, H, W)")
+        weight = weight.reshape(-1, *image_shape) if weight.size else weight
     if weight.ndim != 4 or weight.shape[1] not in (1, 3) or not weight.size:
         hint = "; image_shape gives a linear layer's" if weight.ndim == 2 else ""
-        raise ValueError(f"filters: expected (F, C, KH, KW) with C 1 or 3, none of them 0, got {weight.shape}{hint}")
+        raise ValueError(f"filters: expected a weight (F, C, KH, KW) with C 1 or 3, none of them 0, got {weight.shape}{hint}")
     if not np.isfinite(weight).all():
         raise ValueError("filters: a weight is not finite")
     if columns < 1:
         raise ValueError(f"filters: columns must be at least 1, got {columns}")
     F, C, KH, KW = weight.shape
+    if F > MOST:
+        raise ValueError(f"filters: a weight of at most {MOST} filters can be drawn, got {weight.shape}")
     columns = min(columns, F)
     rows = -(-F // columns)
     largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
@@ -347,12 +375,22 @@ def predictions(
     predicted (N,) and labels (N,): integers. A wrong one is red and bold, with the right one below. Drawn into the `place` of a
     `figure`, or as a figure of its own. ValueError: lengths that differ.
     """
-    if not len(images) == len(predicted) == len(labels):
-        raise ValueError(f"predictions: {len(images)} images, {len(predicted)} predicted and {len(labels)} labels differ in length")
+    classes, columns = _labels("predictions: classes", classes), whole("predictions: columns", columns, 1, MOST)
+    images = _numbers("predictions: images", images)
+    predicted, labels = array("predictions: predicted", predicted, "biuf"), array("predictions: labels", labels, "biuf")
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:] or len(images) > MOST:
+        raise ValueError(f"predictions: images must be (N, C, H, W) with N at most {MOST}, C 1 or 3, got {images.shape}")
+    if predicted.ndim != 1 or labels.ndim != 1 or not len(images) == len(predicted) == len(labels):
+        lengths = f"{len(images)} images, {_length(predicted)} predicted and {_length(labels)} labels"
+        raise ValueError(f"predictions: {lengths} differ in length")
+    for name, given in (("predicted", predicted), ("labels", labels)):
+        if given.size:
+            _require_classes(f"predictions: {name}", given, len(classes))
+    _require_place("predictions", figure, place)
     rows = max(1, -(-len(images) // columns))
     figure = figure or Figure(figsize=(1.3 * columns, 1.6 * rows), layout="constrained")
     grid = place.subgridspec(rows, columns) if place is not None else figure.add_gridspec(rows, columns)
-    for n, image in enumerate(images):
+    for n, image in enumerate(np.clip(images, 0, 1)):
         axes = figure.add_subplot(grid[n // columns, n % columns])
         greyscale = image.shape[0] == 1
         axes.imshow(image[0] if greyscale else image.transpose(1, 2, 0), cmap="gray" if greyscale else None, vmin=0, vmax=1)
@@ -370,6 +408,7 @@ def predictions(
 
 def training_sheet(history, images, predicted, labels, classes, title: str) -> Figure:
     """Curves on the left, some predictions on the right: what `fastbp train` leaves behind."""
+    (title,) = _texts("training_sheet", title=title)
     figure = Figure(figsize=(12, 6), layout="constrained")
     figure.suptitle(title)
     left, right = figure.add_gridspec(1, 2, width_ratios=(2, 3))
@@ -389,6 +428,7 @@ def gradient_errors(report) -> Figure:
     The darker the red, the larger the relative error. A tensor of more than two axes is laid out in blocks of its last two, one
     row of blocks for each index of its first axis.
     """
+    instance("gradient_errors: report", report, GradientReport)
     tensors = [t for t in report.tensors if t.verdicts is not None] or list(report.tensors)
     figure = Figure(figsize=(4 * max(len(tensors), 1), 3.6), layout="constrained")
     figure.suptitle(report.subject)
@@ -485,14 +525,96 @@ def _beside(axes: Axes, y: float | None, column: int, text: str, weight: str) ->
     axes.annotate(text, xy, (52 + 56 * column, 0), coordinates, "offset points", ha="right", annotation_clip=False, **style)
 
 
-def _require_lines(who: str, lines: Mapping) -> None:
+def _lines(what: str, lines: Mapping, parts: tuple[str, ...]) -> dict[str, Sequence]:
+    """What is to be drawn, by the label as it is written: `parts` for each."""
+    instance(what, lines, Mapping, f"dictionary of ({', '.join(parts)})")
     if not 1 <= len(lines) <= len(LINES):
-        raise ValueError(f"{who}: 1 to {len(LINES)} lines can be told apart, got {len(lines)}")
+        raise ValueError(f"{what}: 1 to {len(LINES)} lines can be told apart, got {len(lines)}")
+    for label, given in lines.items():
+        if not isinstance(given, (tuple, list, np.ndarray)) or _length(given) != len(parts):
+            raise TypeError(f"{what}: {shown(label)} must have ({', '.join(parts)}), got {shown(given)}")
+    return dict(zip(_labels(f"{what}: labels", list(lines)), lines.values(), strict=True))
+
+
+def _length(values: Sequence) -> int:
+    return 0 if isinstance(values, np.ndarray) and not values.ndim else len(values)
+
+
+def _items(what: str, values: Iterable) -> list:
+    """The items of a list, or of anything that has some in an order, as many as can be drawn."""
+    try:
+        if isinstance(values, (bytes, dict)) or not isinstance(values, Iterable):
+            raise TypeError
+        items = list(itertools.islice(values, MOST + 1))
+    except Exception:  # of an __iter__
+        raise TypeError(f"{what} must be a list, got {shown(values)}") from None
+    if len(items) > MOST:
+        raise ValueError(f"{what}: at most {MOST} can be drawn, got {shown(values)}")
+    return items
+
+
+def _labels(what: str, values: Iterable) -> list[str]:
+    """Each of some settings or names, as it is written."""
+    labels = []
+    for value in _items(what, values):
+        try:
+            labels.append(str(value))
+        except Exception:
+            raise TypeError(f"{what}: each must be a str, got {shown(value)}") from None
+        _require_settable(f"{what}: each", labels[-1])
+    return labels
+
+
+def _texts(who: str, **given: str) -> list[str]:
+    """The texts after a check, each under its argument's name."""
+    for name, value in given.items():
+        _require_settable(f"{who}: {name}", text(f"{who}: {name}", value))
+    return list(given.values())
+
+
+def _require_settable(what: str, value: str) -> None:
+    if not can_set(value):
+        raise ValueError(f"{what} can't be set as text: write \\$ for a $ that begins no formula; got {shown(value)}")
+
+
+def _require_place(who: str, figure: Figure | None, place: SubplotSpec | None) -> None:
+    if figure is not None:
+        instance(f"{who}: figure", figure, FigureBase, "matplotlib Figure")
+    if place is not None:
+        instance(f"{who}: place", place, SubplotSpec)
+        if figure is None or getattr(place.get_gridspec(), "figure", None) is not figure:
+            raise ValueError(f"{who}: place must be one of the figure's, which has to be given too")
+
+
+def _require_classes(what: str, given: np.ndarray, C: int) -> None:
+    if given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= C:
+        got = f"{given.dtype} from {given.min()} to {given.max()}"
+        raise ValueError(f"{what} must be integers from 0 to {C - 1}, got {got}: there are {C} classes")
+
+
+def _numbers(what: str, values: ArrayLike) -> np.ndarray:
+    """An array of real numbers, as float64, with those that no axis reaches made infinite."""
+    given = array(what, values, "biuf")
+    try:
+        with np.errstate(over="ignore"):
+            given = given.astype(np.float64, copy=False)
+            return np.where(np.abs(given) > FARTHEST, np.copysign(np.inf, given), given)
+    except MemoryError:
+        raise MemoryError(f"{what}: {shown(given)} needs more memory than there is") from None
+
+
+def _epochs(history, name: str) -> np.ndarray:
+    """One of the lists of a history, empty if it has none."""
+    values = getattr(history, name, None)
+    values = _numbers(f"curves: history: {name}", [] if values is None else values)
+    if values.ndim != 1:
+        raise ValueError(f"curves: history: {name} must be a list of numbers, got {values.shape}")
+    return values
 
 
 def _seeds(name: str, x: ArrayLike, values: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """x (P,) and values (K, P), where (P,) is a single seed."""
-    x, values = np.asarray(x, float), np.asarray(values, float)
+    x, values = _numbers(f"{name}: x", x), _numbers(f"{name}: values", values)
     seeds = np.atleast_2d(values)
     if x.ndim != 1 or seeds.ndim != 2 or seeds.shape[1] != len(x) or not seeds.size:
         raise ValueError(f"{name}: expected x (P,) and values (P,) or (K, P), not empty, got {x.shape} and {values.shape}")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing import active_children, get_context, parent_process
 
+from .arguments import instance, whole
+
 
 @contextlib.contextmanager
 def pool(jobs: int, given: Executor | None = None) -> Iterator[Executor | None]:
@@ -18,8 +20,9 @@ def pool(jobs: int, given: Executor | None = None) -> Iterator[Executor | None]:
     The processes are spawned, not forked: the caller's threads and locks are not in them. When the block ends with an exception,
     Ctrl-C among them, they are ended at once, by SIGTERM.
     """
+    jobs = whole("pool: jobs", jobs, 0)
     if given is not None:
-        yield given
+        yield instance("pool: given", given, Executor, "an executor of concurrent.futures")
     elif jobs <= 1:
         yield None
     else:

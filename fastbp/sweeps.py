@@ -12,6 +12,7 @@ Runs share nothing, and a network's results do not depend on the number of threa
 jobs and any executor.
 """
 
+import contextlib
 import hashlib
 import inspect
 import itertools
@@ -21,14 +22,14 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import __version__, arguments
-from .arguments import whole
+from . import __version__
+from .arguments import flag, instance, path, shown, whole
 from .files import written_atomically
 from .pools import pool
 from .progress import tell, watched
@@ -62,7 +63,11 @@ def grid(**values: Sequence) -> list[dict[str, Any]]:
     >>> grid(lr=[0.1, 0.01], seed=[0, 1])
     [{'lr': 0.1, 'seed': 0}, {'lr': 0.1, 'seed': 1}, {'lr': 0.01, 'seed': 0}, {'lr': 0.01, 'seed': 1}]
     """
-    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+    given = [_items(f"grid: values of {name}", of_name) for name, of_name in values.items()]
+    try:
+        return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*given)]
+    except MemoryError:
+        raise MemoryError("grid: values: more combinations than there is memory for") from None
 
 
 def sweep(
@@ -86,12 +91,19 @@ def sweep(
     that was interrupted goes on too. An executor's workers must see the folder under the same path.
 
     `progress` shows a bar in a terminal, and prints a line a run to standard error elsewhere; the bar moves with the epochs of runs
-    that use `resume`. A call that raises does not keep the others from running: SweepError tells of it at the end. TypeError
-    before any call for settings that JSON can't hold.
+    that use `resume`. A call that raises does not keep the others from running: SweepError tells of it at the end. TypeError or
+    ValueError before any call for arguments that can't be used, settings that JSON can't hold among them.
     """
-    settings, jobs = list(settings), usable_cores() if jobs is None else whole("sweep: jobs", jobs)
+    inside = inspect.unwrap(function) if callable(function) else None  # of functools.cache and other decorators
+    if not (inspect.isfunction(inside) or inspect.ismethod(inside)) or not hasattr(function, "__qualname__"):
+        raise TypeError(f"sweep: function must be a function of Python's, whose source can be told, got {shown(function)}")
+    settings = [_named(chosen) for chosen in _items("sweep: settings", settings)]
+    jobs = usable_cores() if jobs is None else whole("sweep: jobs", jobs)
+    if executor is not None:
+        instance("sweep: executor", executor, Executor, "an executor of concurrent.futures")
+    progress = flag("sweep: progress", progress)
+    folder = None if folder is None else Path(path("sweep: folder", folder))
     keys = [_key(function, chosen) for chosen in settings]
-    folder = None if folder is None else Path(arguments.path("sweep: folder", folder))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     calls = {key: _Call(function, chosen, _resume(function, folder, key), os.getpid())
@@ -116,6 +128,21 @@ def sweep(
     if failures:
         raise SweepError(f"{len(failures)} of {len(work)} runs failed. {'; '.join(failures)}", ended)
     return ended
+
+
+def _items(what: str, values) -> Iterator:
+    """The items of a list, or of anything that has some in an order."""
+    with contextlib.suppress(Exception):  # of an __iter__
+        if isinstance(values, Iterable) and not isinstance(values, (str, bytes, dict)):
+            return iter(values)
+    raise TypeError(f"{what} must be a list, got {shown(values)}")
+
+
+def _named(chosen) -> dict[str, Any]:
+    """One of the settings, if it is a dictionary of keyword arguments."""
+    if not all(isinstance(name, str) for name in instance("sweep: settings: each", chosen, dict)):
+        raise TypeError(f"sweep: settings must have names for keys, got {shown(chosen)}")
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -167,21 +194,24 @@ class _Progress:
     The bar also counts the parts of the runs that are `begun`, as their files say: so it needs nothing of an executor or a worker.
     """
 
-    def __init__(self, total: int, ended: int, begun: list[Path], shown: bool):
-        from tqdm import tqdm
-
-        bars = shown and watched()
-        self.lines, self.total, self.ended = shown and not bars, total, ended
-        self.bar = tqdm(total=total, initial=ended, unit="run", dynamic_ncols=True, disable=not bars)
+    def __init__(self, total: int, ended: int, begun: list[Path], wanted: bool):
+        self.total, self.ended, self.bar = total, ended, None
+        self.lines = wanted and not watched()
         self.over, self.watcher = threading.Event(), None
-        if bars and begun:
+        if wanted and watched():
+            from tqdm import tqdm
+
+            with contextlib.suppress(Exception):  # a terminal that fails costs the bar, not the sweep
+                self.bar = tqdm(total=total, initial=ended, unit="run", dynamic_ncols=True)
+        if self.bar is not None and begun:
             self.watcher = threading.Thread(target=self._watch, args=(begun,), daemon=True)
 
     def _watch(self, begun: list[Path]) -> None:
         while not self.over.wait(LOOK):
             tenths = int(10 * sum(map(part_done, begun)) + 0.5)
             self.bar.n = min(self.ended + (tenths / 10 if tenths % 10 else tenths // 10), self.total)
-            self.bar.refresh()
+            with contextlib.suppress(Exception):
+                self.bar.refresh()
 
     def __enter__(self) -> "_Progress":
         if self.watcher:
@@ -192,14 +222,18 @@ class _Progress:
         self.over.set()
         if self.watcher:
             self.watcher.join()
-        self.bar.close()
+        if self.bar is not None:
+            with contextlib.suppress(Exception):
+                self.bar.close()
 
     def run_ended(self, name: str, trouble: str) -> None:
         """One more has ended; `trouble` is said in any case."""
         self.ended += 1
-        self.bar.set_postfix_str(name, refresh=False)
-        self.bar.n = min(int(self.bar.n), self.ended)  # a whole number stays one: 2/2, not 2.0/2
-        self.bar.update(self.ended - self.bar.n)
+        if self.bar is not None:
+            with contextlib.suppress(Exception):
+                self.bar.set_postfix_str(name, refresh=False)
+                self.bar.n = min(int(self.bar.n), self.ended)  # a whole number stays one: 2/2, not 2.0/2
+                self.bar.update(self.ended - self.bar.n)
         if self.lines:
             tell(f"run {self.ended} of {self.total}: {name}")
         if trouble:
@@ -213,8 +247,8 @@ def _key(function: Callable, settings: dict) -> str:
     """Names a run: the same for the same settings and the same source."""
     try:
         text = json.dumps([__version__, function.__qualname__, _sources(function), settings], sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"sweep: settings must be what JSON can hold: {error}; got {settings}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"sweep: settings must be what JSON can hold: {error}; got {shown(settings)}") from None
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

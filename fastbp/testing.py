@@ -1,5 +1,7 @@
 """For the test suite of any project: gradients asserted by finite differences."""
 
+import inspect
+
 from .gradcheck import GradientReport, check_gradients
 
 
@@ -20,6 +22,9 @@ def assert_gradients(thing, *inputs, **options) -> GradientReport:
     >>> assert_gradients((scale_forward, scale_backward), x, factor).counts
     {'ok': 24}
     """
+    known = list(inspect.signature(check_gradients).parameters)[2:]
+    if unknown := [name for name in options if name not in known]:
+        raise TypeError(f"assert_gradients: unknown options {', '.join(unknown)}; known are {', '.join(known)}")
     report = check_gradients(thing, *inputs, **options)
     report.raise_if_failed()
     return report

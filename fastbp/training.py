@@ -381,7 +381,7 @@ def _tell(callbacks, event: str, run: Run) -> None:
 def _pair(name: str, data) -> tuple[np.ndarray, np.ndarray]:
     try:
         x, targets = data
-    except (TypeError, ValueError):
+    except Exception:  # also of an iterator of the user's own
         raise TypeError(f"{name} must be a pair (x, targets), got {type(data).__name__}") from None
     x, targets = array(f"{name}: x", x, "biufcO"), array(f"{name}: targets", targets, "biufcO")
     if x.ndim == 0 or targets.ndim == 0 or len(x) != len(targets):
@@ -405,7 +405,7 @@ def evaluate(network: Sequential, loss: Loss, data: tuple[np.ndarray, np.ndarray
     if len(x) == 0:
         raise ValueError("evaluate: the mean over no samples is not defined")
     total_loss, correct = 0.0, 0
-    with _named("evaluate: data"):
+    with _named("evaluate: data" if _is_ours(loss) else "evaluate: loss"):
         for start in range(0, len(x), batch_size):
             batch = targets[start : start + batch_size]
             scores = outputs(network, x[start : start + batch_size], batch_size)
@@ -449,7 +449,8 @@ def predict(network: Sequential, x: np.ndarray, batch_size: int = 256, *, loss: 
     y = outputs(network, x, batch_size)
     if loss is not None:
         _expect("predict", "loss", loss, Loss)
-        return y if loss.task == "regression" else loss.predict(y)
+        with _named("predict: loss"):
+            return y if loss.task == "regression" else loss.predict(y)
     if network.task == "regression":
         return y
     last = network.layers[-1]

@@ -21,9 +21,9 @@ class Refused(Exception):
 
 
 class Folder:
-    """The files in the folder of one training. `record` has its settings, is written once, and is locked as long as the training's
-    process lives. `state` is what `fit(resume=…)` goes on from. `network`, `history` and `figure` are the results.
-    `done` epochs had ended before, of `epochs`."""
+    """The files in the folder of one training. `record` has its settings, is written once, and is locked as long as the
+    training's process lives. `state` is what `fit(resume=…)` goes on from. `network`, `history` and `figure` are the
+    results. `done` epochs had ended before, of `epochs`."""
 
     def __init__(self, path: Path):
         self.path, self.record, self.state = path, path / "training.json", path / "training.npz"
@@ -43,10 +43,11 @@ def training_folder(
 ) -> Iterator[Folder]:
     """The folder for a training with these settings, by option names; this process's alone as long as the block lasts.
 
-    output: the folder; None for a new one, the first of stem, stem-2, … that is not there, or with `resume` the one of these in
-    which such a training can go on. A new training needs a folder that holds nothing of one. With `resume` it may hold one of the
-    same settings, or nothing yet. epochs: how many were asked for; None for those that the training there was begun with, or the
-    `default`. Refused, and nothing changed, for any other folder. Where no epoch comes to its end, nothing of the training stays.
+    output: the folder; None for a new one, the first of stem, stem-2, … that is not there, or with `resume` the one of
+    these in which such a training can go on. epochs: how many were asked for; None for those of the training that is there,
+    or the `default`. A new training needs a folder that holds nothing of one. With `resume` it may hold one of the same
+    settings, or nothing yet. Refused, and nothing changed, for any other folder. Where no epoch comes to its end, nothing of
+    the training stays.
     """
     path = output or (_to_resume(stem, settings) if resume else None)
     made = path is None or not path.exists()
@@ -115,9 +116,10 @@ def _write(lock: BinaryIO, record: dict, path: Path) -> None:
 
 
 def _to_resume(stem: str, settings: dict) -> Path | None:
-    """Of the folders stem, stem-2, stem-3, … in the working directory the one in which a training with these settings can go on;
-    a single one whatever its settings are. None where there is none; Refused where there are several."""
-    folders = [Folder(path) for path in Path().glob(f"{stem}*") if re.fullmatch(re.escape(stem) + r"(-\d+)?", path.name)]
+    """Of the folders stem, stem-2, stem-3, … in the working directory the one in which a training with these settings can
+    go on; a single one whatever its settings are. None where there is none; Refused where there are several."""
+    found = [path for path in Path().glob(f"{stem}*") if re.fullmatch(re.escape(stem) + r"(-\d+)?", path.name)]
+    folders = [Folder(path) for path in found]
     folders = sorted((f for f in folders if f.record.is_file()), key=lambda f: (len(f.path.name), f.path.name))
     if len(folders) == 1:
         return folders[0].path
@@ -130,7 +132,8 @@ def _to_resume(stem: str, settings: dict) -> Path | None:
     idle = [folder for folder in begun if _is_idle(folder)]
     chosen = [folder.path for folder in idle or begun or same]
     if len(chosen) > 1:
-        raise Refused(f"several trainings of these settings are here: choose one by --output {' or '.join(map(str, chosen))}")
+        listed = " or ".join(map(str, chosen))
+        raise Refused(f"several trainings of these settings are here: choose one by --output {listed}")
     return chosen[0] if chosen else None
 
 

@@ -1,4 +1,4 @@
-"""Hypothesis without deadlines (they would time the compiler), and the same examples on every run in CI."""
+"""Hypothesis without deadlines (they would time the compiler), the same examples on every run in CI; no peer left out unseen."""
 
 import json
 import os
@@ -20,6 +20,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's job in the background: the programs under test would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionfinish(session):
+    """Who asks for the comparisons with other packages (`-m peers`) wants them made: one that is skipped is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.option.markexpr == "peers" and reporter is not None and reporter.stats.get("skipped"):
+        reporter.write_line("\n-m peers: some tests were skipped; install the packages that they compare with", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 # -- a kernel cache that three processes have filled at once -----------------------------------------------------------

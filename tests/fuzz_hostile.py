@@ -80,7 +80,8 @@ VALUES: list[tuple[str, Callable[[], object]]] = [
     *((repr(v), lambda v=v: v) for v in (True, False, 0, 1, -1, 2, 3, 7, 2**31, 2**32, 2**63, -(2**63), 10**30)),
     *((repr(v), lambda v=v: float(v)) for v in ("nan", "inf", "-inf", "-0.0", "0.5", "1.5", "-1.5", "1e308", "5e-324", "3.0")),
     *((repr(v), lambda v=v: v) for v in (1j, complex("nan"), 2 + 0j)),
-    *((ascii(v), lambda v=v: v) for v in ("", "a", "0.1", "3", "nan", "relu", "\ud800", "a\0b", "None", "ä/ö", "~", ".", "/")),
+    *((ascii(v), lambda v=v: v) for v in ("", "a", "0.1", "3", "nan", "relu", "\ud800", "a\0b", "None", "ä/ö", "~")),
+    # -- no name of a folder outside of the one that the fuzzer works in: doors that write would write there
     ("a long str", lambda: "x" * 5000),
     *((repr(v), lambda v=v: v) for v in (b"", b"3", b"\xff", (), (1,), (1, 2), (1, 2, 3), (-1, -1), (2.0, 3.0), ("a", "b"))),
     ("(2**63, 2**63)", lambda: (2**63, 2**63)),
@@ -152,7 +153,7 @@ VALUES: list[tuple[str, Callable[[], object]]] = [
             "zeros(1)": lambda: np.zeros(1, np.float32),
             "zeros((1,) * 32)": lambda: np.zeros((1,) * 32, np.float32),
             "zeros((2**31, 0))": lambda: np.zeros((2**31, 0), np.float32),
-            "broadcast (10**9, 3)": lambda: np.broadcast_to(np.float32(1), (10**9, 3)),
+            "broadcast (10**7, 3)": lambda: np.broadcast_to(np.float32(1), (10**7, 3)),
             "arange(4)": lambda: np.arange(4),
             "an object array": lambda: np.array([None, "a", 1], object),
             "a ragged array": lambda: np.array([[1, 2], [3]], object),

@@ -7,14 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 BENCH = Path(__file__).parent.parent / "bench"
-PEERS = ",".join(name for name in ("torch", "jax") if util.find_spec(name))
 
 
 def start(script: str, *arguments, **options) -> subprocess.Popen:
@@ -40,21 +38,24 @@ def assert_is_image(path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
 
 
-def test_training_step(tmp_path):
-    words = ("--workloads", "mlp-100", "--batches", 4, "--seconds", 0.01, "--rounds", 2, "--markdown")
+@pytest.mark.parametrize("peers", [(), pytest.param(("torch", "jax"), marks=pytest.mark.peers)], ids=["alone", "beside peers"])
+def test_training_step(tmp_path, peers):
+    for name in peers:
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    words = ("--workloads", "mlp-100", "--batches", 4, "--seconds", 0.01, "--rounds", 2, "--markdown", "--peers", ",".join(peers))
     output = run("training_step.py", *words, "--json", tmp_path / "x.json", "--figure", tmp_path / "x.png")
     (row,) = load(tmp_path / "x.json")["rows"]
     assert row["sides"]["fastbp"]["median"] >= row["sides"]["fastbp"]["best"] > 0
     runs = row["sides"]["fastbp"]
-    kinds = ("alone", "together") if PEERS else ("alone",)
+    kinds = ("alone", "together") if peers else ("alone",)
     assert [len(runs[kind]) for kind in kinds] == [2] * len(kinds)
     assert runs["median"] == min(run["median"] for kind in kinds for run in runs[kind])
     assert 0 < row["of_peak"] < 1.5
-    assert set(row["sides"]) == {"fastbp", *filter(None, PEERS.split(","))}
-    for name in filter(None, PEERS.split(",")):
+    assert set(row["sides"]) == {"fastbp", *peers}
+    for name in peers:
         assert row["sides"][name]["error"] < 1e-5
     assert "| 784-100-10 | 4 |" in output and "of peak" in output
-    if PEERS:
+    if peers:
         assert row["ratio"] > 0 and "geometric mean" in output
         assert_is_image(tmp_path / "x.png")
 

@@ -150,8 +150,9 @@ def test_digits_counts_and_range():
         assert x.min() == 0 and x.max() == 1
 
 
+@pytest.mark.peers
 def test_digits_equal_the_source():
-    load_digits = pytest.importorskip("sklearn.datasets").load_digits
+    load_digits = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed").load_digits
     source = load_digits()
     data = datasets.digits(np.float64)
     x, y = np.concatenate([data.train.x, data.test.x]), np.concatenate([data.train.y, data.test.y])
@@ -209,6 +210,7 @@ def test_repr_is_short_and_dataset_frozen():
 # idx
 
 
+@pytest.mark.portable
 @settings(deadline=None, max_examples=40)
 @given(shape=st.lists(st.integers(0, 4), max_size=5), packed=st.booleans())
 def test_idx_round_trip(tmp_path_factory, shape, packed):
@@ -353,6 +355,7 @@ def test_image_folder_ignores_the_rest(tmp_path):
     assert len(datasets.read_image_folder(tmp_path / "set")[0]) == 6
 
 
+@pytest.mark.portable
 def test_image_folder_formats_and_modes(tmp_path):
     folder = tmp_path / "set" / "a"
     folder.mkdir(parents=True)
@@ -455,6 +458,7 @@ def test_explicit_folder_never_falls_through(tmp_path, monkeypatch, cache):
             load(tmp_path / "nowhere")
 
 
+@pytest.mark.portable
 def test_lookup_order(tmp_path, monkeypatch, cache):
     for count, folder in ((11, tmp_path / "given"), (12, tmp_path / "env"), (13, cache)):
         put(folder / "mnist", idx_files(test=count)[0], ".gz")
@@ -870,6 +874,7 @@ def test_read_only_cache(monkeypatch, cache):
     assert "FASTBP_DATA" in str(error.value) and not opened
 
 
+@pytest.mark.portable
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="the XDG convention")
 def test_no_home_directory(tmp_path):
     code = (
@@ -1441,6 +1446,7 @@ HOSTILE = {
     "a long decimal": b"\x80\x02L" + b"9" * 100_000 + b"L\n.",
     "a far memo": b"\x80\x02Nr\xff\xff\xff\xff.",
     "an empty memo": b"\x80\x02h\x07.",
+    "a text with a wrong escape": b"\x80\x02S'\\u'\n.",
     "an unknown operation": b"\x80\x02\xff.",
     "no value": b"\x80\x02.",
     "no mark": b"\x80\x02t.",

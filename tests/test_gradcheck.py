@@ -1,9 +1,15 @@
 """The checker itself: it accepts what is right, rejects what is wrong, and says what and where."""
 
+import math
+
 import numpy as np
 import pytest
+from refused import no_arrays, refused
 
 import fastbp
+from fastbp.testing import assert_gradients
+
+pytestmark = pytest.mark.portable
 
 
 def affine_forward(x, w, b):
@@ -184,3 +190,103 @@ def test_too_few_gradients_is_a_clear_error():
 
 def test_empty_tensors_are_ok():
     assert fastbp.check_gradients(fastbp.Linear(3, 2), np.zeros((0, 3))).passed
+
+
+# -- bad arguments -----------------------------------------------------------------------------------------------------
+
+
+def square(x):
+    return x * x, x
+
+
+def square_backward(dout, x):
+    return 2 * x * dout
+
+
+X = np.linspace(-1, 2, 6).reshape(2, 3)
+OPTIONS = {
+    "tolerance": [None, "a", True, 1j, 0, -1.0, math.nan, math.inf, np.ones(2)],
+    "mode": [None, "x", 3, ["full"], np.array(["full", "sampled"])],
+    "samples": [0, -1, 2.5, "3", True, np.ones(2)],
+    "seed": [None, True, -1, 0.5, "0", np.ones(2)],
+    "smallest": [None, 1, "no"],
+    "training": [None, 0, "yes"],
+    "loss": ["hinge", fastbp.HingeLoss, fastbp.ReLU(), 3],
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_wrong_options_are_named(name):
+    for value in OPTIONS[name]:
+        refused(lambda value=value: fastbp.check_gradients(fastbp.Linear(3, 2), X, **{name: value}), name)
+    refused(lambda: fastbp.check_gradients(fastbp.ReLU(), X, samples=3, mode="directional"), "samples", kind=ValueError)
+    refused(lambda: assert_gradients(fastbp.ReLU(), X, sample=3), "sample", kind=TypeError)
+
+
+@pytest.mark.parametrize("number", range(len(no_arrays(X))))
+def test_inputs_that_are_no_arrays_of_real_numbers_are_named(number):
+    value, labels, loss = no_arrays(X)[number], np.array([0, 2]), fastbp.SoftmaxCrossEntropy()
+    for thing in (fastbp.Linear(3, 2), fastbp.Sequential(fastbp.Linear(3, 2))):
+        refused(lambda thing=thing: fastbp.check_gradients(thing, value), "input x", kind=TypeError)
+    refused(lambda: fastbp.check_gradients(loss, value, labels), "input scores", kind=TypeError)
+    refused(lambda: fastbp.check_gradients(loss, X, value), "input targets", kind=TypeError)
+    refused(lambda: fastbp.check_gradients(fastbp.Linear(3, 2), X, value, loss=loss), "input targets", kind=TypeError)
+    for thing in ((square, square_backward), lambda x: (x.sum(), np.ones_like(x)), fastbp.graph.ops.Exp):
+        refused(lambda thing=thing: fastbp.check_gradients(thing, value), "input", kind=TypeError)
+
+
+def test_masks_and_matrices_are_not_lost_beside_other_inputs():
+    def forward(x, w):
+        return x * w, (x, w)
+
+    def backward(dout, cache):
+        return dout * cache[1], dout * cache[0]
+
+    for w in (np.ma.masked_array(X, X > 0), X.view(np.matrix), X * 1j, (X * 1j).tolist(), (k for k in range(3))):
+        refused(lambda w=w: fastbp.check_gradients((forward, backward), X, w), "input w", kind=TypeError)
+
+
+def test_things_that_cannot_be_checked_are_named():
+    for thing in (None, "x", 3, X, [square], (square, 3), (square, fastbp.ReLU), fastbp.ReLU, fastbp.SGD(0.1)):
+        refused(lambda thing=thing: fastbp.check_gradients(thing, X), "thing", kind=TypeError)
+    refused(lambda: fastbp.check_gradients((square, square_backward), X, X), "thing and inputs", kind=TypeError)
+    refused(lambda: fastbp.check_gradients(fastbp.graph.ops.MatMul, X), "thing and inputs", kind=TypeError)
+    refused(lambda: fastbp.check_gradients(fastbp.graph.ops.Sum, X, {"axes": 0}), "thing and inputs", kind=TypeError)
+    refused(lambda: fastbp.check_gradients(fastbp.graph.ops.Sum, X, {"axis": 2}), "axis", kind=ValueError)
+
+
+@pytest.mark.parametrize("odd", ["text", None, X * 1j, np.ma.masked_array(X), [[1.0], [2.0, 3.0]]], ids=str)
+def test_functions_that_give_no_numbers_are_named(odd):
+    refused(lambda: fastbp.check_gradients((lambda x: (odd, x), square_backward), X), "thing", "out", kind=TypeError)
+    refused(lambda: fastbp.check_gradients(lambda x: (odd, x), X), "thing", "loss", kind=TypeError)
+
+
+def test_a_number_is_an_input_of_an_operation():
+    report = fastbp.check_gradients(fastbp.graph.ops.Multiply, X, 2.0)
+    assert report.passed and [t.size for t in report.tensors] == [6, 1]
+
+
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_is_told_without_warnings(odd):
+    x = X.copy()
+    x[1, 1] = odd
+    for thing in ((square, square_backward), fastbp.ReLU(), fastbp.Softmax(), fastbp.graph.ops.Tanh):
+        report = fastbp.check_gradients(thing, x, smallest=False)
+        assert report.counts.get("not finite", 0) >= 1 and not report.passed
+
+
+def test_a_layer_that_does_not_keep_its_arguments_can_be_checked():
+    class Times(fastbp.Layer):
+        def __init__(self, factor):
+            super().__init__()
+            self.by = factor
+
+        def forward(self, x, training=False, out=None):
+            return self.by * x
+
+        def backward(self, dout, need_dx=True, out=None):
+            return 3 * dout
+
+    assert fastbp.check_gradients(Times(3.0), X).passed
+    report = fastbp.check_gradients(Times(2.0), X)
+    assert report.counts == {"mismatch": 6} and "Times" in report.subject

@@ -387,6 +387,7 @@ def test_directional_mode_screens_and_goes_full_on_failure():
 # -- the smallest case -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.portable
 def test_the_smallest_case_of_a_pair_is_small_readable_and_repeats(capsys):
     def half_backward(dout, cache):
         dx, dw, db = affine_backward(dout, cache)

@@ -1,14 +1,17 @@
 """The graph of operations: every operation against finite differences, the backward pass, layers in graphs and graphs in layers."""
 
 import gc
+import io
 import math
 import os
+import warnings
 import weakref
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from refused import no_arrays, refused
 
 import fastbp
 from fastbp import graph
@@ -232,6 +235,7 @@ PYTORCH = {
 }  # fmt: skip
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("name", PYTORCH)
 def test_as_in_pytorch(name):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -843,3 +847,178 @@ def test_unused_parameters_have_no_gradient_and_backward_comes_after_forward():
     with pytest.raises(TypeError, match="Half: expected input of dtype float32"):
         half.forward(np.ones((1, 2)))
 
+
+# -- bad arguments -------------------------------------------------------------------------------------------------------------
+
+SOME_AXES = st.lists(st.integers(-3, 2), max_size=3).map(tuple)
+AXES = st.one_of(st.none(), st.integers(-4, 3), SOME_AXES)
+INDEX = st.one_of(
+    st.integers(-4, 3), st.none(), st.just(...), st.slices(4), st.lists(st.integers(-3, 2), max_size=3),
+    st.lists(st.booleans(), max_size=4).map(np.array), st.just(slice(None, None, 0)),
+)  # fmt: skip
+UNLIKE = [  # name, ours, NumPy's, arguments beside the arrays
+    *[(symbol, operator, operator, st.just(())) for symbol, operator in OPERATORS.items()],
+    ("maximum", graph.maximum, np.maximum, st.just(())),
+    ("sum", graph.sum, np.sum, st.tuples(AXES)),
+    ("mean", graph.mean, np.mean, st.tuples(AXES)),
+    ("reshape", graph.reshape, np.reshape, st.tuples(st.lists(st.integers(-1, 4), max_size=3).map(tuple))),
+    ("expand", graph.expand, np.broadcast_to, st.tuples(st.lists(st.integers(-1, 3), max_size=3).map(tuple))),
+    ("transpose", graph.transpose, np.transpose, st.tuples(st.one_of(st.none(), SOME_AXES))),
+    ("select", graph.select, lambda x, index: x[index], st.tuples(st.one_of(INDEX, st.lists(INDEX, max_size=3).map(tuple)))),
+    ("concatenate", graph.concatenate, np.concatenate, st.tuples(st.integers(-4, 3))),
+]
+
+
+@pytest.mark.parametrize(("name", "ours", "numpys", "others"), UNLIKE, ids=[case[0] for case in UNLIKE])
+@settings(max_examples=100)
+@given(data=st.data())
+def test_shapes_axes_and_indices_are_those_that_numpy_takes(name, ours, numpys, others, data):
+    """The same result, or an error of the graph's own where NumPy has one."""
+    shapes = [data.draw(SHAPES) for _ in range(2 if name in (*OPERATORS, "maximum", "concatenate") else 1)]
+    arrays = [positive(np.random.default_rng(k), shape) for k, shape in enumerate(shapes)]
+    others = data.draw(others)
+    take = (lambda f, xs: f(xs, *others)) if name == "concatenate" else (lambda f, xs: f(*xs, *others))
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a mean of nothing
+            wanted = take(numpys, arrays)
+    except (TypeError, ValueError, IndexError):
+        refused(lambda: take(ours, [TensorNode(x) for x in arrays]))
+        return
+    if name == "mean" and 0 in shapes[0]:
+        if np.isnan(wanted).any():
+            refused(lambda: take(ours, arrays), "no elements")
+        return
+    if name in ("sum", "mean") and not shapes[0] and others[0] not in (None, ()):
+        return  # NumPy takes an axis 0 of a single number, which has none
+    np.testing.assert_array_equal(take(ours, [TensorNode(x) for x in arrays]).value, wanted)
+
+
+X = np.linspace(0.5, 2, 6).reshape(2, 3)
+WRONG_OPTIONS = [
+    (lambda v: graph.sum(X, v), "axis", ["0", 0.0, True, 1j, (0, 0), (0, -2), (0, "1"), 2, {0}, np.ones(2)]),
+    (lambda v: graph.mean(X, v), "axis", ["0", 0.0, False, (1, 1), -3, [0, 0]]),
+    (lambda v: graph.softmax(X, v), "axis", [None, "0", 0.0, True, (0,), 2, -3]),
+    (lambda v: graph.log_softmax(X, axis=v), "axis", [None, "0", 0.5, (0, 1), 5]),
+    (lambda v: graph.sum(X, keepdims=v), "keepdims", [None, 1, "yes", np.ones(2)]),
+    (lambda v: graph.mean(X, keepdims=v), "keepdims", [0, "no"]),
+    (lambda v: graph.reshape(X, v), "shape", ["6", None, 6.0, (2.0, 3), (-1, -1), (-2, 3), 5, True, {6}]),
+    (lambda v: TensorNode(X).reshape(v), "shape", ["6", (4,), (None,), 2**63]),
+    (lambda v: graph.expand(X, v), "shape", ["6", None, (3,), (4, 3), 1.5, (-1, 3)]),
+    (lambda v: graph.transpose(X, v), "axes", ["01", 0, (0,), (0, 0), (0, 2), (0.0, 1), {0, 1}]),
+    (lambda v: graph.select(X, v), "index", ["0", 0.0, 1j, [0.5], ("a", 0), np.ma.array([0]), slice("a"), TensorNode(0.0)]),
+    (lambda v: graph.select(X, v), "index", [2, -3, 10**30, (0, 0, 0), slice(None, None, 0), np.ones(3, bool)]),
+    (lambda v: graph.concatenate(v), "tensors", [None, "ab", 3, {1: X}, [], [X, X[0]], [X, "a"], [1.0, 2.0], X]),
+    (lambda v: graph.concatenate([X, X], v), "axis", [None, "0", 2, True, (0,)]),
+    (lambda v: graph.apply_layer(v, X), "layer", [None, fastbp.ReLU, fastbp.HingeLoss(), graph.exp]),
+    (lambda v: graph.apply_layer(fastbp.ReLU(), X, v), "training", [None, 1, "yes"]),
+    (lambda v: graph.apply_loss(v, X, np.arange(2)), "loss", [None, fastbp.HingeLoss, fastbp.ReLU()]),
+    (lambda v: graph.draw(v), "node", [None, X, fastbp.ReLU(), TensorNode]),
+    (lambda v: graph.dot(v), "node", ["x", 3]),
+    (lambda v: graph.tensors(v), "node", [[TensorNode(X)], None]),
+    (lambda v: TensorNode(X, source=v), "source", ["x", TensorNode(1.0)]),
+    (lambda v: TensorNode(X, name=v), "name", [3, b"x"]),
+    (lambda v: TensorNode.of(v), "parameter", [X, None]),
+    (lambda v: TensorNode(1.0).backward(keep_graph=v), "keep_graph", [1, "yes"]),
+    (lambda v: TensorNode(X).backward(v), "dout", [X[0], 1.0, *no_arrays(X)[1:]]),
+    (lambda v: graph.ops.Add.do_forward(X, X, scale=v), "scale", [1]),
+    (lambda v: graph.ops.Add.do_forward(*v), "inputs", [(), (X,), (X, X, X)]),
+]
+
+
+@pytest.mark.parametrize(("call", "name", "values"), WRONG_OPTIONS, ids=lambda value: value if isinstance(value, str) else "")
+def test_wrong_options_are_named(call, name, values):
+    for value in values:
+        refused(lambda value=value: call(value), name)
+
+
+@pytest.mark.parametrize("number", range(len(no_arrays(X))))
+def test_what_is_no_array_of_numbers_is_named(number):
+    value = no_arrays(X)[number]
+    refused(lambda: TensorNode(value), "value", kind=TypeError)
+    for operation, names in ((graph.exp, "x"), (graph.relu, "x"), (graph.softmax, "x"), (graph.sum, "x"), (graph.reshape, "x")):
+        refused(lambda operation=operation: operation(value, *[3] * (operation is graph.reshape)), f"input {names}", kind=TypeError)
+    for operator in OPERATORS.values():
+        refused(lambda operator=operator: operator(TensorNode(X), value), "input b", kind=TypeError)
+    refused(lambda: TensorNode(X) < value, "other", kind=TypeError)
+    node = TensorNode(X)
+    refused(lambda: setattr(node, "value", value), "value", kind=TypeError)
+    refused(lambda: setattr(node, "grad", value), "grad", kind=TypeError)
+    assert node.value is X and not node.grad.any()
+
+
+def test_an_index_beyond_the_end_is_what_python_expects():
+    x = TensorNode(X)
+    for index in (2, -3, (0, 3), (0, 0, 0), [5]):
+        for kind in (IndexError, ValueError):
+            refused(lambda index=index: x[index], "index", kind=kind)
+    refused(lambda: len(TensorNode(1.0)), "length", kind=TypeError)
+    refused(lambda: list(TensorNode(1.0)), "length", kind=TypeError)
+    refused(lambda: float(x), "float", kind=ValueError)
+    assert float(TensorNode([[2.5]])) == 2.5 and x != None and x != "x"  # noqa: E711 -- as with any object
+
+
+def test_nan_and_infinity_are_numpys_without_warnings():
+    for function, ours in ((np.log, graph.log), (np.exp, graph.exp), (np.tanh, graph.tanh)):
+        x = np.array([0.0, -1.0, 1000.0, np.nan, np.inf, -np.inf])
+        with np.errstate(all="ignore"):
+            wanted = function(x)
+        node = TensorNode(x)
+        y = ours(node)
+        y.sum().backward()
+        np.testing.assert_array_equal(y.value, wanted)
+        assert np.isnan(node.grad[3])
+    a, b = np.array([0.0, np.inf, 1.0, np.nan, -8.0, 0.0]), np.array([0.0, np.inf, 0.0, 1.0, 1 / 3, -1.0])
+    for operator in (OPERATORS[symbol] for symbol in ("+", "-", "*", "/", "**")):
+        with np.errstate(all="ignore"):
+            wanted = operator(a, b)
+        y = operator(TensorNode(a), TensorNode(b))
+        y.sum().backward()
+        np.testing.assert_array_equal(y.value, wanted)
+    assert TensorNode(np.float32([1])).dtype == (TensorNode(np.float32([1])) * 1e300).dtype == np.float32  # 1e300 is inf there
+
+
+def test_a_new_value_is_an_array_that_the_gradient_fits():
+    w = TensorNode(np.ones(3, np.float32))
+    w.value = [1, 2, 3]
+    assert w.dtype == np.float32 and w.value.tolist() == [1, 2, 3]
+    w.value = np.zeros((2, 2))
+    assert w.shape == w.grad.shape == (2, 2)
+    refused(lambda: setattr(w, "value", np.ones(3)), "value", "(2, 2)", kind=ValueError)
+    refused(lambda: setattr(w, "grad", np.ones(3)), "grad", "(2, 2)", kind=ValueError)
+    w.grad = 2
+    assert w.grad.tolist() == [[2, 2], [2, 2]]
+
+
+def test_operations_that_give_no_numbers_are_named():
+    class Odd(graph.Op):
+        output = gradient = None
+
+        @staticmethod
+        def forward(context, x):
+            return Odd.output
+
+        @staticmethod
+        def backward(context, gy):
+            return Odd.gradient
+
+    for odd in no_arrays(X)[1:]:
+        Odd.output = odd
+        refused(lambda: Odd.do_forward(X), "Odd.forward", kind=TypeError)
+        Odd.output, Odd.gradient = X.sum(), odd
+        refused(lambda: Odd.do_forward(X).backward(), "Odd.backward", kind=TypeError)
+
+    class Plain(graph.GraphLayer):
+        def compute(self, x):
+            return x.value
+
+    refused(lambda: Plain().forward(X), "compute", kind=TypeError)
+    refused(lambda: Plain().output_shape((3,)), "compute", kind=TypeError)
+    refused(lambda: fastbp.Sequential(Plain()).output_shape("3"), kind=TypeError)
+
+
+@pytest.mark.parametrize("name", ["$\\frac$", "$a_1$", "5$", "half \ud800", "$", "a\nb"])
+def test_any_name_can_be_drawn(name):
+    node = TensorNode(2.0, name=name)
+    graph.draw(node * node).savefig(io.BytesIO(), format="png", dpi=30)
+    assert "digraph" in graph.dot(node)

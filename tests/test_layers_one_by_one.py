@@ -9,6 +9,8 @@ from scipy import signal
 
 import fastbp
 
+pytestmark = pytest.mark.portable
+
 
 def test_relu_and_leaky_relu_at_the_kink():
     x, dout = np.array([[-1.0, 0.0, -0.0, 2.0, 5e-324]]), np.array([[3.0, 5.0, 7.0, 11.0, 13.0]])

@@ -108,12 +108,12 @@ WRONG = [
     (lambda: models.mlp([784]), "sizes"),
     (lambda: models.mlp([]), "sizes"),
     (lambda: models.mlp([784, 0, 10]), "sizes must be an int of at least 1"),
-    (lambda: models.mlp([784, 10], activation="swish"), "activation must be one of relu"),
-    (lambda: models.mlp([784, 5, 10], dropout=1.0), "rate"),
-    (lambda: models.mlp([784, 5, 10], dropout=-0.1), "rate"),
+    (lambda: models.mlp([784, 10], activation="swish"), "activation must be one of 'relu'"),
+    (lambda: models.mlp([784, 5, 10], dropout=1.0), "dropout must be in"),
+    (lambda: models.mlp([784, 5, 10], dropout=-0.1), "dropout must be in"),
     (lambda: models.cnn((1, 2, 2)), "Conv2d"),
     (lambda: models.lenet5((1, 8, 8)), "Conv2d|AvgPool2d"),
-    (lambda: models.softmax_classifier(classes=0), "out_features"),
+    (lambda: models.softmax_classifier(classes=0), "classes must be an int of at least 1"),
 ]
 
 

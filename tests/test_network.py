@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 import fastbp
 
+pytestmark = pytest.mark.portable
+
 
 def small(seed=0, dtype=np.float32):
     return fastbp.Sequential(

@@ -12,6 +12,7 @@ import matplotlib.colors
 import numpy as np
 import pytest
 from PIL import Image
+from refused import refused
 
 from fastbp import History, plotting
 
@@ -602,6 +603,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("name", FIGURES)
 def test_texts_are_inside_the_figure_and_do_not_overlap(name):
     figure = FIGURES[name]()
@@ -613,6 +615,7 @@ def test_texts_are_inside_the_figure_and_do_not_overlap(name):
         assert not [(a, b) for a, b in itertools.combinations(found, 2) if a.overlaps(b)]
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_saved_figure_is_a_small_png_of_the_same_bytes_each_time(name, tmp_path):
     first, second = tmp_path / "a.png", tmp_path / "b.png"
@@ -658,3 +661,102 @@ def test_an_axis_over_many_decades_has_few_ticks():
     figure = plotting.compare({"size": ([1, 2, 3, 4], [1e-9, 1e-6, 1e-3, 1.0])}, "size", log=True)
     low, high = figure.axes[0].get_ylim()
     assert 3 <= sum(low <= tick <= high for tick in figure.axes[0].get_yticks()) <= 12
+
+
+# -- bad arguments -----------------------------------------------------------------------------------------------------
+
+LINES = {"a": ([1, 2], [0.5, 0.25])}
+NETWORKS = {"a": ([1, 2], [0.5, 0.75], [[0.25, 0.5], [0.3, 0.6]])}
+IMAGES, LABELS = np.zeros((4, 1, 8, 8)), np.array([0, 1, 2, 0])
+NO_LIST, NO_TEXT = [None, 3, b"ab", {"a": 1}, object()], [None, 3, b"x", "$\\frac$", "\ud800"]
+NO_FLAG = [None, 1, "yes", np.ones(2)]
+NO_NUMBERS = [None, "ab", [1, "a"], [[1], [1, 2]], [1j], np.ma.masked_array([1.0, 2.0]), np.ones((1, 2)).view(np.matrix), {1: 2}]
+GIVEN = {
+    "curves": {"history": SimpleNamespace(**FULL)},
+    "compare": {"lines": LINES, "ylabel": "y"},
+    "learning_curves": {"networks": NETWORKS},
+    "sweep": {"settings": ["a", "b"], "values": [[0.5, 0.6], [0.7]], "xlabel": "x"},
+    "heatmap": {"rows": [1, 2], "columns": ["a", "b"], "values": np.ones((2, 2)), "xlabel": "x", "ylabel": "y"},
+    "confusion_matrix": {"predicted": LABELS, "labels": LABELS, "classes": "abc"},
+    "filters": {"weight": np.ones((4, 3, 5, 5))},
+    "predictions": {"images": IMAGES, "predicted": LABELS, "labels": LABELS, "classes": "abc"},
+    "training_sheet": {"history": 3, "images": IMAGES, "predicted": LABELS, "labels": LABELS, "classes": "abc", "title": "t"},
+    "gradient_errors": {"report": None},
+    "save": {"figure": None, "path": "a.png"},
+}
+OF_CLASSES = {
+    "predicted": [*NO_NUMBERS, LABELS[:2], LABELS + 0.0, LABELS + 1, -LABELS, LABELS[:, None], 1],
+    "labels": [*NO_NUMBERS, LABELS[:2], LABELS == 0, LABELS + 1, 1],
+    "classes": [None, 3, b"abc", {"a": 1}, "ab", range(10**12), ["a", "b", "\ud800"]],
+}
+OF_IMAGES = {"images": [*NO_NUMBERS, IMAGES[0], IMAGES[:2], IMAGES.repeat(2, 1), IMAGES[:, :, :0]], **OF_CLASSES}
+WRONG = {
+    "curves": {
+        "history": [None, 3, FULL, *(SimpleNamespace(train_loss=v) for v in ([1, "a"], [[1, 2]], 3, [1j], "ab"))],
+        "figure": ["a", 3, plotting],
+        "place": [111, "a", (0, 0)],
+    },
+    "compare": {
+        "lines": [None, [], {}, "a", [("a", LINES["a"])], *({"a": v} for v in (None, 3, ([1],), ([1], [2], [3]), ([1], [2, 3])))],
+        "ylabel": NO_TEXT, "xlabel": NO_TEXT, "title": NO_TEXT, "percent": NO_FLAG, "log": NO_FLAG,
+        "reported": [3, "a", ["a"], {"b": 1}, {"a": "1"}, {"a": math.nan}, {"a": 1e200}],
+    },
+    "learning_curves": {
+        "networks": [None, [], {}, "a", *({"a": v} for v in (None, ([1], [2]), ([1, 2], [1, 2], [1]), ([0], [1], [2])))],
+        "xlabel": NO_TEXT, "title": NO_TEXT, "log": NO_FLAG,
+    },
+    "sweep": {
+        "settings": [*NO_LIST, ["a"], range(10**12)],
+        "values": [*NO_LIST, "ab", [1], [[1], []], [[1], ["a"]], [[1], [1j]], range(10**12)],
+        "xlabel": NO_TEXT, "ylabel": NO_TEXT, "title": NO_TEXT, "reported": [3, "ab", [1], ["a", "b"], [1, math.inf]],
+        "best": [2, -1, True, "a", 0.5, np.ones(2)], "percent": NO_FLAG,
+    },
+    "heatmap": {
+        "rows": [*NO_LIST, [1], range(10**12)], "columns": [*NO_LIST, [1], range(10**12)],
+        "values": [*NO_NUMBERS, 1.0, np.ones((2, 3)), np.full((2, 2), math.nan)],
+        "xlabel": NO_TEXT, "ylabel": NO_TEXT, "title": NO_TEXT, "percent": NO_FLAG,
+    },
+    "confusion_matrix": {**OF_CLASSES, "title": NO_TEXT},
+    "filters": {
+        "weight": [*NO_NUMBERS, 1.0, np.ones((4, 3, 5)), np.ones((4, 2, 5, 5)), np.full((1, 1, 2, 2), math.nan)],
+        "title": NO_TEXT, "columns": [None, 0, 1.5, "8", True],
+        "image_shape": ["abc", 3, (3, 5), (3, 5, 5), (3.0, 5, 5), (-3, 5, 5)],
+    },
+    "predictions": {**OF_IMAGES, "columns": [None, 0, 1.5, "8", 10**9], "figure": ["a", 3], "place": [111, "a"]},
+    "training_sheet": {"history": [None, 3], "title": NO_TEXT},
+    "gradient_errors": {"report": [None, 3, "report", SimpleNamespace(tensors=[])]},
+    "save": {"figure": [None, "a", 3, plotting]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "name"), [(function, name) for function, names in WRONG.items() for name in names])
+def test_wrong_arguments_are_named_before_anything_is_drawn(function, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for value in WRONG[function][name]:
+        refused(lambda value=value: getattr(plotting, function)(**{**GIVEN[function], name: value}), name)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_place_is_one_of_its_figures():
+    mine, other = plotting.curves(History(**FULL)), plotting.curves(History(**FULL))
+    place = mine.add_gridspec(1, 2)[0]
+    plotting.curves(History(**FULL), mine, place)
+    refused(lambda: plotting.curves(History(**FULL), other, place), "place", kind=ValueError)
+    refused(lambda: plotting.curves(History(**FULL), place=place), "place", kind=ValueError)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_numbers_that_no_axis_reaches_are_drawn_as_infinite_ones(log):
+    odd = [1.0, 1e308, -1e308, math.nan, math.inf, -math.inf, 3.0, 2.0]
+    like = [v if math.isfinite(v) and abs(v) < 1e100 else math.copysign(math.inf, v) if not math.isnan(v) else v for v in odd]
+    x = range(len(odd))
+    figures = [plotting.compare({"a": (x, v), "b": (x, [v, v])}, "loss", log=log) for v in (odd, like)]
+    figures += [plotting.curves(SimpleNamespace(train_loss=v, train_accuracy=v)) for v in (odd, like)]
+    figures += [plotting.heatmap(x, "a", np.array(v)[:, None], "x", "y") for v in (odd, like)]
+    figures += [plotting.predictions(np.reshape(v, (1, 1, 2, 4)), [0], [0], "a") for v in (odd, like)]
+    for a, b in zip(figures[::2], figures[1::2], strict=True):
+        np.testing.assert_array_equal(rendered(a), rendered(b))
+
+
+def test_formulas_and_dollars_in_texts():
+    rendered(plotting.compare({"$\\eta$, 5 \\$": LINES["a"], "5$": LINES["a"]}, "$x^2$", title="a $ alone"))

@@ -14,6 +14,8 @@ import fastbp.kernels.program as program_module
 from fastbp.kernels.jit import kernel
 from fastbp.kernels.program import Program, programs
 
+pytestmark = pytest.mark.portable
+
 compiled = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the JIT is off")
 
 

@@ -135,6 +135,7 @@ NAMES = ["first epoch", "an epoch after the best", "first step", "within an epoc
 # -- the same bits ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("moments", MOMENTS, ids=NAMES)
 @pytest.mark.parametrize("dtype, make", [(np.float32, "Adam"), (np.float64, "Adam"), (np.float32, "SGD with momentum")])
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, dtype, make, moments):

@@ -17,6 +17,7 @@ from pathlib import Path
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+from ahead import ahead
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -821,30 +822,28 @@ def test_every_file_is_tested():
 
 
 def misbehave(name: str) -> tuple:
-    """One submission, as a grader would take it: (what fc_forward came to, is relu right after it, the same again at once)."""
+    """One submission, as a grader would take it: (what fc_forward came to, is relu right after it, the same again)."""
     with Sandbox(HOSTILE / f"{name}.py", QUICK if "timeout" in EXPECTED[name] else PATIENT) as sandbox:
         first = outcome(sandbox)
         if name not in AT_IMPORT:
             sandbox.restart()
             return *first, relu_is_right(sandbox), None
-        started = time.monotonic()
-        again = outcome(sandbox)
-        return *first, None, again == first and time.monotonic() - started < 0.5
+        sandbox.path = HOSTILE / "nothing.py"  # it is not read again
+        return *first, None, outcome(sandbox) == first
 
 
 @pytest.fixture(scope="module")
 def outcomes(request):
-    """The selected ones of them at once, in threads: most of their time is waiting."""
-    tests = (item.callspec.params for item in request.session.items if "outcomes" in item.fixturenames)
-    with ThreadPoolExecutor(4) as pool:
-        yield {name: pool.submit(misbehave, name) for name in (test["name"] for test in tests)}
+    names = [item.callspec.params["name"] for item in request.session.items if "outcomes" in item.fixturenames]
+    with ahead(misbehave, names) as result:
+        yield result
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_hostile_submission_costs_itself_only(name, outcomes):
-    kind, result, others_right, at_once = outcomes[name].result(60)
+    kind, result, others_right, same_again = outcomes(name)
     assert kind in EXPECTED[name] and SAYS.get(name, "") in str(result), result
-    assert others_right if name not in AT_IMPORT else at_once
+    assert others_right if name not in AT_IMPORT else same_again
 
 
 @pytest.mark.parametrize("name", ["answers_and_loops", "answers_twice", "patches_numpy", "sets_alarm", "starts_many_threads"])

@@ -1,5 +1,6 @@
 """Sweeps: order, resuming, failures, and the same numbers over any executor."""
 
+import functools
 import importlib.util
 import io
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refused import refused
 
 import fastbp
 from fastbp import sweeps
@@ -67,6 +69,7 @@ def numbers(runs):
     return [(run.settings, run.result) for run in runs]
 
 
+@pytest.mark.portable
 def test_any_number_of_jobs_and_any_executor_give_the_same_numbers():
     settings = grid(width=[5, 20], seed=[0, 1])
     here = numbers(sweep(train, settings, jobs=1))
@@ -76,6 +79,7 @@ def test_any_number_of_jobs_and_any_executor_give_the_same_numbers():
         assert numbers(sweep(train, settings, executor=threads)) == here
 
 
+@pytest.mark.peers
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed")
 @pytest.mark.filterwarnings("ignore")
 def test_dask_is_an_executor_like_any():
@@ -307,3 +311,70 @@ def test_elsewhere_each_run_is_a_line(tmp_path, capsys):
     assert [line.rpartition(",")[0] for line in lines] == ["run 1 of 2: x 1", "run 2 of 2: x 2"]
     sweep(square, grid(x=[1, 2, 3]), tmp_path, jobs=1)
     assert capsys.readouterr().err.startswith("run 3 of 3: x 3, ")
+
+
+# -- bad arguments, and standard error that is none ----------------------------------------------------------------------------
+
+
+class Called:
+    def __call__(self, x):
+        return x
+
+
+def twice(x, factor=2):
+    return factor * x
+
+
+WRONG = {
+    "function": [None, 3, "square", Called(), functools.partial(twice, factor=3), dict, print, [square]],
+    "settings": [None, 3, "ab", {"x": 1}, [1], ["x"], [{"x": 1}, None], [{1: 2}], [{"x": object()}], [{"x": 1j}], [{"x": {1}}]],
+    "folder": [3, True, b"runs", "", "a\0b", [1]],
+    "jobs": [0, -1, 1.5, "2", True],
+    "executor": [3, "threads", ThreadPoolExecutor, threading],
+    "progress": [None, 1, "no"],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_named_before_any_call(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "log"
+    good = {"function": square, "settings": [{"x": 1, "log": str(log)}], "folder": "runs", "jobs": 1}
+    for value in WRONG[name]:
+        refused(lambda value=value: sweep(**{**good, name: value}), name)
+    deep = functools.reduce(lambda inner, _: [inner], range(100_000), 0)
+    refused(lambda: sweep(square, [{"x": deep}]), "settings", kind=TypeError)
+    assert not log.exists() and not os.path.exists("runs")
+
+
+def test_the_values_of_a_grid_are_lists():
+    for value in (None, 3, "ab", b"ab", {"a": 1}, object()):
+        refused(lambda value=value: grid(seed=[0], lr=value), "lr", kind=TypeError)
+    refused(lambda: grid(seed=range(10**12)), "values", kind=MemoryError)
+    assert grid(a=range(2), b=(x for x in "cd")) == [{"a": a, "b": b} for a in (0, 1) for b in "cd"]
+
+
+def test_settings_may_come_one_by_one():
+    assert [run.result for run in sweep(twice, ({"x": x} for x in (1, 2)), jobs=1, progress=False)] == [2, 4]
+
+
+class Failing(io.StringIO):
+    """A terminal that has gone."""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        raise OSError(5, "Input/output error")
+
+    flush = write
+
+
+@pytest.mark.parametrize("stream", [lambda: None, Failing, object, lambda: (file := io.StringIO(), file.close())[0]])
+def test_whatever_standard_error_is_a_sweep_goes_on(tmp_path, monkeypatch, stream):
+    monkeypatch.setattr(sys, "stderr", stream())
+    runs = sweep(twice, grid(x=[1, 2]), tmp_path / "runs", jobs=1)
+    (tmp_path / "runs").chmod(0o500)  # and trouble to be told of
+    again = sweep(twice, grid(x=[1, 2, 3]), tmp_path / "runs", jobs=1)
+    (tmp_path / "runs").chmod(0o700)
+    assert [run.result for run in runs] == [2, 4] and [run.result for run in again] == [2, 4, 6]

@@ -6,6 +6,7 @@ import pytest
 import fastbp
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytestmark = pytest.mark.peers
 F = torch.nn.functional
 rng = np.random.default_rng(0)
 

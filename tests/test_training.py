@@ -108,6 +108,7 @@ def test_a_step_is_forward_loss_backward_and_update():
         np.testing.assert_allclose(parameter.value, before - 0.3 * gradient, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_steps_of_the_trainer_equal_the_calls_by_hand_bit_for_bit(dropout):
     x, labels = blobs(32)
@@ -302,6 +303,7 @@ def test_the_test_split_is_measured_every_epoch_and_decides_nothing():
 # -- augmentation ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.portable
 def test_augmentation_changes_every_training_batch_and_nothing_else():
     train, validation, test = blobs(50), blobs(23, seed=3), blobs(31, seed=4)
     before, drawn = train[0].copy(), []
@@ -360,7 +362,8 @@ def test_a_loss_that_is_not_finite_ends_training_with_a_warning_at_the_caller():
     network = Sequential(Linear(4, 1))
     with pytest.warns(UserWarning, match="loss is inf in epoch 1") as caught:
         history = fit(network, MeanSquaredError(), SGD(lr=0.1), diverging(), epochs=5, batch_size=8, progress=False)
-    assert len(caught) == 1 and caught[0].filename == __file__
+    (ours,) = (warning for warning in caught if "loss is inf" in str(warning.message))  # NumPy has its own in plain Python
+    assert ours.filename == __file__
     assert len(history) == 1 and history.train_loss == [math.inf] and "inf" in history.stop_reason
     assert json.loads(history.to_json())["train_loss"] == [None]
 
@@ -543,6 +546,7 @@ def bars_open():
     return len(getattr(tqdm, "_instances", ()))
 
 
+@pytest.mark.portable
 def test_a_terminal_sees_a_bar_for_each_epoch(monkeypatch):
     with terminal(monkeypatch) as screen:
         run_with_progress()
@@ -685,6 +689,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("case", LOSSES)
 def test_every_classifier_learns_and_evaluate_agrees_with_predict(case):
     layers, loss, relabel = LOSSES[case]

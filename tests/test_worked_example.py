@@ -8,6 +8,8 @@ import pytest
 
 import fastbp
 
+pytestmark = pytest.mark.portable
+
 PATH = Path(__file__).parent.parent / "examples" / "worked_example.py"
 
 

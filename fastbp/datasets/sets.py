@@ -264,8 +264,10 @@ def cifar10(
 
 
 def _floating(who: str, dtype: DTypeLike) -> np.dtype:
+    known = isinstance(dtype, (type, np.dtype, str))  # None is NumPy's float64
+    old = isinstance(dtype, str) and dtype.lstrip("<>=|").startswith("a")  # a code for bytes, of which NumPy warns
     try:
-        kind = None if dtype is None else np.dtype(dtype)  # None is NumPy's float64
+        kind = np.dtype(dtype) if known and not old else None
     except Exception:
         kind = None
     if kind is None or kind.kind != "f":

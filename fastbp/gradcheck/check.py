@@ -1,9 +1,11 @@
 """A gradient against finite differences, element by element."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
+from ..arguments import flag, instance, number, shown, whole
 from ..losses import Loss
 from .diagnosis import Evidence, diagnose
 from .measure import DIRECTIONS, Measure
@@ -62,18 +64,29 @@ def check_gradients(
     `report.tensors[…].causes` names the likely mistakes and `report.smallest` is a small case that fails in the same way, searched
     for unless `smallest=False`.
 
+    TypeError and ValueError for a thing that can't be checked, inputs that it does not take (masked arrays, np.matrix and complex
+    numbers among them), and functions that don't return what they should.
+
     >>> from fastbp import Linear, check_gradients
     >>> check_gradients(Linear(3, 2), np.random.default_rng(0).normal(size=(4, 3))).passed
     True
     """
-    if not tolerance > 0:
-        raise ValueError(f"check_gradients: tolerance must be positive, got {tolerance}")
-    if mode not in ("full", "sampled", "directional"):
-        raise ValueError(f'check_gradients: mode is "full", "sampled" or "directional", got {mode!r}')
-    if samples is not None and (samples < 1 or mode == "directional"):
-        raise ValueError(f"check_gradients: samples, at least 1, of elements: got {samples} with mode {mode!r}")
-    problem = problem_of(thing, inputs, loss, training)
-    report = check(problem, mode="sampled" if samples is not None else mode, samples=samples, tolerance=tolerance, seed=seed)
+    tolerance = number("check_gradients: tolerance", tolerance, above=0)
+    if not isinstance(mode, str) or mode not in ("full", "sampled", "directional"):
+        kind = ValueError if isinstance(mode, str) else TypeError
+        raise kind(f'check_gradients: mode is "full", "sampled" or "directional", got {shown(mode)}')
+    if samples is not None:
+        samples = whole("check_gradients: samples", samples)
+        if mode == "directional":
+            raise ValueError(f'check_gradients: samples are of elements, and mode "directional" has none, got {samples}')
+    seed, smallest = whole("check_gradients: seed", seed, 0), flag("check_gradients: smallest", smallest)
+    if loss is not None:
+        instance("check_gradients: loss", loss, Loss)
+    training, mode = flag("check_gradients: training", training), "sampled" if samples is not None else mode
+    try:
+        report = check(problem_of(thing, inputs, loss, training), mode, samples, tolerance, seed)
+    except MemoryError as error:
+        raise MemoryError("check_gradients: the inputs are too large for the memory that there is") from error
     if smallest and not report.passed:
         from .smallest import smallest_failure
 
@@ -90,40 +103,47 @@ def check(
     douts = np.ones((1,)) if problem.scalar else away_from_zero(rng, (COTANGENTS, *first.shape))  # every output counts
     properties = check_forward(problem, first)
     gradients = [copied(problem.backward(dout.copy())) for dout in douts]
-    properties += check_backward(problem, douts, gradients)
+    with np.errstate(all="ignore"):  # 0 · ∞, for a dout of 0
+        properties += check_backward(problem, douts, gradients)
     properties += check_kinds(problem, gradients[0])
     report = GradientReport(problem.subject, tolerance, seed, mode, properties=tuple(properties))
     if not all(p.passed for p in properties if p.name in ("forward deterministic", "inputs unmodified by forward")):
         steady = "forward can't be differentiated"
         report.tensors = tuple(TensorCheck(n, a.shape, a.size, problem=steady) for n, a in problem.tensors.items())
         return report
-    measure = Measure(problem, first, douts, tolerance, rng)
+    with np.errstate(all="ignore"):  # what is infinite or NaN has a verdict
+        measure = Measure(problem, first, douts, tolerance, rng)
+        report.tensors = tuple(_tensors(report, problem, gradients, measure, samples))
+        if not report.passed:
+            _explain(report, problem, first, douts, measure)
+    return report
+
+
+def _tensors(
+    report: GradientReport, problem: Problem, gradients: list[dict], measure: Measure, samples: int | None
+) -> Iterator[TensorCheck]:
+    """The verdicts on each tensor's gradients."""
     total = sum(array.size for array in problem.tensors.values())
-    tensors = []
     for name, array in problem.tensors.items():
         given = [g[name] for g in gradients]
         if all(map(_is_none, given)):
-            tensors.append(TensorCheck(name, array.shape, array.size))  # an input without a gradient: a target, a mask
+            yield TensorCheck(name, array.shape, array.size)  # an input without a gradient: a target, a mask
             continue
         trouble = _trouble(array, given)
         if trouble:
-            tensors.append(TensorCheck(name, array.shape, array.size, problem=trouble, given=_stack(given)))
+            yield TensorCheck(name, array.shape, array.size, problem=trouble, given=_stack(given))
             continue
         analytic = np.array(given, np.float64)
-        if mode == "directional":
+        if report.mode == "directional":
             bad = measure.directions(array, analytic)
             if not bad:
-                tensors.append(TensorCheck(name, array.shape, array.size, directions=DIRECTIONS, given=analytic))
+                yield TensorCheck(name, array.shape, array.size, directions=DIRECTIONS, given=analytic)
                 continue
         elements = np.arange(array.size)
-        if mode == "sampled":
+        if report.mode == "sampled":
             share = samples or max(LEAST, SHARE * array.size // max(total, 1))
-            elements = _sample(rng, array.size, share)
-        tensors.append(measure.tensor(name, array, analytic, elements))
-    report.tensors = tuple(tensors)
-    if not report.passed:
-        _explain(report, problem, first, douts, measure)
-    return report
+            elements = _sample(measure.rng, array.size, share)
+        yield measure.tensor(name, array, analytic, elements)
 
 
 def _trouble(array: np.ndarray, given: list[np.ndarray]) -> str:

@@ -3,6 +3,7 @@
 A `Problem` hides where the function lives: in a layer, a network, a loss, a pair of plain functions, or another process.
 """
 
+import contextlib
 import copy
 import inspect
 import math
@@ -12,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from ..arguments import array, shown
 from ..graph.nodes import Op
 from ..layers.base import Layer
 from ..losses import Loss
@@ -63,32 +65,49 @@ def problem_of(thing, inputs: tuple, loss: Loss | None = None, training: bool = 
         raise TypeError("check_gradients: give the inputs to check at, e.g. check_gradients(layer, x)")
     if isinstance(thing, Loss):
         if len(inputs) != 2:
-            raise TypeError("check_gradients: a loss takes scores and targets, check_gradients(loss, scores, targets)")
+            raise TypeError("check_gradients: inputs: a loss takes scores and targets, check_gradients(loss, scores, targets)")
         return LossProblem(thing, *inputs)
     if isinstance(thing, (Layer, Sequential)):
         if len(inputs) != (1 if loss is None else 2):
-            raise TypeError("check_gradients: a layer or network takes x; with loss=… it takes x and targets")
+            raise TypeError("check_gradients: inputs: a layer or network takes x; with loss=… it takes x and targets")
         return LayerProblem(thing, *inputs, loss=loss, training=training)
     if loss is not None:
         raise TypeError("check_gradients: loss=… goes with a layer or a network")
     if isinstance(thing, type) and issubclass(thing, Op):
+        options = inputs[-1:] if isinstance(inputs[-1], dict) else ()
+        _require_fit(thing.__name__, partial(thing.forward, {}), inputs[: len(inputs) - len(options)], *options)
         return OpProblem(thing, inputs)
-    if isinstance(thing, (tuple, list)) and len(thing) == 2 and all(map(callable, thing)):
+    if isinstance(thing, (tuple, list)) and len(thing) == 2 and all(callable(f) and not isinstance(f, type) for f in thing):
+        _require_fit("forward", thing[0], inputs)
         return PairProblem(*thing, inputs)
     if callable(thing) and not isinstance(thing, type):
+        _require_fit("the function", thing, inputs)
         return LossFunctionProblem(thing, inputs)
     raise TypeError(
-        "check_gradients: expected a layer, a network, a loss or a pair of functions, one function that gives (loss, dx), or an "
-        f"Op, got {thing!r}"
+        "check_gradients: thing: expected a layer, a network, a loss or a pair of functions, one function that gives (loss, dx), "
+        f"or an Op, got {shown(thing)}"
     )
 
 
-def as_float64(x) -> np.ndarray:
-    """A copy, of float64 where it is of a floating kind."""
-    x = np.array(x)
+def _require_fit(name: str, function: Callable, inputs: tuple, options: dict | None = None) -> None:
+    """TypeError if the function can't be called with so many inputs, and these options."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a built-in
+        return
+    try:
+        signature.bind(*inputs, **(options or {}))
+    except TypeError as error:
+        raise TypeError(f"check_gradients: thing and inputs don't fit: {name} does not take these: {error}") from None
+
+
+def as_float64(name: str, x) -> np.ndarray:
+    """A copy of an array of numbers, of float64 where it is of a floating kind."""
+    x = array(f"check_gradients: input {name}", x)
     if x.dtype.kind == "c":
-        raise TypeError("check_gradients: inputs are real; complex ones have no gradient in this sense")
-    return x.astype(np.float64) if x.dtype.kind == "f" else x
+        raise TypeError(f"check_gradients: inputs are real; complex ones have no gradient in this sense: input {name} is {x.dtype}")
+    with np.errstate(over="ignore"):
+        return np.array(x, np.float64 if x.dtype.kind == "f" else x.dtype)
 
 
 class LossProblem(Problem):
@@ -98,8 +117,8 @@ class LossProblem(Problem):
 
     def __init__(self, loss: Loss, scores, targets):
         super().__init__()
-        self.subject, self.loss = repr(loss), copy.deepcopy(loss)
-        self.tensors, self.targets = {"scores": as_float64(scores)}, as_float64(targets)
+        self.subject, self.loss = shown(loss, 1000), copy.deepcopy(loss)
+        self.tensors, self.targets = {"scores": as_float64("scores", scores)}, as_float64("targets", targets)
         self.others = {"targets": self.targets, "loss": type(loss).__name__}
 
     def forward(self):
@@ -118,12 +137,12 @@ class LayerProblem(Problem):
     def __init__(self, thing, x, targets=None, loss: Loss | None = None, training: bool = True):
         super().__init__()
         network = isinstance(thing, Sequential)
-        self.subject = f"Sequential of {len(thing.layers)} layers" if network else repr(thing)
-        self.subject += f" with {loss!r}" if loss is not None else ""
+        self.subject = f"Sequential of {len(thing.layers)} layers" if network else shown(thing, 1000)
+        self.subject += f" with {shown(loss, 1000)}" if loss is not None else ""
         self.subject += "" if training else " in evaluation mode"
         self.thing = copy.deepcopy(thing).astype(np.float64)
         self.loss, self.training, self.scalar = copy.deepcopy(loss), training, loss is not None
-        self.targets = None if targets is None else as_float64(targets)
+        self.targets = None if loss is None else as_float64("targets", targets)
         layers = self.thing.layers if network else (self.thing,)
         self.state = [(layer, {name: array.copy() for name, array in layer.state.items()}) for layer in layers]
         if network:
@@ -131,13 +150,15 @@ class LayerProblem(Problem):
             self.parameters = {f"{n} ({kinds[int(n.split('.')[0])]})": p for n, p in self.thing.named_parameters.items()}
         else:
             self.parameters = {p.name: p for p in self.thing.parameters}
-            self.others = {"layer": type(thing).__name__, "training": training, **thing.config()}
-        self.tensors = {"x": as_float64(x), **{name: p.value for name, p in self.parameters.items()}}
+            self.others = {"layer": type(thing).__name__, "training": training}
+            with contextlib.suppress(AttributeError):  # a layer of the user's own that doesn't keep its arguments
+                self.others |= thing.config()
+        self.tensors = {"x": as_float64("x", x), **{name: p.value for name, p in self.parameters.items()}}
 
     def forward(self):
         for layer, saved in self.state:
-            for name, array in saved.items():
-                layer.state[name][...] = array
+            for name, values in saved.items():
+                layer.state[name][...] = values
         self.y = self.thing.forward(self.tensors["x"], training=self.training)
         return np.array(self.y if self.loss is None else self.loss.forward(self.y, self.targets), np.float64)
 
@@ -163,8 +184,11 @@ class FunctionProblem(Problem):
     def __init__(self, function: Callable, inputs: tuple):
         super().__init__()
         names = parameter_names(function, len(inputs))
-        self.arguments = dict(zip(names, map(_argument, inputs), strict=True))
+        self.arguments = dict(zip(names, map(_argument, names, inputs), strict=True))
         self.tensors = {n: a for n, a in self.arguments.items() if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
+        if not self.tensors:
+            got = ", ".join(map(shown, inputs))
+            raise TypeError(f"check_gradients: inputs must include an array of floating-point numbers, got {got}")
         self.others = {name: a for name, a in self.arguments.items() if name not in self.tensors}
         self.random = np.random.get_state()  # noqa: NPY002 -- the functions' own, which students' code uses
 
@@ -198,7 +222,7 @@ class FunctionProblem(Problem):
                 f"backward returned {len(gradients)} gradients for {len(self.tensors)} floating-point inputs ({names}); "
                 "where an input has none, return None for it"
             )
-        return {n: g if isinstance(g, np.ndarray) else np.array(g) for n, g in zip(self.tensors, gradients, strict=True)}
+        return {n: _gradient(self.subject, n, g) for n, g in zip(self.tensors, gradients, strict=True)}
 
 
 class PairProblem(FunctionProblem):
@@ -213,9 +237,9 @@ class PairProblem(FunctionProblem):
         result = self.call(self.forward_function)
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             name = getattr(self.forward_function, "__name__", "forward")
-            raise ValueError(f"{name} must give (out, cache), got {type(result).__name__}")
+            raise ValueError(f"check_gradients: thing: {name} must give (out, cache), got {type(result).__name__}")
         self.out, self.cache = result
-        return np.array(self.out, np.float64)
+        return _real(f"{self.subject}: out", self.out)
 
     def backward(self, dout):
         return self.named(self.backward_function(dout, self.cache))
@@ -252,8 +276,10 @@ class OpProblem(PairProblem):
             parts = np.split(dout, ends[:-1])
             return op.backward(context, *(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
 
-        forward.__signature__ = inspect.signature(partial(op.forward, {}))  # where the inputs' names are looked up
-        super().__init__(forward, backward, inputs)
+        forward.__signature__ = signature = inspect.signature(partial(op.forward, {}))  # where the inputs' names are looked up
+        required = [p for p in signature.parameters.values() if p.default is p.empty]
+        inputs = tuple(np.array(x) if isinstance(x, float) and k < len(required) else x for k, x in enumerate(inputs))
+        super().__init__(forward, backward, inputs)  # numbers are inputs as arrays are, unless they are options
         self.subject = op.__name__
 
 
@@ -270,21 +296,45 @@ class LossFunctionProblem(FunctionProblem):
     def forward(self):
         result = self.call(self.forward_function)
         if not isinstance(result, (tuple, list)) or len(result) < 2:
-            raise ValueError(f"{self.subject} must give (loss, dx), got {type(result).__name__}")
-        value, self.gradients = result[0], result[1] if len(result) == 2 else result[1:]
-        if np.ndim(value) != 0:
-            raise ValueError(f"{self.subject} must give a number and its gradient, got a loss of shape {np.shape(value)}")
-        return np.array(value, np.float64)
+            raise ValueError(f"check_gradients: thing: {self.subject} must give (loss, dx), got {type(result).__name__}")
+        value, self.gradients = _real(f"{self.subject}: loss", result[0]), result[1] if len(result) == 2 else result[1:]
+        if value.ndim:
+            found = f"got a loss of shape {value.shape}"
+            raise ValueError(f"check_gradients: thing: {self.subject} must give a number and its gradient, {found}")
+        return value
 
     def backward(self, dout):
         return self.named(self.gradients)
 
 
-def _argument(x):
+def _argument(name: str, x):
     """A float64 copy of an array or list of floating-point numbers; anything else is passed on, a copy."""
-    if isinstance(x, (np.ndarray, list)) and (isinstance(x, np.ndarray) or np.asarray(x).dtype.kind == "f"):
-        return as_float64(x)
-    return copy.deepcopy(x)
+    kind = x.dtype.kind if isinstance(x, np.ndarray) else ""
+    if isinstance(x, list):
+        with contextlib.suppress(Exception):  # of no numbers
+            kind = np.asarray(x).dtype.kind
+            kind = kind if kind in "fc" else ""
+    if kind in tuple("biufc"):
+        return as_float64(name, x)
+    try:
+        return copy.deepcopy(x)
+    except Exception:
+        raise TypeError(f"check_gradients: input {name} can't be copied for each call, got {shown(x)}") from None
+
+
+def _real(what: str, value) -> np.ndarray:
+    """A float64 copy of what a function gives."""
+    return np.array(array(f"check_gradients: thing: {what}", value, "biuf"), np.float64)
+
+
+def _gradient(subject: str, name: str, gradient) -> np.ndarray:
+    """As it was given; what is no array of numbers is told of in the report."""
+    if isinstance(gradient, np.ndarray):
+        return gradient
+    try:
+        return np.array(gradient)
+    except Exception:
+        raise TypeError(f"check_gradients: thing: {subject}: the gradient of {name} is no array, got {shown(gradient)}") from None
 
 
 def parameter_names(function: Callable | type[Op], count: int) -> list[str]:

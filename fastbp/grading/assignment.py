@@ -2,6 +2,7 @@
 makes one of these and calls it `assignment`."""
 
 import importlib
+import os
 import re
 import runpy
 from collections.abc import Callable, Sequence
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from ..arguments import flag, function, instance, number, path, shown, text
 
 BUILT_IN = ("eecs598-hw1", "cs231n-a2")
 VISIBILITIES = ("visible", "hidden", "after_due_date", "after_published")
@@ -41,6 +44,13 @@ class Convention:
     accepted: bool = True
     convert: Callable[[Arguments], Arguments] | None = None
 
+    def __post_init__(self):
+        text("Convention: name", self.name)
+        function(f"{self.name}: reference", self.reference)
+        flag(f"{self.name}: accepted", self.accepted)
+        if self.convert is not None:
+            function(f"{self.name}: convert", self.convert)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -55,6 +65,17 @@ class Case:
     gradients: bool = False
     strided: bool = False
     written: tuple[str, tuple[str, ...]] | None = None
+
+    def __post_init__(self):
+        text("Case: name", self.name)
+        function(f"{self.name}: draw", self.draw)
+        flag(f"{self.name}: gradients", self.gradients)
+        flag(f"{self.name}: strided", self.strided)
+        if self.written is not None:
+            if not isinstance(self.written, (tuple, list)) or len(self.written) != 2:
+                raise TypeError(f"{self.name}: written must be an argument's name and keys of it, got {shown(self.written)}")
+            text(f"{self.name}: written: the argument", self.written[0])
+            _all_of(f"{self.name}: written: the keys", self.written[1], str)
 
 
 @dataclass(frozen=True)
@@ -83,15 +104,31 @@ class Item:
     hint: str = ""
 
     def __post_init__(self):
-        for signature in filter(None, (self.forward, self.backward)):
-            if not SIGNATURE.fullmatch(signature):
-                raise AssignmentError(f'{self.name}: expected a signature like "f_forward(x, w) -> out, cache", got "{signature}"')
+        text("Item: name", self.name)
+        for name in ("forward", "backward"):
+            signature = getattr(self, name)
+            if name == "backward" and signature is None:
+                continue
+            if not SIGNATURE.fullmatch(text(f"{self.name}: {name}", signature)):
+                wanted = 'expected a signature like "f_forward(x, w) -> out, cache"'
+                raise AssignmentError(f"{self.name}: {name}: {wanted}, got {shown(signature)}")
+        _all_of(f"{self.name}: gradients", self.gradients, str)
+        _all_of(f"{self.name}: conventions", self.conventions, Convention)
+        _all_of(f"{self.name}: cases", self.cases, Case)
+        number(f"{self.name}: points", self.points)
+        for weight in _all_of(f"{self.name}: weights", self.weights, object):
+            number(f"{self.name}: weights: each", weight)
+        flag(f"{self.name}: shows", self.shows)
+        text(f"{self.name}: hint", self.hint)
         if not self.conventions or not any(case.gradients for case in self.cases):
-            raise AssignmentError(f"{self.name}: needs at least one convention, and one case with gradients=True")
+            raise AssignmentError(
+                f"{self.name}: needs at least one convention, and one case with gradients=True: got conventions "
+                f"{shown(self.conventions)} and cases {shown(self.cases)}"
+            )
         if not self.points >= 0 or len(self.weights) != 3 or min(self.weights) < 0 or not sum(self.weights) > 0:
             raise AssignmentError(f"{self.name}: points and the weights of (present, forward, backward) can't be negative or all 0")
-        if self.visibility not in VISIBILITIES:
-            raise AssignmentError(f"{self.name}: visibility is one of {', '.join(VISIBILITIES)}, got {self.visibility!r}")
+        if text(f"{self.name}: visibility", self.visibility) not in VISIBILITIES:
+            raise AssignmentError(f"{self.name}: visibility is one of {', '.join(VISIBILITIES)}, got {shown(self.visibility)}")
 
     @property
     def functions(self) -> dict[str, list[str]]:
@@ -115,13 +152,25 @@ class Assignment:
     source: str = field(default="", compare=False)  # the name or file it was loaded from, for other processes
 
     def __post_init__(self):
-        names = [item.name for item in self.items]
+        text("Assignment: name", self.name)
+        names = [item.name for item in _all_of(f"assignment {self.name}: items", self.items, Item)]
         if not names or len(set(names)) != len(names):
             raise AssignmentError(f"assignment {self.name}: needs items, each with a name of its own")
+        text(f"assignment {self.name}: title", self.title)
+        number(f"assignment {self.name}: tolerance", self.tolerance, above=0)
+        number(f"assignment {self.name}: seconds", self.seconds, above=0)
+        text(f"assignment {self.name}: source", self.source)
 
     @property
     def points(self) -> float:
         return sum(item.points for item in self.items)
+
+
+def _all_of(what: str, values, kind: type) -> Sequence:
+    """`values`, if it is a list or tuple of such things."""
+    for value in instance(what, values, (list, tuple)):
+        instance(f"{what}: each", value, kind)
+    return values
 
 
 SIGNATURE = re.compile(r"\s*(\w+)\s*\(([\w\s,]*)\)\s*(?:->\s*(.*))?")
@@ -142,20 +191,21 @@ def load_assignment(name: str | Path) -> Assignment:
 
     The file is the instructor's: it is run here, in the grader's own process.
     """
-    if str(name) in BUILT_IN:
-        module = importlib.import_module(f".assignments.{str(name).replace('-', '_')}", __package__)
+    name = path("load_assignment: name", name)
+    if name in BUILT_IN:
+        module = importlib.import_module(f".assignments.{name.replace('-', '_')}", __package__)
         found = module.assignment
     else:
-        path = Path(name)
-        if not path.is_file():
-            raise AssignmentError(f"no assignment {name}: give one of {', '.join(BUILT_IN)}, or a Python file that defines one")
+        if not os.path.isfile(name):
+            known = ", ".join(BUILT_IN)
+            raise AssignmentError(f"no assignment {name}: give one of {known}, or the name of a Python file that defines one")
         try:
-            found = runpy.run_path(str(path)).get("assignment")
+            found = runpy.run_path(name).get("assignment")
         except AssignmentError:
             raise
         except Exception as error:
-            raise AssignmentError(f"{path} could not be read as an assignment: {type(error).__name__}: {error}") from error
+            raise AssignmentError(f"{name} could not be read as an assignment: {type(error).__name__}: {error}") from error
         if not isinstance(found, Assignment):
-            raise AssignmentError(f"{path} defines no `assignment` (a fastbp.grading.Assignment)")
-    object.__setattr__(found, "source", str(name))
+            raise AssignmentError(f"{name} defines no `assignment` (a fastbp.grading.Assignment)")
+    object.__setattr__(found, "source", name)
     return found

@@ -8,6 +8,8 @@ from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import arguments
+from ..arguments import flag, instance, number, whole
 from ..files import written_atomically
 from ..pools import pool
 from ..threads import usable_cores
@@ -73,8 +75,10 @@ def find_submissions(paths: Sequence[Path | str], one: bool = False) -> dict[str
 
     FileNotFoundError for a path that is not there, ValueError for a folder without submissions.
     """
+    instance("find_submissions: paths", paths, (list, tuple), "list of paths")
     found: list[Path] = []
-    for path in map(Path, paths):
+    one = flag("find_submissions: one", one)
+    for path in [Path(arguments.path("find_submissions: paths: each", path)) for path in paths]:
         if not path.exists():
             raise FileNotFoundError(f"no such file or folder: {path}")
         if path.suffix == ".ipynb":
@@ -126,7 +130,7 @@ def grade_all(
     seed: int = 0,
     jobs: int | None = None,
     seconds: float | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     executor: Executor | None = None,
     one: bool = False,
     done: Callable[[Result], None] = lambda result: None,
@@ -137,18 +141,25 @@ def grade_all(
     MPIPoolExecutor): by default `jobs` processes, as many as there are cores. The same seed gives the same scores with any. Each
     submission's result is in `folder` as NAME.json, rewritten after every item. `done(result)` is called as each ends, in any
     order.
-    AssignmentError, FileNotFoundError and ValueError before anything is graded.
+    AssignmentError, FileNotFoundError, TypeError and ValueError before anything is graded.
     """
+    assignment = arguments.path("grade_all: assignment", assignment)
     load_assignment(assignment)
     submissions = find_submissions(paths, one)
+    seed, done = whole("grade_all: seed", seed, 0), arguments.function("grade_all: done", done)
+    jobs = usable_cores() if jobs is None else whole("grade_all: jobs", jobs)
+    seconds = None if seconds is None else number("grade_all: seconds", seconds, above=0)
+    if executor is not None:
+        instance("grade_all: executor", executor, Executor, "an executor of concurrent.futures")
     if folder is not None:
+        folder = Path(arguments.path("grade_all: folder", folder))
         folder.mkdir(parents=True, exist_ok=True)
     work = [
-        Job(name, path, str(assignment), seed, seconds, None if folder is None else folder / f"{name}.json")
+        Job(name, path, assignment, seed, seconds, None if folder is None else folder / f"{name}.json")
         for name, path in submissions.items()
     ]
     results: dict[str, Result] = {}
-    with pool(min(jobs or usable_cores(), len(work)), executor) as workers:
+    with pool(min(jobs, len(work)), executor) as workers:
         futures = {workers.submit(job): job for job in work} if workers is not None else {}
         try:
             for job, result in _results(work, futures):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import arguments
 from ..gradcheck.check import check
 from ..gradcheck.numeric import away_from_zero
 from ..gradcheck.problems import Problem
@@ -35,11 +36,17 @@ def grade(
     """The result of one submission, a Python file or a folder. `done(result)` is called after every item, with what there is.
 
     `seconds` limits each call of a submission's function (the assignment's by default). The same seed draws the same inputs.
-    Whatever the submission does costs its own items their points and raises nothing here.
+    Whatever the submission does costs its own items their points and raises nothing here. FileNotFoundError if it is not there.
     """
+    path = Path(arguments.path("grade: path", path))
+    if not path.exists():
+        raise FileNotFoundError(f"grade: path: no such file or folder: {path}")
+    arguments.instance("grade: assignment", assignment, Assignment, "fastbp.grading.Assignment, as load_assignment gives one")
+    seed, done = arguments.whole("grade: seed", seed, 0), arguments.function("grade: done", done)
+    seconds = assignment.seconds if seconds is None else arguments.number("grade: seconds", seconds, above=0)
     start = time.perf_counter()
-    result = Result(Path(path).stem, assignment.name, seed, assignment.points)
-    with Sandbox(path, Limits(seconds=seconds or assignment.seconds), main=main_file(Path(path), assignment)) as box:
+    result = Result(path.stem, assignment.name, seed, assignment.points)
+    with Sandbox(path, Limits(seconds=seconds), main=main_file(path, assignment)) as box:
         for item in assignment.items:
             began = time.perf_counter()
             graded = grade_item(box, item, assignment.tolerance, seed)

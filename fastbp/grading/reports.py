@@ -19,7 +19,7 @@ class Report:
     FileExistsError if the output is there already.
     """
 
-    def __init__(self, form: str, output: Path | None, assignment: str, names: Sequence[str]):
+    def __init__(self, form: str, output: Path | str | None, assignment: str, names: Sequence[str]):
         self.form, self.names, self.assignment = form, list(names), assignment
         self.results: dict[str, Result] = {}
         self.unwritten: dict[Path, str] = {}  # files that could not be written, and why

@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass, field
 
+from ..arguments import instance
+
 PARTS = ("present", "forward", "backward")
 
 
@@ -75,9 +77,13 @@ class Result:
 
     @classmethod
     def from_dict(cls, entry: dict) -> "Result":
-        """The result that `to_dict` wrote."""
-        items = [ItemResult(**{**item, "parts": [Part(**part) for part in item["parts"]]}) for item in entry["items"]]
-        return cls(**{name: value for name, value in entry.items() if name != "points"} | {"items": items})
+        """The result that `to_dict` wrote; ValueError for a dictionary that it can't have written."""
+        instance("Result.from_dict: entry", entry, dict)
+        try:
+            items = [ItemResult(**{**item, "parts": [Part(**part) for part in item["parts"]]}) for item in entry["items"]]
+            return cls(**{name: value for name, value in entry.items() if name != "points"} | {"items": items})
+        except Exception as error:
+            raise ValueError(f"Result.from_dict: entry is not what to_dict writes: {type(error).__name__}: {error}") from None
 
     def __str__(self) -> str:
         score = f"{points(self.points)} of {points(self.possible)} points"
@@ -107,6 +113,7 @@ def points(value: float) -> str:
 def gradescope(result: Result) -> dict:
     """The contents of Gradescope's results.json: one test an item, and the submission's seed and times beside them."""
     tests = []
+    instance("gradescope: result", result, Result)
     for number, item in enumerate(result.items, 1):
         lines = [f"{p.name}: {points(p.points)} of {points(p.possible)}" for p in item.parts]
         lines += [line for part in item.parts for line in part.lines]

@@ -73,12 +73,13 @@ def draw(node: TensorNode):
     `figure.savefig("graph.png")` writes it. Draw before `backward`, or keep the graph with `backward(keep_graph=True)`: then the
     gradients are in the figure too. ValueError for a graph of more than 300 nodes, which nobody could read.
     """
-    from ..canvas import Figure
+    from ..canvas import Figure, can_set
 
     edges = edges_of(node)
+    count = len({node, *(vertex for edge in edges for vertex in edge)})
+    if count > LARGEST:
+        raise ValueError(f"draw: node: a graph of {count} nodes can't be read in a figure; graph.dot gives it as text")
     columns, routes = _columns(node, edges)
-    if len(columns) > LARGEST:
-        raise ValueError(f"draw: a graph of {len(columns)} nodes can't be read in a figure; graph.dot gives it as text")
     places = _places(columns, routes)
     width, height = (max(place[k] for place in places.values()) for k in (0, 1))
     longest = max(len(line) for vertex in columns for line in label(vertex).split("\n"))
@@ -92,7 +93,9 @@ def draw(node: TensorNode):
         leaf = tensor and vertex.source is None
         style = {"boxstyle": "square,pad=0.4" if tensor else "round,pad=0.5,rounding_size=0.8", "edgecolor": "#1f4e9c" if leaf
                  else "#7f7f7f", "facecolor": "white" if tensor else "#e8edf5"}  # fmt: skip
-        boxes[vertex] = axes.text(*places[vertex], label(vertex), ha="center", va="center", fontsize=8, bbox=style, zorder=2)
+        shown = label(vertex).encode(errors="replace").decode()
+        style = {"bbox": style, "parse_math": can_set(shown), "fontsize": 8}  # a name may have a $ that begins no formula
+        boxes[vertex] = axes.text(*places[vertex], shown, ha="center", va="center", zorder=2, **style)
     figure.draw_without_rendering()  # now the boxes have their sizes, and arrows can end at them
     for route in routes:
         _line(axes, route, places, boxes)

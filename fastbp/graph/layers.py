@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 
+from ..arguments import flag, instance, shape, shown
 from ..layers.base import Layer
 from ..losses import Loss
 from .nodes import Op, TensorNode, no_grad, tensors
@@ -62,11 +63,14 @@ def apply_layer(layer: Layer, x: TensorNode | np.ndarray, training: bool = False
     The layer's parameters enter the graph as nodes over their own arrays, so a backward pass adds to `parameter.grad`. Set a
     network's `gradient_vector` to zero before it, and an optimiser's step on the vectors is the usual one.
     """
+    instance("apply_layer: layer", layer, Layer)
+    flag("apply_layer: training", training)
     return LayerOp.do_forward(x, *map(TensorNode.of, layer.parameters), layer=layer, training=training)
 
 
 def apply_loss(loss: Loss, scores: TensorNode | np.ndarray, targets: np.ndarray) -> TensorNode:
     """A fastbp loss as one operation: its value for scores and targets, a node of shape ()."""
+    instance("apply_loss: loss", loss, Loss)
     if isinstance(targets, TensorNode):
         raise TypeError("apply_loss: the targets have no gradient: give an array, not a TensorNode")
     return LossOp.do_forward(scores, targets=targets, loss=loss)
@@ -103,10 +107,13 @@ class GraphLayer(Layer):
     def compute(self, x: TensorNode, *parameters: TensorNode) -> TensorNode:
         raise NotImplementedError(f"{type(self).__name__} does not define compute(x, *parameters)")
 
+    def _computed(self, *nodes: TensorNode) -> TensorNode:
+        return instance(f"{type(self).__name__}: what compute gives", self.compute(*nodes), TensorNode)
+
     def forward(self, x, training=False, out=None):
-        self.training = training
+        self.training = flag(f"{type(self).__name__}: training", training)
         x = TensorNode(self.accept(x), name="x")
-        y = self.compute(x, *map(TensorNode.of, self.parameters))
+        y = self._computed(x, *map(TensorNode.of, self.parameters))
         self.cache = x, y
         result = self.buffer(out, y.shape, x.value)
         result[...] = y.value
@@ -120,7 +127,7 @@ class GraphLayer(Layer):
         for node in tensors(y):
             node.zero_grad()
         y.backward(dout, keep_graph=True)
-        if not need_dx:
+        if not flag(f"{type(self).__name__}: need_dx", need_dx):
             return None
         dx = self.buffer(out, x.shape, dout)
         dx[...] = x.grad
@@ -128,7 +135,13 @@ class GraphLayer(Layer):
 
     def output_shape(self, input_shape):
         """Found by a forward pass of one sample, in which all numbers are 1."""
-        ones = [np.ones(shape, self.dtype or np.float32) for shape in ((1, *input_shape), *(p.shape for p in self.parameters))]
+        what = f"{type(self).__name__}: input_shape"
+        shapes = [(1, *shape(what, input_shape)), *(p.shape for p in self.parameters)]
+        one = np.ones((), self.dtype or np.float32)
+        try:
+            ones = [np.broadcast_to(one, sizes) for sizes in shapes]
+        except ValueError:  # more elements than can be counted
+            raise ValueError(f"{what} is too large for an array, got {shown(input_shape)}") from None
         self.training = False
-        with no_grad(), np.errstate(all="ignore"):
-            return self.compute(*map(TensorNode, ones)).shape[1:]
+        with no_grad():
+            return self._computed(*map(TensorNode, ones)).shape[1:]

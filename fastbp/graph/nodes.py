@@ -1,14 +1,20 @@
 """The two kinds of nodes, what an operation is, and the backward pass."""
 
+import inspect
 import itertools
+import operator
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 
 import numpy as np
 
+from ..arguments import array, flag, instance, text
 from ..layers.base import FLOATS, Parameter
+
+NUMERIC = (np.ndarray, np.generic, bool, int, float, list, tuple)  # what a node can be equal to, beside a node
 
 _recording = ContextVar("recording", default=True)
 
@@ -16,30 +22,48 @@ _recording = ContextVar("recording", default=True)
 class TensorNode:
     """A tensor in the graph.
 
-    - `value` the array, float32 or float64, kept by reference; numbers, and arrays of integers or truth values, become float64
+    - `value` the array, float32 or float64, kept by reference; numbers, and arrays of integers or truth values, become float64.
+      A new one may be assigned, of the same shape and dtype once there is a gradient
     - `grad` ∂L/∂value, of the value's shape: zero until a backward pass, then the sum over all backward passes
     - `source` the OpNode that made it; None for an input, a weight, a constant
     - `name` for error messages and drawings
 
     Python's operators, +, −, *, /, **, @ and [ ], give new nodes. Nodes, arrays and numbers mix, and shapes broadcast as in NumPy;
     what is not of a floating type takes the dtype of the nodes that it meets. Comparisons give plain arrays of truth values, with
-    no gradient. Nodes are not assigned to: `a += b` makes a new node, and a[i] = b is an error.
+    no gradient. Nodes are not assigned to: `a += b` makes a new node, and a[i] = b is an error. Results are NumPy's, NaN and
+    infinity among them, without its warnings.
+
+    TypeError for what is no array of numbers; ValueError for shapes that don't fit; an index beyond the end is an IndexError too.
     """
 
-    __slots__ = ("value", "source", "name", "_grad", "__weakref__")
+    __slots__ = ("_value", "source", "name", "_grad", "__weakref__")
     __array_ufunc__ = None  # array + node is left to TensorNode.__radd__
 
     def __init__(self, value, source: "OpNode | None" = None, name: str | None = None):
         if isinstance(value, TensorNode):
             raise TypeError("TensorNode: expected an array or a number, got a TensorNode; its array is its value")
-        self.value, self.source, self.name, self._grad = as_floats(value), source, name, None
+        self.source = source if source is None else instance("TensorNode: source", source, OpNode)
+        self.name = name if name is None else text("TensorNode: name", name)
+        self._value, self._grad = as_floats(value), None
 
     @classmethod
     def of(cls, parameter: Parameter) -> "TensorNode":
         """A node over a layer's parameter: value and grad are the parameter's own arrays, so gradients add up in parameter.grad."""
-        node = cls(parameter.value, name=parameter.name)
+        node = cls(instance("TensorNode.of: parameter", parameter, Parameter).value, name=parameter.name)
         node._grad = parameter.grad
         return node
+
+    @property
+    def value(self) -> np.ndarray:
+        return self._value
+
+    @value.setter
+    def value(self, value) -> None:
+        value = as_floats(value, self.dtype)
+        if self._grad is not None and (value.shape, value.dtype) != (self.shape, self.dtype):
+            kept, got = f"{self.dtype} {self.shape}", f"{value.dtype} {value.shape}"
+            raise ValueError(f"TensorNode: value must stay an array {kept}, since there is a gradient for it, got {got}")
+        self._value = value
 
     # -- the gradient --------------------------------------------------------------------------------------------
 
@@ -50,8 +74,12 @@ class TensorNode:
         return self._grad
 
     @grad.setter
-    def grad(self, array) -> None:
-        self.grad[...] = array
+    def grad(self, gradient) -> None:
+        gradient = array("TensorNode: grad", gradient, "fiub")
+        if gradient.ndim and gradient.shape != self.shape:
+            raise ValueError(f"TensorNode: grad must have the value's shape {self.shape}, or be a number, got {gradient.shape}")
+        with np.errstate(over="ignore"):
+            self.grad[...] = gradient
 
     @property
     def has_grad(self) -> bool:
@@ -72,29 +100,32 @@ class TensorNode:
         # An operation comes after those that made its inputs. So in the order from the newest to the oldest, all uses of a
         # tensor have had their say before its own source is asked, and the shares that have come in are its whole gradient.
         # They are kept apart from `grad`, where the sum of earlier passes may stand.
+        keep_graph = flag("backward: keep_graph", keep_graph)
         gradients = {self: self._cotangent(dout)}
         operations = ancestors(self)
-        while operations:
-            operation = operations.pop()
-            goutputs = []
-            for output, shape, dtype in operation.results():
-                gradient = gradients.pop(output, None) if output is not None else None
-                goutputs.append(np.zeros(shape, dtype) if gradient is None else np.asarray(gradient, dtype))
-                if gradient is not None:
-                    output._accumulate(gradient)
-            for node, gradient in zip(operation.inputs, operation.backward(goutputs), strict=True):
-                gradients[node] = gradients[node] + gradient if node in gradients else gradient
-            if not keep_graph:
-                operation.free()
-        for node, gradient in gradients.items():  # what is left are the nodes without a source
-            node._accumulate(gradient)
+        with np.errstate(all="ignore"):
+            while operations:
+                operation = operations.pop()
+                goutputs = []
+                for output, shape, dtype in operation.results():
+                    gradient = gradients.pop(output, None) if output is not None else None
+                    goutputs.append(np.zeros(shape, dtype) if gradient is None else np.asarray(gradient, dtype))
+                    if gradient is not None:
+                        output._accumulate(gradient)
+                for node, gradient in zip(operation.inputs, operation.backward(goutputs), strict=True):
+                    gradients[node] = gradients[node] + gradient if node in gradients else gradient
+                if not keep_graph:
+                    operation.free()
+            for node, gradient in gradients.items():  # what is left are the nodes without a source
+                node._accumulate(gradient)
 
     def _cotangent(self, dout) -> np.ndarray:
         if dout is None:
             if self.value.size != 1:
                 raise ValueError(f"backward: a node of shape {self.shape} is no single number: give dout, of the same shape")
             return np.ones(self.shape, self.dtype)
-        dout = np.asarray(dout.value if isinstance(dout, TensorNode) else dout, self.dtype)
+        with np.errstate(over="ignore"):
+            dout = array("backward: dout", plain(dout), "fiub").astype(self.dtype, copy=False)
         if dout.shape != self.shape:
             raise ValueError(f"backward: expected dout of the node's shape {self.shape}, got {dout.shape}")
         return dout
@@ -178,37 +209,49 @@ class TensorNode:
     def reshape(self, *shape: int | tuple[int, ...]) -> "TensorNode":
         return ops.Reshape.do_forward(self, shape=shape[0] if len(shape) == 1 else shape)
 
+    def _compared(self, other, comparison: Callable) -> np.ndarray:
+        other = array(f"{comparison.__name__}: other", plain(other), "fiub")
+        require_broadcast(f"{comparison.__name__}", self.value, other)
+        return comparison(self.value, other)
+
     def __lt__(self, other):
-        return self.value < plain(other)
+        return self._compared(other, operator.lt)
 
     def __le__(self, other):
-        return self.value <= plain(other)
+        return self._compared(other, operator.le)
 
     def __gt__(self, other):
-        return self.value > plain(other)
+        return self._compared(other, operator.gt)
 
     def __ge__(self, other):
-        return self.value >= plain(other)
+        return self._compared(other, operator.ge)
 
     def __eq__(self, other):
-        return self.value == plain(other)
+        return self._compared(other, operator.eq) if isinstance(other, (TensorNode, *NUMERIC)) else NotImplemented
 
     def __ne__(self, other):
-        return self.value != plain(other)
+        return self._compared(other, operator.ne) if isinstance(other, (TensorNode, *NUMERIC)) else NotImplemented
 
     __hash__ = object.__hash__  # a node is itself in sets and dictionaries, whatever its value
 
     def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("TensorNode: a single number, of shape (), has no length")
         return len(self.value)
 
     def __iter__(self) -> Iterator["TensorNode"]:
-        return (self[i] for i in range(len(self)))
+        return map(self.__getitem__, range(len(self)))
 
     def __bool__(self) -> bool:
-        return bool(self.value)
+        return bool(self._item("truth value"))
 
     def __float__(self) -> float:
-        return float(self.value)
+        return float(self._item("float"))
+
+    def _item(self, what: str) -> float:
+        if self.size != 1:
+            raise ValueError(f"TensorNode: the value {self.shape} is no single number, which alone has a {what}")
+        return self.value.item()
 
     def __repr__(self) -> str:
         name = f", name={self.name!r}" if self.name is not None else ""
@@ -250,7 +293,7 @@ class OpNode:
 
     def gives(self, value) -> TensorNode:
         """The node of one more output."""
-        node = TensorNode(value, source=self)
+        node = TensorNode(as_floats(value, what=lambda: f"{self.op.__name__}.forward: its output"), source=self)
         self._outputs.append((weakref.ref(node), node.shape, node.dtype))
         return node
 
@@ -260,13 +303,16 @@ class OpNode:
 
     def backward(self, goutputs: list[np.ndarray]) -> tuple[np.ndarray, ...]:
         """The gradient of each input, from those of all outputs."""
-        gradients = self.op.backward(self.context, *goutputs)
+        name = self.op.__name__
+        with np.errstate(all="ignore"):
+            gradients = self.op.backward(self.context, *goutputs)
         gradients = gradients if isinstance(gradients, tuple) else (gradients,)
         if len(gradients) != len(self.inputs):
-            raise ValueError(f"{self.op.__name__}.backward gave {len(gradients)} gradients for {len(self.inputs)} inputs")
+            raise ValueError(f"{name}.backward gave {len(gradients)} gradients for {len(self.inputs)} inputs")
+        gradients = tuple(as_floats(gradient, what=lambda: f"{name}.backward: a gradient") for gradient in gradients)
         for node, gradient in zip(self.inputs, gradients, strict=True):
-            if np.shape(gradient) != node.shape:
-                raise ValueError(f"{self.op.__name__}.backward gave a gradient {np.shape(gradient)} for an input {node.shape}")
+            if gradient.shape != node.shape:
+                raise ValueError(f"{name}.backward gave a gradient {gradient.shape} for an input {node.shape}")
         return gradients
 
     def free(self) -> None:
@@ -314,10 +360,16 @@ class Op:
     @classmethod
     def do_forward(cls, *inputs, **options) -> "TensorNode | tuple[TensorNode, ...]":
         """Apply the operation to nodes, arrays or numbers, and enter it in the graph (not under `no_grad`)."""
-        inputs, context = as_nodes(inputs), {}
+        inputs, context = as_nodes(cls, inputs), {}
         try:
-            result = cls.forward(context, *(node.value for node in inputs), **options)
+            with np.errstate(all="ignore"):
+                result = cls.forward(context, *(node.value for node in inputs), **options)
+        except MemoryError:
+            given = ", ".join(f"{input_name(cls, k)} {node.shape}" for k, node in enumerate(inputs))
+            raise MemoryError(f"{given}: the result needs more memory than there is") from None
         except Exception as error:
+            if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # the call itself
+                raise TypeError(f"{cls.__name__}: inputs or options that forward does not take: {error}") from None
             error.add_note(f"in the graph's operation {cls.__name__} of inputs {', '.join(str(node.shape) for node in inputs)}")
             raise
         make = OpNode(cls, inputs, context).gives if _recording.get() else TensorNode
@@ -336,7 +388,7 @@ def no_grad() -> Iterator[None]:
 
 def ancestors(node: TensorNode) -> list[OpNode]:
     """All operations that went into a node, oldest first. No recursion: a graph may be deeper than Python's stack."""
-    found, waiting = set(), [node.source]
+    found, waiting = set(), [instance("node", node, TensorNode).source]
     while waiting:
         operation = waiting.pop()
         if operation is not None and operation not in found:
@@ -354,25 +406,55 @@ def tensors(node: TensorNode) -> list[TensorNode]:
     return [*found, node]
 
 
-def as_nodes(inputs: tuple) -> tuple[TensorNode, ...]:
-    """Every input as a node."""
+def as_nodes(op: type[Op], inputs: tuple) -> tuple[TensorNode, ...]:
+    """Every input of an operation as a node."""
     dtypes = [x.dtype for x in inputs if isinstance(x, TensorNode)]
     dtype = np.result_type(*dtypes) if dtypes else None
-    return tuple(x if isinstance(x, TensorNode) else TensorNode(as_floats(x, dtype)) for x in inputs)
+    return tuple(
+        x if isinstance(x, TensorNode) else TensorNode(as_floats(x, dtype, partial(input_name, op, k)))
+        for k, x in enumerate(inputs)
+    )
 
 
-def as_floats(value, dtype: np.dtype | None = None) -> np.ndarray:
+def input_name(op: type[Op], number: int) -> str:
+    """What an error calls an input of an operation: its parameter of forward."""
+    try:
+        _, *parameters = inspect.signature(op.forward).parameters.values()
+    except (TypeError, ValueError):  # not a function of Python's
+        parameters = []
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    others = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL] or ["input"]
+    return f"{op.__name__}: input {named[number] if number < len(named) else f'{others[0]}[{number}]'}"
+
+
+def as_floats(value, dtype: np.dtype | None = None, what: Callable[[], str] = lambda: "value") -> np.ndarray:
     """An array of float32 or float64 itself; numbers, lists, integers and truth values as an array of `dtype`, if given."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and array.dtype not in FLOATS):
-        raise TypeError(f"TensorNode: expected numbers of float32 or float64, got {type(value).__name__} of dtype {array.dtype}")
-    if array.dtype.kind == "f" and (dtype is None or isinstance(value, np.ndarray)):
-        return array
-    return array.astype(dtype or np.float64)  # a number has no dtype of its own: 2 * x, and np.pi * x, of a float32 x are float32
+    if type(value) is np.ndarray and value.dtype in FLOATS:
+        return value
+    try:
+        numbers = array("value", value, "fiub")
+        if numbers.dtype.kind == "f" and numbers.dtype not in FLOATS:
+            raise TypeError(f"value must be an array of numbers, got dtype {numbers.dtype}")
+    except TypeError as error:
+        name, reason = what(), str(error).removeprefix("value")
+        raise TypeError(f"TensorNode: expected numbers of float32 or float64: {name}{reason}") from None
+    if numbers.dtype.kind == "f" and (dtype is None or isinstance(value, np.ndarray)):
+        return numbers
+    if dtype is None or dtype == np.float64:
+        return numbers.astype(np.float64)
+    with np.errstate(over="ignore"):
+        return numbers.astype(dtype)  # a number has no dtype of its own: 2 * x, and np.pi * x, of a float32 x are float32
 
 
 def plain(x):
     return x.value if isinstance(x, TensorNode) else x
+
+
+def require_broadcast(what: str, a: np.ndarray, b: np.ndarray) -> None:
+    """ValueError unless NumPy's rules of broadcasting fit the shapes to each other."""
+    if a.shape != b.shape and any(m != n and m != 1 and n != 1 for m, n in zip(a.shape[::-1], b.shape[::-1], strict=False)):
+        rule = "counted from the last axis, two sizes must be equal, or one of them 1"
+        raise ValueError(f"{what}: inputs a {a.shape} and b {b.shape} don't broadcast: {rule}")
 
 
 from . import ops  # noqa: E402 -- at the end: operations build on what is above, and only calls of the operators need them

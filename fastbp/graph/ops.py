@@ -7,7 +7,9 @@ import math
 
 import numpy as np
 
-from .nodes import Op, TensorNode
+from ..arguments import LARGEST, array, flag, instance, shown, whole
+from ..arguments import shape as sizes_of
+from .nodes import Op, TensorNode, require_broadcast
 
 # -- element by element, with broadcasting ---------------------------------------------------------------------------
 
@@ -30,6 +32,7 @@ class Add(Op):
 
     @staticmethod
     def forward(context, a, b):
+        require_broadcast("Add", a, b)
         context["shapes"] = a.shape, b.shape
         return a + b
 
@@ -44,6 +47,7 @@ class Subtract(Op):
 
     @staticmethod
     def forward(context, a, b):
+        require_broadcast("Subtract", a, b)
         context["shapes"] = a.shape, b.shape
         return a - b
 
@@ -58,6 +62,7 @@ class Multiply(Op):
 
     @staticmethod
     def forward(context, a, b):
+        require_broadcast("Multiply", a, b)
         context["a"], context["b"] = a, b
         return a * b
 
@@ -72,6 +77,7 @@ class Divide(Op):
 
     @staticmethod
     def forward(context, a, b):
+        require_broadcast("Divide", a, b)
         context["a"], context["b"] = a, b
         return a / b
 
@@ -90,6 +96,7 @@ class Power(Op):
 
     @staticmethod
     def forward(context, a, b):
+        require_broadcast("Power", a, b)
         context["a"], context["b"], context["c"] = a, b, a**b
         return context["c"]
 
@@ -106,6 +113,7 @@ class Maximum(Op):
 
     @staticmethod
     def forward(context, a, b):
+        require_broadcast("Maximum", a, b)
         context["shapes"], context["first"] = (a.shape, b.shape), a >= b
         return np.maximum(a, b)
 
@@ -203,7 +211,9 @@ class Softmax(Op):
 
     @staticmethod
     def forward(context, x, axis=-1):
-        powers = np.exp(x - x.max(axis=axis, keepdims=True, initial=-np.inf))  # a common factor in all of them cancels
+        axis = one_axis("Softmax: axis", axis, x.ndim or 1)
+        powers = less_largest(x, axis)  # a common factor in all of them cancels
+        np.exp(powers, out=powers)
         context["axis"], context["y"] = axis, powers / powers.sum(axis=axis, keepdims=True)
         return context["y"]
 
@@ -213,12 +223,19 @@ class Softmax(Op):
         return y * (gy - (gy * y).sum(axis=context["axis"], keepdims=True))
 
 
+def less_largest(x: np.ndarray, axis: int) -> np.ndarray:
+    """x less its largest elements along `axis`."""
+    result = np.empty(x.shape, x.dtype)  # before anything is computed: that there is no memory for it is soon seen
+    return np.subtract(x, x.max(axis=axis, keepdims=True, initial=-np.inf), out=result)
+
+
 class LogSoftmax(Op):
     """y = x − log Σ eˣ, the sum over `axis`        gx = gy − eʸ · Σ gy"""
 
     @staticmethod
     def forward(context, x, axis=-1):
-        shifted = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
+        axis = one_axis("LogSoftmax: axis", axis, x.ndim or 1)
+        shifted = less_largest(x, axis)
         total = np.exp(shifted).sum(axis=axis, keepdims=True)
         with np.errstate(divide="ignore"):  # at least 1, the largest's own share, unless there is none
             context["axis"], context["y"] = axis, shifted - np.log(total)
@@ -241,7 +258,10 @@ class MatMul(Op):
     @staticmethod
     def forward(context, a, b):
         context["a"], context["b"] = a, b
-        return a @ b
+        try:
+            return a @ b
+        except ValueError:
+            raise ValueError(f"MatMul: a {a.shape} and b {b.shape} are not (…, N, K) and (…, K, M), or vectors (K,)") from None
 
     @staticmethod
     def backward(context, gc):
@@ -265,9 +285,10 @@ class Sum(Op):
 
     @staticmethod
     def forward(context, x, axis=None, keepdims=False):
-        y = x.sum(axis=axis, keepdims=True)
+        axes = summed(x, axis)
+        y = x.sum(axis=axes, keepdims=True)
         context["shape"], context["kept"] = x.shape, y.shape
-        return y if keepdims else y.squeeze(summed(x, axis))
+        return y if flag("Sum: keepdims", keepdims) else y.squeeze(axes)
 
     @staticmethod
     def backward(context, gy):
@@ -282,9 +303,10 @@ class Mean(Op):
 
     @staticmethod
     def forward(context, x, axis=None, keepdims=False):
-        context["count"] = math.prod(x.shape[k] for k in summed(x, axis))
+        flag("Mean: keepdims", keepdims)
+        context["count"] = math.prod(x.shape[k] for k in summed(x, axis, "Mean"))
         if context["count"] == 0:
-            raise ValueError(f"Mean: the mean over axis {axis} of shape {x.shape}, no elements, is not defined")
+            raise ValueError(f"Mean: the mean over axis {axis} of x {x.shape}, no elements, is not defined")
         return Sum.forward(context, x, axis, keepdims) / context["count"]
 
     @staticmethod
@@ -292,9 +314,23 @@ class Mean(Op):
         return Sum.backward(context, gy) / context["count"]
 
 
-def summed(x: np.ndarray, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
+def summed(x: np.ndarray, axis: int | tuple[int, ...] | None, op: str = "Sum") -> tuple[int, ...]:
     """The axes that `axis` means."""
-    return tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if axis is None:
+        return tuple(range(x.ndim))
+    given = axis if isinstance(axis, (tuple, list)) else (axis,)
+    axes = tuple(one_axis(f"{op}: axis", k, x.ndim) for k in given)
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"{op}: axis must not name one of the axes twice, got {shown(axis)}")
+    return axes
+
+
+def one_axis(what: str, axis: int, ndim: int) -> int:
+    """`axis` of an x with `ndim` axes, counted from the first; negative ones are counted from the end."""
+    axis = whole(what, axis, -LARGEST)
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"{what} must be one of the {ndim} axes of x, got {axis}")
+    return axis % ndim
 
 
 class Expand(Op):
@@ -302,8 +338,11 @@ class Expand(Op):
 
     @staticmethod
     def forward(context, x, shape):
-        context["shape"] = x.shape
-        return np.broadcast_to(x, shape).copy()
+        context["shape"], shape = x.shape, as_shape("Expand", shape)
+        try:
+            return np.broadcast_to(x, shape).copy()
+        except ValueError:
+            raise ValueError(f"Expand: x {x.shape} can't be copied along new axes and axes of size 1 to shape {shape}") from None
 
     @staticmethod
     def backward(context, gy):
@@ -318,12 +357,20 @@ class Reshape(Op):
 
     @staticmethod
     def forward(context, x, shape):
-        context["shape"] = x.shape
-        return x.reshape(shape)
+        context["shape"], shape = x.shape, as_shape("Reshape", shape, least=-1)
+        try:
+            return x.reshape(shape)
+        except ValueError:
+            raise ValueError(f"Reshape: {x.size} elements, of x {x.shape}, don't fill the shape {shape}") from None
 
     @staticmethod
     def backward(context, gy):
         return gy.reshape(context["shape"])
+
+
+def as_shape(op: str, shape: int | tuple[int, ...], least: int = 0) -> tuple[int, ...]:
+    """`shape` as a tuple; a single number is that of a vector."""
+    return sizes_of(f"{op}: shape", shape if isinstance(shape, (tuple, list)) else (shape,), least)
 
 
 class Transpose(Op):
@@ -331,12 +378,20 @@ class Transpose(Op):
 
     @staticmethod
     def forward(context, x, axes=None):
-        context["back"] = None if axes is None else np.argsort(np.arange(x.ndim)[list(axes)])
+        if axes is not None:
+            axes = tuple(one_axis("Transpose: axes: each", k, x.ndim) for k in instance("Transpose: axes", axes, (tuple, list)))
+            if sorted(axes) != list(range(x.ndim)):
+                raise ValueError(f"Transpose: axes must name each of the {x.ndim} axes of x once, got {axes}")
+        context["back"] = None if axes is None else np.argsort(axes).tolist()
         return x.transpose(axes)
 
     @staticmethod
     def backward(context, gy):
         return gy.transpose(context["back"])
+
+
+class BadIndex(ValueError, IndexError):
+    """An index that the array does not have: a bad value as any other, and what Python's `[ ]` is expected to raise."""
 
 
 class Select(Op):
@@ -345,8 +400,15 @@ class Select(Op):
 
     @staticmethod
     def forward(context, x, index):
+        for part in index if isinstance(index, tuple) else (index,):
+            require_index(part)
         context["shape"], context["index"] = x.shape, index
-        return x[index]
+        try:
+            return x[index]
+        except (IndexError, ValueError, OverflowError) as error:
+            raise BadIndex(f"Select: index {shown(index)} of x {x.shape}: {error}") from None
+        except TypeError as error:  # slices of what is no number
+            raise TypeError(f"Select: index {shown(index)}: {error}") from None
 
     @staticmethod
     def backward(context, gy):
@@ -355,13 +417,30 @@ class Select(Op):
         return gx
 
 
+def require_index(part) -> None:
+    """TypeError for what is no index of one axis or of some: a masked array, text, floats."""
+    if part is None or part is ... or isinstance(part, (int, slice)):
+        return
+    chosen = array("Select: index", part, "biuf")
+    if chosen.dtype.kind == "f" and chosen.size:  # an empty list is of floats
+        raise TypeError(f"Select: index must consist of whole numbers, slices or truth values, got {shown(part)}")
+
+
 class Concatenate(Op):
     """y = the inputs one after the other along `axis`        each input's gradient is its own stretch of gy"""
 
     @staticmethod
-    def forward(context, *inputs, axis=0):
-        context["axis"], context["ends"] = axis, np.cumsum([x.shape[axis] for x in inputs])
-        return np.concatenate(inputs, axis=axis)
+    def forward(context, *tensors, axis=0):
+        if not tensors:
+            raise ValueError("Concatenate: tensors must be one or more, got none")
+        if not min(x.ndim for x in tensors):
+            raise ValueError("Concatenate: tensors must have axes, got a number, of shape ()")
+        axis = one_axis("Concatenate: axis", axis, tensors[0].ndim)
+        if len({(x.ndim, x.shape[:axis], x.shape[axis + 1 :]) for x in tensors}) != 1:
+            shapes = ", ".join(str(x.shape) for x in tensors)
+            raise ValueError(f"Concatenate: the shapes of tensors may differ in axis {axis} only, got {shapes}")
+        context["axis"], context["ends"] = axis, np.cumsum([x.shape[axis] for x in tensors])
+        return np.concatenate(tensors, axis=axis)
 
     @staticmethod
     def backward(context, gy):
@@ -450,4 +529,5 @@ def select(x: Tensor, index) -> TensorNode:
 
 def concatenate(tensors: list[Tensor] | tuple[Tensor, ...], axis: int = 0) -> TensorNode:
     """The tensors one after the other along `axis`."""
+    instance("concatenate: tensors", tensors, (list, tuple))
     return Concatenate.do_forward(*tensors, axis=axis)

@@ -17,6 +17,7 @@ import os
 import shutil
 import stat
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -58,6 +59,7 @@ def _source_hash() -> str | None:
 
 SOURCE_HASH = _source_hash()
 # -- taken at import, when the code that will be compiled is read, not when it is compiled: a file may change in between
+FOLDER = f"{FOLDER_PREFIX}{SOURCE_HASH}"
 
 
 # -- the folder ----------------------------------------------------------------------------------------------------------
@@ -67,14 +69,15 @@ SOURCE_HASH = _source_hash()
 def cache_folder() -> Path | None:
     """The folder of this version's compiled kernels, made if need be; None where there can be none."""
     dangers, folder = [], None
-    for root in _roots() if SOURCE_HASH else ():
-        try:
-            folder = _own_folder(root / f"{FOLDER_PREFIX}{SOURCE_HASH}")
-            break
-        except _Unsafe as error:
-            dangers.append(f"{root}: {error}")
-        except OSError:  # it can't be made: the user may want that
-            break
+    try:
+        for root in _roots() if SOURCE_HASH else ():
+            try:
+                folder = _own_folder(root / FOLDER)
+                break
+            except _Unsafe as error:
+                dangers.append(f"{root}: {error}")
+    except OSError:  # it can't be made: the user may want that
+        pass
     if dangers:
         instead = f"they are kept in {folder.parent}" if folder else "they are not kept, but compiled in each process"
         warnings.warn(f"compiled kernels are not kept in {'; nor in '.join(dangers)}. Now {instead}.", RuntimeWarning, stacklevel=2)
@@ -256,6 +259,7 @@ class Claims:
 
     def __init__(self, folder: Path):
         self.folder, self.held, self.locks = folder, set(), True
+        self.guard = threading.RLock()  # to the system, all threads of a process are one
         try:
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
             self.file = os.open(folder / "claims", flags, 0o600)
@@ -269,20 +273,22 @@ class Claims:
 
     def taken(self, name: str) -> bool:
         """Has another process claimed it?"""
-        if not self.possible or name in self.held:
+        with self.guard:
+            if not self.possible or name in self.held:
+                return False
+            if not self._take(name):
+                return True
+            self._end(name)
             return False
-        if not self._take(name):
-            return True
-        self._end(name)
-        return False
 
     def take(self, name: str) -> bool:
         """Claim it, if no other process has."""
-        if self.possible and name not in self.held:
-            if not self._take(name):
-                return False
-            self.held.add(name)
-        return True
+        with self.guard:
+            if self.possible and name not in self.held:
+                if not self._take(name):
+                    return False
+                self.held.add(name)
+            return True
 
     def wait(self, name: str) -> None:
         """Claim it; as soon as another process has done with it, where one has claimed it."""
@@ -293,15 +299,17 @@ class Claims:
 
     def release(self, name: str) -> None:
         """End the claim, if this process has it."""
-        if name in self.held:
-            self.held.discard(name)
-            self._end(name)
+        with self.guard:
+            if name in self.held:
+                self.held.discard(name)
+                self._end(name)
 
     def give_up(self) -> None:
         """Nothing can be kept here: the disk is full."""
-        for name in list(self.held):
-            self.release(name)
-        self.file = None
+        with self.guard:
+            for name in list(self.held):
+                self.release(name)
+            self.file = None
 
     def _take(self, name: str) -> bool:
         if self.locks:
@@ -371,7 +379,8 @@ else:
 @functools.cache
 def claims(folder: Path) -> Claims:
     """This process's claims in a folder."""
-    made = Claims(folder)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=made.held.clear)  # locks are the parent's
-    return made
+    return Claims(folder)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=claims.cache_clear)  # the parent's locks are not the child's

@@ -24,6 +24,7 @@ from numba.extending import intrinsic, typeof_impl
 from .cache import KERNEL_FOLDER, cache_folder, claims, read, write
 from .numba_inside import (
     FIRST_SETTINGS,
+    SYMBOLS,
     Dispatcher,
     address,
     call_symbol,
@@ -34,7 +35,6 @@ from .numba_inside import (
     settings,
     text,
     to_bytes,
-    trusted,
     type_of_function,
 )
 
@@ -114,7 +114,7 @@ class Separate:
 @typeof_impl.register(Separate)
 def _type_of_separate(separate: Separate, purpose) -> numba.types.Type:
     """To a kernel that calls it: the call by a symbol, or a compiled function as any other where that can't be relied on."""
-    return type_of_function(separate.intrinsic if trusted() else separate.dispatcher)
+    return type_of_function(separate.intrinsic if SYMBOLS.passed() else separate.dispatcher)
 
 
 def separate_kernel(function: Callable) -> Callable:
@@ -142,7 +142,7 @@ class KernelCache:
     def path(self, signature) -> Path | None:
         """The file of the kernel for these argument types, as Numba would compile it now; None where none can be kept."""
         folder = cache_folder() if can_keep() else None
-        what = signature, processor(), settings(), FIRST_SETTINGS, trusted()
+        what = signature, processor(), settings(), FIRST_SETTINGS, SYMBOLS.failed
         return folder and folder / f"{self._name}-{hashlib.sha256(repr(what).encode()).hexdigest()[:20]}.nbc"
 
     def holds(self, signature) -> bool:
@@ -174,7 +174,10 @@ class KernelCache:
         if path is None:
             return None
         found = self._load(path, target_context)
-        if found is None:
+        if found is None:  # it must be compiled: in a way that can be relied on, and with the settings as they will be
+            SYMBOLS.passed()
+            settings(anew=True)
+            path = self.path(sig)
             claims(path.parent).wait(path.name)
             self._claimed[sig] = path
             found = self._load(path, target_context)  # another process may have compiled it in the meantime

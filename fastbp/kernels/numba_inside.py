@@ -8,8 +8,8 @@ Numba's cgutils. Here stand
 - how compiled code becomes bytes and code again, to be kept on the disk;
 - what else decides about the code that is made: the processor and Numba's settings.
 
-`trusted` tries it once in each process, before the first kernel (see probe.py). Where something is missing, or is not as it was, a
-warning says so. Then kernels are called one by one from Python and contain the kernels they call: slower, with the same results.
+The first two are tried once in each process, at first use (PROGRAMS and SYMBOLS below, and probe.py). Where something is missing,
+or is not as it was, a warning says so, and fastbp does without: slower, with the same results. The third: kernels are not kept.
 """
 
 import functools
@@ -42,7 +42,14 @@ else:
     NOT_KEPT = ""
 
 _any = numba.njit(lambda: None)
-Dispatcher = () if numba.config.DISABLE_JIT else type(_any)  # what `njit` makes; isinstance(…, ()) is False
+
+if numba.config.DISABLE_JIT:
+
+    class Dispatcher:
+        """Nothing is one: `njit` gives the plain function back."""
+
+else:
+    Dispatcher = type(_any)  # what `njit` makes
 
 
 # -- calls ---------------------------------------------------------------------------------------------------------------
@@ -182,10 +189,13 @@ _begins = tuple(name[:-1] for name in HARMLESS if name.endswith("*"))
 _last: tuple[int, dict, str] = 0, {}, ""  # how many there were when they were last asked for, their values, and these as text
 
 
-def settings() -> str:
-    """Numba's settings as they are now, from its configuration file, the environment or the program, but for the HARMLESS ones."""
+def settings(anew: bool = False) -> str:
+    """Numba's settings as they are now, from its configuration file, the environment or the program, but for the HARMLESS ones.
+
+    Numba looks at the file and the environment again before it compiles, and so does `anew`."""
     global _last
-    numba.config.reload_config()  # as Numba does before it compiles
+    if anew:
+        numba.config.reload_config()
     now, (count, before, told) = vars(numba.config), _last
     if len(now) != count or any(now.get(name) != value for name, value in before.items()):
         names = sorted(name for name in now if name.isupper() and name not in _whole and not name.startswith(_begins))
@@ -201,38 +211,44 @@ FIRST_SETTINGS = settings()  # some count when Numba makes its code generator, w
 
 # -- may it be used? -----------------------------------------------------------------------------------------------------
 
-_state = "not tried"  # then "trying", "trusted" or "not trusted"
+
+class Trial:
+    """A part of Numba's inside that is tried once in each process, at first use, by a function of probe.py. That gives what is
+    not as it should be, or ""; also what it raises is trouble. A warning then says what fastbp does `instead`."""
+
+    def __init__(self, function: str, instead: str):
+        self.function, self.instead, self.state = function, instead, "not tried"  # then "trying", "passed" or "failed"
+
+    @property
+    def failed(self) -> bool:
+        """Has it been tried, without success?"""
+        return self.state == "failed"
+
+    def passed(self) -> bool:
+        """Can it be relied on? Tried now, if it has not been. False where the JIT is off."""
+        if self.state in ("passed", "failed") or numba.config.DISABLE_JIT:
+            return self.state == "passed"
+        with compiler_lock:
+            if self.state != "not tried":  # this thread is trying, or another has
+                return not self.failed
+            self.state, trouble = "trying", "; ".join(MISSING)
+            try:
+                if not trouble:
+                    from . import probe
+
+                    trouble = getattr(probe, self.function)()
+            except Exception as error:
+                trouble = f"{type(error).__name__}: {error}"
+            except BaseException:  # Ctrl-C
+                self.state = "not tried"
+                raise
+            self.state = "failed" if trouble else "passed"
+        if trouble:
+            version, first = numba.__version__, trouble.splitlines()[0]
+            message = f"fastbp does not know the inside of Numba {version} ({first}). {self.instead}; results are the same."
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return not trouble
 
 
-def trusted() -> bool:
-    """Is all this as fastbp takes it to be? Tried at first use; False where the JIT is off."""
-    global _state
-    if _state in ("trusted", "not trusted"):
-        return _state == "trusted"
-    if numba.config.DISABLE_JIT:
-        return False
-    with compiler_lock:
-        if _state != "not tried":  # this thread is trying, or another has
-            return _state != "not trusted"
-        _state = "trying"
-        trouble = "; ".join(MISSING)
-        try:
-            if not trouble:
-                from .probe import trouble_with_calls
-
-                trouble = trouble_with_calls()
-        except Exception as error:
-            trouble = f"{type(error).__name__}: {error}"
-        except BaseException:  # Ctrl-C
-            _state = "not tried"
-            raise
-        _state = "not trusted" if trouble else "trusted"
-    if trouble:
-        warnings.warn(
-            f"fastbp does not know the inside of Numba {numba.__version__} ({trouble.splitlines()[0]}). Kernels are called "
-            "one by one from Python: results are the same, steps of small networks take longer.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return not trouble
-
+PROGRAMS = Trial("trouble_with_programs", "Kernels are called one by one from Python: steps of small networks take longer")
+SYMBOLS = Trial("trouble_with_symbols", "Kernels contain the kernels that they call: compiling takes longer")

@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 
 from ..memory import aligned
 from .jit import Separate, kernel
-from .numba_inside import Dispatcher, code, compiler_lock, processor, trusted, words
+from .numba_inside import PROGRAMS, Dispatcher, code, compiler_lock, processor, words
 
 WORD, STATUS = ir.IntType(64), ir.IntType(32)
 WORDS = WORD.as_pointer()
@@ -196,7 +196,7 @@ def dispatcher(call: Callable) -> Dispatcher | None:
         return None
     function = call.func
     if isinstance(function, Separate):
-        function = function.callee if trusted() else function.dispatcher
+        function = function.callee if PROGRAMS.passed() else function.dispatcher
     return function if isinstance(function, Dispatcher) else None
 
 
@@ -228,7 +228,7 @@ def programs(sections: list[list[list[Callable[[], None]]]]) -> list[Callable[[]
 
     A section that has another call among its own is broken up, and its calls are made one after the other. So are all where Numba's
     inside is not known."""
-    if not trusted():
+    if not PROGRAMS.passed():
         return [call for section in sections for part in section for call in part]
     made: list[Callable[[], None]] = []
     run: list[list[list[partial]]] = []

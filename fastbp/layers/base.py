@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from ..arguments import LARGEST, array, converted, flag, function, owned, shown, text, unmasked, whole
+from ..arguments import LARGEST, Setting, array, converted, flag, function, owned, shown, text, unmasked, whole
 from ..arguments import shape as shape_of
 from ..costs import Cost
 
@@ -84,7 +84,7 @@ class Parameter:
         """`array`, if it can be this parameter's `what`."""
         array = converted(f"{self.name}: {what}", array, self.dtype)
         if array.shape != self.shape:
-            raise ValueError(f"{self.name}: expected an array of shape {self.shape}, got {array.shape}")
+            raise ValueError(f"{self.name}: expected an array of shape {self.shape}, got {array.shape} for its {what}")
         return array
 
     def place(self, values: np.ndarray, grads: np.ndarray, rng: np.random.Generator, gradients=None) -> None:
@@ -92,7 +92,7 @@ class Parameter:
 
         `gradients` is the network's Gradients that `grads` is a part of."""
         self._complete()
-        values[:] = np.ravel(self._checked("what draw gave", self._draw(rng)) if self._value is None else self._value)
+        values[:] = np.ravel(self._checked("first value", self._draw(rng)) if self._value is None else self._value)
         grads[:] = 0 if self._grad is None else self._grad.ravel()
         self.dtype = values.dtype
         self._value, self._grad, self._gradients = values.reshape(self.shape), grads.reshape(self.shape), gradients
@@ -212,11 +212,15 @@ class Layer:
       neither dout nor the cache, so calling it twice gives the same. RuntimeError before any forward.
     - `out`, if given, receives the result: C-contiguous, of the result's shape and dtype, not overlapping the input.
     - Arrays are float32 or float64, of the layer's own dtype where it has parameters. Input of another kind, shape or
-      dtype is a TypeError or ValueError that says what was expected; non-contiguous and read-only input is copied.
+      dtype is a TypeError or ValueError that says what was expected, and so are masked arrays and np.matrix; non-contiguous
+      and read-only input is copied.
     - A batch of no samples is allowed: the result is empty and the parameters' gradients are zero (batch
       norm in training mode is the exception: an empty batch has no mean).
+    - NaN that comes in goes out, wherever the output depends on it.
     - `state` holds the arrays that are not learned but belong to a checkpoint (running statistics, a generator's step).
-    - Constructor arguments are kept as attributes of the same names: that is how a network is saved and shown.
+    - Constructor arguments are kept as attributes of the same names: that is how a network is saved and shown. The package's
+      layers check them again whenever they are set, and what has been made for a setting goes: a pass made with the old one has no
+      backward. Sizes that arrays have been made for, and the parameters themselves, can't be set: AttributeError.
 
     The package's own layers define, in place of forward and backward, the kernel calls that they consist of, bound to the arrays
     of a `Pass`; forward and backward make these calls, and a network's plan makes them in parts of a batch and on several threads:
@@ -260,10 +264,15 @@ class Layer:
         self._network = None  # weak reference to the network that owns this layer
 
     def __setattr__(self, name: str, value) -> None:
-        """An attribute that changes (a rate, a slope) changes the calls that a network has bound to it."""
+        """An attribute that changes (a rate, a slope) changes the calls that a network has bound to it; and a pass made with other
+        settings has no way back."""
         object.__setattr__(self, name, State(value) if name == "state" else value)
+        if name[0] == "_" or name == "cache":
+            return
+        if isinstance(getattr(type(self), name, None), Setting):
+            self._cache = None
         ours = type(self).forward is Layer.forward and type(self).backward is Layer.backward
-        if ours and name[0] != "_" and name != "cache" and (network := self.network) is not None:
+        if ours and (network := self.network) is not None:
             network.forget_plans()
 
     # -- for subclasses ------------------------------------------------------------------------------------------
@@ -295,7 +304,7 @@ class Layer:
                     fits = False
         if not fits:
             self._refuse(x, shape, what)
-            x = np.asarray(x)
+            x = x if type(x) is np.ndarray else np.asarray(x)
         if x.flags.carray:
             return x
         try:
@@ -308,11 +317,12 @@ class Layer:
         name = type(self).__name__
         if not isinstance(x, np.ndarray):
             raise TypeError(f"{name}: expected {what} to be a NumPy array, got {type(x).__name__}")
-        unmasked(f"{name}: {what}", x)
+        if type(x) is not np.ndarray:
+            unmasked(f"{name}: {what}", x)
         if x.dtype not in FLOATS or (self.dtype is not None and x.dtype != self.dtype):
             wanted = self.dtype or "float32 or float64"
             raise TypeError(f"{name}: expected {what} of dtype {wanted}, got {x.dtype}")
-        fits = ... in shape or len(x.shape) == len(shape)
+        fits = len(x.shape) >= len(shape) - 1 if ... in shape else len(x.shape) == len(shape)
         if not fits or any(isinstance(d, int) and d != size for d, size in zip(shape, x.shape, strict=False)):
             wanted = "(" + ", ".join("..." if d is ... else str(d) for d in shape) + ("," if len(shape) == 1 else "") + ")"
             raise ValueError(f"{name}: expected {what} {wanted}, got {x.shape}")
@@ -351,7 +361,7 @@ class Layer:
 
     def accept(self, x: np.ndarray) -> np.ndarray:
         """The input as kernels want it, after a check."""
-        return self.expect(x, ...)
+        return self.expect(x, "N", ...)
 
     def prepare_calls(self, p: Pass) -> Iterator[Callable[[], None]]:
         return iter(())

@@ -49,7 +49,7 @@ class BatchNorm(Layer):
             yield partial(np.copyto, p.mean, self.state["running_mean"])
             yield partial(norm.batch_norm_inv_std, self.state["running_var"], p.inv_std, self.eps)
         elif p.x.size == 0:
-            raise ValueError(f"{type(self).__name__}: the mean of an empty batch {p.x.shape} is not defined in training")
+            raise ValueError(f"{type(self).__name__}: the mean of an empty batch, input {p.x.shape}, is not defined in training")
 
     def statistics_calls(self, p):
         """In training the batch's mean and 1 / √(var + eps), and the running statistics"""
@@ -83,6 +83,8 @@ class BatchNorm(Layer):
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
         M = N * math.prod(shape[1:])
+        if M == 0:  # an image without pixels
+            return Cost(forward=0, dx=0)
         return self.num_features * Cost(forward=7 * M + 10, dx=4 * M + 3, dw=2 * M - 1, db=M - 1)
 
     def _planes(self, array):

@@ -40,18 +40,16 @@ class Pool2d(Layer):
         return self.expect(x, "N", "C", "H", "W")
 
     def output_shape(self, input_shape):
-        name = type(self).__name__
         shape = self.sample_shape(input_shape)
         if len(shape) != 3:
-            raise ValueError(f"{name}: expected input (N, C, H, W), got {('N', *shape)}")
-        self._check_padding()
-        C, *image = shape
-        output = []
-        for size, kernel, stride, padding in zip(image, self.kernel_size, self.stride, self.padding, strict=True):
-            if size < 1 or size + 2 * padding < kernel:
-                raise ValueError(f"{name}: window {self.kernel_size} does not fit an image {(*image,)} with padding {self.padding}")
-            output.append((size + 2 * padding - kernel) // stride + 1)
-        return (C, *output)
+            raise ValueError(f"{type(self).__name__}: expected input (N, C, H, W), got {('N', *shape)}")
+        (C, H, W), (KH, KW), (sh, sw), (ph, pw) = shape, self.kernel_size, self.stride, self.padding
+        if ph >= KH or pw >= KW:
+            self._check_padding()
+        if H < 1 or W < 1 or H + 2 * ph < KH or W + 2 * pw < KW:
+            name = type(self).__name__
+            raise ValueError(f"{name}: window {(KH, KW)} does not fit an image {(H, W)} with padding {(ph, pw)}")
+        return C, (H + 2 * ph - KH) // sh + 1, (W + 2 * pw - KW) // sw + 1
 
 
 class MaxPool2d(Pool2d):
