@@ -39,6 +39,13 @@ from tqdm import tqdm
 SHOWN = 20  # failures that are printed
 
 
+def interrupt(*_) -> None:
+    """End, and let nothing more come between that and the end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def positive(text: str) -> float:
     if not (number := float(text)) > 0:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
@@ -112,5 +119,7 @@ def scratch():
 
 if __name__ == "__main__":
     tqdm.monitor_interval = 0  # its thread would not be in forked processes
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     measuring.run(main)

@@ -127,6 +127,7 @@ class Fork(Child):
         code = 1
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             faulthandler.register(signal.SIGUSR1, sys.__stderr__)
             output = os.open(self.log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
             for stream in (1, 2):
@@ -159,16 +160,21 @@ class Fork(Child):
 class Spawn(Child):
     """A command in a process of its own."""
 
-    def __init__(self, command: list, log: Path, **environment: str):
+    def __init__(self, command: list, log: Path):
         super().__init__(log)
         with open(log, "wb") as output:
             streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
-            self.process = subprocess.Popen([str(word) for word in command], env={**os.environ, **environment}, **streams)
+            words = [str(word) for word in command]
+            self.process = subprocess.Popen(words, preexec_fn=heed_interrupts, **streams)
         self.pid = self.process.pid
 
     def poll(self) -> int | None:
         self.status = self.process.poll()
         return self.status
+
+
+def heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def handles(pid: int, number: int) -> bool:

@@ -1,5 +1,6 @@
 """The processes that run the trials, forks of this one: what kills a trial's process is counted, and another takes its place."""
 
+import contextlib
 import faulthandler
 import mmap
 import os
@@ -60,8 +61,8 @@ class Worker:
 
     def __init__(self, kind: str, seed: int, folder: Path):
         self.connection, its = FORK.Pipe()
-        self.note, self.number, self.begun = mmap.mmap(-1, NOTE), None, 0.0
-        self.log = folder / "log"
+        self.note, self.log = mmap.mmap(-1, NOTE), folder / "log"
+        self.number, self.begun, self.ended = 0, 0.0, False
         self.process = FORK.Process(target=self._work, args=[its, kind, seed, folder], daemon=False)
         self.process.start()
         its.close()
@@ -69,7 +70,7 @@ class Worker:
     def _work(self, connection, kind: str, seed: int, folder: Path) -> None:
         os.setpgid(0, 0)  # Ctrl-C is for the parent, who then ends this group
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's job in the background ignores
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is to be interrupted are the processes of trials
         log = os.open(self.log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(log, stream)
@@ -86,23 +87,24 @@ class Worker:
         self.number, self.begun = number, time.monotonic()
         self.connection.send(number)
 
-    def died(self) -> Outcome:
-        """What is to be said of a worker that died in its trial."""
-        self.process.join(5)
+    def lost(self, hangs: bool) -> Outcome:
+        """End a worker that has died in its trial, or hangs in it, and say so."""
+        self.end()
         text, note = self.log.read_text(errors="replace"), bytes(self.note).rstrip(b"\0").decode(errors="replace")
-        status = self.process.exitcode
         fatal = next((line for line in text.splitlines() if line.startswith("Fatal")), last_line(text))
-        what = "hangs" if status is None else ended(status)
+        what = "hangs" if hangs else ended(self.process.exitcode)
         return Outcome(self.number, 1, 1, f"the process {what} at: {note}. {fatal}".strip())
 
     def end(self) -> None:
-        for kill in (lambda: os.killpg(self.process.pid, signal.SIGKILL), self.process.kill):
-            try:
-                kill()
-            except (ProcessLookupError, PermissionError):
-                pass
-        self.process.join()
+        """With all processes of its trials, which are in its group."""
+        if self.ended:
+            return
         self.connection.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # before it is waited for: then its number is free for others
+        self.process.kill()
+        self.process.join()
+        self.ended = True
 
 
 class Workers:
@@ -141,16 +143,13 @@ class Workers:
                 if worker.connection not in ready and not late:
                     continue
                 try:
-                    outcome = worker.connection.recv() if worker.connection in ready else worker.died()
+                    outcome = worker.lost(hangs=True) if late else worker.connection.recv()
                 except EOFError:
-                    outcome, late = worker.died(), True
-                yield outcome
-                if late:
-                    self.workers.remove(worker)
-                    worker.end()
+                    outcome = worker.lost(hangs=False)
                 number = next(left, None)
-                if number is not None:
-                    (self._new() if late else worker).begin(number)
-                elif not late:
-                    self.workers.remove(worker)
+                if worker.ended or number is None:
                     worker.end()
+                    self.workers.remove(worker)
+                if number is not None:
+                    (self._new() if worker.ended else worker).begin(number)
+                yield outcome
