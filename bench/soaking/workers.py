@@ -75,17 +75,21 @@ class Worker:
         for stream in (1, 2):
             os.dup2(log, stream)
         faulthandler.enable()
-        self.connection.close()
+        parent = os.getppid()
         while True:
-            try:
-                number = connection.recv()
-            except EOFError:  # the parent has ended
-                return
-            connection.send(outcome_of(kind, seed, number, folder, self.note))
+            while not connection.poll(1):
+                if os.getppid() != parent:
+                    return
+            connection.send(outcome_of(kind, seed, connection.recv(), folder, self.note))
 
     def begin(self, number: int) -> None:
         self.number, self.begun = number, time.monotonic()
         self.connection.send(number)
+
+    @property
+    def dead(self) -> bool:
+        """Its end of the connection may be open still, in processes of its trials; and it is not waited for yet, see `end`."""
+        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def lost(self, hangs: bool) -> Outcome:
         """End a worker that has died in its trial, or hangs in it, and say so."""
@@ -139,12 +143,12 @@ class Workers:
         while self.workers:
             ready = wait([worker.connection for worker in self.workers], timeout=1)
             for worker in list(self.workers):
-                late = time.monotonic() - worker.begun > PATIENCE
-                if worker.connection not in ready and not late:
+                late, dead = time.monotonic() - worker.begun > PATIENCE, worker.dead
+                if worker.connection not in ready and not late and not dead:
                     continue
                 try:
-                    outcome = worker.lost(hangs=True) if late else worker.connection.recv()
-                except EOFError:
+                    outcome = worker.lost(hangs=not dead) if late or dead else worker.connection.recv()
+                except (EOFError, ConnectionError):  # it has died since
                     outcome = worker.lost(hangs=False)
                 number = next(left, None)
                 if worker.ended or number is None:
