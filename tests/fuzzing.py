@@ -66,6 +66,7 @@ WORDS = {
     "x": ["input"],
     "scores": ["input"],
     "inputs": ["input", "thing"],
+    "thing": ["input", "inputs"],
     "input_shape": ["input", "image"],
     "kernel_size": ["kernel", "window"],
     "image": ["input"],

@@ -189,11 +189,13 @@ def test_planted_code_is_never_run(first_steps, kernels, tmp_path):
     for k, path in enumerate(sorted(kernels.glob("*/*.nbc"))):
         whole = path.read_bytes()
         path.unlink()
-        if k % 4 == 0:
+        if k % 5 == 0:
             path.write_bytes(planted)
-        elif k % 4 == 1:
+        elif k % 5 == 1:
             path.write_bytes(whole[: cache.DIGEST] + planted)
-        elif k % 4 == 2:
+        elif k % 5 == 2:
+            os.mkfifo(path)
+        elif k % 5 == 3:
             cache.write(path.with_name("another.nbc"), planted)  # with a right digest, but of another file's name
             path.with_name("another.nbc").rename(path)
         else:
@@ -202,8 +204,9 @@ def test_planted_code_is_never_run(first_steps, kernels, tmp_path):
             if os.geteuid() == 0:
                 path.chmod(0o644)
                 os.chown(path, NOBODY, -1)
-    out, _ = run(STEP, kernels)
-    assert out[:2] == first_steps.results[0][2:] and out[2] > 0
+    for compiled in (True, False):
+        out, _ = run(STEP, kernels)
+        assert out[:2] == first_steps.results[0][2:] and (out[2] > 0) == compiled
     assert not made.exists()
 
 
@@ -279,24 +282,31 @@ def test_damaged_kernels_and_no_others_are_compiled_again(first_steps, kernels):
     flipped.write_bytes(broken)
     cut.write_bytes(before[cut][: rng.integers(len(before[cut]))])
     empty.write_bytes(b"")
-    (folder / "claims").unlink()
-    (folder / "claims").mkdir()  # that is no reason to stop either, but for others nothing can be kept then
-    for _ in range(2):
+    for compiled in (3, 0):
         out, _ = run(STEP, kernels)
-        assert out[:3] == [*first_steps.results[0][2:], 3] and {name.split(".")[1] for name in names} <= set(out[3])
-        (folder / "claims").is_dir() and (folder / "claims").rmdir()
-        for path in damaged:
-            assert cache.read(path) is not None
-            path.write_bytes(bytes(rng.permutation(np.frombuffer(before[path], np.uint8))))
-    run(STEP, kernels)
+        assert out[:3] == [*first_steps.results[0][2:], compiled]
+        assert ({name.split(".")[1] for name in names} <= set(out[3])) == (compiled > 0)
     assert all(path.read_bytes() == content for path, content in before.items() if path not in damaged)
-    assert run(STEP, kernels)[0] == [*out[:2], 0, []]
+
+
+@posix
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("elsewhere")])
+def test_where_nothing_can_be_claimed_nobody_is_waited_for(make, tmp_path):
+    make(tmp_path / "claims")
+    claims = cache.Claims(tmp_path)
+    claims.wait("kernel")
+    assert claims.take("kernel") and not claims.taken("kernel")
+    claims.release("kernel")
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 # -- settings ------------------------------------------------------------------------------------------------------------
 
 VECTOR = numba.types.Array(numba.types.float64, 1, "C")
 KEPT = getattr(activations.relu_forward, "_cache", None)
+RELU = "import sys, numba\nfrom fastbp.kernels.activations import relu_forward as relu\n"
+RELU += "from fastbp.kernels import cache\nfrom fastbp.kernels.jit import KernelCache\n"
+RELU += "vector = numba.types.Array(numba.types.float64, 1, 'C')\nname = relu._cache.path((vector, vector)).name\n"
 CODE = {"OPT": 0, "BOUNDSCHECK": 1, "SLP_VECTORIZE": 1, "LOOP_VECTORIZE": 0, "DEBUGINFO_DEFAULT": 1, "CPU_NAME": "nehalem"}
 CODE |= {"CPU_FEATURES": "+sse4.2", "ENABLE_AVX": 7, "LLVM_REFPRUNE_PASS": 0, "DISABLE_INTEL_SVML": 7, "DEBUG_NRT": 1}
 CODE |= {"FULL_TRACEBACKS": 1, "ENABLE_PROFILING": 7, "EXTEND_VARIABLE_LIFETIMES": 1, "A_NEW_SETTING": 1}
@@ -314,13 +324,13 @@ def test_settings_that_change_code_belong_to_a_kernels_name(name, value, monkeyp
     assert KEPT.path((VECTOR, VECTOR)) == before
 
 
-def test_a_run_without_optimisation_leaves_nothing_to_others(first_steps, tmp_path):
+def test_a_run_without_optimisation_leaves_nothing_to_others(tmp_path):
     """Nor does one that sets it when it is running."""
-    slow, _ = run(STEP, tmp_path / "kernels", NUMBA_OPT="0")
-    late, _ = run("import os, fastbp\nos.environ['NUMBA_OPT'] = '0'\n" + STEP, tmp_path / "kernels")
-    plain, _ = run(STEP, tmp_path / "kernels")
-    assert plain[:2] == first_steps.results[0][2:]
-    assert slow[2] == late[2] == plain[2] > 0, "one has taken what another has made with other settings"
+    late = RELU + "import os\nos.environ['NUMBA_OPT'] = '0'\n"
+    compiled = "relu.compile((vector, vector))\nprint(KernelCache.compiled)"
+    slow, _ = run(RELU + compiled, tmp_path, NUMBA_OPT="0")
+    counts = [run(before + compiled, tmp_path)[0] for before in (late, RELU, RELU)]
+    assert counts == [slow, slow, 0] and slow > 0, "one has taken what another has made with other settings"
 
 
 # -- claims --------------------------------------------------------------------------------------------------------------
@@ -332,9 +342,7 @@ cache.claims(cache.cache_folder()).take(sys.argv[0] and "kernel")
 print("held", flush=True)
 time.sleep(600)
 """
-RELU = "import sys, numba\nfrom fastbp.kernels.activations import relu_forward as relu\n"
-RELU += "from fastbp.kernels import cache\nfrom fastbp.kernels.jit import KernelCache\n"
-RELU += "vector = numba.types.Array(numba.types.float64, 1, 'C')\nname = relu._cache.path((vector, vector)).name\n"
+
 
 
 def test_a_claim_ends_with_its_process(chosen, tmp_path):

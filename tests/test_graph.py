@@ -885,8 +885,9 @@ def test_shapes_axes_and_indices_are_those_that_numpy_takes(name, ours, numpys, 
     except (TypeError, ValueError, IndexError):
         refused(lambda: take(ours, [TensorNode(x) for x in arrays]))
         return
-    if name == "mean" and np.isnan(wanted).any():
-        refused(lambda: take(ours, arrays), "no elements")
+    if name == "mean" and 0 in shapes[0]:
+        if np.isnan(wanted).any():
+            refused(lambda: take(ours, arrays), "no elements")
         return
     if name in ("sum", "mean") and not shapes[0] and others[0] not in (None, ()):
         return  # NumPy takes an axis 0 of a single number, which has none

@@ -282,7 +282,7 @@ def test_the_two_commands_that_set_themselves_up():
     """The one that tests is what CI runs (`.ci/run` looks for it by the same pattern)."""
     found = [command for block in SHELL for command in commands(block.code) if command.startswith(SETUP)]
     assert len(found) == 2 and all("&& .venv/bin/pip install" in command for command in found)
-    (pattern,) = re.findall(r"sed -n 's/\^\\\((.*)\\\)\$/\\1/p' README.md", (ROOT / ".ci" / "run").read_text())
+    (pattern,) = re.findall(r"sed -n 's/\^\\\((.*)\\\)\$/\\1/p' \S*README.md", (ROOT / ".ci" / "run").read_text())
     assert [command for command in found if re.fullmatch(pattern, command)] == [found[-1]]
 
 

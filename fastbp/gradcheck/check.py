@@ -82,8 +82,11 @@ def check_gradients(
     seed, smallest = whole("check_gradients: seed", seed, 0), flag("check_gradients: smallest", smallest)
     if loss is not None:
         instance("check_gradients: loss", loss, Loss)
-    problem = problem_of(thing, inputs, loss, flag("check_gradients: training", training))
-    report = check(problem, mode="sampled" if samples is not None else mode, samples=samples, tolerance=tolerance, seed=seed)
+    training, mode = flag("check_gradients: training", training), "sampled" if samples is not None else mode
+    try:
+        report = check(problem_of(thing, inputs, loss, training), mode, samples, tolerance, seed)
+    except MemoryError as error:
+        raise MemoryError("check_gradients: the inputs are too large for the memory that there is") from error
     if smallest and not report.passed:
         from .smallest import smallest_failure
 
