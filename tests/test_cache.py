@@ -189,11 +189,13 @@ def test_planted_code_is_never_run(first_steps, kernels, tmp_path):
     for k, path in enumerate(sorted(kernels.glob("*/*.nbc"))):
         whole = path.read_bytes()
         path.unlink()
-        if k % 4 == 0:
+        if k % 5 == 0:
             path.write_bytes(planted)
-        elif k % 4 == 1:
+        elif k % 5 == 1:
             path.write_bytes(whole[: cache.DIGEST] + planted)
-        elif k % 4 == 2:
+        elif k % 5 == 2:
+            os.mkfifo(path)
+        elif k % 5 == 3:
             cache.write(path.with_name("another.nbc"), planted)  # with a right digest, but of another file's name
             path.with_name("another.nbc").rename(path)
         else:
@@ -202,8 +204,9 @@ def test_planted_code_is_never_run(first_steps, kernels, tmp_path):
             if os.geteuid() == 0:
                 path.chmod(0o644)
                 os.chown(path, NOBODY, -1)
-    out, _ = run(STEP, kernels)
-    assert out[:2] == first_steps.results[0][2:] and out[2] > 0
+    for compiled in (True, False):
+        out, _ = run(STEP, kernels)
+        assert out[:2] == first_steps.results[0][2:] and (out[2] > 0) == compiled
     assert not made.exists()
 
 

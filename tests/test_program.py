@@ -82,7 +82,6 @@ def test_a_program_is_its_calls_one_after_the_other(dtype, bias):
 
 
 @compiled
-@compiled
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors are not told to")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_program_leaves_no_denormal_numbers_and_the_thread_as_it_was(threads, monkeypatch):
@@ -106,6 +105,7 @@ def test_a_program_leaves_no_denormal_numbers_and_the_thread_as_it_was(threads, 
     assert np.float32(1e-30) * np.float32(1e-10) > 0
 
 
+@compiled
 def test_other_calls_keep_their_place():
     x, seen = np.array([8.0]), []
     calls = [partial(halve, x), partial(halve, x), lambda: seen.append(x[0]), partial(halve, x), partial(np.copyto, x, 3.0)]

@@ -239,6 +239,7 @@ def read(path: Path) -> bytes | None:
 
 def write(path: Path, content: bytes) -> None:
     """Keep `content`: another process sees all of it or nothing, even if the machine stops. OSError if it can't be kept."""
+    path.unlink(missing_ok=True)  # what could not be read: its owner, mode or kind would stay
     with written_atomically(path) as file:
         if hasattr(os, "fchmod"):
             os.fchmod(file.fileno(), 0o600)
