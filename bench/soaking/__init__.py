@@ -1,0 +1,1 @@
+"""The trials of soak.py, by what they try: see KINDS in its kinds.py."""
