@@ -2,23 +2,20 @@
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from . import arguments
+from .archives import read_arrays
 from .arguments import array, shape, whole
 from .costs import CostSheet
-from .files import opened, written_atomically
+from .files import written_atomically
 from .gradients import Gradients
 from .layers.base import Layer, Parameter, float_dtype
 from .memory import aligned
 from .plan import Plan, backward_through
 
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
-# -- what NumPy and zipfile raise for a file that is no .npz, or part of one
 PLANS_KEPT = 4  # a network rarely sees more than two input shapes
 FORMAT = 1  # of saved networks; raised when an older fastbp could not read a newer file
 
@@ -279,12 +276,9 @@ class Sequential:
         """
         path = arguments.path("path", path)
         try:
-            with opened(path) as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            arrays = read_arrays(path)
             header = json.loads(str(arrays.pop("fastbp")))
-        except DAMAGE as error:
-            if isinstance(error, OSError) and error.filename is not None:
-                raise  # it can't be opened, and the error names it
+        except (ValueError, KeyError, RecursionError):
             raise ValueError(f"{path} is not a network saved by fastbp, or it is damaged") from None
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             found = header.get("format") if isinstance(header, dict) else None

@@ -11,11 +11,12 @@ from dataclasses import fields
 import numpy as np
 
 from . import arguments
-from .arguments import kept
+from .archives import read_arrays
+from .arguments import kept, number, shown, text, whole
 from .callbacks import Callback
-from .files import opened, written_atomically
-from .network import DAMAGE
+from .files import written_atomically
 
+STRANGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # where what was read is something else
 FORMAT = 1  # of the files; raised when an older fastbp could not read a newer one
 SHOWN = 3  # differences in a message
 
@@ -42,16 +43,15 @@ class SavedTraining:
 
     def _read(self) -> tuple[dict, dict[str, np.ndarray]]:
         try:
-            with opened(self.path) as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            arrays = read_arrays(self.path)
             header = json.loads(str(arrays.pop("training")))
-            version, there, epochs = header["format"], dict(header["training"]), header["epochs"]
-            whole = version != FORMAT or sorted(arrays) == header["arrays"]  # also of names, which no checksum covers
-        except DAMAGE as error:
-            if isinstance(error, OSError) and error.filename is not None:
-                raise  # it can't be opened, and the error names it
-            whole = False
-        if not whole:
+            version = header["format"]
+            there, epochs = (dict(header["training"]), header["epochs"]) if version == FORMAT else ({}, 0)
+            fine = version != FORMAT or sorted(arrays) == header["arrays"]  # also of names, which no checksum covers
+            fine = fine and type(epochs) is int and epochs >= 0
+        except STRANGE:
+            fine = False
+        if not fine:
             raise ValueError(f"fit: resume: {self.path} is not a training saved by fit, or it is damaged")
         if version != FORMAT:
             raise ValueError(f"fit: resume: this fastbp reads trainings of format {FORMAT}, {self.path} has {version}")
@@ -67,16 +67,36 @@ class SavedTraining:
         return header, arrays
 
     def restore(self) -> None:
-        """The state of the file, if it was there, into the network, the optimiser, the history and the callbacks."""
+        """The state of the file, if it was there, into the network, the optimiser, the history and the callbacks. ValueError, and
+        network and optimiser as they were, where something in it does not fit them."""
         if self.header is None:
             return
+        network, optimizer = self.run.network, self.run.optimizer
+        before = network.state_dict(), optimizer.state, optimizer.steps, optimizer.lr
+        try:
+            self._restore()
+        except Exception as error:
+            network.load_state_dict(before[0])
+            _, optimizer.state, optimizer.steps, optimizer.lr = before
+            if isinstance(error, MemoryError):
+                raise
+            raise ValueError(f"fit: resume: {self.path} does not fit: {error}") from error
+
+    def _restore(self) -> None:
         run, header = self.run, self.header
         run.network.load_state_dict(self._named("network."))
-        run.optimizer.state = self._named("optimizer.")
-        run.optimizer.steps, run.optimizer.lr = header["steps"], header["lr"]
+        like, vectors = run.network.parameter_vector, self._named("optimizer.")
+        for name in set(vectors) & set(run.optimizer.vectors):
+            if (vectors[name].shape, vectors[name].dtype) != (like.shape, like.dtype):
+                raise ValueError(f"{name} is {shown(vectors[name])}, not {shown(like)}")
+        run.optimizer.state = vectors
+        run.optimizer.steps = whole("steps", header["steps"], least=0)
+        run.optimizer.lr = number("lr", header["lr"], least=0)
         for name, figures in self._named("history.").items():
+            if figures.dtype != np.float64 or figures.shape not in ((0,), (header["epochs"],)):
+                raise ValueError(f"{name} is {shown(figures)}, not the figures of {header['epochs']} epochs")
             getattr(run.history, name)[:] = figures.tolist()
-        run.history.stop_reason, run.epoch = header["stop_reason"], header["epochs"]
+        run.history.stop_reason, run.epoch = text("stop_reason", header["stop_reason"]), header["epochs"]
         for k, callback in enumerate(self.callbacks):
             if isinstance(callback, Callback):
                 callback.load_state_dict(self._named(f"callbacks.{k}."))
@@ -107,7 +127,7 @@ def epochs_done(path: str | os.PathLike) -> tuple[int, int]:
     try:
         header = json.loads(str(_saved(path, "training")))
         return int(header["epochs"]), int(header["of"])
-    except DAMAGE:
+    except (OSError, *STRANGE):
         return 0, 0
 
 
@@ -121,14 +141,13 @@ def seconds_spent(path: str | os.PathLike | None) -> float:
     """The seconds of the epochs that a file of fit holds; 0 for no file, or another."""
     try:
         return float(np.sum(_saved(path, "history.seconds")))
-    except DAMAGE:
+    except (OSError, *STRANGE):
         return 0.0
 
 
 def _saved(path: str | os.PathLike, name: str) -> np.ndarray:
     """One array of a file, which is not read further."""
-    with opened(path) as file, np.load(file, allow_pickle=False) as archive:
-        return archive[name]
+    return read_arrays(path, name)[name]
 
 
 def _change(change) -> str:

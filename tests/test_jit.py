@@ -229,7 +229,7 @@ def test_no_sum_whose_order_depends_on_addresses():
 
 
 FLOORS = [
-    {"arguments", "canvas", "interrupts", "kernels", "files", "memory", "pools"},
+    {"archives", "arguments", "canvas", "interrupts", "kernels", "files", "memory", "pools"},
     {"layers", "losses", "optimizers", "initializers", "threads", "costs"},
     {"gradients", "plan", "network", "graph"},
     {"gradcheck", "callbacks", "schedules", "progress", "resume", "training", "datasets", "models"},
