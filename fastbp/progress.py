@@ -37,6 +37,11 @@ class Terminal:
     def __getattr__(self, name: str):  # fileno, encoding, …: what tqdm asks for the width and the signs
         return getattr(self.stream, name)
 
+    def __eq__(self, other) -> bool:  # tqdm clears the bars of the stream that it writes to
+        return self.stream is getattr(other, "stream", other)
+
+    __hash__ = None
+
 
 def shows_bars() -> bool:
     """Is there a terminal, or a notebook, in which a bar can be shown?"""
@@ -49,7 +54,7 @@ def tell(line: str) -> None:
         if shows_bars():
             from tqdm import tqdm
 
-            tqdm.write(line, file=Terminal())
+            tqdm.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr, flush=True)
 
