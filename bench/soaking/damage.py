@@ -359,6 +359,9 @@ def caches(trial: Trial) -> None:
     trial.tried += 1
     chosen = [sources[i].name for i in rng.permutation(len(sources))[: rng.integers(1, 4)]]
     done = [damage_kernel(rng, folder, name, sources) for name in chosen]
+    if rng.random() < 0.1:  # the file by which processes agree who compiles what
+        chosen.append("claims")
+        done.append((damage_claims(rng, folder / "claims"), False))
     what = ", ".join(f"{name}: {damage}" for name, (damage, _) in zip(chosen, done, strict=True))
     trial.note(what)
     bits, _, _ = in_a_child(trial, what, root, kind)
@@ -398,3 +401,18 @@ def damage_kernel(rng, folder: Path, name: str, sources: list[Path]) -> tuple[st
     what, changed = damaged(rng, path.read_bytes()) if path.is_file() and path.stat().st_size else ("emptied", b"")
     path.write_bytes(changed)
     return what, True
+
+
+def damage_claims(rng, path: Path) -> str:
+    kind = int(rng.integers(4))
+    if kind == 0:
+        path.mkdir()
+        return "a folder"
+    if kind == 1:
+        os.mkfifo(path)
+        return "a FIFO"
+    if kind == 2:
+        path.symlink_to(path.with_name("nowhere"))
+        return "a link to nothing"
+    path.write_bytes(rng.bytes(50))
+    return "other bytes"

@@ -171,9 +171,8 @@ class Regions:
 
     def __init__(self, arrays: list[np.ndarray]):
         self.arrays = arrays
-        bounds = sorted(np.lib.array_utils.byte_bounds(array) for array in arrays if array.size)
         self.stretches: list[list[int]] = []
-        for first, last in bounds:
+        for first, last in sorted(bounds(array) for array in arrays if array.size):
             if self.stretches and first < self.stretches[-1][1]:
                 self.stretches[-1][1] = max(last, self.stretches[-1][1])
             else:
@@ -189,13 +188,19 @@ class Regions:
             if not array.size:
                 made.append(memory.array(array.shape, array.dtype))
             for (first, last), room in zip(self.stretches, rooms, strict=True) if array.size else ():
-                low = np.lib.array_utils.byte_bounds(array)[0]
-                if first <= low < last:
+                if first <= bounds(array)[0] < last:
                     offset = array.ctypes.data - first
                     made.append(np.ndarray(array.shape, array.dtype, room, offset, array.strides))
                     break
             made[-1].flags.writeable = array.flags.writeable
         return made
+
+
+def bounds(array: np.ndarray) -> tuple[int, int]:
+    """The addresses of its first byte and behind its last one."""
+    steps = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+    low = array.ctypes.data + sum(step for step in steps if step < 0)
+    return low, array.ctypes.data + sum(step for step in steps if step > 0) + array.itemsize
 
 
 def arrays_of(value) -> Iterator[np.ndarray]:

@@ -69,6 +69,7 @@ class Worker:
     def _work(self, connection, kind: str, seed: int, folder: Path) -> None:
         os.setpgid(0, 0)  # Ctrl-C is for the parent, who then ends this group
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's job in the background ignores
         log = os.open(self.log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(log, stream)
