@@ -107,7 +107,9 @@ def draw_layers(rng, shape: tuple[int, ...], own: bool) -> list[fastbp.Layer]:
 
 
 def draw_convolution(rng, channels: int) -> fastbp.Conv2d:
-    """Small ones of any geometry, and 3×3 ones with channels enough for Winograd's tiles."""
+    """Small ones of any geometry, 3×3 ones with channels enough for Winograd's tiles, and wide ones whose filters fill vectors."""
+    if rng.random() < 0.1:
+        return fastbp.Conv2d(channels, int(rng.choice([16, 32])), int(rng.integers(5, 8)), padding=int(rng.integers(0, 3)))
     if rng.random() < 0.3:
         return fastbp.Conv2d(channels, int(rng.integers(8, 21)), 3, padding=int(rng.integers(0, 3)), bias=rng.random() < 0.8)
     padding = rng.integers(5)
