@@ -55,6 +55,12 @@ def pair(what: str, value, least: int = 1, most: int = LARGEST) -> tuple[int, in
 
 def shape(what: str, value, least: int = 0, most: int = LARGEST, most_sizes: int = AXES) -> tuple[int, ...]:
     """`value` as a tuple of ints of at least `least` and at most `most`, the sizes of an array's axes."""
+    if type(value) is tuple and len(value) <= most_sizes:  # of an array, which is seen in each training step
+        for size in value:
+            if type(size) is not int or not least <= size <= most:
+                break
+        else:
+            return value
     try:
         if isinstance(value, (str, bytes, dict, set)) or not isinstance(value, Iterable):
             raise TypeError
@@ -222,9 +228,7 @@ def owned(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 class Setting:
-    """An attribute that is checked by one of the functions above whenever it is set, in the constructor and later:
-
-    rate = Setting(number, least=0, below=1)
+    """How an attribute of a Checked class is checked: one of the functions above, and its limits.
 
     One that is `fixed` is set once: other things have been made for it."""
 
@@ -232,17 +236,34 @@ class Setting:
         self.check, self.fixed, self.limits = check, fixed, limits
         low = math.nextafter(limits["above"], math.inf) if "above" in limits else limits.get("least", -LARGEST_FLOAT)
         high = math.nextafter(limits["below"], -math.inf) if "below" in limits else limits.get("most", LARGEST_FLOAT)
-        self.floats = (low, high) if check is number else (math.inf, -math.inf)  # which need no further check
+        self.low, self.high = (low, high) if check is number else (math.inf, -math.inf)  # floats that need no further check
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __set__(self, owner, value) -> None:  # without __get__: reading is that of any attribute
-        low, high = self.floats
-        if type(value) is float and low <= value <= high:  # a schedule sets the learning rate before every step
-            owner.__dict__[self.name] = value
-            return
-        what = f"{type(owner).__name__}: {self.name}"
-        if self.fixed and self.name in owner.__dict__:
+    def checked(self, owner, name: str, value) -> Any:
+        """`value` as the attribute `name` of `owner`."""
+        what = f"{type(owner).__name__}: {name}"
+        if self.fixed and hasattr(owner, name):
             raise AttributeError(f"{what} can't be set once the object is made: make a new one")
-        owner.__dict__[self.name] = self.check(what, value, **self.limits)
+        return self.check(what, value, **self.limits)
+
+
+class Checked:
+    """Base of classes with attributes that are checked whenever they are set, in the constructor and later:
+
+    rate = Setting(number, least=0, below=1)
+    """
+
+    _settings_by_name: dict[str, Setting] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, Setting)}
+        cls._settings_by_name = {**cls._settings_by_name, **own}
+        for name in own:
+            delattr(cls, name)  # it takes twice as long to read an attribute that the class has too
+
+    def __setattr__(self, name: str, value) -> None:
+        setting = self._settings_by_name.get(name)
+        # a float within the limits needs no more: a schedule sets the learning rate before every step
+        if setting is not None and not (type(value) is float and setting.low <= value <= setting.high):
+            value = setting.checked(self, name, value)
+        object.__setattr__(self, name, value)

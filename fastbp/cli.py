@@ -21,7 +21,7 @@ from .interrupts import STATUS, Interruptible
 from .losses import SoftmaxCrossEntropy
 from .network import Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
-from .progress import tell, watched
+from .progress import Terminal, tell, watched
 from .resume import seconds_spent
 from .training import evaluate, fit, predict, predict_proba
 from .trainings import Folder, Refused, training_folder
@@ -514,4 +514,5 @@ def _progress(total: int):
     """A bar where somebody watches several submissions being graded."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit="submission", dynamic_ncols=True, leave=False, disable=not (total > 1 and watched()))
+    shown = total > 1 and watched()
+    return tqdm(total=total, unit="submission", dynamic_ncols=True, leave=False, disable=not shown, file=Terminal())

@@ -12,14 +12,14 @@ from functools import partial
 
 import numpy as np
 
-from .arguments import Setting, array, converted, number, owned, shown, unmasked
+from .arguments import Checked, Setting, array, converted, number, owned, shown, unmasked
 from .kernels import losses
 from .kernels.activations import sigmoid_forward
 from .kernels.softmax import softmax_forward
 from .layers.base import FLOATS
 
 
-class Loss:
+class Loss(Checked):
     """Base class. A loss of your own defines `forward(scores, targets)` and `backward()`, as above.
 
     The package's define `_check_shape` of the scores, `_check_targets`, which returns what the kernels need, `_forward` and

@@ -176,6 +176,10 @@ class Sequential:
 
         Built at the first call for a shape and kept for the last few. ValueError where the shape does not fit the layers.
         """
+        try:
+            return self._plans[input_shape]  # as in nearly every training step
+        except (KeyError, TypeError):
+            pass  # a shape that is new, or none
         of_sample = shape("plan: input_shape", input_shape)
         if of_sample not in self._plans:
             if type(self).forward is not Sequential.forward or type(self).backward is not Sequential.backward:

@@ -19,6 +19,30 @@ def watched() -> bool:
         return False
 
 
+class Terminal:
+    """Standard error for a tqdm bar: what can't be written is not. (Where a write raises in tqdm's `refresh`, tqdm keeps the lock
+    that all bars of the process share, and the next bar in another thread would wait for ever.)"""
+
+    def __init__(self):
+        self.stream = sys.stderr
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(Exception):
+            self.stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(Exception):
+            self.stream.flush()
+
+    def __getattr__(self, name: str):  # fileno, encoding, …: what tqdm asks for the width and the signs
+        return getattr(self.stream, name)
+
+    def __eq__(self, other) -> bool:  # tqdm clears the bars of the stream that it writes to
+        return self.stream is getattr(other, "stream", other)
+
+    __hash__ = None
+
+
 def shows_bars() -> bool:
     """Is there a terminal, or a notebook, in which a bar can be shown?"""
     return watched() or (sys.stderr is not None and "ipykernel" in sys.modules)
@@ -62,7 +86,8 @@ class Progress:
             warnings.simplefilter("ignore")  # tqdm's advice to install ipywidgets; its text bar does
             from tqdm.auto import tqdm
         name = f"epoch {self.epoch + 1}/{self.epochs}"
-        self.bar = tqdm(total=self.batches, desc=name, unit="batch", dynamic_ncols=True, leave=False)
+        file = Terminal() if watched() else None  # None: a notebook's widgets
+        self.bar = tqdm(total=self.batches, desc=name, unit="batch", dynamic_ncols=True, leave=False, file=file)
 
     def _close_bar(self) -> None:
         if self.bar is not None:

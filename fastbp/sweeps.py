@@ -32,7 +32,7 @@ from . import __version__
 from .arguments import flag, instance, path, shown, whole
 from .files import written_atomically
 from .pools import pool
-from .progress import tell, watched
+from .progress import Terminal, tell, watched
 from .resume import part_done, seconds_spent
 from .threads import set_num_threads, usable_cores
 
@@ -202,7 +202,7 @@ class _Progress:
             from tqdm import tqdm
 
             with contextlib.suppress(Exception):  # a terminal that fails costs the bar, not the sweep
-                self.bar = tqdm(total=total, initial=ended, unit="run", dynamic_ncols=True)
+                self.bar = tqdm(total=total, initial=ended, unit="run", dynamic_ncols=True, file=Terminal())
         if self.bar is not None and begun:
             self.watcher = threading.Thread(target=self._watch, args=(begun,), daemon=True)
 

@@ -96,7 +96,7 @@ OPERATORS = {
         "matmul", "rmatmul", "lt", "le", "gt", "ge", "eq", "ne",
     )
 }  # fmt: skip
-ENDLESS = {"epochs": 3}  # a larger value is no fault, and takes as long as it says
+ENDLESS = {"epochs": 3, "inputs": 10_000}  # a larger value, a longer array, is no fault and takes as long as it says
 
 
 # -- doors -------------------------------------------------------------------------------------------------------------------------
@@ -344,8 +344,11 @@ def texts_in(value) -> list[str]:
 
 
 def is_more(value, limit: int) -> bool:
+    """Is this more than so many, or an array of more elements, or one of several that are?"""
+    if isinstance(value, list):
+        return any(is_more(each, limit) for each in value if each is not value)
     try:
-        return bool(value > limit)
+        return value.size > limit if isinstance(value, np.ndarray) else bool(value > limit)
     except Exception:
         return False
 

@@ -15,7 +15,7 @@ from unittest.mock import Mock
 import numba
 import numpy as np
 import pytest
-from conftest import FIRST_STEPS
+from first_steps import FIRST_STEPS
 from numba import types
 
 import fastbp

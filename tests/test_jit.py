@@ -11,7 +11,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from conftest import FIRST_STEPS
+from first_steps import FIRST_STEPS
 
 import fastbp
 from fastbp.kernels import cache, jit, numba_inside

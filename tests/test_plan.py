@@ -587,7 +587,7 @@ def test_a_step_is_one_program_and_follows_what_changes(threads):
             mine.step(other.parameter_vector, other.gradient_vector)
             np.testing.assert_allclose(network.parameter_vector, other.parameter_vector, atol=1e-12)
             assert of_optimizer.steps == mine.steps
-            for wrong, message in ((np.full(6, 3), "must be in"), (np.full(6, -1), "must be in"), (labels[:5], "expected labels"),
+            for wrong, message in ((np.full(6, 3), "must be in"), (np.full(6, -1), "must be in"), (labels[:5], "differ in length"),
                                    (np.zeros(6), "expected integer labels")):  # fmt: skip
                 with pytest.raises((ValueError, TypeError), match=message):
                     fastbp.Trainer(network, of_loss, of_optimizer).step(x, wrong)

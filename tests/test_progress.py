@@ -2,9 +2,11 @@
 
 import io
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 import fastbp
 from fastbp.progress import tell, watched
@@ -66,3 +68,20 @@ def test_lines_go_to_a_stream_without_isatty(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     tell("a line")
     assert stream.text == "a line\n"
+
+
+def test_a_terminal_that_fails_keeps_no_lock(monkeypatch):
+    """tqdm's bars share one: a bar in another thread would wait for it for ever."""
+    data = np.ones((4, 3), np.float32), np.zeros(4, int)
+    monkeypatch.setattr(sys, "stderr", Failing())
+    fastbp.fit(fastbp.Sequential(fastbp.Linear(3, 2)), fastbp.SoftmaxCrossEntropy(), fastbp.SGD(), data, epochs=2)
+    tell("a line")
+
+    def free(lock):
+        taken = lock.acquire(False)
+        if taken:
+            lock.release()
+        return taken
+
+    with ThreadPoolExecutor(1) as other:
+        assert all(other.map(free, tqdm.get_lock().locks))

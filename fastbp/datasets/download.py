@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -135,7 +134,7 @@ def _progress(name: str, source: Any) -> Iterator[Callable[[bytes], None]]:
 
     Whatever standard error is and does, it costs the bar at most, never the download.
     """
-    from ..progress import watched
+    from ..progress import Terminal, watched
 
     bar: Any = None
     if watched():
@@ -144,7 +143,7 @@ def _progress(name: str, source: Any) -> Iterator[Callable[[bytes], None]]:
 
             length = source.headers.get("Content-Length") if hasattr(source, "headers") else None
             total = int(length) if length and length.isdigit() else None
-            bar = tqdm(desc=name, total=total, unit="B", unit_scale=True, file=sys.stderr)
+            bar = tqdm(desc=name, total=total, unit="B", unit_scale=True, file=Terminal())
 
     def tell(block: bytes) -> None:
         if bar is not None:

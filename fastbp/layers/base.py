@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from ..arguments import LARGEST, Setting, array, converted, flag, function, owned, shown, text, unmasked, whole
+from ..arguments import LARGEST, Checked, Setting, array, converted, flag, function, owned, shown, text, unmasked, whole
 from ..arguments import shape as shape_of
 from ..costs import Cost
 
@@ -202,7 +202,7 @@ class State(dict):
         return self
 
 
-class Layer:
+class Layer(Checked):
     """A differentiable function with parameters. A layer of your own defines `forward`, `backward` and `output_shape`.
 
     - `y = forward(x, training=False, out=None)`; x is not modified. What backward needs is kept in `cache`, by
@@ -246,7 +246,10 @@ class Layer:
     dtype: np.dtype | None = None  # None: float32 and float64 are both accepted
     types: dict[str, type["Layer"]] = {}  # every subclass by its `type_name`, for loading a saved network
 
+    state = Setting(lambda what, arrays: State(arrays))
+
     def __init_subclass__(cls):
+        super().__init_subclass__()
         Layer.types[cls.type_name()] = cls
 
     @classmethod
@@ -266,10 +269,11 @@ class Layer:
     def __setattr__(self, name: str, value) -> None:
         """An attribute that changes (a rate, a slope) changes the calls that a network has bound to it; and a pass made with other
         settings has no way back."""
-        object.__setattr__(self, name, State(value) if name == "state" else value)
         if name[0] == "_" or name == "cache":
+            object.__setattr__(self, name, value)
             return
-        if isinstance(getattr(type(self), name, None), Setting):
+        super().__setattr__(name, value)
+        if name in self._settings_by_name and name != "state":
             self._cache = None
         ours = type(self).forward is Layer.forward and type(self).backward is Layer.backward
         if ours and (network := self.network) is not None:
