@@ -3,6 +3,7 @@
 `what` names the argument as the message shall: "Conv2d: stride". A wrong kind of value is a TypeError, a wrong value a ValueError.
 """
 
+import contextlib
 import inspect
 import itertools
 import math
@@ -187,16 +188,20 @@ def array(what: str, value, kinds: str = "biufc") -> np.ndarray:
 
 def kept(thing) -> dict[str, Any]:
     """The arguments of an object's constructor, as far as it keeps them in attributes of the same names."""
-    try:
-        names = inspect.signature(type(thing)).parameters
-    except (TypeError, ValueError):  # a class without a signature
-        return {}
+    names: set[str] = set()
+    for kind in type(thing).__mro__:  # a subclass may have a constructor of its own, and hand the rest to its base's
+        with contextlib.suppress(TypeError, ValueError):  # a class without a signature
+            names |= set(inspect.signature(kind).parameters)
     return {name: value for name, value in getattr(thing, "__dict__", {}).items() if name in names}
+
+
+def _is_masked(value) -> bool:
+    return isinstance(value, np.ma.MaskedArray)
 
 
 def unmasked(what: str, value) -> None:
     """TypeError for a masked array, since no kernel sees its mask, and for np.matrix, whose products are not an array's."""
-    if isinstance(value, np.ma.MaskedArray):
+    if isinstance(value, np.ma.MaskedArray) or (type(value) in (list, tuple) and any(map(_is_masked, value))):
         raise TypeError(f"{what} is a masked array, whose mask would be lost: pass {what.rpartition(' ')[2]}.filled(…) instead")
     if isinstance(value, np.matrix):
         raise TypeError(f"{what} is a np.matrix: pass np.asarray({what.rpartition(' ')[2]}) instead")

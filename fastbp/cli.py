@@ -157,7 +157,7 @@ def _parser() -> Parser:
     rates = ", ".join(f"{lr:g} for {name}" for name, (_, _, lr) in OPTIMIZERS.items())
     train.add_argument("--lr", type=_positive, metavar="X", help=f"learning rate (default: {rates})")
     train.add_argument("--weight-decay", type=_not_negative, default=0.0, metavar="X", help="L2 penalty (default: 0)")
-    train.add_argument("--output", type=Path, metavar="DIR", help="folder for the results (default: a new fastbp-DATA-MODEL)")
+    train.add_argument("--output", type=_path, metavar="DIR", help="folder for the results (default: a new fastbp-DATA-MODEL)")
     train.add_argument("--resume", action="store_true", help="go on with the training in the folder after its last finished epoch")
     train.set_defaults(run=_train)
 
@@ -187,10 +187,16 @@ def _parser() -> Parser:
     grade.add_argument("--jobs", type=_whole(1), metavar="N", help="submissions graded at once (default: one a core)")
     grade.add_argument("--timeout", type=_positive, metavar="S", help="seconds for each call (default: the assignment's)")
     grade.add_argument("--format", choices=("text", "json", "gradescope", "html"), default="text", help="default: text")
-    grade.add_argument("--output", type=Path, metavar="PATH",
+    grade.add_argument("--output", type=_path, metavar="PATH",
                        help="file for json and gradescope; folder for html, and for the text of several submissions")  # fmt: skip
     grade.set_defaults(run=_grade)
     return parser
+
+
+def _path(text: str) -> Path:
+    if not text:  # a script's variable that is not set: the current folder would be meant
+        raise argparse.ArgumentTypeError("expected a name, got ''")
+    return Path(text)
 
 
 def _whole(least: int):
@@ -276,7 +282,7 @@ def _train_in(folder: Folder, options, network: Sequential, loss: SoftmaxCrossEn
         print("{}: {} images to train on, {} for validation, {} for the test".format(data.name, *sizes))
         print(network.summary(data.input_shape))
         print(f"{optimizer}, batch size {options.batch_size}, results go to {folder.path}{os.sep}")
-        if options.resume:
+        if options.resume and (folder.done or not folder.state.exists()):  # else it is damaged, as `fit` will say
             print(_whence(folder))
         _flush()
         started = time.perf_counter() - seconds_spent(folder.state)

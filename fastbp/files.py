@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from . import arguments
 
 try:
@@ -87,6 +89,19 @@ def written_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
         raise _not_written(name, old.st_mode)
 
 
+def write_arrays(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
+    """Write the arrays to an open file as .npz. Ctrl-C is KeyboardInterrupt, also where zipfile makes another error of it."""
+    try:
+        np.savez(file, **arrays)
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, KeyboardInterrupt):
+                raise cause from None
+            cause = cause.__context__
+        raise
+
+
 def _not_written(name: str, mode: int) -> OSError:
     """Why nothing is written to what is at this name."""
     if stat.S_ISDIR(mode):
@@ -102,8 +117,11 @@ def _replaced(path: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
     temporary = None
     try:
         _remove_dead(path)
-        with _part(path, mode) as file:
-            temporary = file.name
+        file = None
+        while file is None:  # the name is known before there is a file: whatever comes in between, it is removed
+            temporary = str(path.with_name(f".{_short(path.name)}.{os.getpid()}.{secrets.token_hex(8)}.part"))
+            file = _part(temporary, path, mode)
+        with file:
             yield file
             file.flush()
             if old is not None:
@@ -121,20 +139,19 @@ def _replaced(path: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
         raise
 
 
-def _part(path: Path, mode: int) -> BinaryIO:
-    """A new file beside `path` to write the content to, locked as long as it is open: its writer lives."""
-    while True:
-        name = str(path.with_name(f".{_short(path.name)}.{os.getpid()}.{secrets.token_hex(8)}.part"))
-        try:
-            file = open(name, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
-        except OSError as error:
-            error.filename = str(path)
-            raise
-        with contextlib.suppress(OSError):  # a file system without locks
-            if not _lock(file) or not os.path.exists(name):  # taken for a dead one in the moment before it was locked
-                file.close()
-                continue
-        return file
+def _part(name: str, path: Path, mode: int) -> BinaryIO | None:
+    """The new file `name`, to write the content of `path` to, locked as long as it is open: its writer lives. None where another
+    writer has taken it for a dead one's in the moment before it was locked."""
+    try:
+        file = open(name, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    with contextlib.suppress(OSError):  # a file system without locks
+        if not _lock(file) or not os.path.exists(name):
+            file.close()
+            return None
+    return file
 
 
 def _keep_mode(file: BinaryIO, mode: int, old: os.stat_result) -> None:

@@ -10,7 +10,7 @@ from . import arguments
 from .archives import read_arrays
 from .arguments import array, shape, whole
 from .costs import CostSheet
-from .files import written_atomically
+from .files import write_arrays, written_atomically
 from .gradients import Gradients
 from .layers.base import Layer, Parameter, float_dtype
 from .memory import aligned
@@ -38,15 +38,10 @@ def _layer_type(name: str) -> type[Layer]:
 
 def _like(name: str, value, kept: np.ndarray) -> np.ndarray:
     """`value` in the dtype of `kept`, the array that it is to replace, after a check."""
-    given = array(f"load_state_dict: {name}", value, "biuf" if kept.dtype.kind == "f" else "biu")
+    given = arguments.converted(name, value, kept.dtype)
     if given.shape != kept.shape:
         raise ValueError(f"{name}: expected an array of shape {kept.shape}, got {given.shape}")
-    if kept.dtype.kind in "iu" and given.size:
-        limits = np.iinfo(kept.dtype)
-        if int(given.min()) < limits.min or int(given.max()) > limits.max:
-            raise ValueError(f"load_state_dict: {name} must hold numbers from {limits.min} to {limits.max}")
-    with np.errstate(over="ignore", invalid="ignore"):  # a float64 may be infinite in float32
-        return given.astype(kept.dtype)
+    return given
 
 
 class Sequential:
@@ -61,7 +56,7 @@ class Sequential:
 
     `parameter_vector` and `gradient_vector` (P,) hold all parameters and all gradients, in the order of the layers; each
     layer's `weight.value`, `weight.grad`, … are views of them. So one optimiser step, one snapshot or one
-    norm is one operation on one vector: write into the vectors, don't replace them.
+    norm is one operation on one vector.
     Training by SGD is faster while nobody looks at gradients (see Gradients): the first use of `gradient_vector` or of a `grad`
     computes the last step's, and from then on every step fills the vector. After a step that raised an error they may be NaN.
 
@@ -105,7 +100,7 @@ class Sequential:
         self.dtype, self._plans = dtype, {}
         size = sum(parameter.size for parameter in self.parameters)
         try:
-            self.parameter_vector, gradients = aligned(size, dtype), Gradients(size, dtype)
+            values, gradients = aligned(size, dtype), Gradients(size, dtype)
         except (MemoryError, ValueError):  # of more than memory holds, and of more than any array
             raise MemoryError(f"Sequential: no memory for {size:,} parameters of the layers, {dtype}, twice") from None
         start = 0
@@ -113,10 +108,20 @@ class Sequential:
             rng = np.random.default_rng([self.seed, index])
             for parameter in layer.parameters:
                 part = slice(start, start + parameter.size)
-                parameter.place(self.parameter_vector[part], gradients.array[part], rng, gradients)
+                parameter.place(values[part], gradients.array[part], rng, gradients)
                 start = part.stop
             layer.set_dtype(dtype)
-        self.gradients = gradients
+        self._values, self.gradients = values, gradients
+
+    @property
+    def parameter_vector(self) -> np.ndarray:
+        """All parameters, (P,). Assigning to it copies into it, after a check."""
+        return self._values
+
+    @parameter_vector.setter
+    def parameter_vector(self, values) -> None:
+        if values is not self._values:  # as in `network.parameter_vector -= step`
+            self._values[...] = _like("parameter_vector", values, self._values)
 
     @property
     def gradient_vector(self) -> np.ndarray:
@@ -250,7 +255,7 @@ class Sequential:
         if arrays.keys() != given.keys():
             differing = ", ".join(sorted(map(str, arrays.keys() ^ given.keys())))
             raise ValueError(f"load_state_dict: state does not belong to this network: {differing} on one side only")
-        taken = {name: _like(name, given[name], kept) for name, kept in arrays.items()}
+        taken = {name: _like(f"load_state_dict: {name}", given[name], kept) for name, kept in arrays.items()}
         for name, kept in arrays.items():
             kept[...] = taken[name]
 
@@ -269,7 +274,7 @@ class Sequential:
             "metadata": self.metadata,
         }
         with written_atomically(path) as file:
-            np.savez(file, fastbp=np.array(json.dumps(header)), **self._arrays())
+            write_arrays(file, {"fastbp": np.array(json.dumps(header)), **self._arrays()})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Sequential":
@@ -300,7 +305,7 @@ class Sequential:
         return network
 
     def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k not in ("parameter_vector", "gradients", "_plans")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_values", "gradients", "_plans")}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update({"_task": None, **state})

@@ -14,7 +14,7 @@ from . import arguments
 from .archives import read_arrays
 from .arguments import kept, number, shown, text, whole
 from .callbacks import Callback
-from .files import written_atomically
+from .files import write_arrays, written_atomically
 
 STRANGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # where what was read is something else
 FORMAT = 1  # of the files; raised when an older fastbp could not read a newer one
@@ -119,7 +119,7 @@ class SavedTraining:
         header = {"format": FORMAT, "training": self.training, "epochs": run.epoch, "stop_reason": history.stop_reason}
         header |= {"steps": int(run.optimizer.steps), "lr": float(run.optimizer.lr), "of": run.epochs, "arrays": sorted(arrays)}
         with written_atomically(self.path) as file:
-            np.savez(file, training=np.array(json.dumps(header)), **arrays)
+            write_arrays(file, {"training": np.array(json.dumps(header)), **arrays})
 
 
 def epochs_done(path: str | os.PathLike) -> tuple[int, int]:

@@ -52,21 +52,24 @@ def training_folder(
     path = output or (_to_resume(stem, settings) if resume else None)
     made = path is None or not path.exists()
     path = path or new_folder(stem)
-    folder, lock, admitted = Folder(path), None, False
+    folder, lock = Folder(path), None
+    held = begun = True  # does it hold something of a training before, which stays whatever comes?
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = claimed(folder.record)
         if lock is None:
             raise Refused(f"another fastbp train is at work in {path}; {ELSEWHERE}")
+        held = bool(folder.results)
+        begun = os.fstat(lock.fileno()).st_size > 0
         _admit(folder, lock, settings, epochs or 0, default, resume)
-        admitted = True
+        begun = False
         yield folder
     finally:
         if lock is not None:
-            if admitted and not folder.done and not folder.network.exists():  # nothing came of it
+            if not held and not begun and not folder.network.exists():  # nothing came of it
                 for file in (folder.history, folder.state, folder.record):
                     file.unlink(missing_ok=True)
-            elif not admitted and not os.fstat(lock.fileno()).st_size:
+            elif not os.fstat(lock.fileno()).st_size:  # made to be locked
                 folder.record.unlink(missing_ok=True)
             lock.close()
         if made:

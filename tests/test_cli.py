@@ -939,3 +939,37 @@ def test_a_training_as_plain_python_ends_as_the_compiled_one_does():
             np.testing.assert_allclose(numbers, compiled[name], rtol=1e-4)
     vectors = [fastbp.load(f"{folder}/network.npz").parameter_vector for folder in ("plain", "compiled")]
     np.testing.assert_allclose(*vectors, rtol=1e-3, atol=1e-5)
+
+
+def test_an_interruption_while_a_training_begins_leaves_nothing(capsys, monkeypatch, tmp_path):
+    """The settings are just being written down."""
+    fsync = os.fsync
+
+    def interrupted(*arguments):
+        monkeypatch.setattr(os, "fsync", fsync)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    assert main([*QUICK, "--output", "out"]) == 130
+    assert os.listdir(tmp_path) == []
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert main([*QUICK, "--output", "out"]) == 0
+
+
+def test_a_refused_state_stays_where_the_network_is_gone(capsys, tmp_path, stop):
+    stop(30)
+    assert main([*LONG, "--output", "out"]) == 130
+    (tmp_path / "out" / "network.npz").unlink()
+    state = tmp_path / "out" / "training.npz"
+    state.write_bytes(state.read_bytes()[:500])
+    before = snapshot("out")
+    capsys.readouterr()
+    assert main([*LONG, "--output", "out", "--resume"]) == 1
+    out, err = capsys.readouterr()
+    assert "damaged" in err and "begins at the beginning" not in out and snapshot("out") == before
+
+
+def test_an_empty_name_is_no_folder(capsys, tmp_path):
+    assert "--output" in failed(capsys, 2, *QUICK, "--output", "")
+    assert os.listdir(tmp_path) == []

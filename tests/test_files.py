@@ -4,6 +4,7 @@ import io
 import os
 import pathlib
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -484,3 +485,27 @@ def test_new_folders_are_numbered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("run-2", b"a file is in the way")
     assert [str(new_folder("run")) for _ in range(3)] == ["run", "run-3", "run-4"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that send signals")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a ZipFile that was interrupted
+def test_an_interruption_at_any_moment_is_one_and_leaves_no_part(tmp_path):
+    """A signal at random moments of many saves: zipfile makes a ValueError of some."""
+    network, path = fastbp.Sequential(fastbp.Linear(30, 20), fastbp.Linear(20, 3)), tmp_path / "network.npz"
+    network.save(path)
+    rng = np.random.default_rng(0)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    hits = 0
+    try:
+        for _ in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, float(rng.uniform(1e-5, 2e-3)))
+                network.save(path)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                hits += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    fastbp.load(path)
+    assert hits > 20 and os.listdir(tmp_path) == ["network.npz"]

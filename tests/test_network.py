@@ -311,9 +311,9 @@ WRONG_STATES = {
     "ragged": ({"6.bias": [1.0, [2.0], 3.0]}, TypeError, r"6\.bias"),
     "masked": ({"6.bias": np.ma.masked_invalid([1.0, np.nan, 2.0])}, TypeError, r"6\.bias is a masked array"),
     "shape": ({"6.bias": np.zeros(4)}, ValueError, r"6\.bias: expected an array of shape \(3,\), got \(4,\)"),
-    "no step": ({"2.step": np.array(0.5)}, TypeError, r"2\.step"),
-    "a step beyond int64": ({"2.step": np.array(2**64 - 1, np.uint64)}, ValueError, r"2\.step must hold numbers from"),
-    "a negative key": ({"2.key": np.array(-1)}, ValueError, r"2\.key must hold numbers from 0"),
+    "no step": ({"2.step": np.array(0.5)}, ValueError, r"2\.step holds numbers that int64 has not"),
+    "a step beyond int64": ({"2.step": np.array(2**64 - 1, np.uint64)}, ValueError, r"2\.step holds numbers that int64 has not"),
+    "a negative key": ({"2.key": np.array(-1)}, ValueError, r"2\.key holds numbers that uint64 has not"),
     "a name that is no text": ({7: np.zeros(3)}, ValueError, "7 on one side only"),
 }
 
@@ -413,3 +413,19 @@ def test_package_layers_have_names_of_their_own():
     ours = [kind for name, kind in fastbp.Layer.types.items() if ":" not in name]
     assert len({kind.__name__ for kind in ours}) == len(ours) and fastbp.Linear in ours
     assert all(kind.__module__.partition(".")[0] == "fastbp" for kind in ours)
+
+
+def test_assigning_to_the_parameter_vector_copies_into_it():
+    network = small()
+    vector, values = network.parameter_vector, np.random.default_rng(3).normal(size=network.parameter_vector.size)
+    network.parameter_vector = values.astype(np.float32)
+    assert network.parameter_vector is vector and np.array_equal(vector, values.astype(np.float32))
+    np.testing.assert_array_equal(network.layers[0].weight.value.ravel(), vector[: network.layers[0].weight.size])
+    network.parameter_vector -= np.float32(0.5)
+    np.testing.assert_array_equal(vector, values.astype(np.float32) - np.float32(0.5))
+    before = vector.copy()
+    wrong = [values[:-1], values.reshape(1, -1), values + 0j, "a", None, np.ma.masked_greater(values, 0)]
+    for value in wrong:
+        with pytest.raises((TypeError, ValueError), match="parameter_vector"):
+            network.parameter_vector = value
+    assert np.array_equal(network.parameter_vector, before)

@@ -542,3 +542,19 @@ def test_what_does_not_change_a_training_may_differ(tmp_path):
     others = [Checkpoint(tmp_path / "b.npz"), RunningLoss(2, show=True), Interrupt(step=100)]
     Training(tmp_path, epochs=2, callbacks=others).fit(resume=path)
     assert (tmp_path / "b.npz").exists()
+
+
+class Warmer(CosineDecay):
+    """A schedule of one's own that hands an argument on under another name."""
+
+    def __init__(self, length, extra):
+        super().__init__(length)
+        self.extra = extra
+
+
+def test_settings_that_a_base_class_keeps_are_compared(tmp_path):
+    path = tmp_path / "t.npz"
+    Training(tmp_path, epochs=1, callbacks=[Warmer(4, 1)]).fit(resume=path)
+    with pytest.raises(ValueError, match=r"epochs=4\.0.* there, .*epochs=5\.0"):
+        Training(tmp_path, epochs=2, callbacks=[Warmer(5, 1)]).fit(resume=path)
+    Training(tmp_path, epochs=2, callbacks=[Warmer(4, 1)]).fit(resume=path)
