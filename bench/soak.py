@@ -1,12 +1,12 @@
-"""Nothing lost: kills, damaged files, full disks, two writers, cold starts, hostile calls, guard pages; what survived is counted.
+"""Nothing lost: kills, damage, full disks, hostile calls, guard pages; what was tried and what survived is counted.
 
-    python bench/soak.py [--hours 0.25] [--jobs 2] [--seed 0] [--only kills,caches] [--json soak.json]
+    python bench/soak.py [--hours 0.25] [--jobs 2] [--seed 0] [--only library,caches] [--json soak.json]
 
-Each kind of trial is tried so many times for an hour of two cores; trial N of a kind is the same for the same seed, but for the
-moment at which a signal arrives. What did not survive is printed with the command that runs that trial alone (--only, --trial), and
-the exit status is 1. The kinds:
+Each kind of trial is tried so many times for an hour of two cores; trial N of a kind is the same for the same seed, but
+for the moment at which a signal arrives. What did not survive is printed with the command that runs that trial alone
+(--only, --trial), and the exit status is 1. The kinds:
 
-    library    trainings of the library, networks, histories and sweeps that are killed: SIGKILL, SIGINT, SIGTERM, at random moments
+    library    processes that train, save or sweep, killed by SIGKILL, SIGINT or SIGTERM at random moments
     commands   `fastbp train`, killed, and gone on with by --resume
     caches     compiled kernels that are damaged, exchanged, replaced by a folder, a FIFO or a link
     files      networks and trainings to go on with that are damaged
@@ -17,8 +17,9 @@ the exit status is 1. The kinds:
     guards     runs of kernels whose arrays end, or begin, at a page that nobody may touch
     networks   drawn networks, saved, loaded, copied and pickled
 
-A full disk is a small file system in a user namespace, where the system allows one, or else a limit to the size of files; neither
-needs rights. A folder that can't be written to is one for root too, who becomes nobody for it. It needs Linux.
+A full disk is a small file system in a user namespace, where the system allows one, or else a limit to the size of
+files; neither needs rights. A folder that can't be written to is one for root too, who becomes nobody for it. It needs
+Linux.
 """
 
 import argparse
@@ -57,8 +58,8 @@ def main() -> None:
     parser.add_argument("--hours", type=positive, default=0.25, help="about so long on two cores (default: 0.25)")
     parser.add_argument("--seed", type=int, default=0)
     several, cores = measuring.one_of(kinds.KINDS), len(measuring.usable_cores())
-    parser.add_argument("--only", type=several, default=list(kinds.KINDS), metavar="KINDS", help="some, separated by commas")
-    parser.add_argument("--trial", type=int, help="run the trial of this number alone, of the one kind that --only names")
+    parser.add_argument("--only", type=several, default=list(kinds.KINDS), help="kinds, separated by commas")
+    parser.add_argument("--trial", type=int, help="the number of one trial to run, of the kind that --only names")
     parser.add_argument("--jobs", type=measuring.whole_number, default=cores, help="processes (default: all cores)")
     parser.add_argument("--json", type=measuring.new_file, help="also write the figures to this file")
     options = parser.parse_args()

@@ -35,7 +35,8 @@ def test_what_numpy_writes_is_read(tmp_path, written, save):
 
 
 def test_every_flipped_bit_is_refused_or_changes_nothing(written):
-    """In every byte of the heads, and in some elsewhere. The list of the parts may lack some, and is right for the others."""
+    """In every byte of the heads, and in some elsewhere. The list of the parts may lack some, and is right for the
+    others."""
     arrays, path = written
     content, marks = path.read_bytes(), (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"\x93NUMPY")
     near = {at + k for mark in marks for at in places(mark, content) for k in range(120)}
@@ -107,7 +108,7 @@ def test_a_network_with_a_damaged_dtype_is_refused(tmp_path):
         load(path)
 
 
-# -- trainings to go on with ---------------------------------------------------------------------------------------------
+# -- trainings to go on with -------------------------------------------------------------------------------------------
 
 X, LABELS = rng.normal(size=(12, 4)).astype(np.float32), rng.integers(0, 3, 12)
 

@@ -1,15 +1,16 @@
 """Kernels under guard pages: arrays that end, or begin, exactly at a page that nobody may touch.
 
-A kernel that reads or writes one number too far then crashes; and what it gives is compared with what it gives in ordinary
-memory, bit for bit. Two ways, which take turns:
+A kernel that reads or writes one number too far then crashes; and what it gives is compared with what it gives in
+ordinary memory, bit for bit. Two ways, which take turns:
 
-- each call of a kernel by itself: every array that it is given is copied between guard pages, at the end of its room and at
-  its beginning, and what is in them afterwards is compared with the call itself. Parts of a buffer are guarded on their own.
+- each call of a kernel by itself: every array that it is given is copied between guard pages, at the end of its room
+  and at its beginning, and what is in them afterwards is compared with the call itself. Parts of a buffer are guarded
+  on their own.
 - whole training steps, in which every buffer of the network, the plan and the optimiser is made between guard pages, as
   programs on one thread or on two.
 
-In both, the memory that a kernel asks for inside comes from here too, filled with NaN and −1 at the end of its room, with large
-numbers at its beginning: who reads what nobody has written shows it.
+In both, the memory that a kernel asks for inside comes from here too, filled with NaN and −1 at the end of its room,
+with large numbers at its beginning: who reads what nobody has written shows it.
 """
 
 import contextlib
@@ -46,7 +47,8 @@ libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 class Memory:
-    """Rooms between guard pages. `at_end` says which end of its room an array lies at; the other has what is left of a page."""
+    """Rooms between guard pages. `at_end` says which end of its room an array lies at; the other has what is left of a
+    page."""
 
     def __init__(self):
         self.at_end = True
@@ -98,7 +100,7 @@ class Memory:
 
 memory = Memory()
 
-# -- what kernels ask for inside -----------------------------------------------------------------------------------------
+# -- what kernels ask for inside ---------------------------------------------------------------------------------------
 
 _manage = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(memory.give_back)
@@ -122,7 +124,7 @@ def guard_allocations() -> None:
         llvm.add_symbol(name, ctypes.cast(allocator, ctypes.c_void_p).value)
 
 
-# -- each call of a kernel by itself ---------------------------------------------------------------------------------------
+# -- each call of a kernel by itself -----------------------------------------------------------------------------------
 
 
 class Calls:
@@ -162,7 +164,8 @@ class Calls:
         for k, where in enumerate(("at the end of its room", "at the beginning of its room")):
             if results[k] != results[2]:
                 which = [i for i, (a, b) in enumerate(zip(results[k][1], results[2][1], strict=True)) if a != b]
-                raise Lost(f"{name} {where}: other bits in arrays {which} of {[(a.dtype.str, a.shape) for a in arrays]}")
+                shapes = [(array.dtype.str, array.shape) for array in arrays]
+                raise Lost(f"{name} {where}: other bits in arrays {which} of {shapes}")
         return value
 
 
@@ -223,7 +226,7 @@ def bits_of(value):
     return repr(value) if value is None or isinstance(value, (bool, int, tuple)) else np.asarray(value).tobytes()
 
 
-# -- whole steps -----------------------------------------------------------------------------------------------------------
+# -- whole steps -------------------------------------------------------------------------------------------------------
 
 
 class GuardedNumpy(types.ModuleType):
@@ -280,7 +283,7 @@ def guarded_buffers(trial: Trial) -> Iterator[None]:
             setattr(module, name, value)
 
 
-# -- the trials --------------------------------------------------------------------------------------------------------------
+# -- the trials --------------------------------------------------------------------------------------------------------
 
 
 def trial(trial: Trial) -> None:

@@ -1,7 +1,8 @@
 """Processes that are killed at random moments: SIGKILL, SIGINT, SIGTERM.
 
-After each kill every file is whole or not there, and a training that goes on ends with the bits of one that was never interrupted;
-the next writer has removed what the dead left. A command says in one line that it was interrupted, and ends with 130.
+After each kill every file is whole or not there, and a training that goes on ends with the bits of one that was never
+interrupted; the next writer has removed what the dead left. A command says in one line that it was interrupted, and
+ends with 130.
 """
 
 import itertools
@@ -30,8 +31,8 @@ RESULTS = ("history.json", "network.npz", "training.json", "training.npz", "trai
 
 
 def kill(trial: Trial, start: Callable[[], Child], duration: float, check: Callable[[str, int, Child], None]) -> None:
-    """Start and kill the process until it was hit often enough; what it leaves is checked each time, after which signal, or 0
-    where it had ended before."""
+    """Start and kill the process until it was hit often enough; what it leaves is checked each time, after which
+    signal, or 0 where it had ended before."""
     hits = 0
     for _ in range(TRIES):
         number = trial.choose(*SIGNALS)
@@ -87,8 +88,9 @@ def make_training(variant: int, folder: Path) -> dict:
     else:
         network, optimizer = fastbp.models.cnn((1, 8, 8), 5, filters=4, hidden=10, dropout=0.2), fastbp.AdamW(lr=0.01)
         more = [fastbp.OneCycle(8), fastbp.EarlyStopping(monitor="train_loss", tolerance=1e-9)]
-    given = {"network": network, "loss": fastbp.SoftmaxCrossEntropy(), "optimizer": optimizer, "callbacks": [checkpoint, *more]}
+    given = {"network": network, "optimizer": optimizer, "callbacks": [checkpoint, *more]}
     augment = [RandomFlip()] if variant == 1 else None
+    given["loss"] = fastbp.SoftmaxCrossEntropy()
     return {**splits, **given, "epochs": 8, "batch_size": 16, "seed": variant, "augment": augment, "progress": False}
 
 
@@ -224,15 +226,16 @@ def sweeps(trial: Trial) -> None:
     trial.expect(last.wait() == 0, f"going on after the kills: it {ended(last.status)}: {last_line(last.output)}")
     trial.expect(json.loads(last_line(last.output)) == expected, "other results after the kills")
     left = [path.name for path in folder.iterdir() if path.suffix != ".json"]
-    trial.expect(not left and len(list(folder.iterdir())) == len(settings), f"the folder holds {left} beside the results")
+    trial.expect(not left, f"the folder holds {left} beside the results")
+    trial.expect(len(list(folder.iterdir())) == len(settings), "not as many results as runs")
 
 
 # -- trainings by the command ------------------------------------------------------------------------------------------
 
 
 def commands(trial: Trial) -> None:
-    """`fastbp train`, killed, and gone on with by --resume. Every fourth is a command in an interpreter of its own, the others are
-    forks that have imported the package."""
+    """`fastbp train`, killed, and gone on with by --resume. Every fourth is a command in an interpreter of its own, the
+    others are forks that have imported the package."""
     rng, spawned = trial.rng, trial.number % 4 == 3
     optimizer = trial.choose("sgd", "sgd", "adam", "rmsprop")
     words = ["--model", trial.choose("softmax", "mlp", "cnn"), "--optimizer", optimizer, "--seed", int(rng.integers(5))]
@@ -283,7 +286,8 @@ def expect_said(trial: Trial, after: str, number: int, child: Child) -> None:
     trial.expect("Traceback" not in child.output, f"{after}: a traceback that ends with {said!r}")
     fine = {0: (0,), signal.SIGKILL: (0, -signal.SIGKILL)}.get(number, (0, 130))
     trial.expect(child.status in fine, f"{after}: it {ended(child.status)}: {said}")
-    if child.status == 130 and (child.output or isinstance(child, Spawn)):  # a fork may be hit before the command begins
+    begun = child.output or isinstance(child, Spawn)  # a fork may be hit before the command begins
+    if child.status == 130 and begun:
         trial.expect(said.startswith("fastbp: interrupted"), f"{after}: it says {said!r}")
 
 

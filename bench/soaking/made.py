@@ -49,7 +49,8 @@ class Made(NamedTuple):
 
 
 def draw_network(rng: np.random.Generator, own: bool = False) -> Made:
-    """Any layers in any order that fits, with a loss for what comes out; `own`: also layers that are not the package's."""
+    """Any layers in any order that fits, with a loss for what comes out; `own`: also layers that are not the
+    package's."""
     image = rng.random() < 0.65
     start = shape = draw_image(rng) if image else draw_row(rng)
     layers: list[fastbp.Layer] = []
@@ -84,7 +85,8 @@ def draw_layers(rng, shape: tuple[int, ...], own: bool) -> list[fastbp.Layer]:
         first = draw_convolution(rng, shape[0]) if rng.random() < 0.6 else fastbp.BatchNorm2d(shape[0])
         return [first, fastbp.ReLU(), fastbp.MaxPool2d(2)]
     if kind == "act":
-        makers = (fastbp.ReLU, fastbp.ReLU, fastbp.Sigmoid, fastbp.Tanh, lambda: fastbp.LeakyReLU(float(rng.uniform(0, 1))))
+        leaky = lambda: fastbp.LeakyReLU(float(rng.uniform(0, 1)))  # noqa: E731
+        makers = (fastbp.ReLU, fastbp.ReLU, fastbp.Sigmoid, fastbp.Tanh, leaky)
         return [makers[rng.integers(len(makers))]()]
     if kind == "norm":
         make = fastbp.BatchNorm2d if len(shape) == 3 else fastbp.BatchNorm1d
@@ -97,7 +99,8 @@ def draw_layers(rng, shape: tuple[int, ...], own: bool) -> list[fastbp.Layer]:
     if kind == "linear":
         flat = [] if len(shape) == 1 else [fastbp.Flatten()]
         features = int(rng.integers(1, 50) if rng.random() < 0.85 else rng.integers(200, 400))  # the second: in pieces
-        return [*flat, fastbp.Linear(math.prod(shape), features, bias=rng.random() < 0.8, init=INITS[rng.integers(len(INITS))])]
+        init = INITS[rng.integers(len(INITS))]
+        return [*flat, fastbp.Linear(math.prod(shape), features, bias=rng.random() < 0.8, init=init)]
     if kind == "conv":
         return [draw_convolution(rng, shape[0])]
     makers = {"dropout": lambda: fastbp.Dropout(float(rng.choice([0.0, 0.2, 0.5, 0.9]))), "identity": fastbp.Identity}
@@ -107,11 +110,14 @@ def draw_layers(rng, shape: tuple[int, ...], own: bool) -> list[fastbp.Layer]:
 
 
 def draw_convolution(rng, channels: int) -> fastbp.Conv2d:
-    """Small ones of any geometry, 3×3 ones with channels enough for Winograd's tiles, and wide ones whose filters fill vectors."""
+    """Small ones of any geometry, 3×3 ones with channels enough for Winograd's tiles, and wide ones whose filters fill
+    vectors."""
     if rng.random() < 0.1:
-        return fastbp.Conv2d(channels, int(rng.choice([16, 32])), int(rng.integers(5, 8)), padding=int(rng.integers(0, 3)))
+        filters, size = int(rng.choice([16, 32])), int(rng.integers(5, 8))
+        return fastbp.Conv2d(channels, filters, size, padding=int(rng.integers(0, 3)))
     if rng.random() < 0.3:
-        return fastbp.Conv2d(channels, int(rng.integers(8, 21)), 3, padding=int(rng.integers(0, 3)), bias=rng.random() < 0.8)
+        filters, padding = int(rng.integers(8, 21)), int(rng.integers(0, 3))
+        return fastbp.Conv2d(channels, filters, 3, padding=padding, bias=rng.random() < 0.8)
     padding = rng.integers(5)
     paddings = (0, int(rng.integers(0, 3)), draw_pair(rng, 0, 3), "same", "full")
     stride = 1 if rng.random() < 0.6 else draw_pair(rng, 1, 3)
@@ -168,7 +174,8 @@ def draw_optimizer(rng) -> fastbp.Optimizer:
 
 
 def digest(*things) -> str:
-    """A name for arrays (their dtypes, shapes and bits), and for what else JSON can hold, in dictionaries and lists or not."""
+    """A name for arrays (their dtypes, shapes and bits), and for what else JSON can hold, in dictionaries and lists or
+    not."""
     hashed = hashlib.sha256()
     for thing in things:
         if isinstance(thing, dict):
@@ -196,7 +203,8 @@ def of_training(network, optimizer, history) -> str:
 
 
 def of_archive(path: Path) -> dict[str, str]:
-    """A digest of each array of a .npz file, every one of whose checksums is right. ValueError for one that is not whole."""
+    """A digest of each array of a .npz file, every one of whose checksums is right. ValueError for one that is not
+    whole."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:

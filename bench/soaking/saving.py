@@ -15,7 +15,8 @@ METADATA = (None, True, 3, -0.5, 1e308, "ß 漢 \n", [], [1, [2, {"a": None}]], 
 
 
 def trial(trial: Trial) -> None:
-    """Train a little; every copy has the same parameters, state and outputs, and goes on training with the same bits."""
+    """Train a little; every copy has the same parameters, state and outputs, and goes on training with the same
+    bits."""
     rng, trial.tried = trial.rng, 1
     made = draw_network(rng, own=True)
     optimizer = draw_optimizer(rng)
@@ -74,5 +75,3 @@ def repacked(trial: Trial, path: Path) -> Path:
         if rng.random() < 0.3:
             archive.comment = rng.bytes(int(rng.integers(1, 100)))
     return target
-
-

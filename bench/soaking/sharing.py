@@ -1,4 +1,5 @@
-"""Several processes at one target, and targets that can't be written: two writers, full disks, closed folders, cold starts."""
+"""Several processes at one target, and targets that can't be written: two writers, full disks, closed folders, cold
+starts."""
 
 import contextlib
 import ctypes
@@ -23,7 +24,7 @@ SECONDS = 0.3  # that writers write against each other
 NEW_USER, NEW_MOUNTS, PAGE = 0x10000000, 0x00020000, 4096  # of Linux
 NOBODY = 65534
 
-# -- two writers -----------------------------------------------------------------------------------------------------------
+# -- two writers -------------------------------------------------------------------------------------------------------
 
 
 def writers(trial: Trial) -> None:
@@ -32,13 +33,14 @@ def writers(trial: Trial) -> None:
 
 
 def of_files(trial: Trial) -> None:
-    """Several processes save networks, or histories, to one path while others read it: each reads one of them, whole."""
+    """Several processes save networks, or histories, to one path while others read it: each reads one of them,
+    whole."""
     rng, count = trial.rng, int(trial.rng.integers(2, 4))
     as_histories = rng.random() < 0.3
     networks = [draw_network(rng).network for _ in range(count)]
     histories = [fastbp.History(train_loss=[float(k)] * int(rng.integers(1, 2000))) for k in range(count)]
-    path, there = trial.folder / "it", [history.to_json() for history in histories] if as_histories else map(of_network, networks)
-    there, end = set(there), time.monotonic() + SECONDS
+    path, end = trial.folder / "it", time.monotonic() + SECONDS
+    there = {history.to_json() for history in histories} if as_histories else set(map(of_network, networks))
 
     def write(k: int) -> None:
         while time.monotonic() < end:
@@ -61,8 +63,8 @@ def of_files(trial: Trial) -> None:
 
 
 def of_trainings(trial: Trial) -> None:
-    """Several times `fastbp train --output D` at once: one trains, the others say so in one line, with status 2, and change
-    nothing."""
+    """Several times `fastbp train --output D` at once: one trains, the others say so in one line, with status 2, and
+    change nothing."""
     rng, folder = trial.rng, trial.folder / "D"
     words = ["train", "--model", "softmax", "--epochs", 3, "--batch-size", 256, "--seed", int(rng.integers(9))]
     if rng.random() < 0.5:
@@ -75,23 +77,24 @@ def of_trainings(trial: Trial) -> None:
         children.append(Fork(lambda: command([*words, "--output", folder, *resume]), trial.folder / f"log-{k}"))
         time.sleep(rng.uniform(0, 0.05))
     statuses = [child.wait() for child in children]
-    # the winner of an earlier moment may be done when a later one comes: with --resume that one finds a training that has ended
+    # with --resume, one that comes when another is done finds a training that has ended
     trial.expect(0 in statuses and set(statuses) <= {0, 2}, f"{len(children)} trainings in one folder: {statuses}")
     trial.expect(bool(resume) or statuses.count(0) == 1, f"{len(children)} trainings in one folder: {statuses}")
     for child in children:
         lines = child.output.strip().splitlines()
         fine = child.status == 0 or (len(lines) == 1 and lines[0].startswith("fastbp: ") and str(folder) in lines[0])
         trial.expect(fine, f"the one that does not train says {lines}")
-    trial.expect(results(folder) == results(trial.folder / "alone"), "two trainings in one folder: other results than alone")
+    trial.expect(results(folder) == results(trial.folder / "alone"), "two trainings in one folder: other results")
     trial.expect_files(folder, *RESULTS, after="two trainings in one folder")
 
 
-# -- full disks, and folders that are closed -------------------------------------------------------------------------------
+# -- full disks, and folders that are closed ---------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path, room: int) -> Iterator[None]:
-    """A file system of its own for the folder, with so much room left: in a user namespace, where the system lets us have one."""
+    """A file system of its own for the folder, with so much room left: in a user namespace, where the system lets us
+    have one."""
     libc, user, group = ctypes.CDLL(None), os.getuid(), os.getgid()
     if getattr(libc, "unshare", None) is None or libc.unshare(NEW_USER | NEW_MOUNTS):
         with small_files(folder, room):
@@ -191,8 +194,8 @@ def goes_on_later(trial: Trial, how: Callable) -> None:
 
 
 def command_fails(trial: Trial, how: Callable) -> None:
-    """`fastbp train` ends with 1 and one line, and goes on with --resume where there is room; a figure alone costs only a
-    warning."""
+    """`fastbp train` ends with 1 and one line, and goes on with --resume where there is room; a figure alone costs only
+    a warning."""
     folder, room = trial.folder / "full" / "D", int(trial.rng.integers(8_192, 90_000))  # what it prints is a file too
     words = ["train", "--model", "mlp", "--epochs", 2, "--batch-size", 256, "--output", folder]
     alone = Fork(lambda: command([*words[:-1], trial.folder / "alone"]), trial.folder / "log")
@@ -208,8 +211,10 @@ def command_fails(trial: Trial, how: Callable) -> None:
     process = Fork(child, trial.folder / "log")
     process.wait()
     what, said = f"fastbp train, {how.__name__}, room for {room}", last_line(process.output)
-    trial.expect(process.status in (0, 1) and "Traceback" not in process.output, f"{what}: {ended(process.status)}: {said}")
-    trial.expect(process.status == 0 or said.startswith("fastbp: ") and str(folder) in said, f"{what}: it says {said!r}")
+    fine = process.status in (0, 1) and "Traceback" not in process.output
+    trial.expect(fine, f"{what}: {ended(process.status)}: {said}")
+    named = said.startswith("fastbp: ") and str(folder) in said
+    trial.expect(process.status == 0 or named, f"{what}: it says {said!r}")
     folder.chmod(0o755)
     if process.status == 0 and not (folder / "training.json").exists():  # on a disk that is gone
         return
@@ -219,12 +224,12 @@ def command_fails(trial: Trial, how: Callable) -> None:
     trial.expect_files(folder, *RESULTS, after=f"{what}, going on later")
 
 
-# -- cold starts -------------------------------------------------------------------------------------------------------------
+# -- cold starts -------------------------------------------------------------------------------------------------------
 
 
 def cold(trial: Trial) -> None:
-    """Several processes that start at once without compiled kernels: all get the same bits, and each kernel is compiled once. One
-    in four is killed on the way; a folder in which nothing can be kept costs time alone."""
+    """Several processes that start at once without compiled kernels: all get the same bits, and each kernel is compiled
+    once. One in four is killed on the way; a folder in which nothing can be kept costs time alone."""
     rng, kind = trial.rng, trial.number % 4
     trial.tried = 1
     folder, count = trial.folder / "cache", int(rng.integers(2, 4))
@@ -246,8 +251,12 @@ def cold(trial: Trial) -> None:
     if how is not None:
         return
     kept = [path for path in folder.rglob("*") if path.suffix == ".nbc"]
-    trial.expect(kind == 2 or compiled == len(kept), f"{compiled} kernels were compiled by {count} processes, {len(kept)} are kept")
-    left = [path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".nbc" and path.name != "claims"]
+    trial.expect(
+        kind == 2 or compiled == len(kept),
+        f"{compiled} kernels were compiled by {count} processes, {len(kept)} are kept",
+    )
+    others = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".nbc"]
+    left = [path.name for path in others if path.name != "claims"]
     trial.expect(not left, f"{left} is left in the cache")
 
 

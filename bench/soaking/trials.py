@@ -1,4 +1,5 @@
-"""One trial: its random numbers, its folder, what it has tried; and child processes, which may be killed, hang or crash."""
+"""One trial: its random numbers, its folder, what it has tried; and child processes, which may be killed, hang or
+crash."""
 
 import faulthandler
 import mmap
@@ -31,8 +32,8 @@ class Lost(Exception):
 class Trial:
     """A trial of a kind, by its number: the same seed, kind and number draw the same things.
 
-    `rng` the generator · `folder` an empty one for the trial alone · `tried` how many times something was put at risk so far
-    `number` also lets variants take turns"""
+    `rng` the generator · `folder` an empty one for the trial alone · `tried` how many times something was put at risk
+    so far `number` also lets variants take turns"""
 
     def __init__(self, kind: str, seed: int, number: int, folder: Path, note: mmap.mmap | None = None):
         self.rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), number])
@@ -58,7 +59,8 @@ class Trial:
 
 
 class Child:
-    """A process under way. `poll` says its exit status, minus the signal that ended it, or None; `output` what it has printed."""
+    """A process under way. `poll` says its exit status, minus the signal that ended it, or None; `output` what it has
+    printed."""
 
     def __init__(self, log: Path):
         self.log, self.started, self.status = log, time.monotonic(), None
@@ -68,8 +70,8 @@ class Child:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def ready(self, number: int) -> None:
-        """Wait until it handles this signal, as far as the system tells: what comes before it is none of its own. The time before a
-        strike is counted from then on."""
+        """Wait until it handles this signal, as far as the system tells: what comes before it is none of its own. The
+        time before a strike is counted from then on."""
         while self.poll() is None and not handles(self.pid, number):
             time.sleep(0.002)
         self.started = time.monotonic()
@@ -99,15 +101,14 @@ class Child:
             nap = min(2 * nap, 0.01)
         return self.status
 
-
     def where(self) -> str:
         """Where it is in its work, if it can tell."""
         return ""
 
 
 class Fork(Child):
-    """This process again: it calls `function` and ends with what that returns, 0 for None; 130 for an interrupt, 1 for an
-    error, whose traceback it prints. Cheap, for all imports are made and all kernels there that this process has."""
+    """This process again: it calls `function` and ends with what that returns, 0 for None; 130 for an interrupt, 1 for
+    an error, whose traceback it prints. Cheap, for all imports are made and all kernels there that this process has."""
 
     def __init__(self, function: Callable[[], int | None], log: Path):
         super().__init__(log)

@@ -1,4 +1,5 @@
-"""The processes that run the trials, forks of this one: what kills a trial's process is counted, and another takes its place."""
+"""The processes that run the trials, forks of this one: what kills a trial's process is counted, and another takes its
+place."""
 
 import contextlib
 import faulthandler
@@ -88,7 +89,8 @@ class Worker:
 
     @property
     def dead(self) -> bool:
-        """Its end of the connection may be open still, in processes of its trials; and it is not waited for yet, see `end`."""
+        """Its end of the connection may be open still, in processes of its trials; and it is not waited for yet, see
+        `end`."""
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def lost(self, hangs: bool) -> Outcome:
