@@ -41,6 +41,6 @@ KINDS = {
     "disks": Kind(sharing.disks, 240, "writes to full disks and closed folders"),
     "cold": Kind(sharing.cold, 120, "starts of several processes without kernels"),
     "calls": Kind(calls, 800, "hostile calls"),
-    "guards": Kind(guards.trial, 4000, "kernel runs under guard pages"),
+    "guards": Kind(guards.trial, 800, "kernel runs under guard pages"),
     "networks": Kind(saving.trial, 1600, "networks saved, loaded and copied"),
 }
