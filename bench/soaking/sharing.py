@@ -235,7 +235,7 @@ def cold(trial: Trial) -> None:
     folder, count = trial.folder / "cache", int(rng.integers(2, 4))
     folder.mkdir(mode=0o700)
     expected, _ = kernels_in_use(trial, "few")
-    how = trial.choose(small_disk, small_files, closed) if kind == 3 else None
+    how = trial.choose(*HOW if nobody_imports() else HOW[:2]) if kind == 3 else None
     children = [Fork(lambda: start_cold(folder, how), trial.folder / f"log-{k}") for k in range(count)]
     if kind == 2:
         children[0].strike(signal.SIGKILL, rng.uniform(0.05, 3))
@@ -258,6 +258,12 @@ def cold(trial: Trial) -> None:
     others = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".nbc"]
     left = [path.name for path in others if path.name != "claims"]
     trial.expect(not left, f"{left} is left in the cache")
+
+
+def nobody_imports() -> bool:
+    """Can who is in a closed folder read Python's modules? Root's own may be closed to nobody."""
+    folders = Path(os.__file__).resolve().parents
+    return os.geteuid() != 0 or all(folder.stat().st_mode & 0o005 == 0o005 for folder in folders)
 
 
 def start_cold(folder: Path, how: Callable | None) -> None:
