@@ -56,7 +56,7 @@ class SavedTraining:
         if version != FORMAT:
             raise ValueError(f"fit: resume: this fastbp reads trainings of format {FORMAT}, {self.path} has {version}")
         other = [name for name in {**there, **self.training} if there.get(name) != self.training.get(name)]
-        for kinds, each in (("callbacks", "callback "), ("augment", "change ")):  # others need no comparison of settings
+        for kinds, each in (("callbacks", "callback "), ("augment", "change ")):  # other kinds say enough
             other = [name for name in other if kinds not in other or not name.startswith(each)]
         if other:
             said = [f"{name}: {there.get(name)} there, {self.training.get(name)} here" for name in other[:SHOWN]]

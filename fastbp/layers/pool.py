@@ -43,7 +43,9 @@ class Pool2d(Layer):
         shape = self.sample_shape(input_shape)
         if len(shape) != 3:
             raise ValueError(f"{type(self).__name__}: expected input (N, C, H, W), got {('N', *shape)}")
-        (C, H, W), (KH, KW), (sh, sw), (ph, pw) = shape, self.kernel_size, self.stride, self.padding
+        C, H, W = shape
+        (KH, KW), (sh, sw) = self.kernel_size, self.stride
+        ph, pw = self.padding
         if ph >= KH or pw >= KW:
             self._check_padding()
         if H < 1 or W < 1 or H + 2 * ph < KH or W + 2 * pw < KW:
