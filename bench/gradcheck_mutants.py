@@ -54,14 +54,26 @@ OUTCOMES = ("wrong", "shape", "property", "raises", "equivalent", "MISSED")
 KINK = "differs at the kink only, where either slope is right"
 EQUIVALENT = [
     (".*relu_backward|eecs598 svm_loss", r">= 0", KINK),
-    (".*", r"\blen\((dout|dx|centred|dnormal|margin|t|y|log_probs|x_hat)\)", "the length of another array with as many rows"),
+    (
+        ".*",
+        r"\blen\((dout|dx|centred|dnormal|margin|t|y|log_probs|x_hat)\)",
+        "the length of another array with as many rows",
+    ),
     (".*", r"= winner\.shape|zeros_like\((exps|probs)\)", "the shape of another array of the same shape"),
-    (".*", r"^((C, F|_, F), HH, WW = w|C, N, H, W = x|(F, N|C, N), OH, OW = dout)\.shape", "exchanges names that are not used"),
+    (
+        ".*",
+        r"^((C, F|_, F), HH, WW = w|C, N, H, W = x|(F, N|C, N), OH, OW = dout)\.shape",
+        "exchanges names that are not used",
+    ),
     ("eecs598 (relu|dropout)_backward", r"\bcache\b", "the cache is this one array"),
     (".*", r"-np\.zeros_like", "−0 is 0"),
     ("eecs598 conv_backward", r"^dx, dw = .*ones_like\(w\)", "every element is assigned afterwards"),
     ("cs231n affine_backward", r"^N, D = \(-len\(x\), len\(w\)\)", "reshape finds out a negative length by itself"),
-    ("cs231n batchnorm_backward", r"^centred = -\(x_hat \* std\)", "dvar has centred as a factor and is multiplied by it: −1 · −1"),
+    (
+        "cs231n batchnorm_backward",
+        r"^centred = -\(x_hat \* std\)",
+        "dvar has centred as a factor and is multiplied by it: −1 · −1",
+    ),
 ]
 
 # -- What the diagnosis may call a fault of each kind: only what describes the change, not what else follows from it.
@@ -140,7 +152,9 @@ def verdict(name: str, mutant: Mutant, seed: int) -> Verdict:
             return Verdict("raises", number, f"{type(error).__name__}: {error}")
         if not report.passed:
             wrong = [tensor for tensor in report.tensors if not tensor.passed]
-            if not wrong or not all(tensor.checked or tensor.given is not None for tensor in wrong):  # then forward is disturbed
+            if not wrong or not all(
+                tensor.checked or tensor.given is not None for tensor in wrong
+            ):  # then forward is disturbed
                 return Verdict("property", number, "; ".join(p.message for p in report.properties if not p.passed))
             problems = [tensor.problem for tensor in wrong if tensor.problem]
             causes = tuple(tuple(cause.name for cause in tensor.causes) for tensor in wrong)
@@ -184,7 +198,9 @@ def differs(name: str, mutant: Mutant, seed: int, ties: bool) -> str:
         except Exception as error:
             return f"raises {type(error).__name__} at input {number}"
         for k, (one, other) in enumerate(zip(given, right, strict=True)):
-            close = one.shape == other.shape and np.allclose(one, other, rtol=1e-9, atol=1e-12 * np.max(np.abs(other), initial=0))
+            close = one.shape == other.shape and np.allclose(
+                one, other, rtol=1e-9, atol=1e-12 * np.max(np.abs(other), initial=0)
+            )
             if not close:
                 return f"gradient {k} differs at input {number}"
     return ""
@@ -213,7 +229,9 @@ def planted(mutant: Mutant) -> set[str]:
         made_of = ancestors(mutant.source)
         if "dout" in {old, *made_of.get(old, ())} and "dout" not in {new, *made_of.get(new, ())}:
             causes.add("not-times-dout")
-        if new in made_of.get(old, ()) or old in made_of.get(new, ()):  # what makes one of the other is left out, or done twice
+        if new in made_of.get(old, ()) or old in made_of.get(
+            new, ()
+        ):  # what makes one of the other is left out, or done twice
             causes |= set(CAUSES["factor"].split()) | set(CAUSES["term"].split())
     if mutant.kind == "operand" and mutant.before.startswith("return"):
         causes |= set(RETURNED.split())
@@ -284,7 +302,9 @@ def mutants_of(twin: Twin) -> list[Mutant]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--functions", default="", help="only those whose names contain one of these, by commas (default: all)")
+    parser.add_argument(
+        "--functions", default="", help="only those whose names contain one of these, by commas (default: all)"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--list", action="store_true", help="print every mutant")
@@ -331,7 +351,9 @@ def report(names: list[str], pairs: list[tuple[str, Mutant, Verdict]], options) 
     faults = []
     for name, mutant, found in pairs:
         if found.outcome == "MISSED":
-            faults.append(f"MISSED: {name}, line {mutant.line}, {mutant.kind}: {mutant}{found.detail and ': ' + found.detail}")
+            faults.append(
+                f"MISSED: {name}, line {mutant.line}, {mutant.kind}: {mutant}{found.detail and ': ' + found.detail}"
+            )
     needed = {k for name, mutant, found in pairs if found.outcome == "equivalent" for k in matching(name, mutant)}
     if not options.functions:
         faults += [f"not needed in EQUIVALENT: {EQUIVALENT[k]}" for k in range(len(EQUIVALENT)) if k not in needed]
@@ -362,7 +384,9 @@ def tally(title: str, rows, entries: list[tuple[str, str]]) -> None:
 
 
 def diagnosed(title: str, rows, entries: list[tuple[str, Mutant, Verdict]]) -> None:
-    table = measuring.Table(f"{title}:-36", "wrong:8", "explained:10", "named first:12", "share:7", "in the first three:19")
+    table = measuring.Table(
+        f"{title}:-36", "wrong:8", "explained:10", "named first:12", "share:7", "in the first three:19"
+    )
     for row in [*rows, "all"]:
         some = [(mutant, found) for key, mutant, found in entries if row in (key, "all")]
         explained = sum(all(found.causes) for _, found in some)
@@ -381,7 +405,13 @@ def says(found: Verdict) -> bool:
 def as_json(pairs, seed: int) -> dict:
     rows = []
     for name, mutant, found in pairs:
-        row = {"function": name, "kind": mutant.kind, "line": mutant.line, "before": mutant.before, "after": mutant.after}
+        row = {
+            "function": name,
+            "kind": mutant.kind,
+            "line": mutant.line,
+            "before": mutant.before,
+            "after": mutant.after,
+        }
         rows.append(row | {"outcome": found.outcome, "case": found.case, "detail": found.detail})
         if found.causes:
             rows[-1] |= {"causes": found.causes, "rank": rank(mutant, found)}

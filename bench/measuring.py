@@ -172,13 +172,18 @@ def bandwidth(size: int) -> float:
 # -- child processes ---------------------------------------------------------------------------------------------------
 
 
-def child(command: list, threads: int | None = None, pinned: bool = True, quiet: bool = False, **environment: str) -> str:
+def child(
+    command: list, threads: int | None = None, pinned: bool = True, quiet: bool = False, **environment: str
+) -> str:
     """What a command prints to standard output; it must succeed. With `threads`, libraries are told to use so
     many, and unless `pinned` is False the process may use so many cores: XLA has no other setting. `quiet`
     keeps what it prints to standard error for the case that it fails."""
     command, variables = [str(word) for word in command], {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
     if threads is not None:
-        variables |= {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"}
+        variables |= {
+            "OMP_NUM_THREADS": str(threads),
+            "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}",
+        }
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     if pinned and threads is not None and before:
         os.sched_setaffinity(0, usable_cores()[:threads])  # the child inherits it
@@ -225,7 +230,9 @@ def parser(doc: str, seconds: float | None = None, figure: bool = True) -> argpa
     """The options that all scripts have."""
     options = argparse.ArgumentParser(description=doc.splitlines()[0])
     if seconds is not None:
-        options.add_argument("--seconds", type=float, default=seconds, help=f"of timing for each figure (default: {seconds:g})")
+        options.add_argument(
+            "--seconds", type=float, default=seconds, help=f"of timing for each figure (default: {seconds:g})"
+        )
     options.add_argument("--json", type=new_file, help="also write the figures to this file")
     if figure:
         options.add_argument("--figure", type=new_image, help="also draw them into this image file")
@@ -286,7 +293,10 @@ class Table:
         print("-" * (sum(map(abs, self.widths)) + 2 * len(widths) - 2))
 
     def row(self, *cells) -> None:
-        padded = (f"{cell:<{-width}}" if width < 0 else f"{cell:>{width}}" for cell, width in zip(cells, self.widths, strict=True))
+        padded = (
+            f"{cell:<{-width}}" if width < 0 else f"{cell:>{width}}"
+            for cell, width in zip(cells, self.widths, strict=True)
+        )
         print("  ".join(padded).rstrip(), flush=True)
 
 

@@ -73,8 +73,12 @@ def draw(rows: list[dict], everyone: list[str], machine: dict):
 
 def main() -> None:
     parser = measuring.parser(__doc__)
-    parser.add_argument("--peers", type=measuring.one_of(list(NAMES)[1:]), default=["torch", "jax"], help="default: torch,jax")
-    parser.add_argument("--workloads", type=measuring.one_of(WORKLOADS), default=list(WORKLOADS), help="by commas (default: all)")
+    parser.add_argument(
+        "--peers", type=measuring.one_of(list(NAMES)[1:]), default=["torch", "jax"], help="default: torch,jax"
+    )
+    parser.add_argument(
+        "--workloads", type=measuring.one_of(WORKLOADS), default=list(WORKLOADS), help="by commas (default: all)"
+    )
     parser.add_argument("--batches", type=measuring.whole_numbers, help="by commas (default: each workload's own)")
     parser.add_argument("--steps", type=measuring.whole_number, default=20, help="of training (default: 20)")
     parser.add_argument("--child", choices=NAMES, help="for internal use: measure this side in this process")
@@ -103,7 +107,9 @@ def main() -> None:
             row = {"workload": name, "batch": batch, "least": least(WORKLOADS[name], batch)}
             row |= {side: child(side, name, batch, options.steps) for side in everyone}
             rows.append(row)
-            cells = [text for side in everyone for text in (row[side]["peak"], row[side]["peak"] - row[side]["imported"])]
+            cells = [
+                text for side in everyone for text in (row[side]["peak"], row[side]["peak"] - row[side]["imported"])
+            ]
             if peers:
                 row["ratio"] = min(row[peer]["peak"] for peer in peers) / row["fastbp"]["peak"]
             ratio = [f"{row['ratio']:.2f}"] if peers else []

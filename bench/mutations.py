@@ -78,7 +78,9 @@ def mutants(source: str, name: str, local_values: dict, after: str | None = None
         if mutated != original and mutated not in found:
             names = sorted(_assigned(statement))
             whole_numbers = bool(names) and all(isinstance(local_values.get(name), int) for name in names)
-            found[mutated] = Mutant(kind, statement.lineno, ", ".join(names), before, now, mutated, indexing or whole_numbers)
+            found[mutated] = Mutant(
+                kind, statement.lineno, ", ".join(names), before, now, mutated, indexing or whole_numbers
+            )
     assert ast.unparse(function) == original
     return list(found.values())
 
@@ -148,7 +150,9 @@ def _assigned(statement: ast.stmt) -> set[str]:
 
 # -- what is put where -------------------------------------------------------------------------------------------------
 
-Found = Iterator[tuple[Place, str, Place, ast.AST | None, bool]]  # the statement's place, kind, place, replacement, indexing
+Found = Iterator[
+    tuple[Place, str, Place, ast.AST | None, bool]
+]  # the statement's place, kind, place, replacement, indexing
 
 
 def _replacements(function: ast.FunctionDef, first: int, values: dict) -> Found:
@@ -233,7 +237,9 @@ def _in_expression(place: Place, context: str, known: set[str], values: dict):
         elif isinstance(node, ast.keyword) and node.arg in ("axis", "axes"):
             below = "axis"
         elif isinstance(node, ast.Call) and inner.field == "args":
-            below = {"transpose": "order", "range": "range", "einsum": "einsum", "pad": "index"}.get(_called(node), context)
+            below = {"transpose": "order", "range": "range", "einsum": "einsum", "pad": "index"}.get(
+                _called(node), context
+            )
         elif isinstance(node, ast.Attribute) and node.attr == "dtype":
             below = "dtype"
         yield from _in_expression(inner, below, known, values)
@@ -277,7 +283,11 @@ def _changes(node: ast.AST, context: str, known: set[str], values: dict):
         case ast.Slice(lower, upper):
             for field, bound, outer in (("lower", lower, 0), ("upper", upper, -1)):
                 if bound is None:
-                    yield "slice", Place(node, field), ast.Constant(1) if outer == 0 else ast.UnaryOp(ast.USub(), ast.Constant(1))
+                    yield (
+                        "slice",
+                        Place(node, field),
+                        ast.Constant(1) if outer == 0 else ast.UnaryOp(ast.USub(), ast.Constant(1)),
+                    )
                 else:
                     for op in (ast.Add(), ast.Sub()):
                         yield "slice", Place(node, field), ast.BinOp(bound, op, ast.Constant(1))
@@ -328,7 +338,11 @@ def _other_calls(node: ast.Call):
         yield "reduction", None, argument
     for keyword in node.keywords:
         if keyword.arg in ("axis", "keepdims"):
-            yield "axis", None, ast.Call(node.func, node.args, [other for other in node.keywords if other is not keyword])
+            yield (
+                "axis",
+                None,
+                ast.Call(node.func, node.args, [other for other in node.keywords if other is not keyword]),
+            )
     if name == "reshape":
         yield "reshape", None, argument
     if name == "transpose":

@@ -35,7 +35,11 @@ def image_network(size: int) -> Workload:
 
 SWEEPS = {  # name: (title, sizes, network and batch for a size)
     "batch": ("batch, 784-100-10", [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], lambda n: (WORKLOADS["mlp-100"], n)),
-    "batch-conv": ("batch, 7×7 convolution, MNIST", [1, 2, 4, 8, 16, 32, 64, 128], lambda n: (WORKLOADS["mnist-cnn"], n)),
+    "batch-conv": (
+        "batch, 7×7 convolution, MNIST",
+        [1, 2, 4, 8, 16, 32, 64, 128],
+        lambda n: (WORKLOADS["mnist-cnn"], n),
+    ),
     "width": (
         "width w, 784-w-10, batch 32",
         [16, 32, 64, 128, 256, 512, 1024, 2048, 4096],
@@ -89,7 +93,9 @@ def thread_rows(sizes: list[int], make, seconds: float) -> list[dict]:
         workload, batch = make(threads)
         step = sides.build("fastbp", workload, batch, threads).step
         row = {"size": threads, **measuring.summary(measuring.alternate({"": step}, seconds)[""])}
-        rows.append(row | {"flops": sides.flops(workload, batch), "fixed": 0.0, "working_set": working_set(workload, batch)})
+        rows.append(
+            row | {"flops": sides.flops(workload, batch), "fixed": 0.0, "working_set": working_set(workload, batch)}
+        )
     sides.fastbp_threads(1)
     return rows
 
@@ -149,7 +155,11 @@ def report(name: str, rows: list[dict], caches: dict[str, int]) -> dict:
         )
         table.row(*cells, "yes" if row["linear"] else "", row["why"])
     linear = rows[first : last + 1]
-    result |= {"slope": slope(linear, "median"), "flops_slope": slope(linear, "flops"), "slope_of_all": slope(rows, "median")}
+    result |= {
+        "slope": slope(linear, "median"),
+        "flops_slope": slope(linear, "flops"),
+        "slope_of_all": slope(rows, "median"),
+    }
     result["linear"] = [rows[first]["size"], rows[last]["size"]]
     texts = [slope_text(result[key]) for key in ("slope", "flops_slope", "slope_of_all")]
     print("linear from {} to {}, slope {} (FLOPs {}); over all sizes {}".format(*result["linear"], *texts))
@@ -172,7 +182,11 @@ def draw(results: dict[str, dict], machine: dict):
             best = max(points, key=lambda row: row["gflops"])
             ideal = [row["flops"] / best["gflops"] / 1e6 for row in points]
         panel.plot(
-            sizes, ideal, "-", color="0.6", label="time of one thread by threads" if name == "threads" else "FLOPs at the best rate"
+            sizes,
+            ideal,
+            "-",
+            color="0.6",
+            label="time of one thread by threads" if name == "threads" else "FLOPs at the best rate",
         )
         inside = [row.get("linear", True) for row in points]
         for linear, fill, label in ((True, "C0", "linear"), (False, "white", "not linear")):
@@ -181,7 +195,9 @@ def draw(results: dict[str, dict], machine: dict):
                 shown = {"label": None if name == "threads" else label}
                 panel.plot(*zip(*chosen, strict=True), "o", color="C0", markerfacecolor=fill, **shown)
         title = result["title"] + (
-            f"\nslope {slope_text(result['slope'])} (FLOPs {slope_text(result['flops_slope'])})" if "slope" in result else ""
+            f"\nslope {slope_text(result['slope'])} (FLOPs {slope_text(result['flops_slope'])})"
+            if "slope" in result
+            else ""
         )
         panel.set_title(title, fontsize=9)
         panel.set(xscale="log", yscale="log", ylabel="ms")
@@ -194,7 +210,9 @@ def draw(results: dict[str, dict], machine: dict):
 
 def main() -> None:
     parser = measuring.parser(__doc__, seconds=0.1)
-    parser.add_argument("--sweeps", type=measuring.one_of(SWEEPS), default=list(SWEEPS), help="by commas (default: all)")
+    parser.add_argument(
+        "--sweeps", type=measuring.one_of(SWEEPS), default=list(SWEEPS), help="by commas (default: all)"
+    )
     parser.add_argument("--points", type=measuring.whole_number, help="of each sweep, the first so many (default: all)")
     options = parser.parse_args()
     machine = measuring.machine()
@@ -207,7 +225,11 @@ def main() -> None:
             most = sides.fastbp_threads(machine["cores"])
             sizes = sorted({*(2**k for k in range(most.bit_length())), most})
             if most == 1:
-                print("\nthreads: this fastbp computes on one thread" if machine["cores"] > 1 else "\nthreads: one core to use")
+                print(
+                    "\nthreads: this fastbp computes on one thread"
+                    if machine["cores"] > 1
+                    else "\nthreads: one core to use"
+                )
                 continue
         results[name] = report(name, sweep(name, sizes[: options.points], options.seconds), machine["caches"])
     measuring.write_json(options.json, {"machine": machine, "sweeps": results})

@@ -189,7 +189,9 @@ def jax_side(workload: Workload, batch: int, threads: int = 1) -> Side:
 
     def start():  # new arrays each time: a step takes over the ones it is given
         parameters = [jnp.array(value) for value in workload.parameters()]
-        return parameters, [(jnp.zeros(layer[1]), jnp.ones(layer[1])) for layer in workload.layers if layer[0] == "BatchNorm2d"]
+        return parameters, [
+            (jnp.zeros(layer[1]), jnp.ones(layer[1])) for layer in workload.layers if layer[0] == "BatchNorm2d"
+        ]
 
     x, labels = (jax.device_put(array) for array in workload.batch(batch))
     parameters, statistics = start()

@@ -40,8 +40,16 @@ def first_step(workload: Workload, library: str) -> str:
     """A program of one training step. Both libraries have layers of the same names and arguments."""
     space = {"fastbp": "fastbp", "torch": "torch.nn"}[library]
     layers = ", ".join(f"{space}.{kind}({', '.join(map(str, numbers))})" for kind, *numbers in workload.layers)
-    lines = ["import numpy as np", f"import {library}", "rng = np.random.default_rng(0)", f"network = {space}.Sequential({layers})"]
-    lines += [f"x = rng.normal(size={(BATCH, *workload.input_shape)}).astype(np.float32)", f"labels = rng.integers(0, 10, {BATCH})"]
+    lines = [
+        "import numpy as np",
+        f"import {library}",
+        "rng = np.random.default_rng(0)",
+        f"network = {space}.Sequential({layers})",
+    ]
+    lines += [
+        f"x = rng.normal(size={(BATCH, *workload.input_shape)}).astype(np.float32)",
+        f"labels = rng.integers(0, 10, {BATCH})",
+    ]
     if library == "fastbp":
         lines += ["optimizer = fastbp.SGD(lr=0.01, momentum=0.9)"]
         lines += ["fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), optimizer).step(x, labels)"]
@@ -102,11 +110,19 @@ def show(table: measuring.Table, rows: dict[str, list[float]]) -> dict[str, list
 
 def main() -> None:
     parser = measuring.parser(__doc__, figure=False)
-    parser.add_argument("--runs", type=measuring.whole_number, default=5, help="of each import and of each warm run (default: 5)")
-    parser.add_argument("--workloads", type=measuring.one_of(WORKLOADS), default=["mnist-cnn"], help="default: mnist-cnn")
+    parser.add_argument(
+        "--runs", type=measuring.whole_number, default=5, help="of each import and of each warm run (default: 5)"
+    )
+    parser.add_argument(
+        "--workloads", type=measuring.one_of(WORKLOADS), default=["mnist-cnn"], help="default: mnist-cnn"
+    )
     parser.add_argument("--all", action="store_true", help="all workloads")
-    parser.add_argument("--parts", type=measuring.one_of(PARTS), default=list(PARTS), help=f"default: {','.join(PARTS)}")
-    parser.add_argument("--peers", type=measuring.one_of(["torch"]), default=["torch"], help="default: torch; '' for none")
+    parser.add_argument(
+        "--parts", type=measuring.one_of(PARTS), default=list(PARTS), help=f"default: {','.join(PARTS)}"
+    )
+    parser.add_argument(
+        "--peers", type=measuring.one_of(["torch"]), default=["torch"], help="default: torch; '' for none"
+    )
     options = parser.parse_args()
     torch_too = "torch" in options.peers and sides.installed("torch")
     machine = measuring.machine(*["torch"] * torch_too)
@@ -139,7 +155,14 @@ def main() -> None:
             if torch_too:
                 median = statistics.median(step["torch"])
                 theirs = [time_text(median), f"{median / warm:.2f}"]
-            table.row(name, time_text(step["cold"]), step["kernels"], f"{step['bytes'] / 1e6:.1f} MB", time_text(warm), *theirs)
+            table.row(
+                name,
+                time_text(step["cold"]),
+                step["kernels"],
+                f"{step['bytes'] / 1e6:.1f} MB",
+                time_text(warm),
+                *theirs,
+            )
     measuring.write_json(options.json, results)
 
 

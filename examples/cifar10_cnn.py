@@ -46,7 +46,10 @@ def train(kind: str, seed: int, quick: bool, resume=None) -> dict:
     training, test = splits(quick)
     net, epochs = network(4 if kind == "thin" else 1, kind == "best", seed), 1 if quick else EPOCHS[kind]
     if kind == "best":
-        optimizer, schedule = fastbp.SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4), fastbp.OneCycle(epochs)
+        optimizer, schedule = (
+            fastbp.SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4),
+            fastbp.OneCycle(epochs),
+        )
     else:
         optimizer, schedule = fastbp.SGD(lr=0.02, momentum=0.9, weight_decay=2e-3), fastbp.CosineDecay(epochs)
     history = fastbp.fit(
@@ -54,27 +57,38 @@ def train(kind: str, seed: int, quick: bool, resume=None) -> dict:
         callbacks=[schedule], augment=[RandomFlip(), RandomCrop(4)] if kind == "best" else None, seed=seed, progress=False,
         resume=resume,
     )  # fmt: skip
-    return curves(history) | {"parameters": net.parameter_vector.size, "predicted": fastbp.predict(net, test.x).tolist()}
+    return curves(history) | {
+        "parameters": net.parameter_vector.size,
+        "predicted": fastbp.predict(net, test.x).tolist(),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     experiment = Experiment(__file__, "CIFAR-10: eight convolutions", arguments)
     (thin,) = experiment.sweep(train, [{"kind": "thin"}])
-    (wide,), (top,) = (experiment.sweep(train, [{"kind": kind}], experiment.seeds[:1]) for kind in ("wide", "best"))  # all threads
+    (wide,), (top,) = (
+        experiment.sweep(train, [{"kind": kind}], experiment.seeds[:1]) for kind in ("wide", "best")
+    )  # all threads
     found = {"thin": thin, "wide": wide, "batch norm, augmentation, schedule": top}
     for (name, setting), reported in zip(found.items(), (0.69, 0.75, None), strict=True):
         minutes = f"{np.mean([run.seconds for run in setting.runs]) / 60:.0f}"
         more = {"parameters": setting.parameters, "minutes_a_run": minutes}
         experiment.row(name, setting["test"], reported, headline=name != "thin", **more)
     lines = {name: setting.line("test_accuracy") for name, setting in found.items()}
-    experiment.figure("accuracy", plotting.compare(lines, "test accuracy", percent=True), "Test accuracy after each epoch")
+    experiment.figure(
+        "accuracy", plotting.compare(lines, "test accuracy", percent=True), "Test accuracy after each epoch"
+    )
     gap = {
         f"{name}, {split}": setting.line(f"{split}_accuracy")
         for name, setting in (("wide", wide), ("best", top))
         for split in ("train", "test")
     }
     apart = [100 * (s.mean("train") - s.mean("test")) for s in (wide, top)]
-    caption = "Training accuracy ends {:.0f} points above test accuracy in the wide network, {:.0f} in the best run".format(*apart)
+    caption = (
+        "Training accuracy ends {:.0f} points above test accuracy in the wide network, {:.0f} in the best run".format(
+            *apart
+        )
+    )
     experiment.figure("overfitting", plotting.compare(gap, "accuracy", percent=True), caption)
     test, classes = splits(experiment.quick)[1], load("cifar10", experiment.quick).classes
     predicted = np.array(top.runs[0].result["predicted"])

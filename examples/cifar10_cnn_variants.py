@@ -65,7 +65,10 @@ def train(convolutions: list[list[int]], activation: str, lr: float, seed: int, 
         net, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=lr, momentum=0.9), training, test=test,
         epochs=1 if quick else 10, batch_size=32, seed=seed, progress=False, resume=resume,
     )  # fmt: skip
-    return curves(history) | {"parameters": net.parameter_vector.size, "predicted": fastbp.predict(net, test.x).tolist()}
+    return curves(history) | {
+        "parameters": net.parameter_vector.size,
+        "predicted": fastbp.predict(net, test.x).tolist(),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -91,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     test, classes = splits(experiment.quick)[1], load("cifar10", experiment.quick).classes
     base = np.array(found["2 convolutions"].runs[0].result["predicted"])
     images = plotting.predictions(test.x[:SHOWN] * 0.5 + 0.5, base[:SHOWN], test.y[:SHOWN], classes, columns=5)
-    experiment.figure("predictions", images, f"The first {SHOWN} test images, two convolutions at 0.01: wrong labels in red")
+    experiment.figure(
+        "predictions", images, f"The first {SHOWN} test images, two convolutions at 0.01: wrong labels in red"
+    )
     experiment.figure("confusion", plotting.confusion_matrix(base, test.y, classes), "What is taken for what")
     relu, _, tanh, medium, fast, wide = (found[name].mean("test") for name in groups["activations"])
     experiment.note(f"""

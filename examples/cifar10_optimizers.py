@@ -83,19 +83,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     experiment.row("Adam 0.001, 14 epochs", adam_14["test"], 0.632, headline=True, epoch=_epochs(adam_14))
     experiment.row("Adam 0.0005, 14 epochs", slow_14["test"], 0.647, epoch=_epochs(slow_14))
     experiment.row("Adam 0.0005, 30 epochs", slow_30["test"], 0.647, epoch=_epochs(slow_30))
-    experiment.row("Adam 0.0005, 30 epochs, batches of 100", slow_100["test"], 0.647, headline=True, epoch=_epochs(slow_100))
+    experiment.row(
+        "Adam 0.0005, 30 epochs, batches of 100", slow_100["test"], 0.647, headline=True, epoch=_epochs(slow_100)
+    )
     name = "all 50,000 images, epoch chosen on the test set"
     experiment.row(f"SGD 0.003, batches of 50, {name}", middle_all["best_test"], 0.651)
     experiment.row(f"Adam 0.0005, batches of 100, {name}", slow_all["best_test"], 0.647)
     experiment.row("Adam 0.001, batches of 4", tiny["test"], epoch=_epochs(tiny))
     experiment.figure(
         "batches",
-        plotting.sweep([str(b) for b in BATCHES], [s["validation"] for s in batches], "validation accuracy", "batch size"),
+        plotting.sweep(
+            [str(b) for b in BATCHES], [s["validation"] for s in batches], "validation accuracy", "batch size"
+        ),
         f"SGD 0.003: batches of {best(batches).settings['batch']} are best on the validation set",
     )
     experiment.figure(
         "rates",
-        plotting.sweep([f"{lr:g}" for lr in RATES], [s["validation"] for s in rates], "validation accuracy", "learning rate"),
+        plotting.sweep(
+            [f"{lr:g}" for lr in RATES], [s["validation"] for s in rates], "validation accuracy", "learning rate"
+        ),
         f"SGD, batches of 50: {best(rates).settings['lr']:g} is the best learning rate on the validation set",
     )
     lines = {"Adam 0.001": adam_14, "Adam 0.0005": slow_30, "SGD 0.001": sgd_50, "SGD 0.003": rates[RATES.index(0.003)]}
@@ -104,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     experiment.figure("adam", compared, "Adam and SGD, batches of 50: validation accuracy after each epoch")
     losses = {split: tiny.line(f"{split}_loss") for split in ("train", "validation")}
     lowest = int(np.argmin(np.mean(tiny["validation_loss"], axis=0))) + 1
-    caption = f"Adam, batches of 4: the training loss goes on falling, the validation loss is lowest after epoch {lowest}"
+    caption = (
+        f"Adam, batches of 4: the training loss goes on falling, the validation loss is lowest after epoch {lowest}"
+    )
     experiment.figure("tiny", plotting.compare(losses, "loss"), caption)
     training, validation, _ = splits(experiment.quick)
     experiment.note(f"""

@@ -121,15 +121,21 @@ class Experiment:
         size.add_argument("--full", action="store_true", help="the reported setting (default)")
         seeds = f"the first of {SEEDS}; the only one with --quick and where runs are long (default: 0)"
         parser.add_argument("--seed", type=int, default=0, help=seeds)
-        parser.add_argument("--jobs", type=int, default=usable_cores(), help="runs at once, a thread each (default: one a core)")
-        parser.add_argument("--out", type=Path, help="folder for the results (default: fastbp-SCRIPT, or fastbp-SCRIPT-quick)")
+        parser.add_argument(
+            "--jobs", type=int, default=usable_cores(), help="runs at once, a thread each (default: one a core)"
+        )
+        parser.add_argument(
+            "--out", type=Path, help="folder for the results (default: fastbp-SCRIPT, or fastbp-SCRIPT-quick)"
+        )
         options = parser.parse_args(arguments)
         if options.seed < 0 or options.jobs < 1:
             parser.error("--seed must be 0 or above, --jobs 1 or above")
         self.quick, self.jobs = options.quick, options.jobs
         self.out = options.out or Path(f"fastbp-{self.name}" + "-quick" * self.quick)
         self.seeds = [options.seed + k for k in range(1 if self.quick else SEEDS)]
-        self.command = shlex.join(["python", f"examples/{self.name}.py", *(sys.argv[1:] if arguments is None else arguments)])
+        self.command = shlex.join(
+            ["python", f"examples/{self.name}.py", *(sys.argv[1:] if arguments is None else arguments)]
+        )
         self.rows: list[dict] = []
         self.lines: list[str] = []
         self.runs: dict[tuple[str, str], Run] = {}  # by function and settings
@@ -150,7 +156,9 @@ class Experiment:
         K = len(seeds)
         return [Setting(setting, runs[k * K : (k + 1) * K]) for k, setting in enumerate(settings)]
 
-    def row(self, what: str, ours: Sequence[float], reported: float | None = None, headline: bool = False, **more: str) -> None:
+    def row(
+        self, what: str, ours: Sequence[float], reported: float | None = None, headline: bool = False, **more: str
+    ) -> None:
         """A line of the table: what was measured, for each seed, beside what is reported; `headline` for README's table."""
         values = [float(value) for value in np.ravel(ours)]
         self.rows.append({"what": what, "ours": values, "reported": reported, "headline": headline, **more})
@@ -190,7 +198,9 @@ class Experiment:
         }
         details = _plain({"about": about, "table": self.rows, "runs": [vars(run) for run in runs]})
         self._write("results.json", json.dumps(details, allow_nan=False) + "\n")
-        self._write("results.md", "\n\n".join([f"# {self.title}", self._table(), *self.lines, self._origin(about)]) + "\n")
+        self._write(
+            "results.md", "\n\n".join([f"# {self.title}", self._table(), *self.lines, self._origin(about)]) + "\n"
+        )
         took = time.perf_counter() - self.start
         print(f"{took:.0f} s; wrote {self.out / 'results.md'}, results.json and the figures")
 

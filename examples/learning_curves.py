@@ -47,7 +47,11 @@ def network(hidden: list[int], activation: str, init: str, seed: int) -> fastbp.
 def train(hidden: list[int], activation: str, init: str, size: int, seed: int, quick: bool) -> dict:
     (x, labels), test = splits(quick)
     chosen = np.random.default_rng(seed).permutation(len(x))[:size]
-    net, loss, training = network(hidden, activation, init, seed), fastbp.SoftmaxCrossEntropy(), Split(x[chosen], labels[chosen])
+    net, loss, training = (
+        network(hidden, activation, init, seed),
+        fastbp.SoftmaxCrossEntropy(),
+        Split(x[chosen], labels[chosen]),
+    )
     history = fastbp.fit(
         net, loss, fastbp.SGD(lr=0.2), training, epochs=20 if quick else 500, batch_size=20,
         callbacks=[fastbp.EarlyStopping("train_loss", tolerance=0.005)], seed=seed, progress=False,
@@ -85,15 +89,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name: (sizes, np.array([s["train"] for s in settings]).T, np.array([s["test"] for s in settings]).T)
         for name, settings in found.items()
     }
-    experiment.figure("learning_curves", plotting.learning_curves(lines), "Accuracy against the number of training images")
-    layers = {name: (np.arange(1, g["size"].shape[1] + 1), g["size"]) for name, g in zip(NETWORKS, gradients, strict=True)}
+    experiment.figure(
+        "learning_curves", plotting.learning_curves(lines), "Accuracy against the number of training images"
+    )
+    layers = {
+        name: (np.arange(1, g["size"].shape[1] + 1), g["size"]) for name, g in zip(NETWORKS, gradients, strict=True)
+    }
     experiment.figure(
         "gradients",
         plotting.compare(layers, "size of the weight gradient", "layer, from the input", log=True),
         "Before the first step: in the deep sigmoid network the first layer's gradient is nearly nothing",
     )
     deep, stopped = gradients[1]["size"].mean(axis=0), found["deep, sigmoid"][shown].mean("epochs")
-    stuck = {name: int(sum((abs(s["loss"] - np.log(10)) < 0.05).sum() for s in settings)) for name, settings in found.items()}
+    stuck = {
+        name: int(sum((abs(s["loss"] - np.log(10)) < 0.05).sum() for s in settings)) for name, settings in found.items()
+    }
     runs = len(sizes) * len(experiment.seeds)
     experiment.note(f"""
         Why the deep sigmoid network fails: the sigmoid's slope is 1/4 at most, and weights of size 0.01 pass on little of what

@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name = "-".join(["784", *[str(m * 784)] * layers, "10"]) + f", {NAMES[activation]}"
             last, reported = setting["validation_accuracy"][:, -1], REPORTED.get((activation, m, layers))
             accuracies.append(last.mean())
-            experiment.row(name, last, reported, headline=m == factors[0] and layers == 1, parameters=setting.parameters)
+            experiment.row(
+                name, last, reported, headline=m == factors[0] and layers == 1, parameters=setting.parameters
+            )
             lines[f"m = {m}, {NAMES[activation]}"] = setting.line("validation_accuracy")
         experiment.figure(
             f"layers{layers}",

@@ -27,7 +27,9 @@ def splits(quick: bool) -> tuple[Split, Split, Split]:
     return (*fastbp.datasets.split(data.train, (11 / 12, 1 / 12), seed=0), data.test)
 
 
-def train(side: int, hidden: int, batch_norm: bool, dropout: float, epochs: int, seed: int, quick: bool, resume=None) -> dict:
+def train(
+    side: int, hidden: int, batch_norm: bool, dropout: float, epochs: int, seed: int, quick: bool, resume=None
+) -> dict:
     network = fastbp.models.cnn(kernel_size=side, hidden=hidden, batch_norm=batch_norm, dropout=dropout, seed=seed)
     training, validation, test = splits(quick)
     history = fastbp.fit(
@@ -65,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     experiment.figure(
         "dropout",
-        plotting.sweep([f"{r:g}" for r in RATES], [s["validation"] for s in rates], "validation accuracy", "dropout rate"),
+        plotting.sweep(
+            [f"{r:g}" for r in RATES], [s["validation"] for s in rates], "validation accuracy", "dropout rate"
+        ),
         "With batch norm: validation accuracy against the dropout rate",
     )
     training, validation, test = splits(experiment.quick)

@@ -54,7 +54,9 @@ def train(question: str, loss: str, hidden: int, lr: float, seed: int, quick: bo
 def main(arguments: Sequence[str] | None = None) -> None:
     experiment = Experiment(__file__, "MNIST: linear classifiers, and one hidden layer", arguments)
     pairs = [(question, loss) for question in QUESTIONS for loss in NAMES]
-    calls = [{"question": q, "loss": loss, "hidden": hidden, "lr": 0.01} for q, loss in pairs for hidden in (0, *WIDTHS)]
+    calls = [
+        {"question": q, "loss": loss, "hidden": hidden, "lr": 0.01} for q, loss in pairs for hidden in (0, *WIDTHS)
+    ]
     calls += [{"question": "which digit", "loss": "softmax", "hidden": hidden, "lr": 0.01} for hidden in (0, 1000)]
     *binary, softmax, hidden = experiment.sweep(train, calls)
     names, values, reported = [], [], []
@@ -74,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "Two answers: what a hidden layer is worth",
     )
     figure = plotting.filters(softmax["weights"][0], columns=5, image_shape=(1, 28, 28))
-    experiment.figure("weights", figure, "Softmax: each digit's weights after the last epoch, light for and dark against")
+    experiment.figure(
+        "weights", figure, "Softmax: each digit's weights after the last epoch, light for and dark against"
+    )
     lines = {"softmax": softmax.line("test_accuracy"), "1000 hidden units": hidden.line("test_accuracy")}
     experiment.figure("digits", plotting.compare(lines, "test accuracy", percent=True), "Ten digits, test accuracy")
     odd = binary[pairs.index(("odd or even", "logistic")) * (1 + len(WIDTHS))]

@@ -52,16 +52,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     changed = experiment.sweep(train, [{**settings, "lr": lr} for settings, _ in CHANGES.values()])
 
     for name, setting, (_, reported) in zip(CHANGES, changed, CHANGES.values(), strict=True):
-        experiment.row(name, setting["test"], reported, headline=name == "1000 hidden units", parameters=setting.parameters)
+        experiment.row(
+            name, setting["test"], reported, headline=name == "1000 hidden units", parameters=setting.parameters
+        )
     experiment.figure(
         "rates",
-        plotting.sweep([f"{lr:g}" for lr in RATES], [s["validation"] for s in rates], "validation accuracy", "learning rate"),
+        plotting.sweep(
+            [f"{lr:g}" for lr in RATES], [s["validation"] for s in rates], "validation accuracy", "learning rate"
+        ),
         f"784-1000-10: {lr:g} is the best learning rate on the validation set",
     )
     experiment.figure(
         "networks",
         plotting.sweep(
-            list(CHANGES), [s["test"] for s in changed], "test accuracy", reported=[r for _, r in CHANGES.values()], best=False
+            list(CHANGES),
+            [s["test"] for s in changed],
+            "test accuracy",
+            reported=[r for _, r in CHANGES.values()],
+            best=False,
         ),
         "Test accuracy of the networks, beside what is reported",
     )

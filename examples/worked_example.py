@@ -146,7 +146,9 @@ def linear_layers(network: fastbp.Sequential) -> list[fastbp.Linear]:
     return [layer for layer in network.layers if isinstance(layer, fastbp.Linear)]
 
 
-def gradients_through_the_fold(network: fastbp.Sequential, folded: fastbp.Linear) -> list[tuple[np.ndarray, np.ndarray]]:
+def gradients_through_the_fold(
+    network: fastbp.Sequential, folded: fastbp.Linear
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """(∂L/∂Wk, ∂L/∂bk) of each layer k from the gradients G = ∂L/∂W and d = ∂L/∂b of the folded layer alone.
 
     With A the product of the weights after layer k, and B x + c what the layers before it compute:
@@ -166,10 +168,14 @@ def collapse() -> None:
     network = deep_linear((6, 50, 40, 30, 3))
     folded, x, dout = folded_layer(network), rng.normal(size=(8, 6)), rng.normal(size=(8, 3))
     y = network.forward(x)
-    print(f"6-50-40-30-3: {network.parameter_vector.size:,} parameters; folded: {folded.weight.size + folded.bias.size}")
+    print(
+        f"6-50-40-30-3: {network.parameter_vector.size:,} parameters; folded: {folded.weight.size + folded.bias.size}"
+    )
     print(f"outputs differ by {difference(y, folded.forward(x)):.0e} of the largest")
     print(f"dL/dx differs by {difference(network.backward(dout), folded.backward(dout)):.0e}")
-    for k, (layer, pair) in enumerate(zip(linear_layers(network), gradients_through_the_fold(network, folded), strict=True), 1):
+    for k, (layer, pair) in enumerate(
+        zip(linear_layers(network), gradients_through_the_fold(network, folded), strict=True), 1
+    ):
         dw, db = difference(layer.weight.grad, pair[0]), difference(layer.bias.grad, pair[1])
         print(f"layer {k}: dL/dW from the folded layer's gradient differs by {dw:.0e}, dL/db by {db:.0e}")
 
@@ -250,7 +256,9 @@ def multi_layer_perceptron() -> None:
     print(f"5-20-10-3: loss {loss:.12f} by formulas, {squared.forward(network.forward(x), target):.12f} by layers")
     print(f"dL/dx differs by {difference(network.backward(squared.backward()), dx.T):.0e} of the largest")
     for k, (layer, (dw, db)) in enumerate(zip(linear_layers(network), gradients, strict=True), 1):
-        print(f"layer {k}: dW differs by {difference(layer.weight.grad, dw):.0e}, db by {difference(layer.bias.grad, db):.0e}")
+        print(
+            f"layer {k}: dW differs by {difference(layer.weight.grad, dw):.0e}, db by {difference(layer.bias.grad, db):.0e}"
+        )
 
 
 def sigmoid_network(sizes: tuple[int, ...]) -> fastbp.Sequential:

@@ -202,7 +202,9 @@ def _is_masked(value) -> bool:
 def unmasked(what: str, value) -> None:
     """TypeError for a masked array, since no kernel sees its mask, and for np.matrix, whose products are not an array's."""
     if isinstance(value, np.ma.MaskedArray) or (type(value) in (list, tuple) and any(map(_is_masked, value))):
-        raise TypeError(f"{what} is a masked array, whose mask would be lost: pass {what.rpartition(' ')[2]}.filled(…) instead")
+        raise TypeError(
+            f"{what} is a masked array, whose mask would be lost: pass {what.rpartition(' ')[2]}.filled(…) instead"
+        )
     if isinstance(value, np.matrix):
         raise TypeError(f"{what} is a np.matrix: pass np.asarray({what.rpartition(' ')[2]}) instead")
 
@@ -241,7 +243,9 @@ class Setting:
         self.check, self.fixed, self.limits = check, fixed, limits
         low = math.nextafter(limits["above"], math.inf) if "above" in limits else limits.get("least", -LARGEST_FLOAT)
         high = math.nextafter(limits["below"], -math.inf) if "below" in limits else limits.get("most", LARGEST_FLOAT)
-        self.low, self.high = (low, high) if check is number else (math.inf, -math.inf)  # floats that need no further check
+        self.low, self.high = (
+            (low, high) if check is number else (math.inf, -math.inf)
+        )  # floats that need no further check
 
     def checked(self, owner, name: str, value) -> Any:
         """`value` as the attribute `name` of `owner`."""

@@ -84,7 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
                 return _fail("interrupted", STATUS)
             if isinstance(error, (Failure, datasets.DataError)):
                 return _fail(str(error), code)
-            if isinstance(error, BrokenPipeError) and not error.filename:  # the reader of our output has gone, e.g. `| head`
+            if (
+                isinstance(error, BrokenPipeError) and not error.filename
+            ):  # the reader of our output has gone, e.g. `| head`
                 return 1
             if isinstance(error, OSError):
                 return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
@@ -136,7 +138,9 @@ def _fail(message: str, code: int) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="fastbp", description="Train, use and gradient-check small networks; grade hand-written layers.")
+    parser = Parser(
+        prog="fastbp", description="Train, use and gradient-check small networks; grade hand-written layers."
+    )
     parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
 
@@ -147,7 +151,9 @@ def _parser() -> Parser:
     what.add_argument("--dtype", choices=("float32", "float64"), default="float32")
 
     where = argparse.ArgumentParser(add_help=False)
-    where.add_argument("--data-dir", metavar="DIR", help="where the data files are (default: $FASTBP_DATA, then a per-user cache)")
+    where.add_argument(
+        "--data-dir", metavar="DIR", help="where the data files are (default: $FASTBP_DATA, then a per-user cache)"
+    )
 
     train = commands.add_parser("train", parents=[what, where], help="train a network on a data set", description=TRAIN)
     epochs = ", ".join(f"{name} {count}" for name, count in EPOCHS.items())
@@ -157,23 +163,35 @@ def _parser() -> Parser:
     rates = ", ".join(f"{lr:g} for {name}" for name, (_, _, lr) in OPTIMIZERS.items())
     train.add_argument("--lr", type=_positive, metavar="X", help=f"learning rate (default: {rates})")
     train.add_argument("--weight-decay", type=_not_negative, default=0.0, metavar="X", help="L2 penalty (default: 0)")
-    train.add_argument("--output", type=_path, metavar="DIR", help="folder for the results (default: a new fastbp-DATA-MODEL)")
-    train.add_argument("--resume", action="store_true", help="go on with the training in the folder after its last finished epoch")
+    train.add_argument(
+        "--output", type=_path, metavar="DIR", help="folder for the results (default: a new fastbp-DATA-MODEL)"
+    )
+    train.add_argument(
+        "--resume", action="store_true", help="go on with the training in the folder after its last finished epoch"
+    )
     train.set_defaults(run=_train)
 
-    use = commands.add_parser("predict", parents=[where], help="classify images, or the test set, with a trained network")
+    use = commands.add_parser(
+        "predict", parents=[where], help="classify images, or the test set, with a trained network"
+    )
     use.add_argument("network", type=Path, help="network.npz as train wrote it")
     use.add_argument("images", nargs="*", type=Path, help="image files (default: the test set of the training data)")
     use.add_argument("--invert", action="store_true", help="swap dark and light, for dark strokes on light paper")
     use.set_defaults(run=_predict)
 
     check = commands.add_parser("check", parents=[what], help="compare a network's gradients with finite differences")
-    check.add_argument("--samples", type=_whole(1), default=50, metavar="N", help="elements checked of each tensor (default: 50)")
+    check.add_argument(
+        "--samples", type=_whole(1), default=50, metavar="N", help="elements checked of each tensor (default: 50)"
+    )
     check.set_defaults(run=_check)
 
     summary = commands.add_parser("summary", parents=[what], help="show layers, shapes, parameters, FLOPs and memory")
-    summary.add_argument("--plan", action="store_true", help="show how each layer is computed, and which are computed together")
-    summary.add_argument("--batch", type=_whole(1), metavar="N", help="samples that FLOPs and bytes are counted for (default: 1)")
+    summary.add_argument(
+        "--plan", action="store_true", help="show how each layer is computed, and which are computed together"
+    )
+    summary.add_argument(
+        "--batch", type=_whole(1), metavar="N", help="samples that FLOPs and bytes are counted for (default: 1)"
+    )
     summary.add_argument("--json", action="store_true", help="print the cost sheet as JSON")
     summary.add_argument("network", nargs="?", type=Path, help="a trained network.npz instead of a new --model")
     summary.set_defaults(run=_summary)
@@ -182,10 +200,14 @@ def _parser() -> Parser:
     grade.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION",
                        help="a Python file, or a folder: of each file and folder in it is a submission")  # fmt: skip
     grade.add_argument("--one", action="store_true", help="a folder given is itself one submission, of several files")
-    grade.add_argument("--assignment", required=True, metavar="NAME_OR_FILE", help="eecs598-hw1, cs231n-a2, or your own file")
+    grade.add_argument(
+        "--assignment", required=True, metavar="NAME_OR_FILE", help="eecs598-hw1, cs231n-a2, or your own file"
+    )
     grade.add_argument("--seed", type=_whole(0), default=0, help="of the drawn inputs (default: 0)")
     grade.add_argument("--jobs", type=_whole(1), metavar="N", help="submissions graded at once (default: one a core)")
-    grade.add_argument("--timeout", type=_positive, metavar="S", help="seconds for each call (default: the assignment's)")
+    grade.add_argument(
+        "--timeout", type=_positive, metavar="S", help="seconds for each call (default: the assignment's)"
+    )
     grade.add_argument("--format", choices=("text", "json", "gradescope", "html"), default="text", help="default: text")
     grade.add_argument("--output", type=_path, metavar="PATH",
                        help="file for json and gradescope; folder for html, and for the text of several submissions")  # fmt: skip
@@ -368,7 +390,9 @@ def _draw(folder: Folder, history, data: datasets.Dataset, predicted: np.ndarray
         with _home_of_matplotlib(folder.path):
             from . import plotting
 
-            sheet = plotting.training_sheet(history, data.test.x[shown], predicted[shown], data.test.y[shown], data.classes, title)
+            sheet = plotting.training_sheet(
+                history, data.test.x[shown], predicted[shown], data.test.y[shown], data.classes, title
+            )
             plotting.save(sheet, folder.figure)
     except Exception as error:
         Interruptible.check()
@@ -405,7 +429,9 @@ def _predict(options) -> int:
     try:
         name, classes, shape = (network.metadata[key] for key in ("data", "classes", "input_shape"))
     except KeyError:
-        raise Failure(f"{options.network} was not written by fastbp train: it does not say what data it is for") from None
+        raise Failure(
+            f"{options.network} was not written by fastbp train: it does not say what data it is for"
+        ) from None
     if options.images:
         for path in options.images:
             x = _read_image(path, tuple(shape), options.invert, network.dtype)
@@ -452,7 +478,9 @@ def _summary(options) -> int:
         network = _load_network(options.network)
         shape = network.metadata.get("input_shape")
         if shape is None:
-            raise Failure(f"{options.network} was not written by fastbp train: it does not say what shape its input has")
+            raise Failure(
+                f"{options.network} was not written by fastbp train: it does not say what shape its input has"
+            )
     if options.plan:
         print(network.plan(tuple(shape)))
     else:
@@ -499,7 +527,9 @@ def _grade(options) -> int:
                 )  # fmt: skip
         except KeyboardInterrupt:
             kept = f"; what is graded is in {report.place}" if report.place is not None else ""
-            raise Failure(f"interrupted after {len(report.results)} of {len(found)} submissions{kept}", STATUS) from None
+            raise Failure(
+                f"interrupted after {len(report.results)} of {len(found)} submissions{kept}", STATUS
+            ) from None
     if text := report.finish():
         print(text)
     for path, why in report.unwritten.items():

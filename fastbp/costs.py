@@ -104,7 +104,9 @@ def cost_of(layer: "Layer", input_shape: tuple[int, ...], N: int) -> Cost | None
     definitions = next(names for names in map(vars, (layer, *type(layer).__mro__)) if COMPUTING & names.keys())
     cost = layer.costs(input_shape, N) if "costs" in definitions else None
     if not isinstance(cost, Cost | None):
-        raise TypeError(f"{type(layer).__name__}.costs: expected a fastbp.costs.Cost or None, got {type(cost).__name__}")
+        raise TypeError(
+            f"{type(layer).__name__}.costs: expected a fastbp.costs.Cost or None, got {type(cost).__name__}"
+        )
     return cost
 
 
@@ -237,25 +239,46 @@ class CostSheet:
         table = [HEAD, *self._cells()]
         widths = [max(len(row[c]) for row in table) for c in range(len(HEAD))]
         aligns = [str.rjust, str.ljust, str.ljust, *[str.rjust] * (len(HEAD) - 3)]
-        lines = ["  ".join(f(cell, w) for f, cell, w in zip(aligns, row, widths, strict=True)).rstrip() for row in table]
+        lines = [
+            "  ".join(f(cell, w) for f, cell, w in zip(aligns, row, widths, strict=True)).rstrip() for row in table
+        ]
         rule = "-" * max(map(len, lines))
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *self._notes()])
 
     def _cells(self) -> list[tuple[str, ...]]:
         """The table as text: the input, the layers and the totals."""
-        numbers = ("weights", "biases", "multiply_adds", "forward", "backward_multiply_adds", "backward", "activation_bytes")
+        numbers = (
+            "weights",
+            "biases",
+            "multiply_adds",
+            "forward",
+            "backward_multiply_adds",
+            "backward",
+            "activation_bytes",
+        )
         rows = [("", "input", _shape_text(self.input_shape), *[""] * 6, f"{self._bytes(self.input_shape):,}")]
         for i, row in enumerate(self.rows):
-            rows.append((str(i), row.layer, _shape_text(row.output_shape), *(_number_text(getattr(row, name)) for name in numbers)))
+            rows.append(
+                (
+                    str(i),
+                    row.layer,
+                    _shape_text(row.output_shape),
+                    *(_number_text(getattr(row, name)) for name in numbers),
+                )
+            )
         return [*rows, ("", "total", "", *(_number_text(getattr(self, name)) for name in numbers))]
 
     def _notes(self) -> list[str]:
         notes = [f"{self.parameters:,} parameters, {self.dtype}; FLOPs and bytes of a batch of {self.batch:,}"]
         if self.input_gradient:
-            notes.append(f"not in it: the gradient of the input, which training does not need, {self.input_gradient:,} FLOPs")
+            notes.append(
+                f"not in it: the gradient of the input, which training does not need, {self.input_gradient:,} FLOPs"
+            )
         unknown = [str(i) for i, row in enumerate(self.rows) if row.cost is None]
         if unknown:
-            notes.append(f"unknown: layer {', '.join(unknown)} does not say what it costs (a method costs, see fastbp.costs)")
+            notes.append(
+                f"unknown: layer {', '.join(unknown)} does not say what it costs (a method costs, see fastbp.costs)"
+            )
         return notes
 
     def _repr_html_(self) -> str:
@@ -263,7 +286,9 @@ class CostSheet:
 
         def line(cells: tuple[str, ...], tag: str) -> str:
             sides = ["right", "left", "left", *["right"] * (len(HEAD) - 3)]
-            inner = (f"<{tag} style='text-align:{s}'>{html.escape(c)}</{tag}>" for c, s in zip(cells, sides, strict=True))
+            inner = (
+                f"<{tag} style='text-align:{s}'>{html.escape(c)}</{tag}>" for c, s in zip(cells, sides, strict=True)
+            )
             return f"<tr>{''.join(inner)}</tr>"
 
         *rows, total = self._cells()
@@ -276,7 +301,9 @@ class CostSheet:
         names += ("activation_bytes",)
         layers = []
         for row in self.rows:
-            entry = {"layer": row.layer, "output_shape": list(row.output_shape)} | {name: getattr(row, name) for name in names}
+            entry = {"layer": row.layer, "output_shape": list(row.output_shape)} | {
+                name: getattr(row, name) for name in names
+            }
             gradients = {name: None if row.cost is None else getattr(row.cost, name) for name in ("dx", "dw", "db")}
             layers.append(entry | gradients)
         total = {name: getattr(self, name) for name in (*names, "input_gradient")}

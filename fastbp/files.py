@@ -106,7 +106,12 @@ def _not_written(name: str, mode: int) -> OSError:
     """Why nothing is written to what is at this name."""
     if stat.S_ISDIR(mode):
         return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    kinds = {stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a block device", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device"}
+    kinds = {
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFBLK: "a block device",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFCHR: "a device",
+    }
     return OSError(errno.EINVAL, f"can't be written, it is {kinds.get(stat.S_IFMT(mode), 'no regular file')}", name)
 
 

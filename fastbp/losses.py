@@ -103,7 +103,12 @@ class Loss(Checked):
         if type(out) is np.ndarray and out.shape == scores.shape and out.dtype == scores.dtype and out.flags.carray:
             return out
         unmasked(f"{type(self).__name__}: out", out)
-        if not isinstance(out, np.ndarray) or out.shape != scores.shape or out.dtype != scores.dtype or not out.flags.carray:
+        if (
+            not isinstance(out, np.ndarray)
+            or out.shape != scores.shape
+            or out.dtype != scores.dtype
+            or not out.flags.carray
+        ):
             got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else shown(out)
             wanted = f"a C-contiguous, writable {scores.dtype} array {scores.shape}"
             self._fail(ValueError, f"expected out to be {wanted}, like the scores, got {got}")
@@ -172,18 +177,29 @@ class ClassLoss(Loss):
         labels = self._targets(labels)
         if labels.shape != scores.shape[:1]:
             hint = "; for one-hot rows pass targets.argmax(axis=1)" if labels.shape == scores.shape else ""
-            self._fail(ValueError, f"expected labels {scores.shape[:1]} for scores {scores.shape}, got {labels.shape}{hint}")
+            self._fail(
+                ValueError, f"expected labels {scores.shape[:1]} for scores {scores.shape}, got {labels.shape}{hint}"
+            )
         if labels.dtype.kind not in "iu":
             nan = " with NaN" if labels.dtype.kind == "f" and np.isnan(labels).any() else ""
             self._fail(TypeError, f"expected integer labels, got {labels.dtype}{nan}")
         checked = labels if labels.dtype == np.int64 and labels.flags.carray else np.require(labels, np.int64, "CAW")
         outside = losses.first_outside(checked, scores.shape[1])
         if outside >= 0:
-            self._fail(ValueError, f"labels must be in [0, {scores.shape[1]}), got {labels[outside]}, for scores {scores.shape}")
+            self._fail(
+                ValueError,
+                f"labels must be in [0, {scores.shape[1]}), got {labels[outside]}, for scores {scores.shape}",
+            )
         return checked
 
     def predict(self, scores):
-        if not (type(scores) is np.ndarray and scores.ndim == 2 and scores.dtype in FLOATS and scores.flags.carray and scores.size):
+        if not (
+            type(scores) is np.ndarray
+            and scores.ndim == 2
+            and scores.dtype in FLOATS
+            and scores.flags.carray
+            and scores.size
+        ):
             scores = self._dense(self._check_scores(scores, empty=True))
             if scores.shape[1] == 0:
                 self._fail(ValueError, f"expected scores (N, C) with C of at least 1, got {scores.shape}")
@@ -227,9 +243,21 @@ class SoftmaxCrossEntropy(ClassLoss):
     def step(self, scores, targets, out):
         if type(self) is not SoftmaxCrossEntropy:  # a subclass may compute something else
             return super().step(scores, targets, out)
-        plain = type(scores) is type(targets) is type(out) is np.ndarray and targets.dtype == np.int64 and targets.flags.carray
-        plain = plain and scores.dtype is out.dtype and scores.dtype in FLOATS and scores.flags.carray and out.flags.carray
-        if plain and scores.size and scores.shape == out.shape and targets.shape == scores.shape[:1] and scores.ndim == 2:
+        plain = (
+            type(scores) is type(targets) is type(out) is np.ndarray
+            and targets.dtype == np.int64
+            and targets.flags.carray
+        )
+        plain = (
+            plain and scores.dtype is out.dtype and scores.dtype in FLOATS and scores.flags.carray and out.flags.carray
+        )
+        if (
+            plain
+            and scores.size
+            and scores.shape == out.shape
+            and targets.shape == scores.shape[:1]
+            and scores.ndim == 2
+        ):
             value = losses.softmax_cross_entropy(scores, targets, self.label_smoothing, out)
             if value >= 0 or value != value:  # otherwise a label is not a class, which `check` says better
                 return float(value)
@@ -423,4 +451,6 @@ class MeanSquaredError(Loss):
         losses.squared_error_forward(prediction.reshape(-1), target.reshape(-1), values)
 
     def _backward(self, prediction, target, dprediction):
-        losses.squared_error_backward(prediction.reshape(-1), target.reshape(-1), 1 / target.size, dprediction.reshape(-1))
+        losses.squared_error_backward(
+            prediction.reshape(-1), target.reshape(-1), 1 / target.size, dprediction.reshape(-1)
+        )

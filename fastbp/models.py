@@ -20,11 +20,15 @@ def softmax_classifier(
 ) -> Sequential:
     """Multinomial logistic regression: one linear layer on the flattened input, starting at zero."""
     size = math.prod(shape("softmax_classifier: input_shape", input_shape, 1))
-    linear = Linear(_size("softmax_classifier: input_shape", size), _size("softmax_classifier: classes", classes), init="zeros")
+    linear = Linear(
+        _size("softmax_classifier: input_shape", size), _size("softmax_classifier: classes", classes), init="zeros"
+    )
     return Sequential(Flatten(), linear, dtype=dtype, seed=seed)
 
 
-def mlp(sizes: Sequence[int], activation: str = "relu", dropout: float = 0.0, dtype=np.float32, seed: int = 0) -> Sequential:
+def mlp(
+    sizes: Sequence[int], activation: str = "relu", dropout: float = 0.0, dtype=np.float32, seed: int = 0
+) -> Sequential:
     """Linear layers of sizes[0] → sizes[1] → … with an activation ("relu", "tanh" or "sigmoid") between them, and dropout at
     this rate after each activation. The input is flattened; ReLU networks start from He's initialisation, the
     others from Glorot's.
@@ -45,7 +49,9 @@ def mlp(sizes: Sequence[int], activation: str = "relu", dropout: float = 0.0, dt
     return Sequential(*layers, dtype=dtype, seed=seed)
 
 
-def lenet5(input_shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10, dtype=np.float32, seed: int = 0) -> Sequential:
+def lenet5(
+    input_shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10, dtype=np.float32, seed: int = 0
+) -> Sequential:
     """LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998): two 5×5 convolutions (6 and 16 filters) with tanh and 2×2 average pooling,
     then 120, 84 and `classes` units. 28×28 images are padded by 2 to the paper's 32×32. Simpler than the
     paper's: every filter of the second convolution sees all maps, pooling has no weights, the output is linear.
@@ -93,7 +99,11 @@ def cnn(
     (10,)
     """
     C, H, W = input_shape = _image("cnn: input_shape", input_shape)
-    classes, filters, hidden = _size("cnn: classes", classes), _size("cnn: filters", filters), _size("cnn: hidden", hidden)
+    classes, filters, hidden = (
+        _size("cnn: classes", classes),
+        _size("cnn: filters", filters),
+        _size("cnn: hidden", hidden),
+    )
     batch_norm, dropout = flag("cnn: batch_norm", batch_norm), number("cnn: dropout", dropout, least=0, below=1)
     if kernel_size is None:
         kernel_size = 7 if min(H, W) >= 16 else 3

@@ -29,7 +29,9 @@ def _layer_type(name: str) -> type[Layer]:
         return Layer.types[name]
     module, _, plain = name.rpartition(":")
     alike = [kind for key, kind in Layer.types.items() if ":" in key and key.rpartition(":")[2] == plain]
-    in_script = [kind for kind in alike if "__main__" in (module, kind.__module__) or not module]  # older files name no module
+    in_script = [
+        kind for kind in alike if "__main__" in (module, kind.__module__) or not module
+    ]  # older files name no module
     if len(in_script) == 1:
         return in_script[0]
     where = f", {module}" if module else ""
@@ -141,7 +143,9 @@ class Sequential:
     @task.setter
     def task(self, task: str | None) -> None:
         if not (task is None or isinstance(task, str) and task in TASKS):
-            raise ValueError(f"Sequential: task must be one of {', '.join(TASKS)}, or None, got {arguments.shown(task)}")
+            raise ValueError(
+                f"Sequential: task must be one of {', '.join(TASKS)}, or None, got {arguments.shown(task)}"
+            )
         self._task = task
 
     @property
@@ -151,7 +155,9 @@ class Sequential:
     @property
     def named_parameters(self) -> dict[str, Parameter]:
         """The parameters as "<index of the layer>.<name>"."""
-        return {f"{i}.{parameter.name}": parameter for i, layer in enumerate(self.layers) for parameter in layer.parameters}
+        return {
+            f"{i}.{parameter.name}": parameter for i, layer in enumerate(self.layers) for parameter in layer.parameters
+        }
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """The last layer's output for a batch x (N, …) of the network's dtype, layer by layer.
@@ -189,7 +195,9 @@ class Sequential:
         if of_sample not in self._plans:
             if type(self).forward is not Sequential.forward or type(self).backward is not Sequential.backward:
                 name = type(self).__name__
-                raise TypeError(f"{name} has a forward or backward of its own, which training would not use: put it into a layer")
+                raise TypeError(
+                    f"{name} has a forward or backward of its own, which training would not use: put it into a layer"
+                )
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[of_sample] = Plan(self.layers, of_sample, self.gradients)
@@ -291,7 +299,9 @@ class Sequential:
             raise ValueError(f"{path} is not a network saved by fastbp, or it is damaged") from None
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             found = header.get("format") if isinstance(header, dict) else None
-            raise ValueError(f"{path}: this fastbp reads networks of format {FORMAT}, the file has {found}; upgrade fastbp")
+            raise ValueError(
+                f"{path}: this fastbp reads networks of format {FORMAT}, the file has {found}; upgrade fastbp"
+            )
         try:
             layers = []
             for config in header["layers"]:
@@ -316,4 +326,3 @@ class Sequential:
     def __repr__(self) -> str:
         inner = "".join(f"    {layer!r},\n" for layer in self.layers)
         return f"Sequential(\n{inner}    dtype={self.dtype}, seed={self.seed}, winograd={self.winograd},\n)"
-

@@ -36,11 +36,18 @@ class Optimizer(Checked):
         self.steps = 0
         self.state = {}
         self.numbers: np.ndarray | None = None  # this step's settings, where the kernel reads them
-        self._settings: tuple[float, ...] | None = None  # what they hold: writing to an array takes 0.4 µs of a step's 10
+        self._settings: tuple[float, ...] | None = (
+            None  # what they hold: writing to an array takes 0.4 µs of a step's 10
+        )
 
     def step(self, values: np.ndarray, grads: np.ndarray) -> None:
         """Update `values` in place; both are contiguous vectors (P,) of one floating dtype."""
-        plain = type(values) is type(grads) is np.ndarray and values.dtype in FLOATS and values.flags.carray and grads.flags.carray
+        plain = (
+            type(values) is type(grads) is np.ndarray
+            and values.dtype in FLOATS
+            and values.flags.carray
+            and grads.flags.carray
+        )
         if not plain:
             values, grads = self._vector("values", values), self._vector("grads", grads)
             if not values.flags.carray:

@@ -40,18 +40,26 @@ BLOCKS = 4  # of a layer's gradients by rows, at most: each reads all of the inp
 BLOCK_ROWS, BLOCK_WEIGHTS = 8, 65_536  # more blocks of a linear layer, whose vectors stay in the second cache
 # -- until they are updated, where each has so many rows for each sample: 3072-…-10, batch 4, 1.39 → 1.23 ms
 PART_WORK = 4_000_000  # multiply–adds forward in a part at least, 0.1 ms: a thread that sleeps takes 0.04 ms to come
-PART_SUMS = 4_000_000  # numbers in the parts' shares of sums over the batch, at most: 16 MB that are written and read again
+PART_SUMS = (
+    4_000_000  # numbers in the parts' shares of sums over the batch, at most: 16 MB that are written and read again
+)
 PER_WEIGHT = 128  # multiply–adds in a part for each number of its share, at least
 PER_READ = 96  # and for each weight of a large convolution where there are no shares; eight of them, a batch of 4: 14.2 → 16.0 ms
 # -- on one thread, 12.8 → 8.7 ms on two; batches of 2 and 8 likewise
 LARGE = 65_536  # weights that crowd the second cache: a linear layer's parts are features, so that each reads only its own, and a
 # -- convolution's gradients may be taken by filters
-PIECE_WORK, READ = 1_000_000, 16  # multiply–adds in such a part at least; reading a weight from far away takes as long as so many
+PIECE_WORK, READ = (
+    1_000_000,
+    16,
+)  # multiply–adds in such a part at least; reading a weight from far away takes as long as so many
 # -- 784-100-10, a batch of 32: 152 → 120 µs on two threads, 152 → 158 on one, with 1 instead of 2 million here and RANGE_WORK of
 # 3.5 instead of 5 million; all else within noise (Zen 4)
 SHARES = 8  # weights for each number in the shares of a linear layer's dx, at least
 UPDATE_WORK = 64  # updating a parameter takes as long as so many multiply–adds, where it is read from far away
-TILE_ROWS, TILE_COLUMNS = 8, 48  # of the largest tile of a matrix product, and of whole smaller ones: pieces of that many
+TILE_ROWS, TILE_COLUMNS = (
+    8,
+    48,
+)  # of the largest tile of a matrix product, and of whole smaller ones: pieces of that many
 RANGE_WORK = 3_500_000  # multiply–adds in a range of the gradients at least
 
 PLANS: "weakref.WeakSet[Plan]" = weakref.WeakSet()
@@ -128,15 +136,21 @@ class Stage:
     def __init__(self, layer: Layer, previous: "Stage | None", following: Layer | None):
         self.layer = layer
         self.own = is_own(layer)  # called as a whole
-        self.view = function(layer.forward_calls) is Copy.forward_calls and not self.own  # its output is its input in another shape
-        maker, of_gradients = (next(k for k in type(layer).__mro__ if n in vars(k)) for n in ("forward_calls", "parameter_calls"))
+        self.view = (
+            function(layer.forward_calls) is Copy.forward_calls and not self.own
+        )  # its output is its input in another shape
+        maker, of_gradients = (
+            next(k for k in type(layer).__mro__ if n in vars(k)) for n in ("forward_calls", "parameter_calls")
+        )
         self.relu = vars(maker).get("takes_relu", False) and not self.own and type(following) is ReLU
         self.descends = "descent_calls" in vars(of_gradients)
         self.applied = previous is not None and previous.relu  # a ReLU that the stage before has computed
         self.back_applied = self.applied and previous.layer.mixes_samples  # and whose backward it computes too
         weights = layer.parameters[0].size if layer.parameters and not self.own else 0
         self.large = layer.splits_rows and weights > LARGE
-        self.by_rows = layer.splits_features and weights > 0  # its gradients are taken by rows of the weights, not by samples
+        self.by_rows = (
+            layer.splits_features and weights > 0
+        )  # its gradients are taken by rows of the weights, not by samples
         self.by_features = layer.splits_features and self.large
         self.by_samples = not (layer.mixes_samples or self.by_features)
         self.p: Pass | None = None
@@ -166,7 +180,10 @@ class Batch:
         self._dout: np.ndarray | None = None
         self._ranges: list[list[Piece]] = []
         self._open: list[Calls] | None = None
-        self._sections = joined(self._forward_sections()), joined(self._backward_sections(need_dx=False)) if training else []
+        self._sections = (
+            joined(self._forward_sections()),
+            joined(self._backward_sections(need_dx=False)) if training else [],
+        )
         self._compiled = False
         self._forward: Calls = []
         self._backward: dict[bool, Calls] = {}
@@ -176,7 +193,11 @@ class Batch:
 
     def _compile(self, more: list[Calls]) -> None:
         """Compile what a pass needs, and the calls of `more`, at once."""
-        parts = [part for section in (*self._sections[0], *self._sections[1]) for part in section] if not self._compiled else []
+        parts = (
+            [part for section in (*self._sections[0], *self._sections[1]) for part in section]
+            if not self._compiled
+            else []
+        )
         compile_kernels((call for part in (*parts, *more) for call in part), helped=get_num_threads() > 1)
         self._compiled = True
 
@@ -206,7 +227,9 @@ class Batch:
         for call in self._sum_calls:
             run(call)
 
-    def step(self, loss: Loss, targets: np.ndarray, optimizer: Optimizer, values: np.ndarray, gradients: Gradients) -> float:
+    def step(
+        self, loss: Loss, targets: np.ndarray, optimizer: Optimizer, values: np.ndarray, gradients: Gradients
+    ) -> float:
         """All of a training step from x on: the loss before the update.
 
         Where the loss is one kernel call, the step is one program: 784-100-10 on one image takes 39 instead of 43 µs."""
@@ -295,7 +318,9 @@ class Batch:
         self.x = x = aligned((self.size, *self.shapes[0]), self.dtype)
         apart = self.training or len(self.bounds) > 1
         largest = 0 if apart else self.size * max(math.prod(shape) for shape in self.shapes)
-        scratch = [aligned(largest, self.dtype) for _ in range(2)]  # enough for evaluation, if a stage is done before the next
+        scratch = [
+            aligned(largest, self.dtype) for _ in range(2)
+        ]  # enough for evaluation, if a stage is done before the next
         for stage, shape in zip(self.stages, self.shapes[1:], strict=True):
             if stage.applied:
                 y = x
@@ -316,7 +341,9 @@ class Batch:
         for stage, shape in zip(self.stages, self.shapes, strict=False):
             stage.work = stage.layer.multiply_adds(shape)
         count = self._parts()
-        if count == 1 and self.training:  # shares of large gradients may take longer than they save: by rows there are none
+        if (
+            count == 1 and self.training
+        ):  # shares of large gradients may take longer than they save: by rows there are none
             for stage in self.stages:
                 stage.by_rows |= stage.large
             count = self._parts()
@@ -325,8 +352,12 @@ class Batch:
     def _parts(self) -> int:
         """How many parts of the batch are worth while, with the gradients by rows that the stages have now."""
         work = sum(stage.work for stage in self.stages) * self.size
-        summed = sum(parameter.size for stage in self.stages if self._sums(stage) for parameter in stage.layer.parameters)
-        read = sum(stage.layer.parameters[0].size for stage in self.stages if stage.by_rows and not stage.layer.splits_features)
+        summed = sum(
+            parameter.size for stage in self.stages if self._sums(stage) for parameter in stage.layer.parameters
+        )
+        read = sum(
+            stage.layer.parameters[0].size for stage in self.stages if stage.by_rows and not stage.layer.splits_features
+        )
         limits = [PARTS, self.size, work // PART_WORK]
         if self.training and summed:
             limits += [max(2, PART_SUMS // summed), work // PER_WEIGHT // summed]
@@ -368,13 +399,21 @@ class Batch:
             layer, p, wanted = stage.layer, stage.p, need_dx or i > self.first
             p.dout = dout
             if wanted and p.dx is None:
-                p.dx = dout if stage.back_applied else dout.reshape(p.x.shape) if stage.view else aligned(p.x.shape, self.dtype)
+                p.dx = (
+                    dout
+                    if stage.back_applied
+                    else dout.reshape(p.x.shape)
+                    if stage.view
+                    else aligned(p.x.shape, self.dtype)
+                )
             dout = p.dx
             if stage.own:
                 yield False, [[partial(own_backward, layer, p, wanted)]]
                 continue
             if self._sums(stage) and len(self.bounds) > 1 and stage.sums is None:
-                stage.sums = np.empty((len(self.bounds), sum(parameter.size for parameter in layer.parameters)), self.dtype)
+                stage.sums = np.empty(
+                    (len(self.bounds), sum(parameter.size for parameter in layer.parameters)), self.dtype
+                )
             if stage.by_features and wanted and self._few_samples(stage):
                 yield from self._shared_dx(stage)
                 continue
@@ -459,12 +498,20 @@ class Batch:
             start, end = end, end + size
             if stage.by_rows:
                 F, work, first = layer.parameters[0].shape[0], stage.work * self.size + size * UPDATE_WORK, start
-                small = min(F // (BLOCK_ROWS * max(self.size, 1)), size // BLOCK_WEIGHTS) if layer.splits_features else 0
+                small = (
+                    min(F // (BLOCK_ROWS * max(self.size, 1)), size // BLOCK_WEIGHTS) if layer.splits_features else 0
+                )
                 most = max(BLOCKS, small // 2 * 2)  # even, for two threads
                 for rows in spread(F, min(most, work // RANGE_WORK), TILE_ROWS):
                     last = end if rows[1] == F else start + layer.parameters[0].size // F * rows[1]
                     descend = partial(layer.descent_calls, stage.p, rows) if stage.descends else None
-                    yield Piece(first, last, work * (rows[1] - rows[0]) // F, list(layer.parameter_calls(stage.p, rows)), descend)
+                    yield Piece(
+                        first,
+                        last,
+                        work * (rows[1] - rows[0]) // F,
+                        list(layer.parameter_calls(stage.p, rows)),
+                        descend,
+                    )
                     first = last
             else:
                 calls = [] if stage.sums is None else [partial(sum_parts, stage.sums, self.gradient_vector[start:end])]

@@ -48,7 +48,9 @@ LINES = (  # the first few are the furthest apart
 DPI = 110
 FARTHEST = 1e100  # from 0 that can be drawn: matplotlib's axes overflow before floats do
 MOST = 1000  # rows, columns, classes or images that a figure can have
-PALE_TO_GREY = LinearSegmentedColormap.from_list("pale to grey", ["#f2f2f2", "#808080"])  # black numbers are legible on all of it
+PALE_TO_GREY = LinearSegmentedColormap.from_list(
+    "pale to grey", ["#f2f2f2", "#808080"]
+)  # black numbers are legible on all of it
 WHITE_TO_WRONG = LinearSegmentedColormap.from_list("white to wrong", ["white", WRONG])
 
 
@@ -71,7 +73,9 @@ def curves(history, figure: Figure | None = None, place: SubplotSpec | None = No
     names = {panel: {split: f"{split}_{panel}" for split in STYLES} for panel in ("loss", "accuracy")}
     if not any(hasattr(history, name) for of_panel in names.values() for name in of_panel.values()):
         raise TypeError(f"curves: history must have lists train_loss, validation_loss, …, got {shown(history)}")
-    lists = {panel: {split: _epochs(history, name) for split, name in of_panel.items()} for panel, of_panel in names.items()}
+    lists = {
+        panel: {split: _epochs(history, name) for split, name in of_panel.items()} for panel, of_panel in names.items()
+    }
     _require_place("curves", figure, place)
     panels = ["loss"] + ["accuracy"] * any(values.size for values in lists["accuracy"].values())
     figure = figure or Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
@@ -111,7 +115,9 @@ def compare(
         raise ValueError(f"compare: reported figures of {', '.join(unknown)}, but there is no such line")
     log, percent = flag("compare: log", log), flag("compare: percent", percent)
     limits = {"least": -FARTHEST, "most": FARTHEST, "above": 0.0 if log else None}
-    published = {str(label): number(f"compare: reported: {label}", value, **limits) for label, value in reported.items()}
+    published = {
+        str(label): number(f"compare: reported: {label}", value, **limits) for label, value in reported.items()
+    }
     figure = Figure(figsize=(7, 3.8), layout="constrained")
     axes = _axes(figure, *_texts("compare", xlabel=xlabel, ylabel=ylabel, title=title))
     drawn, several = [], False
@@ -150,7 +156,10 @@ def learning_curves(
     band from least to largest. Test is solid, training dashed with hollow markers, in the network's shade. log: a logarithmic x.
     ValueError: no networks or more than 8, lengths that don't fit, sizes of 0 or below.
     """
-    given, log = _lines("learning_curves: networks", networks, ("sizes", "train", "test")), flag("learning_curves: log", log)
+    given, log = (
+        _lines("learning_curves: networks", networks, ("sizes", "train", "test")),
+        flag("learning_curves: log", log),
+    )
     xlabel, title = _texts("learning_curves", xlabel=xlabel, title=title)
     figure = Figure(figsize=(7, 3.8), layout="constrained")
     axes = _axes(figure, xlabel, "accuracy", title)
@@ -198,13 +207,17 @@ def sweep(
     settings = _labels("sweep: settings", settings)
     rows = [np.atleast_1d(_numbers("sweep: values: each", v)) for v in _items("sweep: values", values)]
     reported = [None] * len(rows) if reported is None else _items("sweep: reported", reported)
-    reported = [None if value is None else number("sweep: reported: each", value, -FARTHEST, FARTHEST) for value in reported]
+    reported = [
+        None if value is None else number("sweep: reported: each", value, -FARTHEST, FARTHEST) for value in reported
+    ]
     if not rows or len(settings) != len(rows) or len(reported) != len(rows):
         got = f"got {len(settings)}, {len(rows)} and {len(reported)}"
         raise ValueError(f"sweep: expected as many settings, values and reported figures, at least one of each, {got}")
     for setting, row in zip(settings, rows, strict=True):
         if row.ndim != 1 or not row.size:
-            raise ValueError(f"sweep: values: {setting}: expected the values of its seeds, at least one, got {row.shape}")
+            raise ValueError(
+                f"sweep: values: {setting}: expected the values of its seeds, at least one, got {row.shape}"
+            )
     best = best if best is None or best is False else whole("sweep: best", best, -LARGEST)
     if best is not None and best is not False and best not in range(len(rows)):
         raise ValueError(f"sweep: best is the index of a row, 0 to {len(rows) - 1}, got {best}")
@@ -214,7 +227,9 @@ def sweep(
     if best is None and percent and np.isfinite(means).any():
         best = int(np.nanargmax(means))
     best = None if best is False else best
-    digits = 1 if best is None or [f"{mean:.1%}" for mean in means].count(f"{means[best]:.1%}") == 1 else 2  # which show that it is
+    digits = (
+        1 if best is None or [f"{mean:.1%}" for mean in means].count(f"{means[best]:.1%}") == 1 else 2
+    )  # which show that it is
     several, published = any(row.size > 1 for row in rows), any(r is not None for r in reported)
 
     figure = Figure(figsize=(7, 0.3 * len(rows) + 1.0 + 0.3 * (several or published)), layout="constrained")
@@ -256,7 +271,13 @@ def sweep(
 
 
 def heatmap(
-    rows: Sequence, columns: Sequence, values: ArrayLike, xlabel: str, ylabel: str, title: str = "", percent: bool = True
+    rows: Sequence,
+    columns: Sequence,
+    values: ArrayLike,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    percent: bool = True,
 ) -> Figure:
     """A small grid over two settings, the number in each cell, the darker the higher, the highest framed; NaN, not run, is empty.
 
@@ -268,7 +289,9 @@ def heatmap(
     if values.shape != (len(rows), len(columns)) or not np.isfinite(values).any():
         wanted = f"values ({len(rows)}, {len(columns)})"
         got = f"got {np.isfinite(values).sum()} in {values.shape}"
-        raise ValueError(f"heatmap: expected {wanted} with a number among them, a row for each of rows and columns, {got}")
+        raise ValueError(
+            f"heatmap: expected {wanted} with a number among them, a row for each of rows and columns, {got}"
+        )
     xlabel, ylabel, title = _texts("heatmap", xlabel=xlabel, ylabel=ylabel, title=title)
     finite = np.ma.masked_invalid(values)
     figure = Figure(figsize=(1.3 + 0.75 * len(columns), 1.0 + 0.45 * len(rows)), layout="constrained")
@@ -278,7 +301,9 @@ def heatmap(
     for (r, c), value in np.ndenumerate(values):
         if np.isfinite(value):
             weight = "bold" if (r, c) == best else "normal"
-            axes.text(c + 0.5, r + 0.5, _number(value, percent), ha="center", va="center", fontsize=9, fontweight=weight)
+            axes.text(
+                c + 0.5, r + 0.5, _number(value, percent), ha="center", va="center", fontsize=9, fontweight=weight
+            )
     axes.add_patch(Rectangle(best[::-1], 1, 1, fill=False, edgecolor="black", linewidth=2.5, clip_on=False, zorder=3))
     return figure
 
@@ -291,9 +316,14 @@ def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, classes: Sequence[
     ValueError: no samples, lengths that differ, a label outside of the classes.
     """
     classes, (title,) = _labels("confusion_matrix: classes", classes), _texts("confusion_matrix", title=title)
-    predicted, labels = array("confusion_matrix: predicted", predicted, "biuf"), array("confusion_matrix: labels", labels, "biuf")
+    predicted, labels = (
+        array("confusion_matrix: predicted", predicted, "biuf"),
+        array("confusion_matrix: labels", labels, "biuf"),
+    )
     if labels.ndim != 1 or predicted.shape != labels.shape or not labels.size:
-        raise ValueError(f"confusion_matrix: predicted and labels must be (N,), not empty, got {predicted.shape}, {labels.shape}")
+        raise ValueError(
+            f"confusion_matrix: predicted and labels must be (N,), not empty, got {predicted.shape}, {labels.shape}"
+        )
     C = len(classes)
     for name, given in (("predicted", predicted), ("labels", labels)):
         _require_classes(f"confusion_matrix: {name}", given, C)
@@ -313,7 +343,9 @@ def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, classes: Sequence[
             label.set(ha="right", rotation_mode="anchor")
     for (r, c), share in np.ndenumerate(shares):
         if r == c:
-            axes.add_patch(Rectangle((c, r), 1, 1, facecolor="#dddddd", edgecolor="black", linewidth=1.2, clip_on=False))
+            axes.add_patch(
+                Rectangle((c, r), 1, 1, facecolor="#dddddd", edgecolor="black", linewidth=1.2, clip_on=False)
+            )
         if share:
             color = "white" if r != c and share > 0.75 * most else "black"
             axes.text(c + 0.5, r + 0.5, f"{100 * share:.1f}", ha="center", va="center", fontsize=8, color=color)
@@ -323,7 +355,9 @@ def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, classes: Sequence[
 # -- pictures ------------------------------------------------------------------------------------------------------------
 
 
-def filters(weight: np.ndarray, title: str = "", columns: int = 8, image_shape: tuple[int, int, int] | None = None) -> Figure:
+def filters(
+    weight: np.ndarray, title: str = "", columns: int = 8, image_shape: tuple[int, int, int] | None = None
+) -> Figure:
     """The filters of a first layer as images, each divided by its own largest magnitude, so that mid-grey is 0.
 
     weight: (F, C, KH, KW) of a convolution, or (F, D) of a linear layer with image_shape = (C, H, W), D = C·H·W. C is 1, drawn in
@@ -334,11 +368,15 @@ def filters(weight: np.ndarray, title: str = "", columns: int = 8, image_shape: 
     if image_shape is not None:
         image_shape = shape("filters: image_shape", image_shape)
         if weight.ndim != 2 or len(image_shape) != 3 or weight.shape[1] != math.prod(image_shape):
-            raise ValueError(f"filters: a weight {weight.shape} is not (F, D) with images {image_shape}, an image_shape (C, H, W)")
+            raise ValueError(
+                f"filters: a weight {weight.shape} is not (F, D) with images {image_shape}, an image_shape (C, H, W)"
+            )
         weight = weight.reshape(-1, *image_shape) if weight.size else weight
     if weight.ndim != 4 or weight.shape[1] not in (1, 3) or not weight.size:
         hint = "; image_shape gives a linear layer's" if weight.ndim == 2 else ""
-        raise ValueError(f"filters: expected a weight (F, C, KH, KW) with C 1 or 3, none of them 0, got {weight.shape}{hint}")
+        raise ValueError(
+            f"filters: expected a weight (F, C, KH, KW) with C 1 or 3, none of them 0, got {weight.shape}{hint}"
+        )
     if not np.isfinite(weight).all():
         raise ValueError("filters: a weight is not finite")
     if columns < 1:
@@ -379,7 +417,9 @@ def predictions(
     images = _numbers("predictions: images", images)
     predicted, labels = array("predictions: predicted", predicted, "biuf"), array("predictions: labels", labels, "biuf")
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:] or len(images) > MOST:
-        raise ValueError(f"predictions: images must be (N, C, H, W) with N at most {MOST}, C 1 or 3, got {images.shape}")
+        raise ValueError(
+            f"predictions: images must be (N, C, H, W) with N at most {MOST}, C 1 or 3, got {images.shape}"
+        )
     if predicted.ndim != 1 or labels.ndim != 1 or not len(images) == len(predicted) == len(labels):
         lengths = f"{len(images)} images, {_length(predicted)} predicted and {_length(labels)} labels"
         raise ValueError(f"predictions: {lengths} differ in length")
@@ -393,7 +433,9 @@ def predictions(
     for n, image in enumerate(np.clip(images, 0, 1)):
         axes = figure.add_subplot(grid[n // columns, n % columns])
         greyscale = image.shape[0] == 1
-        axes.imshow(image[0] if greyscale else image.transpose(1, 2, 0), cmap="gray" if greyscale else None, vmin=0, vmax=1)
+        axes.imshow(
+            image[0] if greyscale else image.transpose(1, 2, 0), cmap="gray" if greyscale else None, vmin=0, vmax=1
+        )
         right = predicted[n] == labels[n]
         title = classes[predicted[n]] if right else f"{classes[predicted[n]]}\nis {classes[labels[n]]}"
         axes.set_title(title, fontsize=9, color=RIGHT if right else WRONG, fontweight="normal" if right else "bold")
@@ -432,7 +474,9 @@ def gradient_errors(report) -> Figure:
     tensors = [t for t in report.tensors if t.verdicts is not None] or list(report.tensors)
     figure = Figure(figsize=(4 * max(len(tensors), 1), 3.6), layout="constrained")
     figure.suptitle(report.subject)
-    for tensor, axes in zip(tensors, figure.subplots(1, len(tensors), squeeze=False)[0] if tensors else [], strict=True):
+    for tensor, axes in zip(
+        tensors, figure.subplots(1, len(tensors), squeeze=False)[0] if tensors else [], strict=True
+    ):
         axes.set_xticks([])
         axes.set_yticks([])
         title = f"{tensor.name} {tensor.shape}: {tensor.problem or tensor.summary}"
@@ -522,7 +566,9 @@ def _beside(axes: Axes, y: float | None, column: int, text: str, weight: str) ->
     """Text in a column at the right of the axes, at y, or above the axes for the column's heading."""
     xy, coordinates = ((1, 1), "axes fraction") if y is None else ((1, y), axes.get_yaxis_transform())
     style = {"fontsize": 8 if y is None else 9, "fontweight": weight, "va": "bottom" if y is None else "center"}
-    axes.annotate(text, xy, (52 + 56 * column, 0), coordinates, "offset points", ha="right", annotation_clip=False, **style)
+    axes.annotate(
+        text, xy, (52 + 56 * column, 0), coordinates, "offset points", ha="right", annotation_clip=False, **style
+    )
 
 
 def _lines(what: str, lines: Mapping, parts: tuple[str, ...]) -> dict[str, Sequence]:
@@ -617,7 +663,9 @@ def _seeds(name: str, x: ArrayLike, values: ArrayLike) -> tuple[np.ndarray, np.n
     x, values = _numbers(f"{name}: x", x), _numbers(f"{name}: values", values)
     seeds = np.atleast_2d(values)
     if x.ndim != 1 or seeds.ndim != 2 or seeds.shape[1] != len(x) or not seeds.size:
-        raise ValueError(f"{name}: expected x (P,) and values (P,) or (K, P), not empty, got {x.shape} and {values.shape}")
+        raise ValueError(
+            f"{name}: expected x (P,) and values (P,) or (K, P), not empty, got {x.shape} and {values.shape}"
+        )
     return x, seeds
 
 
@@ -635,10 +683,19 @@ def _line(axes: Axes, x: np.ndarray, seeds: np.ndarray, label: str, style: dict)
 def _reported_style(color: str, marker: str) -> dict:
     """A thin dotted line whose right end has a hollow marker."""
     dotted = {"color": color, "linestyle": ":", "linewidth": 1.2}
-    return {**dotted, "marker": marker, "markersize": 5, "markerfacecolor": "white", "markevery": [-1], "clip_on": False}
+    return {
+        **dotted,
+        "marker": marker,
+        "markersize": 5,
+        "markerfacecolor": "white",
+        "markevery": [-1],
+        "clip_on": False,
+    }
 
 
 def _legend_beside(figure: Figure, lines: list[Line2D], several: bool) -> None:
     title = "mean and range\nof the seeds" if several else None
-    legend = figure.legend(handles=lines, loc="outside right upper", frameon=False, handlelength=4, title=title, alignment="left")
+    legend = figure.legend(
+        handles=lines, loc="outside right upper", frameon=False, handlelength=4, title=title, alignment="left"
+    )
     legend.get_title().set_fontsize(8)

@@ -29,13 +29,17 @@ def pool(jobs: int, given: Executor | None = None) -> Iterator[Executor | None]:
         others = set(active_children())
         executor = _Pool(jobs, mp_context=get_context("spawn"), initializer=_begin)
         try:
-            with _interrupts_held_back():  # in the workers for good: Ctrl-C reaches the whole group, and the parent ends them
+            with (
+                _interrupts_held_back()
+            ):  # in the workers for good: Ctrl-C reaches the whole group, and the parent ends them
                 for _ in range(jobs):
                     executor.submit(_begun)
             yield executor
         except BaseException:  # what is under way may take hours yet
             executor.shutdown(wait=False, cancel_futures=True)
-            while workers := set(active_children()) - others:  # one that was ended takes the next call, if it has that already
+            while (
+                workers := set(active_children()) - others
+            ):  # one that was ended takes the next call, if it has that already
                 for worker in workers:
                     worker.terminate()
                 time.sleep(0.1)

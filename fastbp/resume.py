@@ -63,7 +63,9 @@ class SavedTraining:
             more = f", and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
             raise ValueError(f"fit: resume: {self.path} is of another training: {'; '.join(said)}{more}")
         if epochs > self.run.epochs:
-            raise ValueError(f"fit: resume: {self.path} has {epochs} epochs already, epochs={self.run.epochs} asks for fewer")
+            raise ValueError(
+                f"fit: resume: {self.path} has {epochs} epochs already, epochs={self.run.epochs} asks for fewer"
+            )
         return header, arrays
 
     def restore(self) -> None:
@@ -112,12 +114,19 @@ class SavedTraining:
         states["history"] = {name: np.array(getattr(history, name), np.float64) for name in lists}
         for k, callback in enumerate(self.callbacks):
             states[f"callbacks.{k}"] = callback.state_dict() if isinstance(callback, Callback) else {}
-        arrays = {f"{part}.{name}": np.asarray(value) for part, state in states.items() for name, value in state.items()}
+        arrays = {
+            f"{part}.{name}": np.asarray(value) for part, state in states.items() for name, value in state.items()
+        }
         for name, array in arrays.items():
             if array.dtype.hasobject:
                 raise TypeError(f"fit: resume: {name} is neither a number nor an array of numbers")
         header = {"format": FORMAT, "training": self.training, "epochs": run.epoch, "stop_reason": history.stop_reason}
-        header |= {"steps": int(run.optimizer.steps), "lr": float(run.optimizer.lr), "of": run.epochs, "arrays": sorted(arrays)}
+        header |= {
+            "steps": int(run.optimizer.steps),
+            "lr": float(run.optimizer.lr),
+            "of": run.epochs,
+            "arrays": sorted(arrays),
+        }
         with written_atomically(self.path) as file:
             write_arrays(file, {"training": np.array(json.dumps(header)), **arrays})
 

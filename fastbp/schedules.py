@@ -29,7 +29,9 @@ class Schedule(Callback):
 
     def _time(self, epoch) -> float:
         """`epoch` after a check, which the floats of `fit` don't need."""
-        return epoch if type(epoch) is float and math.isfinite(epoch) else number(f"{type(self).__name__}: epoch", epoch)
+        return (
+            epoch if type(epoch) is float and math.isfinite(epoch) else number(f"{type(self).__name__}: epoch", epoch)
+        )
 
 
 class StepDecay(Schedule):
@@ -47,7 +49,9 @@ class StepDecay(Schedule):
         try:
             return self.decay**drops
         except OverflowError:
-            raise ValueError(f"StepDecay: {self.decay:g} to the power of {drops}, at epoch {epoch:g}, is no number") from None
+            raise ValueError(
+                f"StepDecay: {self.decay:g} to the power of {drops}, at epoch {epoch:g}, is no number"
+            ) from None
 
 
 class CosineDecay(Schedule):

@@ -96,7 +96,9 @@ def sweep(
     """
     inside = inspect.unwrap(function) if callable(function) else None  # of functools.cache and other decorators
     if not (inspect.isfunction(inside) or inspect.ismethod(inside)) or not hasattr(function, "__qualname__"):
-        raise TypeError(f"sweep: function must be a function of Python's, whose source can be told, got {shown(function)}")
+        raise TypeError(
+            f"sweep: function must be a function of Python's, whose source can be told, got {shown(function)}"
+        )
     settings = [_named(chosen) for chosen in _items("sweep: settings", settings)]
     jobs = usable_cores() if jobs is None else whole("sweep: jobs", jobs)
     if executor is not None:
@@ -268,7 +270,9 @@ def _sources(function: Callable) -> list[str]:
             found[place] = f"{thing.__module__}.{thing.__qualname__}"
         elif code:
             found[place] = _source(thing)
-            methods = [thing] if inspect.isfunction(thing) else [m for m in vars(thing).values() if inspect.isfunction(m)]
+            methods = (
+                [thing] if inspect.isfunction(thing) else [m for m in vars(thing).values() if inspect.isfunction(m)]
+            )
             todo += [(n, m.__globals__[n], m) for m in methods for n in _names(m.__code__) if n in m.__globals__]
         elif isinstance(thing, (dict, list, tuple)):
             inside = thing.items() if isinstance(thing, dict) else enumerate(thing)

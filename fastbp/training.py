@@ -41,7 +41,11 @@ class Trainer:
     """
 
     def __init__(self, network: Sequential, loss: Loss, optimizer: Optimizer):
-        for name, value, kind in (("network", network, Sequential), ("loss", loss, Loss), ("optimizer", optimizer, Optimizer)):
+        for name, value, kind in (
+            ("network", network, Sequential),
+            ("loss", loss, Loss),
+            ("optimizer", optimizer, Optimizer),
+        ):
             _expect("Trainer", name, value, kind)
         self.network, self.loss, self.optimizer = network, loss, optimizer
         self.scores: np.ndarray | None = None
@@ -144,7 +148,11 @@ class History:
 
     def to_json(self, path: str | os.PathLike | None = None) -> str:
         """The history as JSON text, also written to `path` if given. A loss that is not finite becomes null."""
-        lists = {k: [v if math.isfinite(v) else None for v in values] for k, values in vars(self).items() if k != "stop_reason"}
+        lists = {
+            k: [v if math.isfinite(v) else None for v in values]
+            for k, values in vars(self).items()
+            if k != "stop_reason"
+        }
         text = json.dumps({"epochs": len(self), **lists, "stop_reason": self.stop_reason}, indent=2) + "\n"
         if path is not None:
             with written_atomically(path) as file:
@@ -222,7 +230,11 @@ def fit(
     trainer = Trainer(network, loss, optimizer)
     given = {"train": train, "validation": validation, "test": test}
     splits = {name: _pair(name, pair) for name, pair in given.items() if pair is not None or name == "train"}
-    batch_size, epochs, seed = whole("fit: batch_size", batch_size), whole("fit: epochs", epochs, 0), whole("fit: seed", seed, 0)
+    batch_size, epochs, seed = (
+        whole("fit: batch_size", batch_size),
+        whole("fit: epochs", epochs, 0),
+        whole("fit: seed", seed, 0),
+    )
     callbacks, progress = _check_callbacks(callbacks), flag("fit: progress", progress)
     for name, pair in splits.items():
         _check_data(name, network, loss, *pair)
@@ -312,10 +324,14 @@ def _named(what: str):
         raise type(error)(f"{what}: {error}") from None
 
 
-def _batches(x, targets, batch_size: int, augment: list[Augmentation], seed: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(
+    x, targets, batch_size: int, augment: list[Augmentation], seed: list[int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The mini-batches of an epoch, in the order and with the changes that its seed gives."""
     order = np.random.default_rng(seed).permutation(len(x))
-    rng = np.random.default_rng([*seed, 1])  # one for the epoch: to make one takes 20 µs, a step of a small batch little more
+    rng = np.random.default_rng(
+        [*seed, 1]
+    )  # one for the epoch: to make one takes 20 µs, a step of a small batch little more
     for start in range(0, len(x), batch_size):
         chosen = order[start : start + batch_size]
         batch = x[chosen]
@@ -361,7 +377,9 @@ def _end_not_finite(run: Run, value: float, x: np.ndarray, targets: np.ndarray, 
 
 def _not_finite(name: str, values: np.ndarray) -> str:
     """Where the first value is that is not finite, and how many samples have one; empty where there is none."""
-    bad = [] if values.dtype.kind not in "fc" else [i for i, sample in enumerate(values) if not np.isfinite(sample).all()]
+    bad = (
+        [] if values.dtype.kind not in "fc" else [i for i, sample in enumerate(values) if not np.isfinite(sample).all()]
+    )
     if not bad:
         return ""
     inside = np.argwhere(~np.isfinite(values[bad[0]]))
@@ -477,7 +495,9 @@ def predict_proba(network: Sequential, x: np.ndarray, batch_size: int = 256) -> 
     """
     y, last = outputs(network, x, batch_size), network.layers[-1]
     if network.task == "regression":
-        raise ValueError("predict_proba: the network was trained for regression, so it gives no probabilities; use fastbp.outputs")
+        raise ValueError(
+            "predict_proba: the network was trained for regression, so it gives no probabilities; use fastbp.outputs"
+        )
     if not _one_output(y):
         if isinstance(last, Softmax):
             return y

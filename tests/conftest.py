@@ -19,7 +19,9 @@ settings.register_profile("few", parent=settings.get_profile("ci"), max_examples
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's job in the background: the programs under test would inherit it
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell's job in the background: the programs under test would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -27,7 +29,9 @@ def pytest_sessionfinish(session):
     """Who asks for the comparisons with other packages (`-m peers`) wants them made: one that is skipped is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.option.markexpr == "peers" and reporter is not None and reporter.stats.get("skipped"):
-        reporter.write_line("\n-m peers: some tests were skipped; install the packages that they compare with", red=True)
+        reporter.write_line(
+            "\n-m peers: some tests were skipped; install the packages that they compare with", red=True
+        )
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

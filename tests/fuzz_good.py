@@ -197,7 +197,11 @@ ARGUMENTS: dict[str, dict[str, Callable[[], object]]] = {
     "models.lenet5": {"input_shape": lambda: (1, 28, 28), "classes": lambda: 3},
     "models.mlp": {"sizes": lambda: [3, 4, 3]},
     "models.softmax_classifier": {"classes": lambda: 3},
-    "plotting.compare": {"lines": lambda: {"a": ([1, 2], [0.5, 0.25])}, "ylabel": lambda: "loss", "reported": lambda: {"a": 0.1}},
+    "plotting.compare": {
+        "lines": lambda: {"a": ([1, 2], [0.5, 0.25])},
+        "ylabel": lambda: "loss",
+        "reported": lambda: {"a": 0.1},
+    },
     "plotting.filters": {"weight": lambda: floats(4, 3, 5, 5)},
     "plotting.heatmap": {
         "rows": lambda: [1, 2],
@@ -227,7 +231,9 @@ def ran(layer: fastbp.Layer, x: np.ndarray) -> tuple[fastbp.Layer, dict]:
     """A layer that has made a forward pass, and arguments for its methods."""
     y = layer.forward(x, training=True)
     like = {"dout": np.ones_like(y), "input_shape": x.shape[1:], "x": x, "state": None}
-    return layer, {name: functools.partial(lambda value: value, value) for name, value in like.items() if value is not None}
+    return layer, {
+        name: functools.partial(lambda value: value, value) for name, value in like.items() if value is not None
+    }
 
 
 def loss_ran(loss: fastbp.Loss, scores: np.ndarray, targets: np.ndarray) -> tuple[fastbp.Loss, dict]:
@@ -282,7 +288,10 @@ INSTANCES: dict[str, Callable[[], tuple[object, dict]]] = {
     "layers.Linear": lambda: ran(fastbp.Linear(3, 3), floats(4, 3)),
     "layers.LogSoftmax": lambda: ran(fastbp.LogSoftmax(), floats(4, 3)),
     "layers.MaxPool2d": lambda: ran(fastbp.MaxPool2d(2), IMAGES()),
-    "layers.Parameter": lambda: (fastbp.Linear(3, 3).weight, {"value": lambda: floats(3, 3), "grad": lambda: floats(3, 3)}),
+    "layers.Parameter": lambda: (
+        fastbp.Linear(3, 3).weight,
+        {"value": lambda: floats(3, 3), "grad": lambda: floats(3, 3)},
+    ),
     "layers.ReLU": lambda: ran(fastbp.ReLU(), floats(4, 3)),
     "layers.Sigmoid": lambda: ran(fastbp.Sigmoid(), floats(4, 3)),
     "layers.Softmax": lambda: ran(fastbp.Softmax(), floats(4, 3)),

@@ -26,7 +26,9 @@ class Broken:
     def _fail(self, *arguments, **options):
         raise ZeroDivisionError("broken on purpose")
 
-    __repr__ = __str__ = __len__ = __iter__ = __array__ = __index__ = __float__ = __int__ = __bool__ = __getitem__ = _fail
+    __repr__ = __str__ = __len__ = __iter__ = __array__ = __index__ = __float__ = __int__ = __bool__ = __getitem__ = (
+        _fail
+    )
     __fspath__ = __contains__ = __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __add__ = __mul__ = __format__ = _fail
     __hash__ = object.__hash__
 
@@ -78,12 +80,18 @@ VALUES: list[tuple[str, Callable[[], object]]] = [
     ("NotImplemented", lambda: NotImplemented),
     ("object()", object),
     *((repr(v), lambda v=v: v) for v in (True, False, 0, 1, -1, 2, 3, 7, 2**31, 2**32, 2**63, -(2**63), 10**30)),
-    *((repr(v), lambda v=v: float(v)) for v in ("nan", "inf", "-inf", "-0.0", "0.5", "1.5", "-1.5", "1e308", "5e-324", "3.0")),
+    *(
+        (repr(v), lambda v=v: float(v))
+        for v in ("nan", "inf", "-inf", "-0.0", "0.5", "1.5", "-1.5", "1e308", "5e-324", "3.0")
+    ),
     *((repr(v), lambda v=v: v) for v in (1j, complex("nan"), 2 + 0j)),
     *((ascii(v), lambda v=v: v) for v in ("", "a", "0.1", "3", "nan", "relu", "\ud800", "a\0b", "None", "ä/ö", "~")),
     # -- no name of a folder outside of the one that the fuzzer works in: doors that write would write there
     ("a long str", lambda: "x" * 5000),
-    *((repr(v), lambda v=v: v) for v in (b"", b"3", b"\xff", (), (1,), (1, 2), (1, 2, 3), (-1, -1), (2.0, 3.0), ("a", "b"))),
+    *(
+        (repr(v), lambda v=v: v)
+        for v in (b"", b"3", b"\xff", (), (1,), (1, 2), (1, 2, 3), (-1, -1), (2.0, 3.0), ("a", "b"))
+    ),
     ("(2**63, 2**63)", lambda: (2**63, 2**63)),
     ("(2**31, 2**31)", lambda: (2**31, 2**31)),
     ("(10**30,)", lambda: (10**30,)),
@@ -130,7 +138,10 @@ VALUES: list[tuple[str, Callable[[], object]]] = [
     ("Lengthy()", Lengthy),
     ("a TensorNode", lambda: graph.TensorNode(floats(4, 3))),
     ("a sweeps.Run", lambda: sweeps.Run({}, None, 0.0)),
-    *((f"np.{t.__name__}", t) for t in (np.bool_, np.int8, np.uint64, np.float16, np.float32, np.float64, np.longdouble)),
+    *(
+        (f"np.{t.__name__}", t)
+        for t in (np.bool_, np.int8, np.uint64, np.float16, np.float32, np.float64, np.longdouble)
+    ),
     ("np.complex64", np.complex64),
     ("np.float32(nan)", lambda: np.float32("nan")),
     ("np.uint64(2**64 - 1)", lambda: np.uint64(2**64 - 1)),
@@ -195,7 +206,10 @@ def with_one(value: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 OF_ARRAYS: list[tuple[str, Callable[[np.ndarray], object]]] = [
-    *((f"as {name}", lambda a, name=name: a.astype(name)) for name in ("bool", "int8", "int64", "uint64", "float16", "float32")),
+    *(
+        (f"as {name}", lambda a, name=name: a.astype(name))
+        for name in ("bool", "int8", "int64", "uint64", "float16", "float32")
+    ),
     *((f"as {name}", lambda a, name=name: a.astype(name)) for name in ("float64", "longdouble", "complex64", "U", "S")),
     *((f"as {name}", lambda a, name=name: a.astype(name)) for name in (object, ">f4", ">f8", ">i8")),
     *((f"with {v}", with_one(v)) for v in (-1, 1e30, 100)),

@@ -87,7 +87,9 @@ WORDS = {
 }
 
 
-SLOW = re.compile(r"grading\.grade(_all)?|sweeps\.sweep|plotting\..*|graph\.draw|training\.History\.plot|models\.lenet5")
+SLOW = re.compile(
+    r"grading\.grade(_all)?|sweeps\.sweep|plotting\..*|graph\.draw|training\.History\.plot|models\.lenet5"
+)
 # -- doors that start processes or draw: one in twenty of the calls that chance gives them
 OPERATORS = {
     f"__{name}__"
@@ -123,7 +125,11 @@ def public(module) -> dict[str, object]:
     if names is not None:
         return {name: getattr(module, name) for name in names}
     kinds = (types.FunctionType, type)
-    return {n: v for n, v in vars(module).items() if n[0] != "_" and isinstance(v, kinds) and v.__module__ == module.__name__}
+    return {
+        n: v
+        for n, v in vars(module).items()
+        if n[0] != "_" and isinstance(v, kinds) and v.__module__ == module.__name__
+    }
 
 
 def is_record(kind) -> bool:
@@ -148,7 +154,10 @@ def _found() -> tuple[list[Door], list[str]]:
             return
         known = {**GOOD, **(instance()[1] if instance is not None else {}), **ARGUMENTS.get(name, {})}
         for n in names:
-            required = parameters[n].default is inspect.Parameter.empty and parameters[n].kind is not inspect.Parameter.VAR_KEYWORD
+            required = (
+                parameters[n].default is inspect.Parameter.empty
+                and parameters[n].kind is not inspect.Parameter.VAR_KEYWORD
+            )
             if required and n not in known and name not in RECORDS:
                 without.append(f"{name}: {n}")
                 return
@@ -196,7 +205,9 @@ def _found() -> tuple[list[Door], list[str]]:
                 add(full, value)
             methods, attributes = methods_of(value), attributes_of(value)
             if full not in INSTANCES:
-                wanted = [f"{full}.{m}" for m in methods if takes_arguments(value, m) and not ENGINE.fullmatch(f"{full}.{m}")]
+                wanted = [
+                    f"{full}.{m}" for m in methods if takes_arguments(value, m) and not ENGINE.fullmatch(f"{full}.{m}")
+                ]
                 without.extend(f"{w}: an instance" for w in wanted if not (is_record(value) and full not in ARGUMENTS))
                 continue
             for method in methods:
@@ -413,7 +424,13 @@ def fault_of(error: Exception, words: list[str]) -> str | None:
         return None  # the system's own, about a file that it names
     if not is_raised_by_fastbp(error):
         return "a raw error"
-    if not ours and type(error) not in (*DOCUMENTED, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError):
+    if not ours and type(error) not in (
+        *DOCUMENTED,
+        FileNotFoundError,
+        FileExistsError,
+        IsADirectoryError,
+        NotADirectoryError,
+    ):
         return "an undocumented kind"
     if isinstance(error, (RuntimeError, fastbp.GradientError)):  # the order of calls; what assert_gradients is for
         return None
@@ -433,7 +450,12 @@ def is_raised_by_fastbp(error: Exception) -> bool:
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
     code = traceback.tb_frame.f_code
-    if code.co_filename == __file__ and isinstance(error, TypeError) and "argument" in str(error) and code.co_name == "call":
+    if (
+        code.co_filename == __file__
+        and isinstance(error, TypeError)
+        and "argument" in str(error)
+        and code.co_name == "call"
+    ):
         return True
     return code.co_filename.startswith(PACKAGE) and dis.opname[code.co_code[traceback.tb_lasti]] == "RAISE_VARARGS"
 
@@ -527,7 +549,9 @@ def chosen(only: Iterable[str] | None) -> list[Door]:
     return found
 
 
-def fuzz(seed: int, calls: int, only: Iterable[str] | None = None, stop: Callable[[], bool] = lambda: False) -> list[Fault]:
+def fuzz(
+    seed: int, calls: int, only: Iterable[str] | None = None, stop: Callable[[], bool] = lambda: False
+) -> list[Fault]:
     """Make so many calls, drawn with the seed; the faults. `stop()` is asked before each call."""
     found, faults = chosen(only), []
     with guarded():

@@ -62,7 +62,9 @@ def rowwise(draw, make):
 @st.composite
 def batch_norm_1d(draw):
     C = draw(dims())
-    layer = fastbp.BatchNorm1d(C, eps=draw(st.sampled_from([1e-5, 1e-2])), momentum=draw(st.sampled_from([0.1, 0.0, 1.0])))
+    layer = fastbp.BatchNorm1d(
+        C, eps=draw(st.sampled_from([1e-5, 1e-2])), momentum=draw(st.sampled_from([0.1, 0.0, 1.0]))
+    )
     return layer, draw(st.sampled_from([(C,), (C, draw(dims()))]))
 
 
@@ -167,7 +169,9 @@ def oracle(layer: Layer, x: np.ndarray, training: bool, y: np.ndarray) -> np.nda
         gamma, beta = layer.gamma.value, layer.beta.value
         if training:
             return naive.batch_norm_training(x, gamma, beta, layer.eps)[0]
-        return naive.batch_norm_evaluation(x, gamma, beta, layer.state["running_mean"], layer.state["running_var"], layer.eps)
+        return naive.batch_norm_evaluation(
+            x, gamma, beta, layer.state["running_mean"], layer.state["running_var"], layer.eps
+        )
     if name == "Conv2d":
         padding = [layer.padding] * 2 if isinstance(layer.padding, str) else layer.padding
         axes = zip(x.shape[2:], layer.kernel_size, layer.stride, padding, strict=True)

@@ -410,9 +410,7 @@ def _sign(label: Any) -> float:
     return 1.0 if label == 1 else -1.0
 
 
-def softmax_cross_entropy(
-    scores: npt.ArrayLike, labels: npt.ArrayLike, label_smoothing: float = 0.0
-) -> float:
+def softmax_cross_entropy(scores: npt.ArrayLike, labels: npt.ArrayLike, label_smoothing: float = 0.0) -> float:
     """Mean over n of -sum over c of t[n, c] * log_softmax(scores)[n, c].
 
     t[n, c] = (1 - e) * [c == labels[n]] + e / C, with e = label_smoothing.

@@ -64,7 +64,14 @@ def test_a_padding_of_any_size_takes_no_more_memory(shape):
 @pytest.mark.parametrize("change", [RandomFlip(), RandomCrop()])
 def test_what_is_no_array_of_numbers_or_no_generator_is_an_error(change):
     rng = np.random.default_rng(0)
-    for wrong in (None, "images", {}, np.empty((1, 1, 2, 2), object), np.ma.masked_array(images()), np.full((1, 1, 2, 2), "a")):
+    for wrong in (
+        None,
+        "images",
+        {},
+        np.empty((1, 1, 2, 2), object),
+        np.ma.masked_array(images()),
+        np.full((1, 1, 2, 2), "a"),
+    ):
         with pytest.raises(TypeError, match=f"{type(change).__name__}: x "):
             change(wrong, rng)
     for wrong in (None, 0, np.random.RandomState(0), np.random.Generator):
@@ -109,7 +116,9 @@ def test_an_array_that_is_not_contiguous_is_changed_alike(change):
 @pytest.mark.parametrize("change", [RandomFlip(), RandomCrop()])
 @pytest.mark.parametrize("shape", [(5,), (5, 4), (5, 4, 4), (5, 1, 1, 4, 4)])
 def test_what_is_no_batch_of_images_is_an_error(change, shape):
-    with pytest.raises(ValueError, match=rf"{type(change).__name__}: expected images \(N, C, H, W\), got \({shape[0]},"):
+    with pytest.raises(
+        ValueError, match=rf"{type(change).__name__}: expected images \(N, C, H, W\), got \({shape[0]},"
+    ):
         change(np.zeros(shape), np.random.default_rng(0))
 
 
@@ -131,7 +140,17 @@ def test_training_with_both_sees_other_batches_every_epoch_and_the_same_ones_aga
 
         network = Sequential(Flatten(), Linear(90, 3))
         augment = [RandomCrop(2), RandomFlip(), keep]
-        fit(network, SoftmaxCrossEntropy(), SGD(), (x, labels), epochs=2, batch_size=30, seed=seed, progress=False, augment=augment)
+        fit(
+            network,
+            SoftmaxCrossEntropy(),
+            SGD(),
+            (x, labels),
+            epochs=2,
+            batch_size=30,
+            seed=seed,
+            progress=False,
+            augment=augment,
+        )
         return network.parameter_vector, *seen[1:]
 
     first, again, other = trained(5), trained(5), trained(6)

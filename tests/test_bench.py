@@ -18,7 +18,9 @@ BENCH = Path(__file__).parent.parent / "bench"
 def start(script: str, *arguments, **options) -> subprocess.Popen:
     command = [sys.executable, BENCH / script, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(BENCH.parent), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
 
 
 def run(script: str, *arguments) -> str:
@@ -38,11 +40,25 @@ def assert_is_image(path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
 
 
-@pytest.mark.parametrize("peers", [(), pytest.param(("torch", "jax"), marks=pytest.mark.peers)], ids=["alone", "beside peers"])
+@pytest.mark.parametrize(
+    "peers", [(), pytest.param(("torch", "jax"), marks=pytest.mark.peers)], ids=["alone", "beside peers"]
+)
 def test_training_step(tmp_path, peers):
     for name in peers:
         pytest.importorskip(name, reason=f"{name} is not installed")
-    words = ("--workloads", "mlp-100", "--batches", 4, "--seconds", 0.01, "--rounds", 2, "--markdown", "--peers", ",".join(peers))
+    words = (
+        "--workloads",
+        "mlp-100",
+        "--batches",
+        4,
+        "--seconds",
+        0.01,
+        "--rounds",
+        2,
+        "--markdown",
+        "--peers",
+        ",".join(peers),
+    )
     output = run("training_step.py", *words, "--json", tmp_path / "x.json", "--figure", tmp_path / "x.png")
     (row,) = load(tmp_path / "x.json")["rows"]
     assert row["sides"]["fastbp"]["median"] >= row["sides"]["fastbp"]["best"] > 0

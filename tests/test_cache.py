@@ -20,7 +20,9 @@ import fastbp
 from fastbp.kernels import activations, cache, jit, numba_inside
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the JIT is off")
-users = pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="files of other users can only be made by root")
+users = pytest.mark.skipif(
+    getattr(os, "geteuid", lambda: 1)() != 0, reason="files of other users can only be made by root"
+)
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX's users and modes")
 
 NOBODY = 65534
@@ -43,7 +45,9 @@ print(json.dumps([y.tolist(), loss.backward()[0], KernelCache.compiled, Count.co
 
 def start(code: str, folder: Path | str, **more) -> subprocess.Popen:
     env = {**os.environ, "FASTBP_CACHE_DIR": str(folder), "PYTHONPATH": str(Path(fastbp.__file__).parents[1]), **more}
-    return subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def run(code: str, folder: Path | str, **more) -> tuple[list, str]:
@@ -307,7 +311,14 @@ KEPT = getattr(activations.relu_forward, "_cache", None)
 RELU = "import sys, numba\nfrom fastbp.kernels.activations import relu_forward as relu\n"
 RELU += "from fastbp.kernels import cache\nfrom fastbp.kernels.jit import KernelCache\n"
 RELU += "vector = numba.types.Array(numba.types.float64, 1, 'C')\nname = relu._cache.path((vector, vector)).name\n"
-CODE = {"OPT": 0, "BOUNDSCHECK": 1, "SLP_VECTORIZE": 1, "LOOP_VECTORIZE": 0, "DEBUGINFO_DEFAULT": 1, "CPU_NAME": "nehalem"}
+CODE = {
+    "OPT": 0,
+    "BOUNDSCHECK": 1,
+    "SLP_VECTORIZE": 1,
+    "LOOP_VECTORIZE": 0,
+    "DEBUGINFO_DEFAULT": 1,
+    "CPU_NAME": "nehalem",
+}
 CODE |= {"CPU_FEATURES": "+sse4.2", "ENABLE_AVX": 7, "LLVM_REFPRUNE_PASS": 0, "DISABLE_INTEL_SVML": 7, "DEBUG_NRT": 1}
 CODE |= {"FULL_TRACEBACKS": 1, "ENABLE_PROFILING": 7, "EXTEND_VARIABLE_LIFETIMES": 1, "A_NEW_SETTING": 1}
 OTHER = {"CACHE_DIR": "/elsewhere", "NUMBA_NUM_THREADS": 77, "DUMP_ASSEMBLY": 1, "CUDA_LOG_SIZE": 7, "SHOW_HELP": 1}
@@ -344,7 +355,6 @@ time.sleep(600)
 """
 
 
-
 def test_a_claim_ends_with_its_process(chosen, tmp_path):
     claims = cache.claims(chosen(tmp_path))
     process = start(HOLD, tmp_path)
@@ -360,7 +370,9 @@ def test_a_claim_ends_with_its_process(chosen, tmp_path):
 
 def test_a_process_that_waits_can_be_interrupted_and_goes_on_when_the_other_is_dead(chosen, tmp_path):
     folder = chosen(tmp_path)
-    holds = start(RELU + "cache.claims(cache.cache_folder()).take(name)\nprint(name, flush=True)\nsys.stdin.read()", tmp_path)
+    holds = start(
+        RELU + "cache.claims(cache.cache_folder()).take(name)\nprint(name, flush=True)\nsys.stdin.read()", tmp_path
+    )
     name = holds.stdout.readline().strip()
     wait = RELU + "print('begins', flush=True)\nrelu.compile((vector, vector))\nprint(KernelCache.compiled)"
     waiting = [start(wait, tmp_path) for _ in range(2)]
@@ -371,7 +383,9 @@ def test_a_process_that_waits_can_be_interrupted_and_goes_on_when_the_other_is_d
         waiting[0].send_signal(signal.SIGINT)
         _, error = waiting[0].communicate(timeout=60)
         assert waiting[0].returncode in (-signal.SIGINT, 1) and waiting[1].poll() is None
-        assert error.strip().endswith("KeyboardInterrupt") or not error  # which it is where Python itself ends by the signal
+        assert (
+            error.strip().endswith("KeyboardInterrupt") or not error
+        )  # which it is where Python itself ends by the signal
         holds.kill()
         out, error = waiting[1].communicate(timeout=60)
         assert int(out) > 0 and not error
@@ -484,7 +498,10 @@ models.ArrayModel.__init__ = init
 """
 NO_STATUS = "import numba.core.callconv\ndel numba.core.callconv.RETCODE_NONE\n"
 NO_CODE = "from fastbp.kernels import program\nprogram.code = None\n"
-AFTER = {"words": SHAPE_FIRST, "code": NO_CODE}  # what another Numba could have changed, after fastbp was imported and before
+AFTER = {
+    "words": SHAPE_FIRST,
+    "code": NO_CODE,
+}  # what another Numba could have changed, after fastbp was imported and before
 BEFORE = {"import": NO_STATUS, "array": LONGER}
 
 

@@ -69,7 +69,9 @@ def test_train_writes_a_network_a_history_and_a_figure(capsys):
     assert main(QUICK) == 0
     out, err = capsys.readouterr()
     assert os.listdir() == ["fastbp-digits-softmax"] and sorted(os.listdir("fastbp-digits-softmax")) == FILES
-    assert all(f"fastbp-digits-softmax{os.sep}{name}" in out for name in ("network.npz", "history.json", "training.png"))
+    assert all(
+        f"fastbp-digits-softmax{os.sep}{name}" in out for name in ("network.npz", "history.json", "training.png")
+    )
     assert "epoch 2/2" in err and "1294 images to train on, 144 for validation, 359 for the test" in out
     history = json.loads(Path("fastbp-digits-softmax/history.json").read_text())
     assert history["epochs"] == 2 and len(history["validation_accuracy"]) == 2
@@ -122,7 +124,9 @@ def test_the_seed_decides_and_the_same_seed_gives_the_same_network(capsys):
 
 
 def test_options_do_what_they_say(capsys):
-    arguments = "--model mlp --epochs 1 --batch-size 50 --optimizer adamw --lr 0.02 --weight-decay 0.3 --dtype float64 --seed 5"
+    arguments = (
+        "--model mlp --epochs 1 --batch-size 50 --optimizer adamw --lr 0.02 --weight-decay 0.3 --dtype float64 --seed 5"
+    )
     assert main(["train", *arguments.split(), "--output", "out"]) == 0
     data = fastbp.datasets.digits(dtype=np.float64)
     train, _ = fastbp.datasets.split(data.train, (0.9, 0.1), seed=5)
@@ -345,7 +349,11 @@ def test_missing_data_is_an_error_that_says_which_files_go_where(capsys, tmp_pat
 
 
 def test_help_and_version_exit_0(capsys):
-    for arguments, text in ((["--help"], "predict"), (["train", "--help"], "--batch-size"), (["--version"], fastbp.__version__)):
+    for arguments, text in (
+        (["--help"], "predict"),
+        (["train", "--help"], "--batch-size"),
+        (["--version"], fastbp.__version__),
+    ):
         with pytest.raises(SystemExit) as end:
             main(arguments)
         assert end.value.code == 0 and text in capsys.readouterr().out
@@ -430,10 +438,17 @@ def test_it_trains_without_a_home_and_with_nothing_to_write_but_the_output(tmp_p
     kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
     nowhere = str(tmp_path / "file" / "home")  # below a file: can't be made, not even by root
     env = {**kept, "HOME": nowhere, "FASTBP_CACHE_DIR": f"{nowhere}/cache"}
-    clean(subprocess.run([sys.executable, "-c", ONE_KERNEL], env=env, capture_output=True, text=True, timeout=120, check=False))
+    clean(
+        subprocess.run(
+            [sys.executable, "-c", ONE_KERNEL], env=env, capture_output=True, text=True, timeout=120, check=False
+        )
+    )
     assert os.listdir() == ["file"]
     clean(run(*QUICK, env={**env, **PLAIN}))
-    assert sorted(os.listdir()) == ["fastbp-digits-softmax", "file"] and sorted(os.listdir("fastbp-digits-softmax")) == FILES
+    assert (
+        sorted(os.listdir()) == ["fastbp-digits-softmax", "file"]
+        and sorted(os.listdir("fastbp-digits-softmax")) == FILES
+    )
 
 
 @pytest.mark.parametrize("home", [None, "", "relative"])
@@ -446,7 +461,9 @@ def test_it_trains_for_a_user_that_the_system_does_not_know(home):
         pwd.getpwuid = unknown
     """
     train = f"{code}    from fastbp.cli import main; sys.exit(main(sys.argv[1:]))"
-    kept = {name: value for name, value in os.environ.items() if name not in ("HOME", "FASTBP_CACHE_DIR", "XDG_CACHE_HOME")}
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("HOME", "FASTBP_CACHE_DIR", "XDG_CACHE_HOME")
+    }
     env = kept if home is None else {**kept, "HOME": home}
     for program, more in ((f"{code}    {ONE_KERNEL}", {}), (train, PLAIN)):
         command = [sys.executable, "-c", program, *QUICK]
@@ -461,7 +478,11 @@ def test_a_folder_whose_name_the_terminal_cannot_show_is_no_traceback(folder):
 
 
 def test_plain_ascii_output_is_enough(tmp_path):
-    for arguments in (["check", "--model", "softmax", "--samples", "2"], [*QUICK, "--output", "out"], ["train", "--help"]):
+    for arguments in (
+        ["check", "--model", "softmax", "--samples", "2"],
+        [*QUICK, "--output", "out"],
+        ["train", "--help"],
+    ):
         result = run(*arguments, env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
         assert result.returncode == 0, result.stderr
 
@@ -750,7 +771,9 @@ def test_of_two_trainings_in_one_folder_one_trains_and_the_other_says_so(capsys,
     trains.send_signal(signal.SIGTERM)
     _, err = trains.communicate(timeout=60)
     assert trains.returncode == 130 and "Traceback" not in err
-    assert re.fullmatch(r"fastbp: interrupted. new/out/network.npz holds the network after epoch \d+", err.splitlines()[-1])
+    assert re.fullmatch(
+        r"fastbp: interrupted. new/out/network.npz holds the network after epoch \d+", err.splitlines()[-1]
+    )
     assert "--resume" in err.splitlines()[-2]
     done, asked = fastbp.resume.epochs_done("new/out/training.npz")
     assert done >= 1 and asked == 1_000_000 and "--resume" in failed(capsys, 2, *forever)
@@ -851,7 +874,9 @@ def closed_stream():
         return stream
 
 
-@pytest.mark.parametrize("stream", [lambda: None, closed_stream, WriteOnly, object], ids=["None", "closed", "write", "object"])
+@pytest.mark.parametrize(
+    "stream", [lambda: None, closed_stream, WriteOnly, object], ids=["None", "closed", "write", "object"]
+)
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_standard_streams_of_any_kind_do_not_matter(monkeypatch, tmp_path, stream, name, stop):
     there = stream()
@@ -884,7 +909,9 @@ def test_output_that_cannot_be_written_is_one_line():
     with open("/dev/full", "w") as full:
         for unbuffered in ("", "1"):
             env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-            result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env, timeout=60, check=False)
+            result = subprocess.run(
+                command, stdout=full, stderr=subprocess.PIPE, text=True, env=env, timeout=60, check=False
+            )
             assert result.returncode == 1 and result.stderr.count("\n") == 1 and "No space left" in result.stderr
 
 
@@ -903,13 +930,16 @@ def test_no_backend_of_matplotlib_matters(tmp_path, backend):
         sys.exit(code)
     """
     command = [sys.executable, "-c", code, *QUICK, "--output", backend]
-    result = subprocess.run(command, env={**os.environ, "MPLBACKEND": backend}, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, env={**os.environ, "MPLBACKEND": backend}, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0 and "warning" not in result.stderr, result.stderr
     assert sorted(os.listdir(backend)) == FILES and Path("graph.png").exists()
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), ValueError("two\nlines"), MemoryError(), ImportError("no matplotlib")]
+    "error",
+    [OSError(28, "No space left on device"), ValueError("two\nlines"), MemoryError(), ImportError("no matplotlib")],
 )
 def test_a_figure_that_fails_costs_neither_results_nor_the_exit_status(capsys, monkeypatch, tmp_path, stop, error):
     def fail(*arguments, **options):
@@ -920,7 +950,9 @@ def test_a_figure_that_fails_costs_neither_results_nor_the_exit_status(capsys, m
         assert main([*QUICK, "--output", "out"]) == 0
     out, err = capsys.readouterr()
     (warning,) = [line for line in err.splitlines() if "training.png" in line]
-    assert warning.startswith("fastbp: warning: out/training.png could not be drawn") and type(error).__name__ in warning
+    assert (
+        warning.startswith("fastbp: warning: out/training.png could not be drawn") and type(error).__name__ in warning
+    )
     assert "test accuracy" in out and "wrote out/network.npz and out/history.json" in out
     assert sorted(os.listdir("out")) == FILES[:-1]
     assert main([*QUICK, "--output", "out", "--resume"]) == 0 and sorted(os.listdir("out")) == FILES

@@ -44,7 +44,9 @@ print(json.dumps([KernelCache.compiled, [child.returncode for child in started]]
 
 def run(code: str, cache: Path) -> list:
     env = {**os.environ, "FASTBP_CACHE_DIR": str(cache), "PYTHONPATH": str(Path(fastbp.__file__).parents[1])}
-    result = subprocess.run([sys.executable, "-c", WATCH + code + COUNTS], env=env, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        [sys.executable, "-c", WATCH + code + COUNTS], env=env, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
 
@@ -70,7 +72,9 @@ def test_where_no_kernel_can_be_kept_nobody_helps(tmp_path):
     folder.write_text("not a folder")
     code = "import numpy as np\nfrom fastbp.kernels import compiling\nfrom fastbp.kernels.activations import relu_forward\n"
     code += "from fastbp.kernels.jit import KernelCache\n"
-    code += "compiling.HELPED, x = 1, np.array([-1.0, 2.0])\ncompiling.compile_kernels([partial(relu_forward, x, x)], True)"
+    code += (
+        "compiling.HELPED, x = 1, np.array([-1.0, 2.0])\ncompiling.compile_kernels([partial(relu_forward, x, x)], True)"
+    )
     ((compiled, started),) = run(code, folder)
     assert compiled > 0 and started == []
 

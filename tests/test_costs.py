@@ -38,7 +38,13 @@ def test_a_convolution_and_a_pool():
 
 def test_lenet5():
     some = [fastbp.Conv2d(1, 6, 5, padding=2, bias=False), fastbp.AvgPool2d(2), fastbp.Conv2d(6, 16, 5, bias=False)]
-    some += [fastbp.AvgPool2d(2), fastbp.Flatten(), fastbp.Linear(400, 120), fastbp.Linear(120, 84), fastbp.Linear(84, 10)]
+    some += [
+        fastbp.AvgPool2d(2),
+        fastbp.Flatten(),
+        fastbp.Linear(400, 120),
+        fastbp.Linear(120, 84),
+        fastbp.Linear(84, 10),
+    ]
     sheet = CostSheet(some, (1, 28, 28))
     parameters = [row.parameters for row in sheet.rows if not row.layer.startswith("Flatten")]
     assert parameters == [150, 0, 2_400, 0, 48_120, 10_164, 850] and sheet.parameters == 61_684
@@ -174,7 +180,9 @@ def test_pools(case, N):
 
     def forward():
         for _, window in held:
-            value = reduce((lambda a, b: a.maximum(b)) if isinstance(layer, maximum) else (lambda a, b: a + b), [x] * len(window))
+            value = reduce(
+                (lambda a, b: a.maximum(b)) if isinstance(layer, maximum) else (lambda a, b: a + b), [x] * len(window)
+            )
             if isinstance(layer, average):
                 value / 3
 
@@ -238,7 +246,9 @@ def test_elementwise(layer):
 def test_rows(C):
     row = numbers(C)
     assert fastbp.Softmax().costs((C,), 3) == 3 * Cost(count(softmax, row)[0], count(softmax_backward, row, row)[0])
-    assert fastbp.LogSoftmax().costs((C,), 3) == 3 * Cost(count(log_softmax, row)[0], count(log_softmax_backward, row, row)[0])
+    assert fastbp.LogSoftmax().costs((C,), 3) == 3 * Cost(
+        count(log_softmax, row)[0], count(log_softmax_backward, row, row)[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -272,7 +282,11 @@ def test_every_layer_has_whole_costs_of_its_shapes(data, family, N):
     (row,) = sheet.rows
     x = np.random.default_rng(0).normal(size=(N, *shape))
     y = layer.astype(np.float64).forward(x)
-    assert row.output_shape == y.shape[1:] and row.activation_bytes == y.nbytes and sheet.activation_bytes == x.nbytes + y.nbytes
+    assert (
+        row.output_shape == y.shape[1:]
+        and row.activation_bytes == y.nbytes
+        and sheet.activation_bytes == x.nbytes + y.nbytes
+    )
     for number in (row.cost.forward, row.cost.dx, row.cost.dw, row.cost.db, row.cost.multiply_adds):
         assert type(number) is int and number >= 0
     assert row.cost.multiply_adds == N * layer.multiply_adds(shape)
@@ -292,7 +306,15 @@ def test_fused_layers_cost_what_the_plain_ones_do(batch):
         plain = CostSheet([layer, fastbp.ReLU(), fastbp.MaxPool2d(2)], (2, 14, 15), batch)
         whole = CostSheet([fused(layer)], (2, 14, 15), batch)
         assert whole.rows[-1].output_shape == plain.rows[-1].output_shape
-        for name in ("weights", "biases", "forward", "backward", "multiply_adds", "backward_multiply_adds", "input_gradient"):
+        for name in (
+            "weights",
+            "biases",
+            "forward",
+            "backward",
+            "multiply_adds",
+            "backward_multiply_adds",
+            "input_gradient",
+        ):
             assert getattr(whole, name) == getattr(plain, name), name
         assert whole.activation_bytes < plain.activation_bytes
 
@@ -302,7 +324,13 @@ def test_fused_layers_cost_what_the_plain_ones_do(batch):
 
 def small(*more):
     return fastbp.Sequential(
-        fastbp.ReLU(), fastbp.Conv2d(1, 2, 3), fastbp.BatchNorm2d(2), fastbp.Tanh(), *more, fastbp.Flatten(), fastbp.Linear(32, 3)
+        fastbp.ReLU(),
+        fastbp.Conv2d(1, 2, 3),
+        fastbp.BatchNorm2d(2),
+        fastbp.Tanh(),
+        *more,
+        fastbp.Flatten(),
+        fastbp.Linear(32, 3),
     )
 
 
@@ -320,7 +348,10 @@ def test_backward_ends_at_the_first_parameters():
 def test_float64_takes_twice_the_bytes_and_as_many_flops():
     one = small().costs((1, 6, 6), 3)
     two = small().astype(np.float64).costs((1, 6, 6), 3)
-    assert two.activation_bytes == 2 * one.activation_bytes and (two.forward, two.backward) == (one.forward, one.backward)
+    assert two.activation_bytes == 2 * one.activation_bytes and (two.forward, two.backward) == (
+        one.forward,
+        one.backward,
+    )
 
 
 def test_numpy_sizes_are_plain_numbers_in_json():
@@ -424,13 +455,18 @@ def test_text_html_and_json_hold_the_same_numbers():
     names = ("weights", "biases", "multiply_adds", "forward", "backward_multiply_adds", "backward", "activation_bytes")
     lines = [line for line in text.splitlines() if re.match(r" *(\d+|total) ", line)]
     entries = [*data["layers"], data["total"] | {"layer": "total", "output_shape": None}]
-    cells = [[html.unescape(cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)] for row in page.split("<tr>")[3:]]
+    cells = [
+        [html.unescape(cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)]
+        for row in page.split("<tr>")[3:]
+    ]
     for line, entry, row, own in zip(lines, entries, cells, [*sheet.rows, sheet], strict=True):
         shown = [f"{entry[name]:,}" for name in names]
         assert [entry[name] for name in names] == [getattr(own, name) for name in names]
         assert line.split()[-7:] == row[-7:] == shown and entry["layer"] in line and entry["layer"] == row[1]
     for entry, row in zip(data["layers"], sheet.rows, strict=True):
-        assert {name: entry[name] for name in ("dx", "dw", "db")} == {n: getattr(row.cost, n) for n in ("dx", "dw", "db")}
+        assert {name: entry[name] for name in ("dx", "dw", "db")} == {
+            n: getattr(row.cost, n) for n in ("dx", "dw", "db")
+        }
     assert f"{network.parameter_vector.size:,} parameters, float32" in text
     assert (data["batch"], data["dtype"], data["input_shape"]) == (32, "float32", [1, 28, 28])
 

@@ -60,11 +60,7 @@ def leftovers(folder):
 
 def idx(array):
     array = np.asarray(array, np.uint8)
-    return (
-        bytes([0, 0, 8, array.ndim])
-        + struct.pack(f">{array.ndim}I", *array.shape)
-        + (array.tobytes())
-    )
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + (array.tobytes())
 
 
 def digit_images(count, seed=0, shape=(28, 28)):
@@ -1084,9 +1080,7 @@ def test_distinct_wants_as_many_labels_as_inputs():
 def test_normalize(monkeypatch, per, axes, dtype, tolerance):
     monkeypatch.setattr("fastbp.datasets.scaling.BLOCK", 100)  # many blocks
     rng = np.random.default_rng(0)
-    train, test = (
-        Split((rng.random((n, 3, 4, 5)) * 7 + 100).astype(dtype), np.arange(n)) for n in (41, 9)
-    )
+    train, test = (Split((rng.random((n, 3, 4, 5)) * 7 + 100).astype(dtype), np.arange(n)) for n in (41, 9))
     before = train.x.copy()
     new_train, new_test = datasets.normalize(train, test, per=per)
     np.testing.assert_array_equal(train.x, before)
@@ -1265,7 +1259,12 @@ def batch_of(content):
     """The dictionary that the Python version has for a file of the binary version."""
     records = np.frombuffer(content, np.uint8).reshape(-1, 3073)
     names = [b"%d.png" % k for k in range(len(records))]
-    return {b"batch_label": b"a batch", b"labels": records[:, 0].tolist(), b"data": records[:, 1:].copy(), b"filenames": names}
+    return {
+        b"batch_label": b"a batch",
+        b"labels": records[:, 0].tolist(),
+        b"data": records[:, 1:].copy(),
+        b"filenames": names,
+    }
 
 
 WRITERS = {
@@ -1299,7 +1298,9 @@ def python_version(count=4):
     """The files of the Python version, and what the binary version with the same images gives."""
     files = {name.removesuffix(".bin"): as_python2(batch_of(data)) for name, data in cifar_files(count).items()}
     names = [name.encode() for name in "abcdefghij"]
-    return files | {"batches.meta": as_python2({b"num_vis": 3072, b"label_names": names, b"num_cases_per_batch": count})}
+    return files | {
+        "batches.meta": as_python2({b"num_vis": 3072, b"label_names": names, b"num_cases_per_batch": count})
+    }
 
 
 def same(found, expected):
@@ -1579,9 +1580,7 @@ def test_a_member_that_is_too_large_is_not_read(tmp_path, monkeypatch):
 def test_notmnist_out_of_its_archive(tmp_path, place, suffix, mode):
     image_folder(tmp_path / "plain" / "notMNIST_small", names="ABCDEFGHIJ", count=3)
     (tmp_path / "plain" / "notMNIST_small" / "B" / "0.png").write_bytes(b"damaged")
-    contents = {
-        f"{path.parent.name}/{path.name}": path.read_bytes() for path in (tmp_path / "plain").rglob("*.png")
-    }
+    contents = {f"{path.parent.name}/{path.name}": path.read_bytes() for path in (tmp_path / "plain").rglob("*.png")}
     junk = {"../__MACOSX/notMNIST_small/A/0.png": b"x", "A/._0.png": b"x", "A/.DS_Store": b"x", "K/0.png": b"x"}
     packed = tar_of("notMNIST_small", contents | junk, mode)
     put(tmp_path / "packed" / place, {f"notMNIST_small{suffix}": packed})
@@ -1616,7 +1615,13 @@ def test_the_error_names_places_and_files(tmp_path, load):
     wanted = {
         datasets.mnist: ["mnist", "MNIST/raw", *sets.TRAIN, *sets.TEST],
         datasets.notmnist: ["notmnist", "notMNIST_small", *sets.TEST, "A to J"],
-        datasets.cifar10: ["cifar10", "cifar-10-batches-py", "cifar-10-batches-bin", "data_batch_3.bin", "data_batch_3,"],
+        datasets.cifar10: [
+            "cifar10",
+            "cifar-10-batches-py",
+            "cifar-10-batches-bin",
+            "data_batch_3.bin",
+            "data_batch_3,",
+        ],
     }[load]
     assert all(text in str(error.value).replace(os.sep, "/") for text in (str(tmp_path / "root"), *wanted))
 
@@ -1762,9 +1767,7 @@ def test_real_notmnist():
     data = datasets.notmnist(REAL)
     assert (len(data.train.y), len(data.test.y)) == (8000, 2000)
     assert counts(data.test) == [241, 203, 220, 170, 172, 195, 187, 203, 195, 214]
-    assert [a + b for a, b in zip(counts(data.train), counts(data.test), strict=True)] == [
-        1000
-    ] * 10
+    assert [a + b for a, b in zip(counts(data.train), counts(data.test), strict=True)] == [1000] * 10
     assert abs(centroid_accuracy(data) - 0.791) < 0.002
 
 

@@ -100,7 +100,9 @@ def norm_forward(x, gamma, beta, param):
 
 def norm_dx(dout, xhat, gamma, xmu, var, std, axis, x, direct=1, mean=1, variance=1):
     d = dout * gamma
-    return (direct * d - mean * d.mean(axis, keepdims=True) - variance * xhat * (d * xhat).mean(axis, keepdims=True)) / std
+    return (
+        direct * d - mean * d.mean(axis, keepdims=True) - variance * xhat * (d * xhat).mean(axis, keepdims=True)
+    ) / std
 
 
 def normed(shape: tuple[int, ...]) -> dict:
@@ -598,7 +600,9 @@ def test_terms_of_the_statistics_are_wrong_only_where_these_are_constants():
     """The same terms are right in training, and in evaluation their absence is."""
     assert diagnose(LAYERS["batchnorm"].evidence("x", norm_dx)) == []
     assert diagnose(LAYERS["evaluated"].evidence("x", lambda d, h, g, s: d * g / s)) == []
-    (cause,) = diagnose(LAYERS["evaluated"].evidence("x", lambda d, h, g, s: norm_dx(d, h, g, 0, 0, s, 0, 0, variance=0)))
+    (cause,) = diagnose(
+        LAYERS["evaluated"].evidence("x", lambda d, h, g, s: norm_dx(d, h, g, 0, 0, s, 0, 0, variance=0))
+    )
     assert cause.name == "statistics-constant" and "terms of the mean stand" in cause.message
 
 
@@ -632,7 +636,9 @@ def test_messages_hold_figures_and_formulas():
     assert "between" in message("relu", "x", lambda dout, x: dout * (x > 0.5))
     assert "that of w stands where that of x belongs" in message("affine", "x", exchange("x", "w"))
     assert "divided by 5, not by 6" in message("batchnorm", "x", biased)
-    assert "the last sample of dout" in message("affine", "w", lambda dout, x, w, b: x.reshape(4, -1)[:-1].T @ dout[:-1])
+    assert "the last sample of dout" in message(
+        "affine", "w", lambda dout, x, w, b: x.reshape(4, -1)[:-1].T @ dout[:-1]
+    )
     assert "in sample 2" in message("affine", "x", MISTAKES[22][3])
 
 
@@ -746,7 +752,10 @@ def test_the_names_of_tensors_and_options_do_not_matter():
         {},
         evidence.output,
         evidence.douts,
-        *({names[key]: value for key, value in d.items()} for d in (evidence.gradients, evidence.numeric, evidence.allowed)),
+        *(
+            {names[key]: value for key, value in d.items()}
+            for d in (evidence.gradients, evidence.numeric, evidence.allowed)
+        ),
     )
     assert [cause.name for cause in diagnose(renamed)] == ["kernel-flipped"]
 
@@ -754,10 +763,20 @@ def test_the_names_of_tensors_and_options_do_not_matter():
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (1, 1), (2, 3, 4), (1, 1, 1, 1), (2, 1, 2, 1, 2), (0, 3)])
 def test_tensors_of_any_shape_are_read(shape):
     options = {"p": np.nan, "eps": np.inf, "mode": "train", "flags": [1, 2], "table": np.arange(3), "mask": None}
-    layer = Layer(lambda x, s, **rest: (np.sin(x) * s, (x, s)), {"x": np.array(normal(*shape) + 0.3), "s": np.array(1.7)}, options)
+    layer = Layer(
+        lambda x, s, **rest: (np.sin(x) * s, (x, s)), {"x": np.array(normal(*shape) + 0.3), "s": np.array(1.7)}, options
+    )
     right = {"x": lambda dout, x, s: dout * np.cos(x) * s, "s": lambda dout, x, s: (dout * np.sin(x)).sum()}
     for name, backward in right.items():
         assert diagnose(layer.evidence(name, backward)) == []
-        for change in (np.negative, np.square, np.ravel, lambda g: 2 * g, lambda g: g + 1, lambda g: g[None], lambda g: np.nan * g):
+        for change in (
+            np.negative,
+            np.square,
+            np.ravel,
+            lambda g: 2 * g,
+            lambda g: g + 1,
+            lambda g: g[None],
+            lambda g: np.nan * g,
+        ):
             evidence = layer.evidence(name, lambda *a, change=change, backward=backward: change(np.array(backward(*a))))
             assert all(cause.message and cause.hint for cause in diagnose(evidence))

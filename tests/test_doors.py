@@ -109,14 +109,26 @@ WRONG_KINDS = [
     (lambda: models.softmax_classifier(dtype=int), "dtype must be float32 or float64"),
     (lambda: fastbp.Linear(3, 2).astype(None), "dtype must be float32 or float64, got None"),
     (lambda: fastbp.Linear(3, 2).astype("int"), "dtype must be float32 or float64, got 'int'"),
-    (lambda: setattr(fastbp.Linear(3, 4).weight, "value", X * 1j), "weight: value must be an array of numbers, got dtype complex"),
-    (lambda: setattr(fastbp.Linear(3, 4).weight, "grad", X.astype(str)), "weight: grad must be an array of numbers, got dtype <U"),
-    (lambda: setattr(fastbp.Linear(3, 4).weight, "value", X.astype(object)), "weight: value must be an array of numbers"),
+    (
+        lambda: setattr(fastbp.Linear(3, 4).weight, "value", X * 1j),
+        "weight: value must be an array of numbers, got dtype complex",
+    ),
+    (
+        lambda: setattr(fastbp.Linear(3, 4).weight, "grad", X.astype(str)),
+        "weight: grad must be an array of numbers, got dtype <U",
+    ),
+    (
+        lambda: setattr(fastbp.Linear(3, 4).weight, "value", X.astype(object)),
+        "weight: value must be an array of numbers",
+    ),
     (lambda: fastbp.ReLU().forward(X, training=1), "ReLU: training must be True or False, got 1"),
     (lambda: after_forward(fastbp.ReLU()).backward(X, need_dx="no"), "ReLU: need_dx must be True or False"),
     (lambda: fastbp.ReLU().output_shape("ab"), "ReLU: input_shape must be a tuple of ints"),
     (lambda: fastbp.Linear(3, 2).costs((3,), 2.5), "Linear: N must be an int, got 2.5"),
-    (lambda: fastbp.BatchNorm1d(3).state.update(running_mean="zero"), "state: running_mean must be an array of numbers"),
+    (
+        lambda: fastbp.BatchNorm1d(3).state.update(running_mean="zero"),
+        "state: running_mean must be an array of numbers",
+    ),
     (lambda: setattr(fastbp.ReLU(), "state", 3), "state must be a dict of arrays by name, got 3"),
     (lambda: fastbp.SGD().step([0.0], np.zeros(1)), r"SGD: values must be a NumPy array, got \[0.0\]"),
     (
@@ -137,20 +149,35 @@ def test_a_wrong_kind_is_a_type_error(call, message):
 
 WRONG_VALUES = [
     (lambda: fastbp.Flatten().forward(np.array(1.0)), r"Flatten: expected input \(N, ...\), got \(\)"),
-    (lambda: fastbp.SoftmaxCrossEntropy().correct(X[0], LABELS), r"SoftmaxCrossEntropy: expected scores \(N, C\), got \(3,\)"),
-    (lambda: fastbp.SoftmaxCrossEntropy().correct(X, LABELS[:2]), r"expected labels \(4,\) for scores \(4, 3\), got \(2,\)"),
+    (
+        lambda: fastbp.SoftmaxCrossEntropy().correct(X[0], LABELS),
+        r"SoftmaxCrossEntropy: expected scores \(N, C\), got \(3,\)",
+    ),
+    (
+        lambda: fastbp.SoftmaxCrossEntropy().correct(X, LABELS[:2]),
+        r"expected labels \(4,\) for scores \(4, 3\), got \(2,\)",
+    ),
     (lambda: fastbp.SoftmaxCrossEntropy().predict(X[:, :0]), r"expected scores \(N, C\) with C of at least 1"),
     (lambda: fastbp.HingeLoss().predict(X), r"expected scores \(N,\) or \(N, 1\), got \(4, 3\)"),
-    (lambda: fastbp.LogisticLoss().correct(X[:, 0].copy(), LABELS[:3] == 1), r"expected labels \(4,\) for scores \(4,\)"),
+    (
+        lambda: fastbp.LogisticLoss().correct(X[:, 0].copy(), LABELS[:3] == 1),
+        r"expected labels \(4,\) for scores \(4,\)",
+    ),
     (lambda: fastbp.NLLLoss().probabilities(X[0]), r"expected scores \(N, C\)"),
-    (lambda: fastbp.MeanSquaredError().forward(X, np.full((4, 3), 1e300)), "targets holds numbers that float32 has not, 1e\\+300"),
+    (
+        lambda: fastbp.MeanSquaredError().forward(X, np.full((4, 3), 1e300)),
+        "targets holds numbers that float32 has not, 1e\\+300",
+    ),
     (
         lambda: setattr(fastbp.Linear(3, 4).weight, "value", np.full((4, 3), 1e300)),
         "weight: value holds numbers that float32 has not",
     ),
     (lambda: fastbp.Dropout(0.5).state.update(step=2.5), "state: step holds numbers that int64 has not, 2.5"),
     (lambda: fastbp.Dropout(0.5).state.update(key=-1), "state: key holds numbers that uint64 has not, -1"),
-    (lambda: fastbp.BatchNorm1d(3).state.update(running_mean=np.zeros(4)), r"state: running_mean must be an array of shape \(3,\)"),
+    (
+        lambda: fastbp.BatchNorm1d(3).state.update(running_mean=np.zeros(4)),
+        r"state: running_mean must be an array of shape \(3,\)",
+    ),
     (lambda: fastbp.MaxPool2d(2).output_shape((3, 4)), r"MaxPool2d: expected input \(N, C, H, W\), got \('N', 3, 4\)"),
     (lambda: fastbp.ReLU().output_shape((3, -1)), "ReLU: input_shape must be an int of at least 0, got -1"),
     (lambda: fastbp.Conv2d(3, 2, 3).costs((2, 8, 8), 4), r"Conv2d: expected input \(N, 3, H, W\)"),
@@ -158,8 +185,14 @@ WRONG_VALUES = [
     (lambda: fastbp.Linear(2**40, 2), "Linear: in_features must be an int of at most 2147483647"),
     (lambda: fastbp.SGD(10**400), "SGD: lr must be a finite number, 0 or above"),
     (lambda: fastbp.SGD(Fraction(-1, 3)), "SGD: lr must be a finite number, 0 or above"),
-    (lambda: fastbp.SGD().step(np.zeros(6)[::2], np.zeros(3)), "SGD: values must be a contiguous vector that can be written"),
-    (lambda: fastbp.SGD().step(np.zeros((2, 2)), np.zeros((2, 2))), "SGD: expected two vectors .*, got float64 .2, 2. and"),
+    (
+        lambda: fastbp.SGD().step(np.zeros(6)[::2], np.zeros(3)),
+        "SGD: values must be a contiguous vector that can be written",
+    ),
+    (
+        lambda: fastbp.SGD().step(np.zeros((2, 2)), np.zeros((2, 2))),
+        "SGD: expected two vectors .*, got float64 .2, 2. and",
+    ),
     (lambda: initializers.get("magic"), "init: unknown initialiser 'magic'"),
     (lambda: models.lenet5((1, 28)), r"lenet5: input_shape must be \(C, H, W\), got \(1, 28\)"),
 ]
@@ -240,9 +273,13 @@ def test_memory_that_is_not_there_is_named():
     layer = fastbp.Linear(2**31 - 1, 2**20)
     with pytest.raises(ValueError, match=r"weight: shape \(2147483648, 2147483648\) is larger than any array"):
         layer.parameter("weight", (2**31, 2**31), lambda rng: None)
-    with pytest.raises(MemoryError, match=r"weight: no memory for two arrays of shape \(1048576, 2147483647\), float32"):
+    with pytest.raises(
+        MemoryError, match=r"weight: no memory for two arrays of shape \(1048576, 2147483647\), float32"
+    ):
         layer.weight.value  # noqa: B018
-    with pytest.raises(MemoryError, match="Sequential: no memory for 2,251,799,813,685,248 parameters of the layers, float32"):
+    with pytest.raises(
+        MemoryError, match="Sequential: no memory for 2,251,799,813,685,248 parameters of the layers, float32"
+    ):
         fastbp.Sequential(fastbp.Linear(2**30, 2**21, bias=False))
     large = np.broadcast_to(np.float32(1), (2**48, 3))
     for call, name in [
@@ -326,7 +363,9 @@ import fastbp.cli, fastbp.graph, fastbp.grading, fastbp.plotting, fastbp.sweeps,
         "-OO",
     )
     command = [sys.executable, "-m", "fastbp", "--version"]
-    result = subprocess.run(command, env={**os.environ, "PYTHONOPTIMIZE": "2"}, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        command, env={**os.environ, "PYTHONOPTIMIZE": "2"}, capture_output=True, text=True, timeout=60
+    )
     assert result.returncode == 0 and result.stdout == f"fastbp {fastbp.__version__}\n", result.stderr
 
 

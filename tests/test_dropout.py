@@ -34,7 +34,13 @@ def triple32(z, high):
 
 def test_keys_are_of_splitmix64():
     """The published sequence for the seed 1234567 (Vigna's reference implementation)."""
-    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    expected = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
     assert [int(random_bits(np.uint64(1234567), np.uint64(i))) for i in range(5)] == expected
 
 

@@ -17,7 +17,12 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 README = EXAMPLES.parent / "README.md"
-DATA = {"notmnist": "notmnist", "mnist": "mnist", "learning": "mnist", "cifar10": "cifar10"}  # by the script's first word
+DATA = {
+    "notmnist": "notmnist",
+    "mnist": "mnist",
+    "learning": "mnist",
+    "cifar10": "cifar10",
+}  # by the script's first word
 SCRIPTS = {  # figures, and lines of the table that are reported elsewhere
     "notmnist_mlp": ({"rates", "networks", "loss", "accuracy"}, 5),
     "cifar10_mlp_depth": ({"loss", "accuracy"}, 4),
@@ -62,7 +67,11 @@ def test_a_script_shows_what_it_measured(script, tmp_path, capsys):
     for row in details["table"]:
         assert len(row["ours"]) == 1 and 0.05 < row["ours"][0] <= 1
         assert f"{row['what']}: {row['ours'][0]:.3f}" in printed and f"| {row['what']} |" in report
-    assert details["about"]["quick"] and details["about"]["seeds"] == [0] and all(run["seconds"] > 0 for run in details["runs"])
+    assert (
+        details["about"]["quick"]
+        and details["about"]["seeds"] == [0]
+        and all(run["seconds"] > 0 for run in details["runs"])
+    )
     assert {path.stem for path in tmp_path.glob("*.png")} == figures
     for figure in figures:
         assert f"]({figure}.png)" in report
@@ -72,7 +81,9 @@ def test_a_script_shows_what_it_measured(script, tmp_path, capsys):
 
     module.main(arguments)  # all is there already: only the report is made again
     again = json.loads((tmp_path / "results.json").read_text())
-    assert details["runs"] and again["runs"] == details["runs"] and again["table"] == details["table"]  # with their times
+    assert (
+        details["runs"] and again["runs"] == details["runs"] and again["table"] == details["table"]
+    )  # with their times
 
 
 def numbers(folder: Path):
@@ -97,7 +108,9 @@ def test_an_interrupted_script_goes_on_and_jobs_do_not_change_the_numbers(tmp_pa
     assert "Traceback" not in errors and not (two / "results.md").exists()
     kept = {path: path.read_bytes() for path in two.glob("runs/*.json")}
     for folder, jobs in ((two, "2"), (one, "1")):
-        subprocess.run(command("mnist_activations", "--jobs", jobs, "--out", str(folder), "--seed", "3"), check=True, timeout=300)
+        subprocess.run(
+            command("mnist_activations", "--jobs", jobs, "--out", str(folder), "--seed", "3"), check=True, timeout=300
+        )
     assert kept and all(path.read_bytes() == content for path, content in kept.items())
     assert numbers(one) == numbers(two) and len(numbers(one)) == 4
 
@@ -117,7 +130,10 @@ def test_wrong_options_are_said(tmp_path, capsys):
 def test_runs_that_end_early_and_numbers_that_json_has_not(tmp_path):
     module = load("experiment")
     experiment = module.Experiment("x.py", "x", ["--out", str(tmp_path), "--seed", "0"])
-    results = [{"train_loss": [1.0, 0.5, 0.2], "large": [[1] * 600] * 2}, {"train_loss": [2.0, math.nan], "large": [1, 2]}]
+    results = [
+        {"train_loss": [1.0, 0.5, 0.2], "large": [[1] * 600] * 2},
+        {"train_loss": [2.0, math.nan], "large": [1, 2]},
+    ]
     runs = [module.Run({"seed": seed}, result, 30.0) for seed, result in enumerate(results)]
     setting = module.Setting({}, runs)
     x, values = setting.line("train_loss")

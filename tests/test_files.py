@@ -162,7 +162,17 @@ def fitted(path=None, **options):
     network = Sequential(Linear(4, 2))
     callbacks = [fastbp.Checkpoint(path)] if path is not None else []
     data = x, np.array([0, 1, 0, 1])
-    fastbp.fit(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(), data, None, 1, callbacks=callbacks, progress=False, **options)
+    fastbp.fit(
+        network,
+        fastbp.SoftmaxCrossEntropy(),
+        fastbp.SGD(),
+        data,
+        None,
+        1,
+        callbacks=callbacks,
+        progress=False,
+        **options,
+    )
 
 
 def reported(path):
@@ -176,10 +186,14 @@ WRITERS = {
     "to_json": lambda path: history().to_json(path),
     "Checkpoint": fitted,
     "plotting": lambda path: plotting.save(history().plot(), path),
-    "record": lambda path: Job("ann", Path("ann.py"), "small", 0, None, Path(path)).write(Result("ann", "small", 0, 10.0)),
+    "record": lambda path: Job("ann", Path("ann.py"), "small", 0, None, Path(path)).write(
+        Result("ann", "small", 0, 10.0)
+    ),
     "report": reported,
 }
-REPLACING = {name: write for name, write in WRITERS.items() if name != "report"}  # a report refuses a file that is there
+REPLACING = {
+    name: write for name, write in WRITERS.items() if name != "report"
+}  # a report refuses a file that is there
 REPLACING["resume"] = lambda path: fitted(resume=path)
 
 
@@ -254,7 +268,9 @@ def test_a_terminal_gets_the_text():
     ours, theirs = os.openpty()
     try:
         write(os.ttyname(theirs), b"hello\n")
-        assert os.read(ours, 100).replace(b"\r", b"") == b"hello\n" and stat.S_ISCHR(os.stat(os.ttyname(theirs)).st_mode)
+        assert os.read(ours, 100).replace(b"\r", b"") == b"hello\n" and stat.S_ISCHR(
+            os.stat(os.ttyname(theirs)).st_mode
+        )
     finally:
         os.close(ours)
         os.close(theirs)
@@ -431,8 +447,17 @@ def writing(path):
 
 def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_of_a_living_one(tmp_path):
     path = tmp_path / "run.npz"
-    ours = [f".run.npz.{os.getpid()}.0123456789abcdef.part", ".run.npz.1.ab.part"]  # pids are given again: they say nothing
-    theirs = [".run.npz.part", ".run.npz.1.draft.part", ".other.npz.1.ab.part", "run.npz.1.ab.part", ".run.npz.1.ab.parts"]
+    ours = [
+        f".run.npz.{os.getpid()}.0123456789abcdef.part",
+        ".run.npz.1.ab.part",
+    ]  # pids are given again: they say nothing
+    theirs = [
+        ".run.npz.part",
+        ".run.npz.1.draft.part",
+        ".other.npz.1.ab.part",
+        "run.npz.1.ab.part",
+        ".run.npz.1.ab.parts",
+    ]
     with writing(path) as dead, writing(path) as alive:
         for name in ours + theirs:
             write(tmp_path / name, b"")
@@ -491,7 +516,9 @@ def test_new_folders_are_numbered(tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that send signals")
 def test_an_interruption_at_any_moment_is_one_and_leaves_no_part(tmp_path, monkeypatch):
     """A signal at random moments of many saves."""
-    monkeypatch.setattr(sys, "unraisablehook", lambda about: None)  # one that comes while an object is collected is nobody's
+    monkeypatch.setattr(
+        sys, "unraisablehook", lambda about: None
+    )  # one that comes while an object is collected is nobody's
     network, path = fastbp.Sequential(fastbp.Linear(30, 20), fastbp.Linear(20, 3)), tmp_path / "network.npz"
     network.save(path)
     rng = np.random.default_rng(0)

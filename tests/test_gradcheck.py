@@ -86,7 +86,9 @@ def test_kinks_are_counted_and_any_value_between_the_slopes_is_right():
         report = fastbp.check_gradients((lambda x: (np.maximum(x, 0), None), lambda dout, _, s=slope: dout * s), x)
         assert report.passed == right
         if right:
-            assert report.tensors[0].counts == {"ok": 3, "kink": 2} and "5 (2 at a kink)" in str(report)  # 1e-9 is off it
+            assert report.tensors[0].counts == {"ok": 3, "kink": 2} and "5 (2 at a kink)" in str(
+                report
+            )  # 1e-9 is off it
 
 
 def test_a_kink_near_by_does_not_fail_a_right_gradient():
@@ -173,7 +175,10 @@ def test_inputs_are_left_as_they_were():
     ("call", "message"),
     [
         (lambda x: fastbp.check_gradients(fastbp.Linear(3, 2)), "give the inputs to check at"),
-        (lambda x: fastbp.check_gradients(fastbp.Linear, x), "expected a layer, a network, a loss or a pair of functions"),
+        (
+            lambda x: fastbp.check_gradients(fastbp.Linear, x),
+            "expected a layer, a network, a loss or a pair of functions",
+        ),
         (lambda x: fastbp.check_gradients(fastbp.HingeLoss(), x), "a loss takes scores and targets"),
         (lambda x: fastbp.check_gradients(fastbp.Linear(3, 2), x, x), "takes x; with loss"),
     ],

@@ -35,7 +35,9 @@ def test_right_gradients_pass(tmp_path):
     assert counts["cases"] == 500 and counts["mismatch"] == 0
     assert counts["elements"] == counts["ok"] + counts["kink"] + counts["noise"] > 5_000
     assert counts["kink"] > 20  # the hard ones are among them
-    assert {"Conv2d, training", "Conv2d, evaluation", "HingeLoss", "cs231n layernorm_backward"} < set(result["subjects"])
+    assert {"Conv2d, training", "Conv2d, evaluation", "HingeLoss", "cs231n layernorm_backward"} < set(
+        result["subjects"]
+    )
     assert "0 of 500 cases gave a false alarm" in output
 
 
@@ -52,7 +54,9 @@ def test_a_mismatch_is_reported_with_its_number(monkeypatch):
 
 def test_processes_and_seeds_give_the_same_cases(tmp_path):
     for jobs in (1, 2):
-        run("gradcheck_soundness.py", "--cases", 120, "--seed", 3, "--jobs", jobs, "--output", tmp_path / f"{jobs}.json")
+        run(
+            "gradcheck_soundness.py", "--cases", 120, "--seed", 3, "--jobs", jobs, "--output", tmp_path / f"{jobs}.json"
+        )
     one, two = (load(tmp_path / f"{jobs}.json") for jobs in (1, 2))
     for result in (one, two):
         for counts in result["subjects"].values():
@@ -118,7 +122,13 @@ def test_the_planted_cause_is_looked_for_in_the_diagnosis(monkeypatch, capsys):
     monkeypatch.setattr(gradcheck_mutants, "cases", lambda name, seed: [0])
     name = "eecs598 relu_backward"
     mutants = {mutant.after: mutant for mutant in gradcheck_mutants.mutants_of(gradcheck_mutants.TWINS[name])}
-    chosen = "return -(dout * (x > 0))", "return dout", "return dout + (x > 0)", "return dout * (x > 1)", "return dout * (x <= 0)"
+    chosen = (
+        "return -(dout * (x > 0))",
+        "return dout",
+        "return dout + (x > 0)",
+        "return dout * (x > 1)",
+        "return dout * (x <= 0)",
+    )
     pairs = [(name, mutants[after], gradcheck_mutants.verdict(name, mutants[after], seed=0)) for after in chosen]
     assert [gradcheck_mutants.rank(mutant, found) for _, mutant, found in pairs] == [0, 2, 3, None, None]
     gradcheck_mutants.diagnosed("function", [name], pairs)

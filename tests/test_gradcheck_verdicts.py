@@ -96,7 +96,9 @@ def test_every_verdict_is_given_and_counted():
 
     def forward(x):
         with np.errstate(all="ignore"):
-            return np.array([x[0] ** 2, np.maximum(x[1], 0), 1e9 + 1e-9 * x[2] * abs(x[2]), np.log(x[3]), np.sin(x[4])]), x
+            return np.array(
+                [x[0] ** 2, np.maximum(x[1], 0), 1e9 + 1e-9 * x[2] * abs(x[2]), np.log(x[3]), np.sin(x[4])]
+            ), x
 
     def backward(dout, x):
         return dout * np.array([2 * x[0], x[1] > 0, 2e-9, 1.0, np.cos(x[4]) + 0.1])
@@ -105,8 +107,9 @@ def test_every_verdict_is_given_and_counted():
     # the fourth output is NaN, and with it every sum over the outputs: so one problem an output
     assert not report.passed and report.counts == {"not finite": 5}
     for k, verdict in enumerate(["ok", "kink", "below noise", "not finite", "mismatch"]):
-        one = (lambda v, k=k: (lambda y: (y[0][k : k + 1], y[1]))(forward(np.where(np.arange(5) == k, v, x)))), (
-            lambda d, c, k=k: backward(np.full(5, d[0]), c)[k : k + 1]
+        one = (
+            (lambda v, k=k: (lambda y: (y[0][k : k + 1], y[1]))(forward(np.where(np.arange(5) == k, v, x)))),
+            (lambda d, c, k=k: backward(np.full(5, d[0]), c)[k : k + 1]),
         )
         report = check_gradients(one, x[k : k + 1], smallest=False)
         assert report.counts == {verdict: 1}, f"{k}: {report}"
@@ -156,7 +159,10 @@ def test_the_complex_step_sees_below_the_noise():
     assert check_gradients(pair(1.0), x).counts == {"ok": 4}
     wrong = check_gradients(pair(np.array([1, 1, 1, 1.1])), x, smallest=False)
     assert wrong.counts == {"ok": 3, "mismatch": 1}
-    real = (lambda x: (1e5 + np.exp(-4 * x.astype(float)), x)), pair(1.0)[1]  # a cast: complex numbers would lose a part
+    real = (
+        (lambda x: (1e5 + np.exp(-4 * x.astype(float)), x)),
+        pair(1.0)[1],
+    )  # a cast: complex numbers would lose a part
     assert check_gradients(real, x).counts == {"ok": 3, "below noise": 1}
 
 
@@ -255,7 +261,9 @@ def test_a_gradient_that_does_not_use_dout():
 
 def test_a_forward_pass_that_differs_from_call_to_call_or_writes_to_its_input():
     rng = np.random.default_rng(0)
-    report = check_gradients((lambda x: (x * (rng.random(x.shape) < 0.5), x), lambda d, x: d), np.ones((3, 4)), smallest=False)
+    report = check_gradients(
+        (lambda x: (x * (rng.random(x.shape) < 0.5), x), lambda d, x: d), np.ones((3, 4)), smallest=False
+    )
     assert "another result" in broken("forward deterministic", report) and "can't be differentiated" in str(report)
 
     def doubling(x):
@@ -369,7 +377,9 @@ def test_sampled_mode_gives_each_tensor_its_share_and_never_less_than_sixteen():
 def test_directional_mode_screens_and_goes_full_on_failure():
     x = RNG.normal(size=(2, 60))
     report = check_gradients(big_network(), x, mode="directional")
-    assert report.passed and all(t.directions and not t.checked for t in report.tensors) and "8 directions" in str(report)
+    assert (
+        report.passed and all(t.directions and not t.checked for t in report.tensors) and "8 directions" in str(report)
+    )
 
     class Slip(fastbp.Tanh):
         def backward(self, dout, need_dx=True, out=None):

@@ -27,7 +27,9 @@ def item(name: str = "fc", share: float = 1.0, **more) -> ItemResult:
 DELAYED = ("hidden", "after_due_date", "after_published")
 WEAK = item(share=1 / 3, causes=["wrong sign"], flags=["slow"], convention="as usual")
 RESULTS = {
-    "right": Result("ann", "eecs598-hw1", 0, 20.0, [item(), item("relu")], seconds=7.1234567, finished=True, notes=["a note"]),
+    "right": Result(
+        "ann", "eecs598-hw1", 0, 20.0, [item(), item("relu")], seconds=7.1234567, finished=True, notes=["a note"]
+    ),
     "wrong": Result("bob", "eecs598-hw1", 3, 10.0, [WEAK]),
     "hidden": Result("cy", "mine", 0, 30.0, [item(v, visibility=v) for v in DELAYED]),
     "error": Result("di", "mine", 0, 10.0, error="the grader failed: MemoryError", finished=True),
@@ -143,7 +145,11 @@ def test_the_package_says_the_same():
 
 def test_what_results_say():
     wrong = written(RESULTS["wrong"])
-    assert wrong["score"] == pytest.approx(4) and wrong["extra_data"]["seed"] == 3 and wrong["extra_data"]["finished"] is False
+    assert (
+        wrong["score"] == pytest.approx(4)
+        and wrong["extra_data"]["seed"] == 3
+        and wrong["extra_data"]["finished"] is False
+    )
     (fc,) = wrong["tests"]
     assert (fc["score"], fc["max_score"], fc["status"], fc["tags"]) == (4.0, 10, "failed", ["wrong sign"])
     assert "slow" not in fc["output"] and fc["extra_data"] == {"convention": "as usual", "flags": ["slow"]}
@@ -169,7 +175,9 @@ def autograder(tmp_path) -> Path:
     for name in ("bin", "autograder/source", "autograder/submission", "autograder/results"):
         (tmp_path / name).mkdir(parents=True)
     script(tmp_path / "bin" / "python3", f'exec "{sys.executable}" "$@"')
-    (tmp_path / "autograder" / "submission" / "layers.py").write_text("def fc_forward(x, w, b): return x @ w + b, None\n")
+    (tmp_path / "autograder" / "submission" / "layers.py").write_text(
+        "def fc_forward(x, w, b): return x @ w + b, None\n"
+    )
     return tmp_path / "autograder"
 
 
@@ -181,7 +189,9 @@ def run(autograder: Path, fastbp: str | None, seconds: int = 60) -> dict:
         absent = '[ ! -e "$OUT" ] || exit 2  # as the real one, which overwrites nothing'
         script(beside / "fastbp", f"{told}\n{absent}\n{fastbp}")
     env = {"PATH": f"{beside}:/usr/bin:/bin", "AUTOGRADER": str(autograder), "AUTOGRADER_SECONDS": str(seconds)}
-    done = subprocess.run([str(EXAMPLE / "run_autograder")], env=env, cwd=autograder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [str(EXAMPLE / "run_autograder")], env=env, cwd=autograder, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert "ended with status" in done.stdout
     text = (autograder / "results" / "results.json").read_text()
@@ -214,7 +224,12 @@ def test_run_autograder_calls_fastbp(autograder):
     assert (autograder / "arguments").read_text().split("\n") == [*grade, "eecs598-hw1", *options, ""]
     (autograder / "source" / "assignment.py").touch()
     run(autograder, leaves(autograder, json.dumps(right)))
-    assert (autograder / "arguments").read_text().split("\n") == [*grade, f"{autograder}/source/assignment.py", *options, ""]
+    assert (autograder / "arguments").read_text().split("\n") == [
+        *grade,
+        f"{autograder}/source/assignment.py",
+        *options,
+        "",
+    ]
 
 
 @scripts
@@ -271,7 +286,9 @@ def test_setup_installs_fastbp(autograder, old, wheel):
     """With stubs for what it calls: which Python makes the environment, what pip is told to install, what is tried."""
     beside, log = autograder.parent / "bin", autograder.parent / "log"
     script(autograder.parent / "tool", f'echo "$(basename "$0") $*" >> "{log}"')
-    makes = f'mkdir -p "$3/bin"; cp "{autograder.parent}/tool" "$3/bin/pip"; cp "{autograder.parent}/tool" "$3/bin/fastbp"'
+    makes = (
+        f'mkdir -p "$3/bin"; cp "{autograder.parent}/tool" "$3/bin/pip"; cp "{autograder.parent}/tool" "$3/bin/fastbp"'
+    )
     shutil.copy(autograder.parent / "tool", beside / "apt-get")
     script(beside / "python3", f'if [ "$1" = -c ]; then exit {int(old)}; fi; echo python3 >> "{log}"; {makes}')
     script(beside / "python3.11", f'echo python3.11 >> "{log}"; {makes}')

@@ -153,7 +153,9 @@ def take_in_another_thread(network):
 
 def take_in_a_forked_process(network):
     receiver, sender = multiprocessing.get_context("fork").Pipe(duplex=False)
-    child = multiprocessing.get_context("fork").Process(target=lambda: sender.send(network.layers[-1].weight.grad.copy()))
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: sender.send(network.layers[-1].weight.grad.copy())
+    )
     child.start()
     found = receiver.recv()
     child.join()
@@ -188,7 +190,10 @@ def test_a_copy_trains_on_alone():
 
 def test_backward_layer_by_layer_after_an_open_step():
     """What backward writes stays, whatever the step before has left open."""
-    for backward in (lambda network, dout: network.backward(dout), lambda network, dout: network.layers[-1].backward(dout)):
+    for backward in (
+        lambda network, dout: network.backward(dout),
+        lambda network, dout: network.layers[-1].backward(dout),
+    ):
         network = mlp(7, 6, 3, dtype=np.float64)
         for x, labels in batches(network, (7,), (5,)):
             trainer(network).step(x, labels)
@@ -305,7 +310,9 @@ def test_what_an_optimizer_makes_of_the_gradients_stays():
 @pytest.mark.parametrize("kind", [DoubledInCalls, DoubledInBackward])
 def test_layers_with_gradients_of_their_own(kind):
     network, plain = (
-        fastbp.Sequential(fastbp.Linear(7, 6), fastbp.ReLU(), middle(6, 4), fastbp.ReLU(), fastbp.Linear(4, 3), dtype=np.float64)
+        fastbp.Sequential(
+            fastbp.Linear(7, 6), fastbp.ReLU(), middle(6, 4), fastbp.ReLU(), fastbp.Linear(4, 3), dtype=np.float64
+        )
         for middle in (kind, fastbp.Linear)
     )
     of_network = trainer(network)

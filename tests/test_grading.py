@@ -16,7 +16,17 @@ import pytest
 from ahead import ahead
 
 from fastbp import cli
-from fastbp.grading import Assignment, AssignmentError, Case, Convention, Item, find_submissions, grade, grade_all, load_assignment
+from fastbp.grading import (
+    Assignment,
+    AssignmentError,
+    Case,
+    Convention,
+    Item,
+    find_submissions,
+    grade,
+    grade_all,
+    load_assignment,
+)
 from fastbp.grading.assignments import cs231n_a2, eecs598_hw1
 from fastbp.grading.results import Result, points
 
@@ -51,25 +61,53 @@ def feedback(result: Result) -> str:
 def test_right_submissions_get_all_points(name, seed):
     result = grade(TWINS / f"{name.replace('-', '_')}.py", load_assignment(name), seed=seed)
     assert result.points == pytest.approx(result.possible), str(result)
-    assert result.finished and not result.error and not feedback(result) and not any(item.flags for item in result.items)
+    assert (
+        result.finished and not result.error and not feedback(result) and not any(item.flags for item in result.items)
+    )
 
 
 MISTAKES = [  # item, text, replacement, parts that lose points, a word of the feedback
     ("fc", "dw = flat.T @ dout\n", "dw = flat.T @ dout / len(x)\n", ["backward"], "gradient of w is wrong"),
-    ("fc", "x.reshape(len(x), len(w)) @ w + b\n", "x.reshape(len(x), len(w)) @ w\n", ["forward"], "the output is wrong"),
+    (
+        "fc",
+        "x.reshape(len(x), len(w)) @ w + b\n",
+        "x.reshape(len(x), len(w)) @ w\n",
+        ["forward"],
+        "the output is wrong",
+    ),
     ("relu", "return dout * (x > 0)", "return dout * (dout > 0)", ["backward"], "gradient of x is wrong"),
     ("relu", "return np.maximum(x, 0), x", "return np.maximum(x, 0), x[:1]", ["backward"], "gradient of x"),
     ("batchnorm", "+ dmean / N", "", ["backward"], "gradient of x is wrong"),
-    ("batchnorm", '"running_mean"] = momentum * running_mean', '"running_mean"] = running_mean', ["forward"], "running_mean"),
+    (
+        "batchnorm",
+        '"running_mean"] = momentum * running_mean',
+        '"running_mean"] = running_mean',
+        ["forward"],
+        "running_mean",
+    ),
     ("dropout", "return dout.copy() if mask is None else dout * mask", "return dout", ["backward"], "gradient of x"),
-    ("conv", "dx[:, :, p : p + OH, q : q + OW] +=", "dx[:, :, p : p + OH, q : q + OW] =", ["backward"], "gradient of x is wrong"),
-    ("max_pool", "1 + (H - PH) // stride, 1 +", "-(-(H - PH) // stride) + 1, 1 +", ["forward"], "windows that do not divide"),
+    (
+        "conv",
+        "dx[:, :, p : p + OH, q : q + OW] +=",
+        "dx[:, :, p : p + OH, q : q + OW] =",
+        ["backward"],
+        "gradient of x is wrong",
+    ),
+    (
+        "max_pool",
+        "1 + (H - PH) // stride, 1 +",
+        "-(-(H - PH) // stride) + 1, 1 +",
+        ["forward"],
+        "windows that do not divide",
+    ),
     ("svm", "/ len(x)\n    return loss, dx", "\n    return loss, dx", ["backward"], "gradient of x is wrong"),
     ("softmax", "shifted = x - x.max(axis=1, keepdims=True)", "shifted = x", ["forward"], "scores as large as 1000"),
 ]
 
 
-@pytest.mark.parametrize(("item", "old", "new", "losing", "word"), MISTAKES, ids=[f"{m[0]}-{k}" for k, m in enumerate(MISTAKES)])
+@pytest.mark.parametrize(
+    ("item", "old", "new", "losing", "word"), MISTAKES, ids=[f"{m[0]}-{k}" for k, m in enumerate(MISTAKES)]
+)
 def test_a_mistake_costs_its_part_alone(tmp_path, item, old, new, losing, word):
     result = grade(changed(tmp_path / "s.py", (old, new)), only(item))
     assert [p.name for p in result.items[0].parts if not p.passed] == losing, str(result)
@@ -109,7 +147,10 @@ SUMMED = [
     ("* (margin > 0) / len(x)", "* (margin > 0)"),
 ]
 ZERO_ONE = [
-    ("t = np.where(y > 0, 1, -1).reshape(x.shape)\n    loss = np.logadd", "t = (2 * y - 1).reshape(x.shape)\n    loss = np.logadd"),
+    (
+        "t = np.where(y > 0, 1, -1).reshape(x.shape)\n    loss = np.logadd",
+        "t = (2 * y - 1).reshape(x.shape)\n    loss = np.logadd",
+    ),
 ]
 UNBIASED = [
     ('"running_var"] = momentum * running_var + (1 - momentum) * var',
@@ -125,7 +166,9 @@ CONVENTIONS = [  # item, replacements, convention recognised, accepted
 ]
 
 
-@pytest.mark.parametrize(("item", "pairs", "name", "accepted"), CONVENTIONS, ids=[f"{c[0]}-{c[2]}" for c in CONVENTIONS])
+@pytest.mark.parametrize(
+    ("item", "pairs", "name", "accepted"), CONVENTIONS, ids=[f"{c[0]}-{c[2]}" for c in CONVENTIONS]
+)
 def test_conventions_are_recognised_and_named(tmp_path, item, pairs, name, accepted):
     result = grade(changed(tmp_path / "s.py", *pairs), only(item))
     assert name in result.items[0].convention and result.items[0].accepted == accepted, str(result)
@@ -148,12 +191,16 @@ def numeric(f, a, dout, h=1e-5):
 
 def test_finite_differences_inside_backward_are_seen(tmp_path):
     numeric = "dw = numeric(lambda v: fc_forward(x, v, 0)[0], w, dout)\n"
-    path = changed(tmp_path / "s.py", ("import numpy as np\n", "import numpy as np\n" + NUMERIC), ("dw = flat.T @ dout\n", numeric))
+    path = changed(
+        tmp_path / "s.py", ("import numpy as np\n", "import numpy as np\n" + NUMERIC), ("dw = flat.T @ dout\n", numeric)
+    )
     result = grade(path, only("fc"))
     assert part(result, "fc", "backward").points == 0 and "differentiates numerically" in feedback(result)
     assert "finite differences inside backward" in result.items[0].flags[0]
     inlined = numeric.replace("fc_forward(x, v, 0)[0]", "flat @ v")
-    path = changed(tmp_path / "t.py", ("import numpy as np\n", "import numpy as np\n" + NUMERIC), ("dw = flat.T @ dout\n", inlined))
+    path = changed(
+        tmp_path / "t.py", ("import numpy as np\n", "import numpy as np\n" + NUMERIC), ("dw = flat.T @ dout\n", inlined)
+    )
     result = grade(path, only("fc"))
     assert result.items[0].flags and result.items[0].passed  # likely, not sure: for the instructor
 
@@ -199,7 +246,9 @@ def test_a_hostile_submission_loses_its_item_and_nothing_else(path, hostile, mon
     assert result.finished and len(result.items) == 2
     if part(result, "relu", "present").passed:  # it could be imported
         assert part(result, "relu", "forward").passed and part(result, "relu", "backward").passed, str(result)
-    assert part(result, "fc", "forward").points + part(result, "fc", "backward").points < result.items[0].possible, str(result)
+    assert part(result, "fc", "forward").points + part(result, "fc", "backward").points < result.items[0].possible, str(
+        result
+    )
     json.dumps(result.to_dict())
 
 
@@ -241,7 +290,10 @@ def test_a_broken_assignment_file_is_a_clear_error(tmp_path, text, message):
 
 
 def test_wrong_items_are_clear_errors():
-    case, way = Case("c", lambda rng: {"x": np.ones(2)}, gradients=True), Convention("w", lambda out, x: (x, lambda d: (d,)))
+    case, way = (
+        Case("c", lambda rng: {"x": np.ones(2)}, gradients=True),
+        Convention("w", lambda out, x: (x, lambda d: (d,))),
+    )
     with pytest.raises(AssignmentError, match="signature"):
         Item("a", "f x", ("x",), [way], [case])
     with pytest.raises(AssignmentError, match="at least one convention"):
@@ -271,11 +323,15 @@ def test_references_agree_with_finite_differences_in_every_convention(module):
                 arguments = case.draw(np.random.default_rng(number))
                 arguments = convention.convert(arguments) if convention.convert else arguments
                 rest = {n: v for n, v in arguments.items() if n not in item.gradients}
-                out = np.where(np.arange(np.size(arguments["x"])).reshape(arguments["x"].shape) % 3, 1.0, 0.0)  # dropout's mask
+                out = np.where(
+                    np.arange(np.size(arguments["x"])).reshape(arguments["x"].shape) % 3, 1.0, 0.0
+                )  # dropout's mask
 
                 def forward(*given, item=item, convention=convention, rest=rest, out=out):
                     named = dict(zip(item.gradients, given, strict=True))
-                    return convention.reference(out, **{n: named.get(n, v) for n, v in copied({**named, **rest}).items()})
+                    return convention.reference(
+                        out, **{n: named.get(n, v) for n, v in copied({**named, **rest}).items()}
+                    )
 
                 def backward(dout, cache, item=item):
                     return tuple(np.array(g) for g in (cache(dout) if item.backward else cache()))
@@ -328,7 +384,10 @@ def test_submissions_are_found_by_name(class_folder):
     other.mkdir()
     (other / "ann.py").write_text("")
     above = class_folder.parent.name
-    assert list(find_submissions([class_folder / "ann.py", other / "ann.py"])) == [f"{above}-class-ann", f"{above}-other-ann"]
+    assert list(find_submissions([class_folder / "ann.py", other / "ann.py"])) == [
+        f"{above}-class-ann",
+        f"{above}-other-ann",
+    ]
     with pytest.raises(FileNotFoundError):
         find_submissions([class_folder / "none.py"])
     (class_folder.parent / "empty").mkdir()
@@ -338,7 +397,9 @@ def test_submissions_are_found_by_name(class_folder):
 
 def test_any_executor_gives_the_same_scores_and_results_are_on_disk(class_folder, small, tmp_path):
     seen = []
-    results = grade_all([class_folder], small, jobs=2, folder=tmp_path / "records", done=lambda r: seen.append(r.submission))
+    results = grade_all(
+        [class_folder], small, jobs=2, folder=tmp_path / "records", done=lambda r: seen.append(r.submission)
+    )
     assert scores(results) == {"ann": "20", "bob": "15", "cy": "0", "dee": "20"}
     assert sorted(seen) == ["ann", "bob", "cy", "dee"]
     for result in results:
@@ -385,7 +446,9 @@ def test_the_command_leaves_a_folder_for_a_class(class_folder, small, tmp_path, 
     assert "bob" in out and "relu (-5)" in out and "mean" in out
     folder = tmp_path / "fastbp-grade-small"
     assert {p.name for p in folder.iterdir()} == {"ann.txt", "bob.txt", "cy.txt", "dee.txt", "records"}
-    assert cli.main(["grade", str(class_folder), "--assignment", str(small), "--jobs", "1", "--output", str(folder)]) == 2
+    assert (
+        cli.main(["grade", str(class_folder), "--assignment", str(small), "--jobs", "1", "--output", str(folder)]) == 2
+    )
     assert "nothing is overwritten" in capsys.readouterr().err
 
 
@@ -430,7 +493,9 @@ def test_an_interruption_ends_all_and_keeps_what_is_graded(class_folder, small, 
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     environment = {**os.environ, "TMPDIR": str(scratch)}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     record = tmp_path / "out" / "ann.txt"
     deadline = time.monotonic() + 60
     while not record.exists() and time.monotonic() < deadline:
@@ -477,7 +542,9 @@ def dropout_backward(dout, cache): return np.zeros_like(cache)
 
 def test_differentiating_numerically_with_any_step_earns_nothing(tmp_path):
     numeric = "dw = numeric(lambda v: fc_forward(x, v, 0)[0], w, dout, h=0.5)\n"  # exact, since the layer is linear
-    path = changed(tmp_path / "s.py", ("import numpy as np\n", "import numpy as np\n" + NUMERIC), ("dw = flat.T @ dout\n", numeric))
+    path = changed(
+        tmp_path / "s.py", ("import numpy as np\n", "import numpy as np\n" + NUMERIC), ("dw = flat.T @ dout\n", numeric)
+    )
     result = grade(path, only("fc"))
     assert part(result, "fc", "backward").points == 0 and result.items[0].flags
 
@@ -511,7 +578,9 @@ def test_functions_of_any_style_are_found(tmp_path, style):
 def test_outputs_of_a_wrong_shape_lose_their_item_alone(tmp_path):
     path = changed(tmp_path / "s.py", ("        return x * mask, mask\n", "        return np.ones(1), mask\n"))
     result = grade(path, only("dropout", "relu"))
-    assert part(result, "dropout", "forward").points < 4 and part(result, "relu", "backward").passed and not result.error
+    assert (
+        part(result, "dropout", "forward").points < 4 and part(result, "relu", "backward").passed and not result.error
+    )
 
 
 def test_a_fault_of_the_assignment_is_named_and_ends_nothing(tmp_path, capsys):
@@ -539,11 +608,19 @@ def test_names_are_kept_apart_and_what_is_left_out_is_said(tmp_path, small, caps
     folder = tmp_path / "class"
     (folder / "ann").mkdir(parents=True)
     (folder / "bob" / "hw1").mkdir(parents=True)
-    for path in (folder / "ann.py", folder / "ann" / "layers.py", folder / "bob" / "hw1" / "layers.py", folder / f"{'é' * 100}.py"):
+    for path in (
+        folder / "ann.py",
+        folder / "ann" / "layers.py",
+        folder / "bob" / "hw1" / "layers.py",
+        folder / f"{'é' * 100}.py",
+    ):
         changed(path)
     (folder / "cy.ipynb").write_text("{}")
     assert len(find_submissions([folder])) == 4
-    assert cli.main(["grade", str(folder), "--assignment", str(small), "--jobs", "2", "--output", str(tmp_path / "out")]) == 0
+    assert (
+        cli.main(["grade", str(folder), "--assignment", str(small), "--jobs", "2", "--output", str(tmp_path / "out")])
+        == 0
+    )
     out, err = capsys.readouterr()
     assert out.count(" 20\n") == 5 and "cy.ipynb" in err  # four, and the mean
     with pytest.raises(ValueError, match="is a notebook"):
@@ -581,7 +658,9 @@ def test_two_vectors_with_gradients_are_no_fault(tmp_path):
 
 
 def test_messages_cannot_reach_the_terminal(tmp_path):
-    path = changed(tmp_path / "s.py", ("    return np.maximum(x, 0), x\n", "    raise ValueError('\\x1b[2J\\x07 gone')\n"))
+    path = changed(
+        tmp_path / "s.py", ("    return np.maximum(x, 0), x\n", "    raise ValueError('\\x1b[2J\\x07 gone')\n")
+    )
     assert "\x1b" not in str(grade(path, only("relu"))) and "gone" in str(grade(path, only("relu")))
 
 

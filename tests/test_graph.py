@@ -38,7 +38,8 @@ def broadcasting(draw):
     """Two shapes that broadcast: axes of a common one left out in front, or of size 1."""
     full = draw(SHAPES)
     return tuple(
-        tuple(1 if draw(st.integers(0, 3)) == 0 else n for n in full[draw(st.integers(0, len(full))) :]) for _ in range(2)
+        tuple(1 if draw(st.integers(0, 3)) == 0 else n for n in full[draw(st.integers(0, len(full))) :])
+        for _ in range(2)
     )
 
 
@@ -106,7 +107,9 @@ def test_softmax(op, shape, seed, data):
     x, axis = numbers(np.random.default_rng(seed), shape), data.draw(st.integers(-len(shape), len(shape) - 1))
     passes(op, x, axis)
     y = np.exp(x) / np.exp(x).sum(axis=axis, keepdims=True) if x.size else x
-    np.testing.assert_allclose(op.do_forward(x, axis=axis).value, y if op is ops.Softmax else np.log(y), rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(
+        op.do_forward(x, axis=axis).value, y if op is ops.Softmax else np.log(y), rtol=1e-13, atol=1e-14
+    )
 
 
 def test_no_number_overflows():
@@ -121,11 +124,23 @@ def test_no_number_overflows():
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_stays_nan(value):
     x = TensorNode([np.nan, 1.0])
-    for function in (graph.relu, graph.sigmoid, graph.tanh, graph.softmax, graph.log_softmax, lambda x: graph.maximum(x, 0)):
+    for function in (
+        graph.relu,
+        graph.sigmoid,
+        graph.tanh,
+        graph.softmax,
+        graph.log_softmax,
+        lambda x: graph.maximum(x, 0),
+    ):
         assert np.isnan(function(x).value[0])
 
 
-@given(batch=broadcasting(), sizes=st.tuples(SIZES, SIZES, SIZES), vectors=st.sampled_from(["", "a", "b", "ab"]), seed=SEEDS)
+@given(
+    batch=broadcasting(),
+    sizes=st.tuples(SIZES, SIZES, SIZES),
+    vectors=st.sampled_from(["", "a", "b", "ab"]),
+    seed=SEEDS,
+)
 def test_matmul(batch, sizes, vectors, seed):
     rng, (N, K, M) = np.random.default_rng(seed), sizes
     a = numbers(rng, (K,) if "a" in vectors else (*batch[0], N, K))
@@ -253,7 +268,9 @@ def test_as_in_pytorch(name):
 
 
 def test_every_operation_is_among_those_tested():
-    kinds = {thing for thing in vars(ops).values() if isinstance(thing, type) and issubclass(thing, graph.Op)} - {graph.Op}
+    kinds = {thing for thing in vars(ops).values() if isinstance(thing, type) and issubclass(thing, graph.Op)} - {
+        graph.Op
+    }
     tested = {*ELEMENTWISE, *UNARY, ops.Power, ops.Softmax, ops.LogSoftmax, ops.MatMul, ops.Sum, ops.Mean, ops.Expand, ops.Reshape,
               ops.Transpose, ops.Select, ops.Concatenate}  # fmt: skip
     assert kinds == tested and all(kind.__doc__ for kind in kinds)
@@ -389,7 +406,12 @@ def test_comparisons_and_conversions_are_plain():
     assert (x == 3).tolist() == (~(x != 3)).tolist() == [[False, False], [True, False]]
     assert x in {x} and {x: 1}[x] == 1 and TensorNode(1.0) not in {x}
     assert len(x) == 2 and [row.shape for row in x] == [(2,), (2,)] and float(x[0, 1]) == -2 and bool(x[0, 0] > 0)
-    assert x.shape == (2, 2) and x.ndim == 2 and x.size == 4 and x.T.shape == x.reshape(2, -1).shape == x.reshape((2, 2)).shape
+    assert (
+        x.shape == (2, 2)
+        and x.ndim == 2
+        and x.size == 4
+        and x.T.shape == x.reshape(2, -1).shape == x.reshape((2, 2)).shape
+    )
     with pytest.raises(ValueError):
         bool(x)
     x[x > 0].sum().backward()
@@ -515,7 +537,9 @@ def test_a_graph_that_was_freed_says_so():
     for use in (first.backward, second.backward, lambda: first.source.inputs, lambda: shared.source.context,
                 (shared + 1).sum().backward, lambda: graph.tensors(second), lambda: graph.draw(second),
                 lambda: graph.dot(second)):  # fmt: skip
-        with pytest.raises(RuntimeError, match=r"freed by a backward pass; to use it again, call backward\(keep_graph=True\)"):
+        with pytest.raises(
+            RuntimeError, match=r"freed by a backward pass; to use it again, call backward\(keep_graph=True\)"
+        ):
             use()
     assert np.array_equal(x.grad, before) and not second.has_grad  # nothing happened half
     assert "freed" in repr(first.source)
@@ -760,7 +784,7 @@ def test_boxes_of_a_drawing_lie_apart_and_edges_lead_to_the_right():
 
 def test_drawing_a_single_node_and_far_too_many():
     x = TensorNode(1.0, name="x")
-    assert figure_of(x)[1] == ["x = 1"] and "label=\"x = 1\"" in graph.dot(x)
+    assert figure_of(x)[1] == ["x = 1"] and 'label="x = 1"' in graph.dot(x)
     y = x
     for _ in range(200):
         y = y + x
@@ -843,7 +867,9 @@ def test_unused_parameters_have_no_gradient_and_backward_comes_after_forward():
     assert half.forward(x, training=True).tolist() == [[2, 2]]
     assert half.backward(x).tolist() == [[2, 2]] and half.backward(x, need_dx=False) is None
     assert half.parameters[0].grad == 2 and half.parameters[1].grad.tolist() == [0, 0]
-    assert half.forward(x).tolist() == [[1, 1]] and half.backward(x).tolist() == [[1, 1]] and half.parameters[0].grad == 0
+    assert (
+        half.forward(x).tolist() == [[1, 1]] and half.backward(x).tolist() == [[1, 1]] and half.parameters[0].grad == 0
+    )
     with pytest.raises(TypeError, match="Half: expected input of dtype float32"):
         half.forward(np.ones((1, 2)))
 
@@ -864,7 +890,12 @@ UNLIKE = [  # name, ours, NumPy's, arguments beside the arrays
     ("reshape", graph.reshape, np.reshape, st.tuples(st.lists(st.integers(-1, 4), max_size=3).map(tuple))),
     ("expand", graph.expand, np.broadcast_to, st.tuples(st.lists(st.integers(-1, 3), max_size=3).map(tuple))),
     ("transpose", graph.transpose, np.transpose, st.tuples(st.one_of(st.none(), SOME_AXES))),
-    ("select", graph.select, lambda x, index: x[index], st.tuples(st.one_of(INDEX, st.lists(INDEX, max_size=3).map(tuple)))),
+    (
+        "select",
+        graph.select,
+        lambda x, index: x[index],
+        st.tuples(st.one_of(INDEX, st.lists(INDEX, max_size=3).map(tuple))),
+    ),
     ("concatenate", graph.concatenate, np.concatenate, st.tuples(st.integers(-4, 3))),
 ]
 
@@ -906,7 +937,11 @@ WRONG_OPTIONS = [
     (lambda v: TensorNode(X).reshape(v), "shape", ["6", (4,), (None,), 2**63]),
     (lambda v: graph.expand(X, v), "shape", ["6", None, (3,), (4, 3), 1.5, (-1, 3)]),
     (lambda v: graph.transpose(X, v), "axes", ["01", 0, (0,), (0, 0), (0, 2), (0.0, 1), {0, 1}]),
-    (lambda v: graph.select(X, v), "index", ["0", 0.0, 1j, [0.5], ("a", 0), np.ma.array([0]), slice("a"), TensorNode(0.0)]),
+    (
+        lambda v: graph.select(X, v),
+        "index",
+        ["0", 0.0, 1j, [0.5], ("a", 0), np.ma.array([0]), slice("a"), TensorNode(0.0)],
+    ),
     (lambda v: graph.select(X, v), "index", [2, -3, 10**30, (0, 0, 0), slice(None, None, 0), np.ones(3, bool)]),
     (lambda v: graph.concatenate(v), "tensors", [None, "ab", 3, {1: X}, [], [X, X[0]], [X, "a"], [1.0, 2.0], X]),
     (lambda v: graph.concatenate([X, X], v), "axis", [None, "0", 2, True, (0,)]),
@@ -926,7 +961,9 @@ WRONG_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("call", "name", "values"), WRONG_OPTIONS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("call", "name", "values"), WRONG_OPTIONS, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_wrong_options_are_named(call, name, values):
     for value in values:
         refused(lambda value=value: call(value), name)
@@ -936,8 +973,18 @@ def test_wrong_options_are_named(call, name, values):
 def test_what_is_no_array_of_numbers_is_named(number):
     value = no_arrays(X)[number]
     refused(lambda: TensorNode(value), "value", kind=TypeError)
-    for operation, names in ((graph.exp, "x"), (graph.relu, "x"), (graph.softmax, "x"), (graph.sum, "x"), (graph.reshape, "x")):
-        refused(lambda operation=operation: operation(value, *[3] * (operation is graph.reshape)), f"input {names}", kind=TypeError)
+    for operation, names in (
+        (graph.exp, "x"),
+        (graph.relu, "x"),
+        (graph.softmax, "x"),
+        (graph.sum, "x"),
+        (graph.reshape, "x"),
+    ):
+        refused(
+            lambda operation=operation: operation(value, *[3] * (operation is graph.reshape)),
+            f"input {names}",
+            kind=TypeError,
+        )
     for operator in OPERATORS.values():
         refused(lambda operator=operator: operator(TensorNode(X), value), "input b", kind=TypeError)
     refused(lambda: TensorNode(X) < value, "other", kind=TypeError)
@@ -975,7 +1022,9 @@ def test_nan_and_infinity_are_numpys_without_warnings():
         y = operator(TensorNode(a), TensorNode(b))
         y.sum().backward()
         np.testing.assert_array_equal(y.value, wanted)
-    assert TensorNode(np.float32([1])).dtype == (TensorNode(np.float32([1])) * 1e300).dtype == np.float32  # 1e300 is inf there
+    assert (
+        TensorNode(np.float32([1])).dtype == (TensorNode(np.float32([1])) * 1e300).dtype == np.float32
+    )  # 1e300 is inf there
 
 
 def test_a_new_value_is_an_array_that_the_gradient_fits():

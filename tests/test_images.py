@@ -86,7 +86,8 @@ def predicted(capsys, network, *paths):
 
 @pytest.mark.parametrize("orientation", HELD)
 @pytest.mark.parametrize(
-    "suffix, options", [("jpg", {"quality": 100, "subsampling": 0}), ("png", {}), ("tif", {}), ("webp", {"lossless": True})]
+    "suffix, options",
+    [("jpg", {"quality": 100, "subsampling": 0}), ("png", {}), ("tif", {}), ("webp", {"lossless": True})],
 )
 def test_a_photo_stands_upright_however_the_camera_was_held(tmp_path, orientation, suffix, options):
     pixels = picture()
@@ -167,10 +168,14 @@ def save_transparent(path, pixels, mode):
         image.putpalette(colours[:, :3].tobytes())
         image.save(path, transparency=bytes(colours[:, 3].tolist()))
     else:
-        image.convert(mode).save(path, lossless=True, exact=True) if path.suffix == ".webp" else image.convert(mode).save(path)
+        image.convert(mode).save(path, lossless=True, exact=True) if path.suffix == ".webp" else image.convert(
+            mode
+        ).save(path)
 
 
-@pytest.mark.parametrize("suffix, mode", [("png", "RGBA"), ("png", "LA"), ("png", "P"), ("tif", "RGBA"), ("webp", "RGBA")])
+@pytest.mark.parametrize(
+    "suffix, mode", [("png", "RGBA"), ("png", "LA"), ("png", "P"), ("tif", "RGBA"), ("webp", "RGBA")]
+)
 @pytest.mark.parametrize("shade, paper", [(0, 255), (100, 255), (200, 0), (255, 0)])
 def test_ink_on_transparent_paper_is_ink_on_paper(tmp_path, suffix, mode, shade, paper):
     path = image_class(tmp_path, f"0.{suffix}")

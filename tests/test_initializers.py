@@ -59,7 +59,9 @@ def test_normal_values_have_the_bells_quantiles(name):
         assert np.mean(np.abs(z) < limit) == pytest.approx(share, abs=0.01)
 
 
-@pytest.mark.parametrize("init, fan", [("he_normal", 2 / (3 * 5 * 4)), ("glorot_normal", 2 / (3 * 5 * 4 + 500 * 5 * 4))])
+@pytest.mark.parametrize(
+    "init, fan", [("he_normal", 2 / (3 * 5 * 4)), ("glorot_normal", 2 / (3 * 5 * 4 + 500 * 5 * 4))]
+)
 def test_the_fans_of_a_convolution_count_its_window(init, fan):
     layer = Conv2d(3, 500, (5, 4), init=init)
     assert layer.weight.value.var() == pytest.approx(fan, rel=5 * math.sqrt(2 / layer.weight.value.size))
@@ -100,7 +102,9 @@ def test_names_and_objects_draw_the_same():
 @pytest.mark.parametrize("wrong", ["he", "He_Normal", "", None, 3, HeNormal, ["he_normal"]])
 def test_an_unknown_initialiser_is_an_error_that_lists_the_known(wrong):
     for make in (get, lambda init: Linear(3, 2, init=init), lambda init: Conv2d(1, 1, 2, init=init)):
-        with pytest.raises(ValueError if isinstance(wrong, str) else TypeError, match="unknown initialiser .*he_normal.*pytorch"):
+        with pytest.raises(
+            ValueError if isinstance(wrong, str) else TypeError, match="unknown initialiser .*he_normal.*pytorch"
+        ):
             make(wrong)
 
 

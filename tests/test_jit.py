@@ -106,7 +106,9 @@ def test_an_edited_kernel_is_used_even_where_another_file_calls_it(tmp_path, ker
     source = tmp_path / "fastbp" / "kernels" / "activations.py"
     text = source.read_text()
     assert text.count("return upper if x >= 0 else e * upper") == 1
-    source.write_text(text.replace("return upper if x >= 0 else e * upper", "return (upper if x >= 0 else e * upper) + 10"))
+    source.write_text(
+        text.replace("return upper if x >= 0 else e * upper", "return (upper if x >= 0 else e * upper) + 10")
+    )
     after = json.loads(run(STEP, root=tmp_path, FASTBP_CACHE_DIR=cache))
     assert after[2] == pytest.approx(before[2] + 5)  # the gradient of a mean over two
     source.write_text(text)

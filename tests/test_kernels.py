@@ -21,7 +21,9 @@ def test_linear_with_relu(dtype, bias):
     plain, rectified = np.empty((5, 11), dtype), np.empty((5, 11), dtype)
     linear.linear_forward(x, w, b if bias else None, plain, False, (0, 11))
     linear.linear_forward(x, w, b if bias else None, rectified, True, (0, 11))
-    np.testing.assert_allclose(plain, naive.linear(x, w, b if bias else None), atol=1e-5 if dtype == np.float32 else 1e-13)
+    np.testing.assert_allclose(
+        plain, naive.linear(x, w, b if bias else None), atol=1e-5 if dtype == np.float32 else 1e-13
+    )
     assert np.array_equal(rectified, naive.relu(plain).astype(dtype), equal_nan=True)
 
 
@@ -81,7 +83,11 @@ def test_rows_shifted_on_one_image_and_on_copies(dtype, C, image, kernel_size, b
     x, w, b = (rng.normal(size=shape).astype(dtype) for shape in [(2, C, *image), (F, C, *kernel_size), (F,)])
     padding = tuple(zip(before, after, strict=True))
     expected = naive.conv2d(x, w, b, (1, 1), padding)
-    y, dw, padded = np.empty(expected.shape, dtype), np.empty_like(w), np.pad(x, ((0, 0), (0, 0), *padding)).astype(np.float64)
+    y, dw, padded = (
+        np.empty(expected.shape, dtype),
+        np.empty_like(w),
+        np.pad(x, ((0, 0), (0, 0), *padding)).astype(np.float64),
+    )
     conv2d.shifted_forward(x, w, b, y, before)
     np.testing.assert_allclose(y, expected, atol=tight)
     conv2d.shifted_forward(x, w, None, y, before)

@@ -280,7 +280,11 @@ def batch_norm_without(term):
             return dx * 1.001
         shape = (1, -1) + (1,) * (x.ndim - 2)
         axes = (0, *range(2, x.ndim))
-        g, s, xhat = layer.gamma.value.reshape(shape), inv_std.reshape(shape), (x - mean.reshape(shape)) * inv_std.reshape(shape)
+        g, s, xhat = (
+            layer.gamma.value.reshape(shape),
+            inv_std.reshape(shape),
+            (x - mean.reshape(shape)) * inv_std.reshape(shape),
+        )
         count = x.size / x.shape[1]
         through_mean = dout.sum(axes, keepdims=True) / count
         through_var = xhat * (dout * xhat).sum(axes, keepdims=True) / count
@@ -296,12 +300,21 @@ BUGS = {
         "sign": scaled(-1),
     },
     "ReLU": {"mask missing": lambda layer, dout, dx: dout, "mask inverted": lambda layer, dout, dx: dout - dx},
-    "LeakyReLU": {"slope forgotten": lambda layer, dout, dx: dout, "slope of the wrong side": lambda layer, dout, dx: dout * 0.01},
-    "Sigmoid": {"not multiplied by dout": lambda layer, dout, dx: layer.cache.y * (1 - layer.cache.y), "twice": scaled(2)},
+    "LeakyReLU": {
+        "slope forgotten": lambda layer, dout, dx: dout,
+        "slope of the wrong side": lambda layer, dout, dx: dout * 0.01,
+    },
+    "Sigmoid": {
+        "not multiplied by dout": lambda layer, dout, dx: layer.cache.y * (1 - layer.cache.y),
+        "twice": scaled(2),
+    },
     "Tanh": {"1 - y": lambda layer, dout, dx: dout * (1 - layer.cache.y)},
     "Softmax": {"sum term missing": lambda layer, dout, dx: dout * layer.cache.y, "zero": scaled(0)},
     "LogSoftmax": {"sum term missing": lambda layer, dout, dx: dout, "zero": scaled(0)},
-    "Dropout": {"scale missing": lambda layer, dout, dx: dx * (1 - layer.rate), "mask missing": lambda layer, dout, dx: dout / 0.6},
+    "Dropout": {
+        "scale missing": lambda layer, dout, dx: dx * (1 - layer.rate),
+        "mask missing": lambda layer, dout, dx: dout / 0.6,
+    },
     "BatchNorm1d": {"mean's term": batch_norm_without("mean"), "variance's term": batch_norm_without("var")},
     "BatchNorm2d": {
         "mean's term": batch_norm_without("mean"),
@@ -314,7 +327,10 @@ BUGS = {
         "off by one column": lambda layer, dout, dx: np.roll(dx, 1, axis=3),
         "bias averaged": parameter_bug("bias", lambda g: g / 2),
     },
-    "MaxPool2d": {"to every pixel": lambda layer, dout, dx: dx + 0.1, "to the wrong one": lambda layer, dout, dx: dx[..., ::-1]},
+    "MaxPool2d": {
+        "to every pixel": lambda layer, dout, dx: dx + 0.1,
+        "to the wrong one": lambda layer, dout, dx: dx[..., ::-1],
+    },
     "AvgPool2d": {"not divided": scaled(4)},
     "Flatten": {"Fortran order": lambda layer, dout, dx: dx.ravel().reshape(dx.shape, order="F")},
     "Identity": {"sign": scaled(-1)},

@@ -13,7 +13,9 @@ import fastbp
 def binary(kind, draw, N, rng):
     labels = rng.integers(0, 2, N)
     scores = values(rng, (N, 1) if draw(st.booleans()) else (N,))
-    given_labels = draw(st.sampled_from([labels, labels * 2 - 1, labels.astype(bool), labels.astype(float), labels.reshape(-1, 1)]))
+    given_labels = draw(
+        st.sampled_from([labels, labels * 2 - 1, labels.astype(bool), labels.astype(float), labels.reshape(-1, 1)])
+    )
     return kind, scores, labels, given_labels
 
 
@@ -53,7 +55,9 @@ names = pytest.mark.parametrize("name", ORACLES)
 @given(data=st.data())
 def test_value_agrees_with_the_oracle(name, data):
     loss, scores, labels, given_labels = data.draw(cases(name))
-    assert loss.forward(scores, given_labels) == pytest.approx(ORACLES[name](loss, scores, labels), rel=1e-10, abs=1e-10)
+    assert loss.forward(scores, given_labels) == pytest.approx(
+        ORACLES[name](loss, scores, labels), rel=1e-10, abs=1e-10
+    )
 
 
 @names
@@ -138,7 +142,9 @@ def test_hinge_at_the_kink_is_zero():
     assert multi.backward().tolist() == [[-1, 0, 1]]
 
 
-@pytest.mark.parametrize("labels", [np.array([0, 4]), np.array([-1, 2]), np.array([0, 2.0]), np.array([0]), np.array([[0], [1]])])
+@pytest.mark.parametrize(
+    "labels", [np.array([0, 4]), np.array([-1, 2]), np.array([0, 2.0]), np.array([0]), np.array([[0], [1]])]
+)
 def test_a_step_refuses_the_labels_that_forward_refuses(labels):
     loss, scores, out = fastbp.SoftmaxCrossEntropy(), np.random.default_rng(0).normal(size=(2, 4)), np.zeros((2, 4))
     with pytest.raises((TypeError, ValueError)) as from_forward:
@@ -155,9 +161,27 @@ def test_a_step_refuses_the_labels_that_forward_refuses(labels):
     [
         ("SoftmaxCrossEntropy", np.zeros((3, 4)), [0, 1, 4], ValueError, r"labels must be in \[0, 4\), got 4"),
         ("SoftmaxCrossEntropy", np.zeros((3, 4)), [0, -1, 2], ValueError, r"labels must be in \[0, 4\), got -1"),
-        ("SoftmaxCrossEntropy", np.zeros((3, 4)), [0, 1], ValueError, r"expected labels \(3,\) for scores \(3, 4\), got \(2,\)"),
-        ("SoftmaxCrossEntropy", np.zeros((3, 4)), np.zeros((3, 4), int), ValueError, r"one-hot rows pass targets.argmax"),
-        ("SoftmaxCrossEntropy", np.zeros((3, 4)), [0.0, np.nan, 1.0], TypeError, "integer labels, got float64 with NaN"),
+        (
+            "SoftmaxCrossEntropy",
+            np.zeros((3, 4)),
+            [0, 1],
+            ValueError,
+            r"expected labels \(3,\) for scores \(3, 4\), got \(2,\)",
+        ),
+        (
+            "SoftmaxCrossEntropy",
+            np.zeros((3, 4)),
+            np.zeros((3, 4), int),
+            ValueError,
+            r"one-hot rows pass targets.argmax",
+        ),
+        (
+            "SoftmaxCrossEntropy",
+            np.zeros((3, 4)),
+            [0.0, np.nan, 1.0],
+            TypeError,
+            "integer labels, got float64 with NaN",
+        ),
         ("SoftmaxCrossEntropy", np.zeros((3, 4)), [0.0, 1.0, 2.0], TypeError, "integer labels, got float64"),
         ("SoftmaxCrossEntropy", np.zeros((0, 4)), np.zeros(0, int), ValueError, "empty batch"),
         ("SoftmaxCrossEntropy", np.zeros(3), [0, 0, 0], ValueError, r"expected scores \(N, C\), got \(3,\)"),

@@ -23,7 +23,11 @@ def with_element(array: np.ndarray, index: int, value: float) -> np.ndarray:
 def test_what_depends_on_a_nan_is_nan(family, data):
     """An output depends on an element of the input if two large values of that element make a difference to it."""
     case = data.draw(cases(family))
-    training, layer, x = data.draw(st.booleans()), case.layer.astype(data.draw(st.sampled_from([np.float32, np.float64]))), case.x
+    training, layer, x = (
+        data.draw(st.booleans()),
+        case.layer.astype(data.draw(st.sampled_from([np.float32, np.float64]))),
+        case.x,
+    )
     x = x.astype(layer.dtype or np.float32)
     state = {name: array.copy() for name, array in layer.state.items()}
 
@@ -66,7 +70,9 @@ def test_dropout_keeps_what_is_not_finite(dtype):
     finite = np.isfinite(x)
     assert 500 < kept.sum() < 1500
     np.testing.assert_array_equal(y[kept], expected[kept])
-    assert np.isnan(y[~kept & ~finite]).all() and not y[~kept & finite].any() and not np.signbit(y[~kept & finite]).any()
+    assert (
+        np.isnan(y[~kept & ~finite]).all() and not y[~kept & finite].any() and not np.signbit(y[~kept & finite]).any()
+    )
     np.testing.assert_array_equal(layer.backward(x), y)  # the same mask
 
 
@@ -74,10 +80,28 @@ NETWORKS = {
     "shifted rows, ReLU and pooling in one pass": lambda: [fastbp.Conv2d(1, 3, 3), fastbp.ReLU(), fastbp.MaxPool2d(2)],
     "the same by filters": lambda: [fastbp.Conv2d(1, 16, 5), fastbp.ReLU(), fastbp.MaxPool2d(2)],
     "unfolded": lambda: [fastbp.Conv2d(1, 4, 3, stride=3), fastbp.Tanh(), fastbp.MaxPool2d(2)],
-    "Winograd": lambda: [fastbp.Conv2d(1, 16, 3), fastbp.ReLU(), fastbp.Conv2d(16, 16, 3), fastbp.ReLU(), fastbp.AvgPool2d(2)],
+    "Winograd": lambda: [
+        fastbp.Conv2d(1, 16, 3),
+        fastbp.ReLU(),
+        fastbp.Conv2d(16, 16, 3),
+        fastbp.ReLU(),
+        fastbp.AvgPool2d(2),
+    ],
     "overlapping windows": lambda: [fastbp.Conv2d(1, 3, 3), fastbp.LeakyReLU(), fastbp.MaxPool2d(3, stride=2)],
-    "linear and ReLU": lambda: [fastbp.Flatten(), fastbp.Linear(144, 20), fastbp.ReLU(), fastbp.Linear(20, 9), fastbp.Sigmoid()],
-    "dropout": lambda: [fastbp.Dropout(0.3), fastbp.Flatten(), fastbp.Linear(144, 20), fastbp.ReLU(), fastbp.Dropout(0.3)],
+    "linear and ReLU": lambda: [
+        fastbp.Flatten(),
+        fastbp.Linear(144, 20),
+        fastbp.ReLU(),
+        fastbp.Linear(20, 9),
+        fastbp.Sigmoid(),
+    ],
+    "dropout": lambda: [
+        fastbp.Dropout(0.3),
+        fastbp.Flatten(),
+        fastbp.Linear(144, 20),
+        fastbp.ReLU(),
+        fastbp.Dropout(0.3),
+    ],
 }
 
 

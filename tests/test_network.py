@@ -156,7 +156,11 @@ def test_a_layer_belongs_to_one_network():
         (lambda: fastbp.Sequential(fastbp.ReLU(), seed=-1), ValueError, "seed must be an int of at least 0, got -1"),
         (lambda: fastbp.Sequential(fastbp.ReLU(), seed=1.5), TypeError, "seed must be an int, got 1.5"),
         (lambda: small().forward([1.0]), TypeError, "expected input to be a NumPy array, got list"),
-        (lambda: small().forward(batch(dtype=np.float64)), TypeError, r"got float64; convert it with x.astype\(numpy.float32\)"),
+        (
+            lambda: small().forward(batch(dtype=np.float64)),
+            TypeError,
+            r"got float64; convert it with x.astype\(numpy.float32\)",
+        ),
         (lambda: small().forward(batch()[:, :, :4]), ValueError, "Linear: expected input"),
         (lambda: small().backward(np.zeros((1, 3), np.float32)), RuntimeError, "Linear.backward called before forward"),
     ],
@@ -168,7 +172,16 @@ def test_clear_errors(make, error, message):
 
 def test_summary_shows_layers_shapes_and_counts():
     text = small().summary((1, 6, 6))
-    for part in ("Conv2d(1, 2, 3)", "(N, 2, 4, 4)", "MaxPool2d(2", "(N, 8)", "Linear(8, 3)", "(N, 3)", "51 parameters", "float32"):
+    for part in (
+        "Conv2d(1, 2, 3)",
+        "(N, 2, 4, 4)",
+        "MaxPool2d(2",
+        "(N, 8)",
+        "Linear(8, 3)",
+        "(N, 3)",
+        "51 parameters",
+        "float32",
+    ):
         assert part in text
     with pytest.raises(ValueError, match=r"Conv2d: expected input \(N, 1, H, W\)"):
         small().summary((3, 6, 6))
@@ -289,7 +302,11 @@ def test_missing_or_misshapen_arrays_are_clear_errors(tmp_path):
 def test_load_state_dict_changes_nothing_if_anything_is_wrong():
     network, other = small(), train_a_little(small(seed=1))
     before, state = network.state_dict(), other.state_dict()
-    for wrong in ({k: v for k, v in state.items() if k != "6.bias"}, state | {"6.bias": np.zeros(9)}, state | {"9.x": np.zeros(1)}):
+    for wrong in (
+        {k: v for k, v in state.items() if k != "6.bias"},
+        state | {"6.bias": np.zeros(9)},
+        state | {"9.x": np.zeros(1)},
+    ):
         with pytest.raises(ValueError, match=r"6\.bias|9\.x"):
             network.load_state_dict(wrong)
         assert all(np.array_equal(array, before[name]) for name, array in network.state_dict().items())
@@ -306,13 +323,21 @@ def test_a_saved_file_holds_no_pickle(tmp_path):
 WRONG_STATES = {
     "text": ({"0.bias": np.array(["a", "b"])}, TypeError, r"load_state_dict: 0\.bias must be an array of numbers"),
     "objects": ({"6.bias": np.array([1.0, None, 2.0])}, TypeError, r"6\.bias"),
-    "complex": ({"6.bias": np.ones(3, complex)}, TypeError, r"6\.bias must be an array of numbers, got dtype complex128"),
+    "complex": (
+        {"6.bias": np.ones(3, complex)},
+        TypeError,
+        r"6\.bias must be an array of numbers, got dtype complex128",
+    ),
     "dates": ({"6.bias": np.zeros(3, "datetime64[s]")}, TypeError, r"6\.bias"),
     "ragged": ({"6.bias": [1.0, [2.0], 3.0]}, TypeError, r"6\.bias"),
     "masked": ({"6.bias": np.ma.masked_invalid([1.0, np.nan, 2.0])}, TypeError, r"6\.bias is a masked array"),
     "shape": ({"6.bias": np.zeros(4)}, ValueError, r"6\.bias: expected an array of shape \(3,\), got \(4,\)"),
     "no step": ({"2.step": np.array(0.5)}, ValueError, r"2\.step holds numbers that int64 has not"),
-    "a step beyond int64": ({"2.step": np.array(2**64 - 1, np.uint64)}, ValueError, r"2\.step holds numbers that int64 has not"),
+    "a step beyond int64": (
+        {"2.step": np.array(2**64 - 1, np.uint64)},
+        ValueError,
+        r"2\.step holds numbers that int64 has not",
+    ),
     "a negative key": ({"2.key": np.array(-1)}, ValueError, r"2\.key holds numbers that uint64 has not"),
     "a name that is no text": ({7: np.zeros(3)}, ValueError, "7 on one side only"),
 }
@@ -367,7 +392,9 @@ def test_layers_of_ones_own_are_found_by_module_and_name(tmp_path):
     """Two modules with a class of one name each; and a class that was saved by a script."""
     (tmp_path / "one.py").write_text(LAYER_MODULE.format(factor=2))
     (tmp_path / "two.py").write_text(LAYER_MODULE.format(factor=3))
-    (tmp_path / "script.py").write_text("import one, two\n" + LAYER_MODULE.format(factor=5).replace("Times", "Alone") + SAVE)
+    (tmp_path / "script.py").write_text(
+        "import one, two\n" + LAYER_MODULE.format(factor=5).replace("Times", "Alone") + SAVE
+    )
     run = [sys.executable, "-W", "error"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(fastbp.__file__).parent.parent)])}
     subprocess.run([*run, "script.py"], cwd=tmp_path, env=env, check=True)

@@ -18,7 +18,16 @@ from fastbp.grading.results import ItemResult, Part, Result
 CANARY = "canary.invalid"  # what hostile text would load
 SCRIPT = f"<script src='http://{CANARY}/a.js'></script><script>document.title = 'taken'</script>"
 IMAGE = f'"><img src="http://{CANARY}/b.png" onerror="document.title = 1"><style>body {{ display: none }}</style></title></main>'
-NAMES = [SCRIPT, IMAGE, "turned\u202eyp.olleh", "half\ud800 a\x00b", "x" * 200, "Ωmega ✓ 山田太郎", "a b#c?d%e&amp;'q\"", "ends\\"]
+NAMES = [
+    SCRIPT,
+    IMAGE,
+    "turned\u202eyp.olleh",
+    "half\ud800 a\x00b",
+    "x" * 200,
+    "Ωmega ✓ 山田太郎",
+    "a b#c?d%e&amp;'q\"",
+    "ends\\",
+]
 POINTS = dict.fromkeys(("fc", "relu", "batchnorm", "dropout", "conv", "max_pool", "logistic", "svm", "softmax"), 10)
 CONVENTIONS = {
     "dropout": ["p is the probability to keep, training divides by p (inverted)",
@@ -26,7 +35,14 @@ CONVENTIONS = {
     "conv": ["cross-correlation: the filter is not flipped", "convolution: the filter is flipped"],
     "logistic": ["labels −1 and +1, mean over the batch", "labels 0 and 1, mean over the batch"],
 }  # fmt: skip
-CAUSES = ["wrong sign", "a constant factor", "not multiplied by dout", "not summed over the batch", "transposed", "mask missing"]
+CAUSES = [
+    "wrong sign",
+    "a constant factor",
+    "not multiplied by dout",
+    "not summed over the batch",
+    "transposed",
+    "mask missing",
+]
 NOTES = ["the network could not be closed: this kernel has no namespaces for ordinary users"]
 
 
@@ -36,7 +52,10 @@ def item(rng, name: str) -> ItemResult:
     if rng.random() < 0.05:
         shares = [0.0, 0.0, 0.0]
     weights = dict(zip(("present", "forward", "backward"), (0.1, 0.4, 0.5), strict=True))
-    parts = [Part(n, POINTS[name] * w * share, POINTS[name] * w) for (n, w), share in zip(weights.items(), shares, strict=True)]
+    parts = [
+        Part(n, POINTS[name] * w * share, POINTS[name] * w)
+        for (n, w), share in zip(weights.items(), shares, strict=True)
+    ]
     present, forward, backward = parts
     conventions = CONVENTIONS.get(name, [f"{name} as usual"])
     out = ItemResult(name, parts, convention=conventions[-1 if rng.random() < 0.2 else 0])
@@ -73,7 +92,9 @@ def klass(count: int = 30) -> list[Result]:
     out = []
     for k in range(count):
         name = NAMES[k] if k < len(NAMES) else f"student_{k:02}_layers"
-        result = Result(name, "eecs598-hw1", 0, 110.0, [item(rng, n) for n in POINTS], seconds=7.25 + k, finished=True, notes=NOTES)
+        result = Result(
+            name, "eecs598-hw1", 0, 110.0, [item(rng, n) for n in POINTS], seconds=7.25 + k, finished=True, notes=NOTES
+        )
         out.append(result)
     first = out[0].items
     first[0].parts[2].lines += [SCRIPT, IMAGE, "smallest failing input: " + SCRIPT, "  " + IMAGE, "word" * 1000]
@@ -161,7 +182,9 @@ def spaced(text: str) -> str:
 
 def test_pages_are_well_formed_and_load_nothing(pages, results, links):
     first, *others = map(Reader, pages)
-    assert sorted(first.links) == sorted("./" + file.replace(" ", "%20").replace("#", "%23") for file in _linked(results, links))
+    assert sorted(first.links) == sorted(
+        "./" + file.replace(" ", "%20").replace("#", "%23") for file in _linked(results, links)
+    )
     for page, result in zip(others, results, strict=True):
         assert page.links == [f"#item-{k}" for k in range(1, len(result.items) + 1)]
         assert [named["id"] for tag, named in page.tags if tag == "section"] == [link[1:] for link in page.links]
@@ -189,7 +212,14 @@ def test_the_reader_sees_what_is_wrong(pages):
 def test_a_submissions_page_says_everything(pages, results):
     for page, result in zip(pages[1:], results, strict=True):
         text = Reader(page).text
-        said = [result.submission, result.assignment, f"seed {result.seed}", result.error, result.printed, *result.notes]
+        said = [
+            result.submission,
+            result.assignment,
+            f"seed {result.seed}",
+            result.error,
+            result.printed,
+            *result.notes,
+        ]
         for i in result.items:
             said += [i.name, i.convention, *i.flags, "; ".join(i.causes), *i.correct, *(p.name for p in i.parts)]
             said += [line.removeprefix("smallest failing input: ") for p in i.parts for line in p.lines]
@@ -266,7 +296,9 @@ def test_a_file_cannot_lead_elsewhere(results):
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: the pages are not looked at in a browser")
+browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine: the pages are not looked at in a browser"
+)
 
 MEASURE = """
 const visits = JSON.parse(document.getElementById("visits").textContent), measured = [];

@@ -49,7 +49,13 @@ def layers_channels(layers, C):
 
 
 @settings(max_examples=60)
-@given(networks(), st.integers(0, 5), st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from(["whole", "samples", "rows"]))
+@given(
+    networks(),
+    st.integers(0, 5),
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+    st.sampled_from(["whole", "samples", "rows"]),
+)
 def test_a_plan_computes_what_the_layers_compute(case, batch, seed, need_dx, cut):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("PART_WORK", "RANGE_WORK", "PER_WEIGHT", "PER_READ", "PIECE_WORK") if cut != "whole" else ():
@@ -66,7 +72,13 @@ def test_a_plan_computes_what_the_layers_compute(case, batch, seed, need_dx, cut
 @pytest.mark.parametrize(("channels", "size", "kernel"), [(8, 8, 3), (16, 12, 3), (3, 14, 5), (3, 7, 2)])
 def test_large_convolutions_take_their_gradients_by_rows(channels, size, kernel, monkeypatch):
     """Winograd's tiles, small and large, shifted rows, unfolded patches: each block of filters for the whole batch."""
-    for name, value in (("PART_WORK", 1), ("PER_WEIGHT", 10**12), ("PER_READ", 10**12), ("LARGE", 10), ("RANGE_WORK", 1)):
+    for name, value in (
+        ("PART_WORK", 1),
+        ("PER_WEIGHT", 10**12),
+        ("PER_READ", 10**12),
+        ("LARGE", 10),
+        ("RANGE_WORK", 1),
+    ):
         monkeypatch.setattr(fastbp.plan, name, value)
     layers = [fastbp.Conv2d(channels, 33, kernel), fastbp.Tanh(), fastbp.Flatten()]
     features = fastbp.Sequential(*layers).output_shape((channels, size, size))[0]
@@ -95,7 +107,10 @@ def compare_plan_and_layers(case, batch, seed, need_dx):
     rng = np.random.default_rng(seed)
     for layer in network.layers:
         if isinstance(layer, fastbp.BatchNorm2d):  # channels with negative factors, and without one
-            layer.gamma.value, layer.beta.value = rng.integers(-2, 3, layer.num_features), rng.normal(size=layer.num_features)
+            layer.gamma.value, layer.beta.value = (
+                rng.integers(-2, 3, layer.num_features),
+                rng.normal(size=layer.num_features),
+            )
     other, plan, x = copy.deepcopy(network), network.plan(shape), rng.normal(size=(batch, *shape))
     for _ in range(2):  # the second pass has other dropout masks and running statistics
         y, expected = plan.forward(x, training=True), other.forward(x, training=True)
@@ -131,7 +146,9 @@ def test_narrow_maps_of_whole_panels_are_computed_by_filters(lanes):
 
 def compare_sandwich_and_layers(C, F, kernel, size, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    conv = fastbp.Conv2d(C, F, kernel, padding=data.draw(st.sampled_from([1, "same", "full"])), bias=data.draw(st.booleans()))
+    conv = fastbp.Conv2d(
+        C, F, kernel, padding=data.draw(st.sampled_from([1, "same", "full"])), bias=data.draw(st.booleans())
+    )
     conv.astype(np.float64)
     layers, shape = (conv, fastbp.ReLU(), fastbp.MaxPool2d(2)), (C, size, size + 2)
     if not ConvReLUPool.fits(layers, shape):
@@ -331,12 +348,21 @@ def test_a_plan_says_how_each_stage_is_computed():
         "Conv2d(1, 2, 3) + ReLU() + MaxPool2d(2)", "Conv2d(2, 2, 3, stride=2)", "Conv2d(2, 2, 2)", "Flatten()", "Linear(18, 3)",
         "ReLU()",
     ]  # fmt: skip
-    expected = ("one pass", "unfolded patches: strides", "fewer than 100", "no computation", "register tiles", "the layer before")
+    expected = (
+        "one pass",
+        "unfolded patches: strides",
+        "fewer than 100",
+        "no computation",
+        "register tiles",
+        "the layer before",
+    )
     assert all(how in line for how, line in zip(expected, lines, strict=True))
 
 
 def pooled(*more, seed=0):
-    return fastbp.Sequential(fastbp.Conv2d(1, 2, 3), fastbp.ReLU(), *more, fastbp.Flatten(), fastbp.Linear(200, 3), seed=seed)
+    return fastbp.Sequential(
+        fastbp.Conv2d(1, 2, 3), fastbp.ReLU(), *more, fastbp.Flatten(), fastbp.Linear(200, 3), seed=seed
+    )
 
 
 def test_a_changed_layer_changes_the_plan():
@@ -476,7 +502,9 @@ def test_a_network_without_parameters():
     plan, x = fastbp.Sequential(fastbp.ReLU(), fastbp.Tanh()).plan((3,)), np.array([[1, -2, 3]], np.float32)
     assert np.allclose(plan.forward(x, training=True), np.tanh([1, 0, 3]))
     dout = np.array([[0.7, -2, 1.3]], np.float32)
-    assert np.allclose(plan.backward(dout), dout * (1 - np.tanh([1, 0, 3]) ** 2) * [1, 0, 1], atol=1e-6)  # 1 − y² cancels
+    assert np.allclose(
+        plan.backward(dout), dout * (1 - np.tanh([1, 0, 3]) ** 2) * [1, 0, 1], atol=1e-6
+    )  # 1 − y² cancels
     trainer = fastbp.Trainer(fastbp.Sequential(fastbp.ReLU()), fastbp.SoftmaxCrossEntropy(), fastbp.SGD())
     assert trainer.step(x, np.array([2])) > 0
 

@@ -85,7 +85,9 @@ def luminance(color):
     return float(np.dot(matplotlib.colors.to_rgb(color), (0.299, 0.587, 0.114)))
 
 
-@pytest.mark.parametrize("styles, apart", [(plotting.LINES, 0.08), (plotting.LINES[:4], 0.15), (plotting.STYLES.values(), 0.2)])
+@pytest.mark.parametrize(
+    "styles, apart", [(plotting.LINES, 0.08), (plotting.LINES[:4], 0.15), (plotting.STYLES.values(), 0.2)]
+)
 def test_lines_are_apart_in_greyscale_by_darkness_dash_and_marker(styles, apart):
     for one, other in itertools.combinations(styles, 2):
         assert abs(luminance(one["color"]) - luminance(other["color"])) > apart
@@ -105,13 +107,17 @@ def bands(axes):
     found = []
     for band in axes.collections:
         points = band.get_paths()[0].vertices
-        found.append({x: (min(points[points[:, 0] == x, 1]), max(points[points[:, 0] == x, 1])) for x in np.unique(points[:, 0])})
+        found.append(
+            {x: (min(points[points[:, 0] == x, 1]), max(points[points[:, 0] == x, 1])) for x in np.unique(points[:, 0])}
+        )
     return found
 
 
 def test_compare_draws_a_line_for_each_label_and_lists_them_as_they_end():
     low, high = [0.1, 0.2, 0.3], [0.2, 0.1, 0.9]
-    figure = plotting.compare({"low": ([1, 2, 3], low), "high": ([2, 4, 6], high)}, "accuracy", title="a title", percent=True)
+    figure = plotting.compare(
+        {"low": ([1, 2, 3], low), "high": ([2, 4, 6], high)}, "accuracy", title="a title", percent=True
+    )
     (axes,) = figure.axes
     assert lines(axes) == {"low": low, "high": high} and legend(figure) == ["high", "low"]
     assert [list(line.get_xdata()) for line in axes.lines] == [[1, 2, 3], [2, 4, 6]]
@@ -139,7 +145,12 @@ def test_compare_takes_eight_lines_and_says_so_of_nine():
         plotting.compare(given, "loss")
     del given["line 4"]
     figure = plotting.compare(given, "loss")
-    assert len({line.get_color() for line in figure.axes[0].lines}) == len(figure.axes[0].lines) == len(legend(figure)) == 8
+    assert (
+        len({line.get_color() for line in figure.axes[0].lines})
+        == len(figure.axes[0].lines)
+        == len(legend(figure))
+        == 8
+    )
     rendered(figure)
 
 
@@ -166,7 +177,13 @@ def test_a_logarithmic_axis_has_plain_numbers():
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize(
     "values",
-    [[1.0, math.nan, 2.0], [math.inf, 1.0, 2.0], [[1.0, math.inf, 2.0], [2.0, 3.0, math.nan]], [0.0, 5.0, 5.0], [1e30, 1, 1e-30]],
+    [
+        [1.0, math.nan, 2.0],
+        [math.inf, 1.0, 2.0],
+        [[1.0, math.inf, 2.0], [2.0, 3.0, math.nan]],
+        [0.0, 5.0, 5.0],
+        [1e30, 1, 1e-30],
+    ],
 )
 def test_compare_draws_losses_that_are_odd(values, log):
     rendered(plotting.compare({"odd": ([1, 2, 3], values), "even": ([1, 2, 3], [1.0, 2.0, 3.0])}, "loss", log=log))
@@ -204,22 +221,32 @@ def test_lengths_that_do_not_fit_are_errors_that_name_the_line(x, values):
 def test_learning_curves_are_solid_for_test_and_dashed_for_training(log):
     sizes, rng = [500, 5000, 50000], np.random.default_rng(3)
     train, test = 0.9 + 0.1 * rng.random((4, 3)), 0.8 + 0.1 * rng.random((4, 3))
-    figure = plotting.learning_curves({"net": (sizes, train, test), "other": (sizes[:2], [0.99, 0.98], [0.7, 0.8])}, log=log)
+    figure = plotting.learning_curves(
+        {"net": (sizes, train, test), "other": (sizes[:2], [0.99, 0.98], [0.7, 0.8])}, log=log
+    )
     (axes,) = figure.axes
     drawn = {line.get_label(): line for line in axes.lines}
     assert list(drawn) == legend(figure) == ["net, test", "net, train", "other, test", "other, train"]
     np.testing.assert_allclose(drawn["net, test"].get_ydata(), test.mean(axis=0))
     np.testing.assert_allclose(drawn["net, train"].get_ydata(), train.mean(axis=0))
-    assert list(drawn["other, test"].get_ydata()) == [0.7, 0.8] and list(drawn["other, train"].get_xdata()) == [500, 5000]
+    assert list(drawn["other, test"].get_ydata()) == [0.7, 0.8] and list(drawn["other, train"].get_xdata()) == [
+        500,
+        5000,
+    ]
     for name in ("net", "other"):
         solid, dashed = drawn[f"{name}, test"], drawn[f"{name}, train"]
-        assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--") and solid.get_color() == dashed.get_color()
+        assert (solid.get_linestyle(), dashed.get_linestyle()) == (
+            "-",
+            "--",
+        ) and solid.get_color() == dashed.get_color()
         assert solid.get_markerfacecolor() == solid.get_color() and dashed.get_markerfacecolor() == "white"
     np.testing.assert_allclose(bands(axes)[0][5000], (test[:, 1].min(), test[:, 1].max()))
     np.testing.assert_allclose(bands(axes)[1][5000], (train[:, 1].min(), train[:, 1].max()))
     assert len(bands(axes)) == 2 and axes.get_xscale() == ("log" if log else "linear")
     rendered(figure)
-    assert "20k" in {label.get_text() for label in axes.get_xticklabels()} and "%" in axes.get_yticklabels()[0].get_text()
+    assert (
+        "20k" in {label.get_text() for label in axes.get_xticklabels()} and "%" in axes.get_yticklabels()[0].get_text()
+    )
 
 
 def test_learning_curves_of_one_network_need_no_name():
@@ -267,7 +294,11 @@ def test_a_sweep_has_a_dot_for_each_seed_a_tick_at_the_mean_and_diamonds_for_rep
 
 def highlighted(axes):
     """The rows with bold labels, in bold numbers and on the grey band, which must be the same."""
-    bold = [int(y) for label, y in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True) if label.get_fontweight() == "bold"]
+    bold = [
+        int(y)
+        for label, y in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
+        if label.get_fontweight() == "bold"
+    ]
     assert [text.xy[1] for text in axes.texts if text.get_fontweight() == "bold"] == bold
     assert [band.get_y() + 0.5 for band in axes.patches] == bold
     dots = [line for line in axes.lines if line.get_marker() == "o"]
@@ -293,7 +324,10 @@ def test_a_sweep_of_one_seed_has_a_dot_and_a_number_and_no_legend():
     assert texts(axes) == ["50.0%", "25.0%"]
     rendered(figure)
     figure = plotting.sweep(["a", "b"], np.array([[0.5], [0.25]]), "loss", reported=[None, 0.1234], percent=False)
-    assert texts(figure.axes[0]) == ["0.5", "0.25", "0.123", "measured", "reported"] and legend(figure) == ["measured", "reported"]
+    assert texts(figure.axes[0]) == ["0.5", "0.25", "0.123", "measured", "reported"] and legend(figure) == [
+        "measured",
+        "reported",
+    ]
     rendered(figure)
 
 
@@ -352,11 +386,17 @@ def test_a_heatmap_has_its_numbers_in_the_cells_and_a_frame_around_the_highest(p
     assert [text.get_fontweight() for text in axes.texts] == ["normal", "normal", "bold", "normal", "normal"]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("batch", "rate", "a title")
     rendered(figure)
-    assert tick_labels(axes.xaxis) == ["16", "32", "64"] and tick_labels(axes.yaxis) == ["0.1", "high"] and axes.yaxis_inverted()
+    assert (
+        tick_labels(axes.xaxis) == ["16", "32", "64"]
+        and tick_labels(axes.yaxis) == ["0.1", "high"]
+        and axes.yaxis_inverted()
+    )
     (cells,) = axes.collections
     colors = cells.get_facecolors().reshape(2, 3, 4)
     np.testing.assert_array_equal(colors[..., 0], colors[..., 2])  # grey
-    assert colors[1, 1, 0] > colors[0, 0, 0] > colors[0, 1, 0] > colors[1, 2, 0] > colors[1, 0, 0] >= 0.45  # the darker the higher
+    assert (
+        colors[1, 1, 0] > colors[0, 0, 0] > colors[0, 1, 0] > colors[1, 2, 0] > colors[1, 0, 0] >= 0.45
+    )  # the darker the higher
     assert colors[0, 2, 3] == 0 and colors[1, 1, 0] < 0.97  # an empty cell is no low one
 
 
@@ -382,9 +422,14 @@ def test_a_confusion_matrix_shows_for_each_true_class_the_share_of_what_it_was_t
     assert numbers(axes) == {(0, 0): "62.5", (0, 1): "25.0", (0, 2): "12.5", (1, 1): "100.0", (2, 0): "100.0"}
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("predicted class", "true class", "a title")
     rendered(figure)
-    assert tick_labels(axes.xaxis) == tick_labels(axes.yaxis) == ["cat", "a dog", "cow", "none"] and axes.yaxis_inverted()
+    assert (
+        tick_labels(axes.xaxis) == tick_labels(axes.yaxis) == ["cat", "a dog", "cow", "none"] and axes.yaxis_inverted()
+    )
     assert sorted(patch.get_xy() for patch in axes.patches) == [(k, k) for k in range(4)]
-    assert all(luminance(patch.get_facecolor()[:3]) > 0.8 and luminance(patch.get_edgecolor()[:3]) == 0 for patch in axes.patches)
+    assert all(
+        luminance(patch.get_facecolor()[:3]) > 0.8 and luminance(patch.get_edgecolor()[:3]) == 0
+        for patch in axes.patches
+    )
 
 
 def test_the_colours_of_a_confusion_matrix_reach_to_the_most_frequent_mistake():
@@ -457,7 +502,12 @@ def test_filters_are_scaled_by_their_largest_magnitude_with_0_at_mid_grey(C):
 
 def test_the_lines_between_filters_are_white_and_thin():
     sheet = np.asarray(plotting.filters(np.full((4, 1, 28, 28), -1.0), columns=2).axes[0].images[0].get_array())
-    assert sheet.shape == (57, 57, 3) and (sheet[28] == 1).all() and (sheet[:, 28] == 1).all() and (sheet[:28, 29:] == 0).all()
+    assert (
+        sheet.shape == (57, 57, 3)
+        and (sheet[28] == 1).all()
+        and (sheet[:, 28] == 1).all()
+        and (sheet[:28, 29:] == 0).all()
+    )
     sheet = np.asarray(plotting.filters(np.full((2, 1, 3, 3), -1.0)).axes[0].images[0].get_array())
     assert (sheet == 1).all(axis=(0, 2)).sum() == 1 and sheet.shape[1] > 30
 
@@ -577,7 +627,9 @@ FIGURES = {
     "predictions": lambda: plotting.predictions(
         np.random.default_rng(8).random((20, 3, 32, 32)), np.full(20, 1), np.array([9] * 12 + [1] * 8), LONG, columns=5
     ),
-    "confusion_matrix": lambda: plotting.confusion_matrix(*np.random.default_rng(9).integers(0, 10, (2, 900)), LONG, "a title"),
+    "confusion_matrix": lambda: plotting.confusion_matrix(
+        *np.random.default_rng(9).integers(0, 10, (2, 900)), LONG, "a title"
+    ),
     "sweep": lambda: plotting.sweep(
         [f"{name} and batch norm" for name in LONG],
         np.random.default_rng(10).uniform(0.6, 0.7, (10, 3)),
@@ -641,7 +693,9 @@ def test_the_training_sheet_holds_curves_and_predictions():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 10, 30)
     predicted = np.where(np.arange(30) < 4, (labels + 1) % 10, labels)
-    figure = plotting.training_sheet(History(**FULL), rng.random((30, 1, 8, 8)), predicted, labels, CLASSES, "a title 97 %")
+    figure = plotting.training_sheet(
+        History(**FULL), rng.random((30, 1, 8, 8)), predicted, labels, CLASSES, "a title 97 %"
+    )
     assert len(figure.axes) == 2 + 30 and figure.get_suptitle() == "a title 97 %"
     assert red_pixels(figure) > 50
     assert sum(is_red(axes.title.get_color()) for axes in figure.axes[2:]) == 4
@@ -670,7 +724,16 @@ NETWORKS = {"a": ([1, 2], [0.5, 0.75], [[0.25, 0.5], [0.3, 0.6]])}
 IMAGES, LABELS = np.zeros((4, 1, 8, 8)), np.array([0, 1, 2, 0])
 NO_LIST, NO_TEXT = [None, 3, b"ab", {"a": 1}, object()], [None, 3, b"x", "$\\frac$", "\ud800"]
 NO_FLAG = [None, 1, "yes", np.ones(2)]
-NO_NUMBERS = [None, "ab", [1, "a"], [[1], [1, 2]], [1j], np.ma.masked_array([1.0, 2.0]), np.ones((1, 2)).view(np.matrix), {1: 2}]
+NO_NUMBERS = [
+    None,
+    "ab",
+    [1, "a"],
+    [[1], [1, 2]],
+    [1j],
+    np.ma.masked_array([1.0, 2.0]),
+    np.ones((1, 2)).view(np.matrix),
+    {1: 2},
+]
 GIVEN = {
     "curves": {"history": SimpleNamespace(**FULL)},
     "compare": {"lines": LINES, "ylabel": "y"},
@@ -680,7 +743,14 @@ GIVEN = {
     "confusion_matrix": {"predicted": LABELS, "labels": LABELS, "classes": "abc"},
     "filters": {"weight": np.ones((4, 3, 5, 5))},
     "predictions": {"images": IMAGES, "predicted": LABELS, "labels": LABELS, "classes": "abc"},
-    "training_sheet": {"history": 3, "images": IMAGES, "predicted": LABELS, "labels": LABELS, "classes": "abc", "title": "t"},
+    "training_sheet": {
+        "history": 3,
+        "images": IMAGES,
+        "predicted": LABELS,
+        "labels": LABELS,
+        "classes": "abc",
+        "title": "t",
+    },
     "gradient_errors": {"report": None},
     "save": {"figure": None, "path": "a.png"},
 }
@@ -729,7 +799,9 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("function", "name"), [(function, name) for function, names in WRONG.items() for name in names])
+@pytest.mark.parametrize(
+    ("function", "name"), [(function, name) for function, names in WRONG.items() for name in names]
+)
 def test_wrong_arguments_are_named_before_anything_is_drawn(function, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for value in WRONG[function][name]:
@@ -748,7 +820,10 @@ def test_a_place_is_one_of_its_figures():
 @pytest.mark.parametrize("log", [False, True])
 def test_numbers_that_no_axis_reaches_are_drawn_as_infinite_ones(log):
     odd = [1.0, 1e308, -1e308, math.nan, math.inf, -math.inf, 3.0, 2.0]
-    like = [v if math.isfinite(v) and abs(v) < 1e100 else math.copysign(math.inf, v) if not math.isnan(v) else v for v in odd]
+    like = [
+        v if math.isfinite(v) and abs(v) < 1e100 else math.copysign(math.inf, v) if not math.isnan(v) else v
+        for v in odd
+    ]
     x = range(len(odd))
     figures = [plotting.compare({"a": (x, v), "b": (x, [v, v])}, "loss", log=log) for v in (odd, like)]
     figures += [plotting.curves(SimpleNamespace(train_loss=v, train_accuracy=v)) for v in (odd, like)]

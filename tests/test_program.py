@@ -108,7 +108,13 @@ def test_a_program_leaves_no_denormal_numbers_and_the_thread_as_it_was(threads, 
 @compiled
 def test_other_calls_keep_their_place():
     x, seen = np.array([8.0]), []
-    calls = [partial(halve, x), partial(halve, x), lambda: seen.append(x[0]), partial(halve, x), partial(np.copyto, x, 3.0)]
+    calls = [
+        partial(halve, x),
+        partial(halve, x),
+        lambda: seen.append(x[0]),
+        partial(halve, x),
+        partial(np.copyto, x, 3.0),
+    ]
     made = programs([[calls]])
     assert [type(call) is Program for call in made] == [True, False, True, False]
     for call in made:

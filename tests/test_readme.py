@@ -135,7 +135,11 @@ def missing_names(code: str) -> set[str]:
     """The names that a script uses and does not define."""
 
     def free(table: symtable.SymbolTable) -> set[str]:
-        names = {s.get_name() for s in table.get_symbols() if s.is_referenced() and (s.is_global() or table.get_type() == "module")}
+        names = {
+            s.get_name()
+            for s in table.get_symbols()
+            if s.is_referenced() and (s.is_global() or table.get_type() == "module")
+        }
         return names.union(*map(free, table.get_children()))
 
     top = symtable.symtable(code, "README.md", "exec")
@@ -155,10 +159,16 @@ def script(block: Block) -> str:
     """The block, below imports of what it takes from the blocks above it."""
     above, lines = PYTHON[: PYTHON.index(block)], []
     for name in sorted(missing_names(block.code)):
-        home = next((other for other in reversed(above) if name not in missing_names(other.code) and defines(other, name)), None)
+        home = next(
+            (other for other in reversed(above) if name not in missing_names(other.code) and defines(other, name)), None
+        )
         assert home, f"README.md, {block}: {name} is defined nowhere above"
         lines.append(f"from {module(home)} import {name}")
-    quiet = ["import contextlib, io", "with contextlib.redirect_stdout(io.StringIO()):", *(f"    {line}" for line in lines)]
+    quiet = [
+        "import contextlib, io",
+        "with contextlib.redirect_stdout(io.StringIO()):",
+        *(f"    {line}" for line in lines),
+    ]
     return "\n".join([*(quiet if lines else []), block.code, *calls_of_tests(block)])
 
 
@@ -216,14 +226,18 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def run(command: list[str], folder: Path, block: Block, env: dict[str, str]) -> None:
-    result = subprocess.run(command, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=300, check=False)
+    result = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=300, check=False
+    )
     assert result.returncode == 0, f"README.md, {block}\n{result.stdout}\n{result.stderr}"
     if block.output is not None:
         differs = difference(result.stdout, block.output)
         assert differs is None, f"README.md, {block}\n{differs}"
 
 
-CLUSTER = "__import__('distributed').LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None)"
+CLUSTER = (
+    "__import__('distributed').LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None)"
+)
 
 
 @pytest.mark.parametrize("block", [of_block(block) for block in PYTHON])
@@ -231,7 +245,9 @@ def test_python(block, clone):
     for name in imported(block.code):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
-    code = re.sub(r"\"scheduler:\d+\"", CLUSTER, script(block))  # a cluster of one worker in place of the one that is named
+    code = re.sub(
+        r"\"scheduler:\d+\"", CLUSTER, script(block)
+    )  # a cluster of one worker in place of the one that is named
     (clone / "block.py").write_text(code, encoding="utf-8")
     run([sys.executable, "block.py"], clone, block, environment(clone))
 
@@ -274,8 +290,12 @@ def needs_data(command: str) -> bool:
     """Does it read a data set that does not come with the package?"""
     words = shlex.split(command, comments=True)
     scripts = [word for word in words if re.match(r"(examples|bench)/\w+\.py$", word)]
-    named = any(set(words[k + 1 : k + 2]) & {"mnist", "notmnist", "cifar10"} for k, word in enumerate(words) if word == "--data")
-    return named or any("datasets." in (ROOT / name).read_text() or "import load" in (ROOT / name).read_text() for name in scripts)
+    named = any(
+        set(words[k + 1 : k + 2]) & {"mnist", "notmnist", "cifar10"} for k, word in enumerate(words) if word == "--data"
+    )
+    return named or any(
+        "datasets." in (ROOT / name).read_text() or "import load" in (ROOT / name).read_text() for name in scripts
+    )
 
 
 def test_the_two_commands_that_set_themselves_up():
@@ -302,8 +322,12 @@ def options_are_known(command: str) -> bool:
     words = shlex.split(command, comments=True)
     program = [sys.executable, *(words[1:2] if words[0] == "python" else ["-m", "fastbp", words[1]])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    said = subprocess.run([*program, "--help"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
-    return {word.split("=")[0] for word in words if word.startswith("-")} <= set(re.findall(r"(?<!\w)--?[a-z][\w-]*", said))
+    said = subprocess.run(
+        [*program, "--help"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    return {word.split("=")[0] for word in words if word.startswith("-")} <= set(
+        re.findall(r"(?<!\w)--?[a-z][\w-]*", said)
+    )
 
 
 def test_what_takes_long_is_not_run_but_its_options_are_known():

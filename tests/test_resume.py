@@ -79,7 +79,11 @@ class Training:
             Flatten(), Linear(16, 8), BatchNorm1d(8), ReLU(), Dropout(0.3), Linear(8, 3), dtype=dtype, seed=4
         )
         self.optimizer = optimizer or Adam(lr=0.02)
-        self.early, self.checkpoint, self.running = EarlyStopping(patience=3), Checkpoint(folder / "best.npz"), RunningLoss(2)
+        self.early, self.checkpoint, self.running = (
+            EarlyStopping(patience=3),
+            Checkpoint(folder / "best.npz"),
+            RunningLoss(2),
+        )
         self.checkpoint.monitor = "validation_loss"
         others = [Figures(), self.early, self.checkpoint, self.running, CosineDecay(8), WarmUp(2)]
         interrupt = interrupt or Interrupt()
@@ -315,7 +319,9 @@ def test_more_epochs_train_on_as_if_there_had_been_no_end(tmp_path, epochs):
     assert_same(Training(tmp_path).fit(resume=tmp_path / "t.npz"), expected)
     (tmp_path / "t.npz").unlink()
     training = Training(tmp_path).fit(resume=tmp_path / "t.npz", epochs=epochs)
-    assert_same(training.fit(resume=tmp_path / "t.npz"), expected)  # the same objects, the best epoch put back in between
+    assert_same(
+        training.fit(resume=tmp_path / "t.npz"), expected
+    )  # the same objects, the best epoch put back in between
 
 
 def test_fewer_epochs_than_there_are_already_is_an_error(tmp_path):
@@ -360,7 +366,10 @@ def layers(units=8, rate=0.3):
 X, Y = split(0, 32, np.float32)
 WRONG = {
     "units": (other(*layers(units=9)), r"layer 1: Linear\(16, 8\) there, Linear\(16, 9\) here; .*, and \d+ more$"),
-    "a setting of a layer": (other(*layers(rate=0.4)), r"another training: layer 4: Dropout\(0\.3\) there, Dropout\(0\.4\) here$"),
+    "a setting of a layer": (
+        other(*layers(rate=0.4)),
+        r"another training: layer 4: Dropout\(0\.3\) there, Dropout\(0\.4\) here$",
+    ),
     "a layer less": (other(*layers()[:-2], Linear(8, 3)), r"layer 4: Dropout\(0\.3\) there, Linear\(8, 3\) here"),
     "network's seed": (other(*layers(), seed=5), "the network's seed: 4 there, 5 here$"),
     "winograd": (other(*layers(), winograd=4), "the network's winograd: 2 there, 4 here$"),
@@ -372,7 +381,10 @@ WRONG = {
     "training samples": ({"train": (X[1:], Y[1:])}, r"train: x \(32, 1, 4, 4\), .* there, x \(31, 1, 4, 4\), .* here$"),
     "no validation": ({"validation": None, "callbacks": []}, r"validation: x \(16, .* there, None here"),
     "no test": ({"test": None}, r"test: x \(12, .* there, None here$"),
-    "callbacks": ({"callbacks": [EarlyStopping(patience=3)]}, r"callbacks: \['Figures', .* there, \['EarlyStopping'\] here$"),
+    "callbacks": (
+        {"callbacks": [EarlyStopping(patience=3)]},
+        r"callbacks: \['Figures', .* there, \['EarlyStopping'\] here$",
+    ),
     "no augmentation": ({"augment": None}, r"augment: \['RandomCrop', 'RandomFlip'\] there, \[\] here$"),
     "order of augmentation": ({"augment": [RandomFlip(), RandomCrop(1)]}, "augment: .* there, .* here$"),
 }
@@ -415,7 +427,11 @@ def test_the_file_of_another_training_is_refused_and_what_differs_is_named(tmp_p
 
 
 def test_the_other_dtype_is_refused(tmp_path, written):
-    splits = {"train": split(0, 32, np.float64), "validation": split(32, 48, np.float64), "test": split(48, 60, np.float64)}
+    splits = {
+        "train": split(0, 32, np.float64),
+        "validation": split(32, 48, np.float64),
+        "test": split(48, 60, np.float64),
+    }
     message = r"1\.weight: float32 \(8, 16\) there, float64 \(8, 16\) here"
     refused(tmp_path, written, message, **other(*layers(), dtype=np.float64), **splits)
 
@@ -506,18 +522,48 @@ def shifted(x, rng, by):
 
 
 SETTINGS = {
-    "cosine": ("callbacks", CosineDecay(3), CosineDecay(6), r"callback 0: CosineDecay\(epochs=3\.0, .* there, .*epochs=6\.0"),
+    "cosine": (
+        "callbacks",
+        CosineDecay(3),
+        CosineDecay(6),
+        r"callback 0: CosineDecay\(epochs=3\.0, .* there, .*epochs=6\.0",
+    ),
     "final": ("callbacks", CosineDecay(3), CosineDecay(3, final=0.1), r"final=0\.0\) there, .*final=0\.1\) here$"),
     "step": ("callbacks", fastbp.StepDecay(2), fastbp.StepDecay(2, decay=0.5), r"decay=0\.1.* there, .*decay=0\.5"),
     "cycle": ("callbacks", fastbp.OneCycle(4), fastbp.OneCycle(4, warm=0.2), r"warm=0\.3.* there, .*warm=0\.2"),
     "warm-up": ("callbacks", WarmUp(2), WarmUp(3), r"WarmUp\(epochs=2\.0, .* there, WarmUp\(epochs=3\.0"),
-    "patience": ("callbacks", EarlyStopping(patience=3), EarlyStopping(patience=4), r"patience=3, .* there, .*patience=4"),
-    "monitor": ("callbacks", EarlyStopping(patience=3), EarlyStopping("train_loss", 3), "'validation_loss', .*'train_loss'"),
-    "running": ("callbacks", RunningLoss(2), RunningLoss(3), r"RunningLoss\(every=2\) there, RunningLoss\(every=3\) here$"),
+    "patience": (
+        "callbacks",
+        EarlyStopping(patience=3),
+        EarlyStopping(patience=4),
+        r"patience=3, .* there, .*patience=4",
+    ),
+    "monitor": (
+        "callbacks",
+        EarlyStopping(patience=3),
+        EarlyStopping("train_loss", 3),
+        "'validation_loss', .*'train_loss'",
+    ),
+    "running": (
+        "callbacks",
+        RunningLoss(2),
+        RunningLoss(3),
+        r"RunningLoss\(every=2\) there, RunningLoss\(every=3\) here$",
+    ),
     "own schedule": ("callbacks", Halved(1), Halved(2), r"Halved\(every=1\) there, Halved\(every=2\) here$"),
-    "crop": ("augment", RandomCrop(1), RandomCrop(2), r"change 0: RandomCrop\(padding=1\) there, RandomCrop\(padding=2\) here$"),
+    "crop": (
+        "augment",
+        RandomCrop(1),
+        RandomCrop(2),
+        r"change 0: RandomCrop\(padding=1\) there, RandomCrop\(padding=2\) here$",
+    ),
     "own augmentation": ("augment", Noise(0.1), Noise(0.2), r"Noise\(scale=0\.1\) there, Noise\(scale=0\.2\) here$"),
-    "partial": ("augment", functools.partial(shifted, by=1), functools.partial(shifted, by=2), r"shifted\(by=1\) there, .*by=2"),
+    "partial": (
+        "augment",
+        functools.partial(shifted, by=1),
+        functools.partial(shifted, by=2),
+        r"shifted\(by=1\) there, .*by=2",
+    ),
 }
 
 
@@ -538,7 +584,9 @@ def test_other_settings_are_refused_and_the_same_go_on(tmp_path, case):
 
 def test_what_does_not_change_a_training_may_differ(tmp_path):
     path = tmp_path / "t.npz"
-    Training(tmp_path, epochs=1, callbacks=[Checkpoint(tmp_path / "a.npz"), RunningLoss(2), Interrupt(epoch=5)]).fit(resume=path)
+    Training(tmp_path, epochs=1, callbacks=[Checkpoint(tmp_path / "a.npz"), RunningLoss(2), Interrupt(epoch=5)]).fit(
+        resume=path
+    )
     others = [Checkpoint(tmp_path / "b.npz"), RunningLoss(2, show=True), Interrupt(step=100)]
     Training(tmp_path, epochs=2, callbacks=others).fit(resume=path)
     assert (tmp_path / "b.npz").exists()

@@ -171,7 +171,9 @@ def test_damaged_messages_are_wire_errors(value, rng):
     for _ in range(20):
         damaged = bytearray(data)
         for _ in range(rng.randint(0, 4)):
-            damaged[rng.randrange(len(damaged))] = rng.choice((0, 1, 255, rng.randrange(256), ord(rng.choice("aldtmshn"))))
+            damaged[rng.randrange(len(damaged))] = rng.choice(
+                (0, 1, 255, rng.randrange(256), ord(rng.choice("aldtmshn")))
+            )
         del damaged[rng.randint(0, len(damaged)) :]
         try:
             unpack(damaged)
@@ -218,7 +220,9 @@ def test_reading_cannot_execute_code():
     tree = ast.parse(Path(wire.__file__).read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    assert imported == {"math", "struct", "numpy"} and not any(isinstance(node, ast.ImportFrom) for node in ast.walk(tree))
+    assert imported == {"math", "struct", "numpy"} and not any(
+        isinstance(node, ast.ImportFrom) for node in ast.walk(tree)
+    )
     assert not called & {"eval", "exec", "compile", "__import__", "getattr"}
 
 
@@ -358,7 +362,9 @@ def test_what_a_call_did_to_its_arguments_is_seen(shared):
     shared.call("update", x, param, labels)
     after = shared.arguments_after
     assert after[0] is x and after[2] is labels and param["step"] == 4 and param["running_mean"] is mean
-    assert after[1]["step"] == 5 and after[1]["mode"] == "train" and np.allclose(after[1]["running_mean"], 0.1 * x.mean(0))
+    assert (
+        after[1]["step"] == 5 and after[1]["mode"] == "train" and np.allclose(after[1]["running_mean"], 0.1 * x.mean(0))
+    )
     y = np.asfortranarray(x)[:, ::2]
     shared.call("spoil", x, y, {})
     assert shared.arguments_after[0] is x and np.array_equal(shared.arguments_after[1], y + 1)
@@ -371,7 +377,12 @@ def test_what_a_call_did_to_its_arguments_is_seen(shared):
 def test_calls_inside_are_counted(shared):
     shared.call("numeric", np.ones(7))
     inside = shared.calls_inside
-    assert (inside["twice"], inside["Layer.forward"], inside["numeric.<locals>.<lambda>"], inside["numeric"]) == (14, 7, 7, 0)
+    assert (inside["twice"], inside["Layer.forward"], inside["numeric.<locals>.<lambda>"], inside["numeric"]) == (
+        14,
+        7,
+        7,
+        0,
+    )
     shared.call("factorial", 6)
     assert shared.calls_inside == Counter(factorial=6)
     shared.call("twice", 1)
@@ -394,7 +405,11 @@ def test_errors_show_the_submissions_lines_only(shared):
     error = caught.value
     assert error.kind == "raised" and str(error).startswith("raised: ValueError: matmul")
     lines = error.message.split("\n")
-    assert lines[1].startswith("  main work.py, line ") and lines[1].endswith("in fail") and lines[2] == "    return deeper(x)"
+    assert (
+        lines[1].startswith("  main work.py, line ")
+        and lines[1].endswith("in fail")
+        and lines[2] == "    return deeper(x)"
+    )
     assert lines[3].endswith("in deeper") and lines[4] == "    return np.zeros(2) @ np.zeros(3)"
     assert len(lines) == 5 and "child.py" not in error.message and "/" not in error.message
 
@@ -512,7 +527,10 @@ def test_folders_and_files(tmp_path):
         ("\0", None),
         ("\xff\xfe", None),
         ("import nothing_of_this_name\n", ["ModuleNotFoundError: No module named 'nothing_of_this_name'"]),
-        ("def f():\n    return 1 / 0\nf()\n", ["ZeroDivisionError: division by zero", "  submission.py, line 3, in <module>"]),
+        (
+            "def f():\n    return 1 / 0\nf()\n",
+            ["ZeroDivisionError: division by zero", "  submission.py, line 3, in <module>"],
+        ),
     ],
 )
 def test_what_cannot_be_imported(tmp_path, text, lines):
@@ -593,7 +611,9 @@ def test_in_the_workers_of_a_pool(folder):
         "with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context('fork')) as pool:\n"
         "    print(list(pool.map(use, range(4))))\n"
     )
-    run = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, timeout=60, check=True
+    )
     assert run.stdout == "[0, 40, 80, 120]\n", run.stderr
 
 
@@ -805,7 +825,9 @@ def outcome(sandbox) -> tuple:
     """What fc_forward comes to: (None, its value) or (kind, message)."""
     rng = np.random.default_rng(4)
     try:
-        return None, sandbox.call("fc_forward", rng.normal(size=(3, 4)), rng.normal(size=(4, 2)), np.zeros(2), keep=(1,))
+        return None, sandbox.call(
+            "fc_forward", rng.normal(size=(3, 4)), rng.normal(size=(4, 2)), np.zeros(2), keep=(1,)
+        )
     except SubmissionError as error:
         return error.kind, error.message
 
@@ -846,7 +868,9 @@ def test_a_hostile_submission_costs_itself_only(name, outcomes):
     assert others_right if name not in AT_IMPORT else same_again
 
 
-@pytest.mark.parametrize("name", ["answers_and_loops", "answers_twice", "patches_numpy", "sets_alarm", "starts_many_threads"])
+@pytest.mark.parametrize(
+    "name", ["answers_and_loops", "answers_twice", "patches_numpy", "sets_alarm", "starts_many_threads"]
+)
 def test_the_next_call_ends_even_without_a_restart(name):
     with Sandbox(HOSTILE / f"{name}.py", QUICK) as sandbox:
         outcome(sandbox)
@@ -876,7 +900,11 @@ def test_the_interpreters_hook_alone_stops_what_is_forbidden(name):
         kind, result = outcome(sandbox)
         assert kind == "raised" and SAYS.get(name, "") in result
         if sys.platform.startswith("linux"):
-            assert len(sandbox.notes) == 2 and "files" in sandbox.notes[0] + sandbox.notes[1] and "network" in str(sandbox.notes)
+            assert (
+                len(sandbox.notes) == 2
+                and "files" in sandbox.notes[0] + sandbox.notes[1]
+                and "network" in str(sandbox.notes)
+            )
 
 
 def marked() -> list[int]:
@@ -884,7 +912,10 @@ def marked() -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and f"FASTBP_CHILD=submission-{os.getpid()}-".encode() in (entry / "environ").read_bytes():
+            if (
+                entry.name.isdigit()
+                and f"FASTBP_CHILD=submission-{os.getpid()}-".encode() in (entry / "environ").read_bytes()
+            ):
                 found.append(int(entry.name))
         except OSError:
             pass

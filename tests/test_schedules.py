@@ -97,7 +97,9 @@ WRONG = [
 
 @pytest.mark.parametrize("make", WRONG)
 def test_a_wrong_argument_is_named(make):
-    with pytest.raises(ValueError, match=r"(StepDecay|CosineDecay|OneCycle|WarmUp): (every|decay|epochs|final|warm|start) must be"):
+    with pytest.raises(
+        ValueError, match=r"(StepDecay|CosineDecay|OneCycle|WarmUp): (every|decay|epochs|final|warm|start) must be"
+    ):
         make()
 
 

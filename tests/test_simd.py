@@ -88,7 +88,12 @@ def test_outer_tile(dtype, seed, rows, columns, K, tables, add):
     a, c = rng.normal(size=3 + 8 * am + 10 * ak).astype(dtype), rng.normal(size=5 + 8 * cm).astype(dtype)
     b = rng.normal(size=2 + max(K - 1, 0) * bk + columns).astype(dtype)  # ends with the last column of the last row
     if tables:
-        same(outer_at, plain.outer_at, (a, 3, am, np.arange(K) * ak, b, 2, np.arange(K) * bk, K, c, 4, cm, rows, columns, add), c)
+        same(
+            outer_at,
+            plain.outer_at,
+            (a, 3, am, np.arange(K) * ak, b, 2, np.arange(K) * bk, K, c, 4, cm, rows, columns, add),
+            c,
+        )
     else:
         same(outer, plain.outer, (a, 3, am, ak, b, 2, bk, K, c, 4, cm, rows, columns, add), c)
 
@@ -98,7 +103,10 @@ def test_dot_tile(dtype, seed, rows, columns, K, tables, add):
     rng, (_, high, wide) = np.random.default_rng(seed), tile_sizes(np.empty(0, dtype))
     rows, columns = min(rows, high), min(columns, wide)
     am, bn, cm = K + rng.integers(0, 5), K + rng.integers(0, 5), columns + rng.integers(0, 5)
-    a, b = rng.normal(size=1 + (rows - 1) * am + K).astype(dtype), rng.normal(size=2 + (columns - 1) * bn + K).astype(dtype)
+    a, b = (
+        rng.normal(size=1 + (rows - 1) * am + K).astype(dtype),
+        rng.normal(size=2 + (columns - 1) * bn + K).astype(dtype),
+    )
     c = rng.normal(size=3 + rows * cm).astype(dtype)
     if tables:
         same(dot_at, plain.dot_at, (a, 1, am, b, 0, 2 + np.arange(columns) * bn, K, c, 2, cm, rows, columns, add), c)
@@ -110,7 +118,9 @@ def test_dot_tile(dtype, seed, rows, columns, K, tables, add):
 def test_summed_rows(dtype, seed, rows, columns):
     rng = np.random.default_rng(seed)
     ak, bk = 1 + rng.integers(0, 5), columns + rng.integers(0, 5)
-    a, b, c = (rng.normal(size=n).astype(dtype) for n in (2 + rows * ak, 1 + (rows - 1) * bk + columns, 3 + columns + 5))
+    a, b, c = (
+        rng.normal(size=n).astype(dtype) for n in (2 + rows * ak, 1 + (rows - 1) * bk + columns, 3 + columns + 5)
+    )
     same(sum_rows, plain.sum_rows, (a, 2, ak, rows, b, 1, bk, c, 3, columns), c)
 
 
@@ -120,7 +130,10 @@ def test_outer_tile_that_descends(dtype, seed, rows, columns, K, nesterov):
     rows, columns = min(rows, high), min(columns, 3 * lanes(np.empty(0, dtype)))
     rng = np.random.default_rng(seed)
     am, ak, bk, cm = 1 + rng.integers(0, 9, 4) + (0, 0, columns, columns)
-    a, b = rng.normal(size=3 + 8 * am + 10 * ak).astype(dtype), rng.normal(size=2 + max(K - 1, 0) * bk + columns).astype(dtype)
+    a, b = (
+        rng.normal(size=3 + 8 * am + 10 * ak).astype(dtype),
+        rng.normal(size=2 + max(K - 1, 0) * bk + columns).astype(dtype),
+    )
     # c ends with the last column of the last row: a row may be computed twice, but must be updated once
     c, velocity = (rng.normal(size=4 + (rows - 1) * cm + columns).astype(dtype) for _ in range(2))
     tiles, operands = (outer_descend, plain.outer_descend), (a, 3, am, ak, b, 2, bk, K)
@@ -139,7 +152,9 @@ def test_summed_rows_that_descend(dtype, seed, rows, columns, nesterov):
 
 def same_descent(tile, definition, before, vectors, after, rng, nesterov):
     """Both leave the same c and velocity, to rounding, and what stands beside the tile's places as it was."""
-    numbers = tuple(vectors[0].dtype.type(number) for number in (-rng.uniform(), rng.uniform(), rng.uniform(), nesterov))
+    numbers = tuple(
+        vectors[0].dtype.type(number) for number in (-rng.uniform(), rng.uniform(), rng.uniform(), nesterov)
+    )
     results = []
     for function in (tile, definition):
         mine = [vector.copy() for vector in vectors]
@@ -167,7 +182,9 @@ def test_packed_columns(dtype, seed, K, columns):
 @pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="NumPy's sums follow the shapes")
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("M", "N", "K"), [(70, 50, 37), (66, 256, 600), (9, 65, 1030), (65, 9, 3072), (5, 1, 300), (3, 7, 0)])
+@pytest.mark.parametrize(
+    ("M", "N", "K"), [(70, 50, 37), (66, 256, 600), (9, 65, 1030), (65, 9, 3072), (5, 1, 300), (3, 7, 0)]
+)
 def test_parts_of_a_product_have_the_bits_of_the_whole(M, N, K, dtype, transposed):
     """Threads may share a product by any rows or columns of c: for any part, no bit changes. But a bᵀ of many rows may be summed in
     another order than one of few."""
@@ -179,7 +196,9 @@ def test_parts_of_a_product_have_the_bits_of_the_whole(M, N, K, dtype, transpose
         stored, strides = (mine.T.copy(), (1, len(mine))) if transposed else (mine.copy(), (K, 1))
         c = np.full((len(mine), columns.shape[1]), np.nan, dtype)
         in_b, sizes = (c.shape[1], 1), (*c.shape, K)
-        matmul.outer_product(stored.reshape(-1), strides, columns.reshape(-1), in_b, c.reshape(-1), c.shape[1], sizes, None)
+        matmul.outer_product(
+            stored.reshape(-1), strides, columns.reshape(-1), in_b, c.reshape(-1), c.shape[1], sizes, None
+        )
         return c
 
     def inner_part(m, n):
@@ -202,7 +221,11 @@ def test_parts_of_a_product_have_the_bits_of_the_whole(M, N, K, dtype, transpose
 def test_products_of_any_size(dtype, seed, M, N, K, transposed):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
-    c, d, tolerance = np.full((M, N), np.nan, dtype), np.full((M, N), np.nan, dtype), 1e-5 if dtype == np.float32 else 1e-13
+    c, d, tolerance = (
+        np.full((M, N), np.nan, dtype),
+        np.full((M, N), np.nan, dtype),
+        1e-5 if dtype == np.float32 else 1e-13,
+    )
     stored, strides = (a.T.copy(), (1, M)) if transposed else (a, (K, 1))
     matmul.outer_product(stored.reshape(-1), strides, b.reshape(-1), (N, 1), c.reshape(-1), N, (M, N, K), None)
     np.testing.assert_allclose(c, a @ b, atol=50 * tolerance)
@@ -232,7 +255,10 @@ def test_the_descent_of_a_linear_layer(N, D, F, dtype, settings):
     dout, x = rng.normal(size=(N, F)).astype(dtype), rng.normal(size=(N, D)).astype(dtype)
     values, velocity = (rng.normal(size=size).astype(dtype) for _ in range(2))
     expected, v, grads = values.astype(np.float64), velocity.astype(np.float64), np.empty(size, dtype)
-    g = np.concatenate([(dout.T.astype(np.float64) @ x).ravel(), dout.sum(axis=0, dtype=np.float64)]) + settings[2] * expected
+    g = (
+        np.concatenate([(dout.T.astype(np.float64) @ x).ravel(), dout.sum(axis=0, dtype=np.float64)])
+        + settings[2] * expected
+    )
     v = settings[1] * v + g
     expected -= settings[0] * (g + settings[1] * v if settings[3] else v)
     for first, last in [(0, F // 3), (F // 3, F)]:
@@ -278,14 +304,22 @@ def split_row(*arguments):
 
 @given(dtypes, st.integers(0, 70), st.integers(0, 3))
 def test_split_rows(dtype, columns, start):
-    x, (mine, expected) = np.arange(1.0, 75).astype(dtype)[: start + columns], np.full((2, 200), -1, dtype)  # x ends with the row
+    x, (mine, expected) = (
+        np.arange(1.0, 75).astype(dtype)[: start + columns],
+        np.full((2, 200), -1, dtype),
+    )  # x ends with the row
     split_row(x, start, mine, 1, 100, columns)
     count = (columns + 1) // 2
-    assert np.array_equal(mine[1 : 1 + count], x[start::2]) and np.array_equal(mine[100 : 100 + columns // 2], x[start + 1 :: 2])
+    assert np.array_equal(mine[1 : 1 + count], x[start::2]) and np.array_equal(
+        mine[100 : 100 + columns // 2], x[start + 1 :: 2]
+    )
     plain.split_row(x, start, expected, 1, 100, columns)
     beyond = -(-columns // (2 * lanes(x))) * lanes(x)
     for to in (1, 100):
-        assert np.array_equal(mine[to : to + count], expected[to : to + count]) and not mine[to + count : to + beyond].any()
+        assert (
+            np.array_equal(mine[to : to + count], expected[to : to + count])
+            and not mine[to + count : to + beyond].any()
+        )
     assert (mine[1 + beyond : 100] == -1).all() and (mine[100 + beyond :] == -1).all()
 
 
@@ -299,7 +333,9 @@ def windows_by_pixels(*arguments):
     simd.windows_by_pixels(*arguments)
 
 
-@given(dtypes, seeds, st.integers(1, 20), st.integers(1, 3), st.integers(0, 6), st.sampled_from(["ties", "random", "nan"]))
+@given(
+    dtypes, seeds, st.integers(1, 20), st.integers(1, 3), st.integers(0, 6), st.sampled_from(["ties", "random", "nan"])
+)
 def test_windows_by_filters(dtype, seed, windows, panels, K, kind):
     rng = np.random.default_rng(seed)
     width, step, bk = 2 * windows + rng.integers(0, 4), 16 * panels + rng.integers(0, 3), 16 + rng.integers(0, 3)
@@ -313,12 +349,18 @@ def test_windows_by_filters(dtype, seed, windows, panels, K, kind):
     same_windows(results, dtype)
 
 
-@given(dtypes, seeds, st.integers(1, 40), st.integers(1, 6), st.integers(0, 6), st.sampled_from(["ties", "random", "nan"]))
+@given(
+    dtypes, seeds, st.integers(1, 40), st.integers(1, 6), st.integers(0, 6), st.sampled_from(["ties", "random", "nan"])
+)
 def test_windows_by_pixels(dtype, seed, windows, filters, K, kind):
     rng, (high,) = np.random.default_rng(seed), pixel_filters(np.empty(0, dtype))
     filters, low, step, wf = min(filters, high), 60, windows + rng.integers(0, 3), K + rng.integers(0, 3)
     at, width = rng.integers(0, 9, 2 * K), 2 * windows + 3
-    w, x, bias = drawn(rng, dtype, kind, 2 + filters * wf), drawn(rng, dtype, kind, 9 + 2 * low + 16), drawn(rng, dtype, kind, 6)
+    w, x, bias = (
+        drawn(rng, dtype, kind, 2 + filters * wf),
+        drawn(rng, dtype, kind, 9 + 2 * low + 16),
+        drawn(rng, dtype, kind, 6),
+    )
     results = []
     for function in (windows_by_pixels, plain.windows_by_pixels):
         y, argmax = np.full(3 + filters * step, 7, dtype), np.full(3 + filters * step, -1, np.int32)
@@ -369,7 +411,9 @@ def test_pooled_normalised(dtype, seed, columns, kind):
     x = (rng.integers(0, 2, (3, W)) if kind == "ties" else rng.normal(size=(3, W))).astype(dtype)
     if kind == "nan":
         x[rng.random((3, W)) < 0.2] = np.nan
-    middle, scale, shift = affine = tuple(rng.integers(-3, 4, 3).astype(dtype))  # exact for ties; the scale may be 0 or negative
+    middle, scale, shift = affine = tuple(
+        rng.integers(-3, 4, 3).astype(dtype)
+    )  # exact for ties; the scale may be 0 or negative
     maps, shape = np.broadcast_to(x, (2, 2, 3, W)).copy(), (2, 2, 1, columns)
     y, chosen, argmax = np.full(shape, 7, dtype), np.full(shape, 7, dtype), np.full(shape, -1, np.int32)
     gamma, beta, *batch = (np.array([0, number], dtype) for number in (scale, shift, middle, 1))
@@ -384,7 +428,9 @@ def test_pooled_normalised(dtype, seed, columns, kind):
 
 
 @pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="compiles for other processors")
-@pytest.mark.parametrize(("processor", "features", "expected"), [("haswell", "+avx2,+avx,+fma", 8), ("nehalem", "+sse4.2", 4)])
+@pytest.mark.parametrize(
+    ("processor", "features", "expected"), [("haswell", "+avx2,+avx,+fma", 8), ("nehalem", "+sse4.2", 4)]
+)
 def test_other_instruction_sets_give_the_same(processor, features, expected):
     """A network's step in a process that Numba compiles for another processor."""
     if sys.platform == "darwin" or os.uname().machine != "x86_64":

@@ -95,7 +95,9 @@ def test_what_has_ended_is_not_run_again(tmp_path):
     first = sweep(square, grid(x=[1, 2], log=[log]), tmp_path / "runs", jobs=1)
     again = sweep(square, grid(x=[1, 2, 3], log=[log]), tmp_path / "runs", jobs=1)
     assert again[:2] == first and Path(log).read_text().split() == ["1", "2", "3"]
-    (record,) = [path for path in (tmp_path / "runs").glob("*.json") if json.loads(path.read_text())["settings"]["x"] == 2]
+    (record,) = [
+        path for path in (tmp_path / "runs").glob("*.json") if json.loads(path.read_text())["settings"]["x"] == 2
+    ]
     record.write_text("{")  # not a record: run anew
     assert numbers(sweep(square, grid(x=[2], log=[log]), tmp_path / "runs", jobs=1)) == numbers(first[1:])
     assert Path(log).read_text().split()[3:] == ["2"]
@@ -133,7 +135,15 @@ def test_a_result_belongs_to_the_source_that_gave_it(tmp_path, monkeypatch, chan
     for number, values in enumerate(({}, change)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        values = {"constant": 2, "extra": "", "other": 1, "inside": "", "kind": "decimal.Decimal", "beside": 1, **values}
+        values = {
+            "constant": 2,
+            "extra": "",
+            "other": 1,
+            "inside": "",
+            "kind": "decimal.Decimal",
+            "beside": 1,
+            **values,
+        }
         (folder / "changing.py").write_text(MODULE.format(**values))
         (folder / "beside.py").write_text(BESIDE.format(**values))
         monkeypatch.syspath_prepend(str(folder))
@@ -212,7 +222,9 @@ def slow_epochs(seed, resume):
 
     first, data, callbacks = not resume.exists(), fastbp.datasets.digits(), [Then(slow)]
     network, loss = fastbp.models.mlp([64, 10], seed=seed), fastbp.SoftmaxCrossEntropy()
-    fastbp.fit(network, loss, fastbp.SGD(lr=0.1), data.train, epochs=3, callbacks=callbacks, progress=False, resume=resume)
+    fastbp.fit(
+        network, loss, fastbp.SGD(lr=0.1), data.train, epochs=3, callbacks=callbacks, progress=False, resume=resume
+    )
 
 
 def test_the_time_of_a_run_is_that_of_all_its_parts(tmp_path):
@@ -231,9 +243,13 @@ def test_ctrl_c_keeps_what_has_ended_and_ends_the_workers(tmp_path):
         "def f(x):\n    open(f'{x}.pid', 'w').write(str(os.getpid()))\n    time.sleep(60 * (x > 0))\n    return x\n"
         "if __name__ == '__main__':\n    print([run.result for run in sweep(f, grid(x=range(8)), 'runs', jobs=2)])\n"
     )
-    process = subprocess.Popen([sys.executable, "slow.py"], cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "slow.py"], cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     deadline = time.monotonic() + 60
-    while not (list((tmp_path / "runs").glob("*.json")) and (tmp_path / "2.pid").exists()) and time.monotonic() < deadline:
+    while (
+        not (list((tmp_path / "runs").glob("*.json")) and (tmp_path / "2.pid").exists()) and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
@@ -285,7 +301,9 @@ def trains_slowly(seed, resume):
         while run.epoch == 2 and seed == 0 and "| 0.5/2 [" not in sys.stderr.getvalue() and time.monotonic() < deadline:
             time.sleep(0.01)
 
-    fastbp.fit(network, loss, fastbp.SGD(lr=0.1), data.train, epochs=4, callbacks=[Then(wait)], progress=False, resume=resume)
+    fastbp.fit(
+        network, loss, fastbp.SGD(lr=0.1), data.train, epochs=4, callbacks=[Then(wait)], progress=False, resume=resume
+    )
 
 
 class Then(fastbp.Callback):
@@ -327,7 +345,19 @@ def twice(x, factor=2):
 
 WRONG = {
     "function": [None, 3, "square", Called(), functools.partial(twice, factor=3), dict, print, [square]],
-    "settings": [None, 3, "ab", {"x": 1}, [1], ["x"], [{"x": 1}, None], [{1: 2}], [{"x": object()}], [{"x": 1j}], [{"x": {1}}]],
+    "settings": [
+        None,
+        3,
+        "ab",
+        {"x": 1},
+        [1],
+        ["x"],
+        [{"x": 1}, None],
+        [{1: 2}],
+        [{"x": object()}],
+        [{"x": 1j}],
+        [{"x": {1}}],
+    ],
     "folder": [3, True, b"runs", "", "a\0b", [1]],
     "jobs": [0, -1, 1.5, "2", True],
     "executor": [3, "threads", ThreadPoolExecutor, threading],

@@ -45,7 +45,12 @@ def test_a_regression_predicts_its_outputs(outputs, tmp_path):
     network = train(Sequential(Linear(4, 6), Sigmoid(), Linear(6, outputs)), MeanSquaredError(), targets)
     expected = network.forward(X)
     network.save(tmp_path / "n.npz")
-    for other in (network, copy.deepcopy(network), pickle.loads(pickle.dumps(network)), fastbp.load(tmp_path / "n.npz")):
+    for other in (
+        network,
+        copy.deepcopy(network),
+        pickle.loads(pickle.dumps(network)),
+        fastbp.load(tmp_path / "n.npz"),
+    ):
         predicted = fastbp.predict(other, X, batch_size=7)
         assert predicted.dtype == np.float32 and predicted.shape == (30, outputs)
         np.testing.assert_allclose(predicted, expected, rtol=1e-5, atol=1e-6)
@@ -191,5 +196,7 @@ def test_a_callback_that_ends_a_training_for_a_reason_of_its_own_warns_of_nothin
     def stop(run):
         run.stop("the loss is low enough")
 
-    history = fastbp.fit(Sequential(Linear(4, 2)), SoftmaxCrossEntropy(), SGD(), (X, LABELS), callbacks=[stop], progress=False)
+    history = fastbp.fit(
+        Sequential(Linear(4, 2)), SoftmaxCrossEntropy(), SGD(), (X, LABELS), callbacks=[stop], progress=False
+    )
     assert history.stop_reason == "the loss is low enough" and len(history) == 1

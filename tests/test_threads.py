@@ -61,7 +61,9 @@ def test_parameters_do_not_depend_on_the_number_of_threads_where_gradients_go_by
         fastbp.set_num_threads(count)
         network = convolutional()
         results.append(train(network, (1, 18, 18), 30))
-    assert [stage.by_rows for stage in network.plan((1, 18, 18)).batch(16, True).stages if stage.large][0]  # a convolution
+    assert [stage.by_rows for stage in network.plan((1, 18, 18)).batch(16, True).stages if stage.large][
+        0
+    ]  # a convolution
     assert all(np.array_equal(result, results[0]) for result in results)
 
 
@@ -235,7 +237,9 @@ def test_a_section_begins_when_the_one_before_has_ended(count):
     fastbp.set_num_threads(count)
     P, S, rng = 5, 20, np.random.default_rng(count)
     x, y = np.zeros(P), np.zeros(P)
-    sections = [[[partial(neighbour, *((y, x) if s % 2 == 0 else (x, y)), k, float(s))] for k in range(P)] for s in range(S)]
+    sections = [
+        [[partial(neighbour, *((y, x) if s % 2 == 0 else (x, y)), k, float(s))] for k in range(P)] for s in range(S)
+    ]
     [program] = programs(sections)
     for _ in range(300):
         x[:] = start = rng.normal(size=P)

@@ -84,7 +84,16 @@ def batches_seen(count, epochs, batch_size, seed=0):
     """The sample numbers of each batch that fit trains on: targets are the numbers themselves."""
     loss = Recorder()
     x = np.random.default_rng(1).normal(size=(count, 4)).astype(np.float32)
-    fit(small(), loss, SGD(lr=0.0), (x, np.arange(count)), epochs=epochs, batch_size=batch_size, seed=seed, progress=False)
+    fit(
+        small(),
+        loss,
+        SGD(lr=0.0),
+        (x, np.arange(count)),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        progress=False,
+    )
     per_epoch = math.ceil(count / batch_size)
     assert len(loss._batches) == epochs * per_epoch
     return [loss._batches[e * per_epoch : (e + 1) * per_epoch] for e in range(epochs)]
@@ -160,7 +169,9 @@ def test_each_epoch_has_another_order():
 
 def test_the_order_depends_on_the_seed_and_the_epoch_alone():
     orders = {
-        (seed, size): [tuple(np.concatenate(e)) for e in batches_seen(30, 2, size, seed)] for seed in (3, 4) for size in (7, 30)
+        (seed, size): [tuple(np.concatenate(e)) for e in batches_seen(30, 2, size, seed)]
+        for seed in (3, 4)
+        for size in (7, 30)
     }
     assert orders[3, 7] == orders[3, 30] != orders[4, 7]
 
@@ -168,7 +179,16 @@ def test_the_order_depends_on_the_seed_and_the_epoch_alone():
 def trained(network_seed=0, seed=0, epochs=3, dropout=0.0, **options):
     network = small(network_seed, dropout=dropout)
     train = blobs(70)
-    fit(network, SoftmaxCrossEntropy(), SGD(lr=0.1, momentum=0.9), train, epochs=epochs, batch_size=16, seed=seed, **options)
+    fit(
+        network,
+        SoftmaxCrossEntropy(),
+        SGD(lr=0.1, momentum=0.9),
+        train,
+        epochs=epochs,
+        batch_size=16,
+        seed=seed,
+        **options,
+    )
     return network.parameter_vector.copy()
 
 
@@ -204,7 +224,9 @@ def test_fit_takes_splits_and_lists_of_labels():
     network = fastbp.models.softmax_classifier((1, 8, 8))
     history = fit(network, SoftmaxCrossEntropy(), SGD(lr=0.1), data.train, data.test, epochs=1, progress=False)
     again = fastbp.models.softmax_classifier((1, 8, 8))
-    as_lists = fit(again, SoftmaxCrossEntropy(), SGD(lr=0.1), (data.train.x, data.train.y.tolist()), epochs=1, progress=False)
+    as_lists = fit(
+        again, SoftmaxCrossEntropy(), SGD(lr=0.1), (data.train.x, data.train.y.tolist()), epochs=1, progress=False
+    )
     assert history.train_loss == as_lists.train_loss
 
 
@@ -214,7 +236,9 @@ def test_fit_takes_splits_and_lists_of_labels():
 def test_the_history_holds_the_means_that_a_loop_by_hand_measures():
     train, validation = blobs(50), blobs(23, seed=3)
     network, manual = small(), small()
-    history = fit(network, SoftmaxCrossEntropy(), SGD(lr=0.1), train, validation, epochs=3, batch_size=16, seed=9, progress=False)
+    history = fit(
+        network, SoftmaxCrossEntropy(), SGD(lr=0.1), train, validation, epochs=3, batch_size=16, seed=9, progress=False
+    )
     loss, optimizer = SoftmaxCrossEntropy(), SGD(lr=0.1)
     for epoch in range(3):
         order = np.random.default_rng([9, epoch]).permutation(50)
@@ -280,7 +304,15 @@ def test_to_json_is_valid_json_and_losses_that_are_not_finite_are_null(tmp_path)
 def test_to_json_of_a_real_training_reads_back_to_the_same_numbers():
     history = fit(small(), SoftmaxCrossEntropy(), SGD(), blobs(), blobs(20), epochs=2, test=blobs(9), progress=False)
     read = json.loads(history.to_json())
-    for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "test_accuracy", "seconds", "lr"):
+    for name in (
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_accuracy",
+        "test_accuracy",
+        "seconds",
+        "lr",
+    ):
         assert read[name] == getattr(history, name) and len(read[name]) == 2
 
 
@@ -315,7 +347,17 @@ def test_augmentation_changes_every_training_batch_and_nothing_else():
 
     network, manual = small(), small()
     history = fit(
-        network, SoftmaxCrossEntropy(), SGD(lr=0.1), train, validation, 2, 16, seed=9, progress=False, test=test, augment=noisy
+        network,
+        SoftmaxCrossEntropy(),
+        SGD(lr=0.1),
+        train,
+        validation,
+        2,
+        16,
+        seed=9,
+        progress=False,
+        test=test,
+        augment=noisy,
     )
     trainer = Trainer(manual, SoftmaxCrossEntropy(), SGD(lr=0.1))
     for epoch in range(2):
@@ -362,7 +404,9 @@ def test_a_loss_that_is_not_finite_ends_training_with_a_warning_at_the_caller():
     network = Sequential(Linear(4, 1))
     with pytest.warns(UserWarning, match="loss is inf in epoch 1") as caught:
         history = fit(network, MeanSquaredError(), SGD(lr=0.1), diverging(), epochs=5, batch_size=8, progress=False)
-    (ours,) = (warning for warning in caught if "loss is inf" in str(warning.message))  # NumPy has its own in plain Python
+    (ours,) = (
+        warning for warning in caught if "loss is inf" in str(warning.message)
+    )  # NumPy has its own in plain Python
     assert ours.filename == __file__
     assert len(history) == 1 and history.train_loss == [math.inf] and "inf" in history.stop_reason
     assert json.loads(history.to_json())["train_loss"] == [None]
@@ -372,7 +416,9 @@ def test_the_accuracy_of_an_epoch_cut_short_is_over_the_samples_seen():
     x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
     x[:] = np.nan  # the first batch ends training; argmax of NaN scores is class 0: all of its samples count as right
     with pytest.warns(UserWarning, match="nan"):
-        history = fit(small(), SoftmaxCrossEntropy(), SGD(), (x, np.zeros(40, int)), epochs=2, batch_size=10, progress=False)
+        history = fit(
+            small(), SoftmaxCrossEntropy(), SGD(), (x, np.zeros(40, int)), epochs=2, batch_size=10, progress=False
+        )
     assert history.train_accuracy[0] in (0.0, 1.0)
 
 
@@ -389,7 +435,14 @@ def test_schedules_multiply_and_the_learning_rate_is_put_back():
     optimizer = LrRecorder(lr=0.2)
     schedules = [CosineDecay(epochs=3), WarmUp(epochs=1, start=0.25)]
     history = fit(
-        small(), SoftmaxCrossEntropy(), optimizer, blobs(50), epochs=3, batch_size=16, callbacks=schedules, progress=False
+        small(),
+        SoftmaxCrossEntropy(),
+        optimizer,
+        blobs(50),
+        epochs=3,
+        batch_size=16,
+        callbacks=schedules,
+        progress=False,
     )
     times = [epoch + batch / 4 for epoch in range(3) for batch in range(4)]
     expected = [0.2 * (1 + math.cos(math.pi * t / 3)) / 2 * (0.25 + 0.75 * min(t, 1)) for t in times]
@@ -416,7 +469,9 @@ def test_without_schedules_a_callback_may_set_the_learning_rate():
     def halve(run):
         run.optimizer.lr /= 2
 
-    history = fit(small(), SoftmaxCrossEntropy(), optimizer, blobs(16), epochs=3, batch_size=16, callbacks=[halve], progress=False)
+    history = fit(
+        small(), SoftmaxCrossEntropy(), optimizer, blobs(16), epochs=3, batch_size=16, callbacks=[halve], progress=False
+    )
     assert optimizer._seen == history.lr == [0.4, 0.2, 0.1] and optimizer.lr == 0.4
 
 
@@ -447,11 +502,19 @@ WRONG = {
     "test labels": ({"test": (X, Y + 3)}, ValueError, "fit: test: .*labels"),
     "augment number": ({"augment": 3}, TypeError, "augment must be a function"),
     "augment class": ({"augment": [fastbp.datasets.RandomFlip]}, TypeError, r"RandomFlip\(\)"),
-    "augment that crops": ({"augment": lambda x, rng: x[:, 1:]}, ValueError, r"<lambda> made float32 \(2, 3\) of .* \(2, 4\)"),
+    "augment that crops": (
+        {"augment": lambda x, rng: x[:, 1:]},
+        ValueError,
+        r"<lambda> made float32 \(2, 3\) of .* \(2, 4\)",
+    ),
     "augment that drops": ({"augment": lambda x, rng: x[1:]}, ValueError, r"made float32 \(1, 4\)"),
     "augment that widens": ({"augment": [lambda x, rng: x, lambda x, rng: x.astype(float)]}, ValueError, "float64"),
     "augment without a result": ({"augment": lambda x, rng: None}, ValueError, "<lambda> made NoneType"),
-    "augment of images": ({"augment": fastbp.datasets.RandomFlip()}, ValueError, r"RandomFlip: expected images .*\(2, 4\)"),
+    "augment of images": (
+        {"augment": fastbp.datasets.RandomFlip()},
+        ValueError,
+        r"RandomFlip: expected images .*\(2, 4\)",
+    ),
     "resume number": ({"resume": 3.5}, TypeError, "fit: resume must be a str"),
     "resume folder missing": ({"resume": "nowhere/here/t.npz"}, FileNotFoundError, "t.npz"),
     "no validation samples": ({"validation": (X[:0], Y[:0])}, ValueError, "validation"),
@@ -518,7 +581,9 @@ def test_without_a_terminal_there_is_a_line_an_epoch_on_stderr(capsys):
     assert out == "" and [line.split(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert "\r" not in err
     for line in lines:
-        assert re.fullmatch(r"epoch ./3: loss \d\.\d{4} \(\d+\.\d\d%\), validation loss \d\.\d{4} \(\d+\.\d\d%\), \d+\.\d s", line)
+        assert re.fullmatch(
+            r"epoch ./3: loss \d\.\d{4} \(\d+\.\d\d%\), validation loss \d\.\d{4} \(\d+\.\d\d%\), \d+\.\d s", line
+        )
         assert len(line) < 80
 
 
@@ -629,7 +694,9 @@ def test_evaluate_changes_nothing_and_uses_the_running_statistics():
         np.testing.assert_array_equal(array, before[name])
 
 
-@pytest.mark.parametrize("last, to_chances", [(Softmax, softmax_rows), (LogSoftmax, softmax_rows), (None, softmax_rows)])
+@pytest.mark.parametrize(
+    "last, to_chances", [(Softmax, softmax_rows), (LogSoftmax, softmax_rows), (None, softmax_rows)]
+)
 def test_probabilities_are_what_the_last_layer_says(last, to_chances):
     x, _ = blobs(13, dtype=np.float64)
     body = Linear(4, 5)
@@ -738,7 +805,10 @@ def test_a_loss_of_ones_own_gives_the_gradient_that_is_used(make):
 
 def test_an_empty_batch_is_an_error_and_changes_nothing():
     network = fastbp.Sequential(fastbp.Linear(4, 3))
-    trainer, before = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(weight_decay=0.5)), network.state_dict()
+    trainer, before = (
+        fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(weight_decay=0.5)),
+        network.state_dict(),
+    )
     with pytest.raises(ValueError, match="the mean of an empty batch"):
         trainer.step(np.empty((0, 4), np.float32), np.empty(0, np.int64))
     assert all(np.array_equal(before[name], array) for name, array in network.state_dict().items())

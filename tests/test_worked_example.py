@@ -87,7 +87,9 @@ def test_the_perceptrons_formulas_are_the_layers(example, sizes):
 def test_it_prints_every_value_and_draws(example, capsys, tmp_path):
     example.main(str(tmp_path / "graph.png"))
     out = capsys.readouterr().out
-    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line[:1] in "xyLw" and len(line.split()) > 2}
+    lines = {
+        line.split()[0]: line.split()[1:] for line in out.splitlines() if line[:1] in "xyLw" and len(line.split()) > 2
+    }
     for name, value in VALUES.items():
         assert round(float(lines[name][0]), 3) == value
     assert [round(float(number), 5) for number in lines["w3"]] == [0.00062] * 3

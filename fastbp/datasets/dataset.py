@@ -23,8 +23,7 @@ class Split(NamedTuple):
 
     def __repr__(self) -> str:
         x, y = (
-            f"{part.shape} {part.dtype}" if isinstance(part, np.ndarray) else arguments.shown(part)
-            for part in self
+            f"{part.shape} {part.dtype}" if isinstance(part, np.ndarray) else arguments.shown(part) for part in self
         )
         return f"Split(x={x}, y={y})"
 
@@ -38,9 +37,7 @@ def checked_pair(who: str, data: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         raise TypeError(f"{who} must be a Split or a pair (x, y), got {arguments.shown(data)}")
     x, y = (arguments.array(f"{who}: {name}", part, KINDS) for name, part in zip("xy", data, strict=True))
     if not x.ndim or not y.ndim or len(x) != len(y):
-        raise ValueError(
-            f"{who}: x and y must have equal first dimensions, not shapes {x.shape} and {y.shape}"
-        )
+        raise ValueError(f"{who}: x and y must have equal first dimensions, not shapes {x.shape} and {y.shape}")
     return x, y
 
 

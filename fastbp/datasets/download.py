@@ -110,16 +110,12 @@ def _fetch(url: str, remote: Remote, file: BinaryIO) -> None:
             error.close()
         raise DataError(f"{url}: {error or type(error).__name__}") from error
     if digest.hexdigest() != remote.digest:
-        raise DataError(
-            f"{url}: expected {remote.algorithm} {remote.digest}, found {digest.hexdigest()}"
-        )
+        raise DataError(f"{url}: expected {remote.algorithm} {remote.digest}, found {digest.hexdigest()}")
 
 
 def _digest(path: Path, algorithm: str) -> str:
     with open(path, "rb") as file:
-        return hashlib.file_digest(
-            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
-        ).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def _copy(source: IO[bytes], sinks: Sequence[Callable[[bytes], Any]]) -> None:

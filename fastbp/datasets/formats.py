@@ -30,9 +30,7 @@ IDX_UINT8 = 0x08
 IDX_MAX_RANK = 32  # the smallest limit among supported NumPy versions
 CIFAR_RECORD = 1 + 3 * 32 * 32
 PICKLE_MAGIC = 0x80  # of protocol 2 on; no label of the binary version
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"}
-)
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
 JUNK = frozenset(  # what systems and unpackers leave in folders, in lower case, beside hidden files
     {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 )
@@ -58,29 +56,19 @@ def idx_array(path: Source) -> NDArray[np.uint8]:
     if len(data) < 4:
         raise DataError(f"{path}: expected a 4-byte idx header, found {len(data)} bytes")
     if data[0] or data[1]:
-        raise DataError(
-            f"{path}: expected an idx file starting with bytes 00 00, found {data[:2].hex(' ')}"
-        )
+        raise DataError(f"{path}: expected an idx file starting with bytes 00 00, found {data[:2].hex(' ')}")
     if data[2] != IDX_UINT8:
-        raise DataError(
-            f"{path}: expected idx type code 0x{IDX_UINT8:02x} (uint8), found 0x{data[2]:02x}"
-        )
+        raise DataError(f"{path}: expected idx type code 0x{IDX_UINT8:02x} (uint8), found 0x{data[2]:02x}")
     rank = data[3]
     if rank > IDX_MAX_RANK:
         raise DataError(f"{path}: expected an idx rank of at most {IDX_MAX_RANK}, found {rank}")
     start = 4 + 4 * rank
     if len(data) < start:
-        raise DataError(
-            f"{path}: expected an idx header of {start} bytes for rank {rank}, "
-            f"found {len(data)} bytes"
-        )
+        raise DataError(f"{path}: expected an idx header of {start} bytes for rank {rank}, found {len(data)} bytes")
     shape = struct.unpack_from(f">{rank}I", data, 4)
     expected = start + math.prod(shape)
     if len(data) != expected:
-        raise DataError(
-            f"{path}: expected {expected} bytes for an idx file of shape {shape}, "
-            f"found {len(data)} bytes"
-        )
+        raise DataError(f"{path}: expected {expected} bytes for an idx file of shape {shape}, found {len(data)} bytes")
     if not math.prod(shape):
         try:
             return np.empty(shape, np.uint8)
@@ -113,8 +101,7 @@ def cifar_batch(path: Source) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         return _pickled_batch(pickles.read_pickle(data, path), path)
     if not data or len(data) % CIFAR_RECORD:
         raise DataError(
-            f"{path}: expected a whole number of {CIFAR_RECORD}-byte CIFAR records, "
-            f"found {len(data)} bytes"
+            f"{path}: expected a whole number of {CIFAR_RECORD}-byte CIFAR records, found {len(data)} bytes"
         )
     records = np.frombuffer(data, np.uint8).reshape(-1, CIFAR_RECORD)
     labels = records[:, 0].copy()
@@ -237,10 +224,7 @@ def read_images(
             skipped.append(file)
             continue
         if images and image.shape[1:] != images[0].shape[1:]:
-            raise DataError(
-                f"{file}: expected an image of {_size(images[0])} like the first one, "
-                f"found {_size(image)}"
-            )
+            raise DataError(f"{file}: expected an image of {_size(images[0])} like the first one, found {_size(image)}")
         images.append(image)
         labels.append(label)
     if not images:
@@ -300,8 +284,7 @@ def _blocks(file: BinaryIO, path: Source) -> Iterator[bytes]:
         yield from _decompress(file, kind)
     except _errors(kind) as error:
         raise DataError(
-            f"{path}: expected one whole {kind} file, found it damaged, truncated or "
-            f"followed by other bytes ({error})"
+            f"{path}: expected one whole {kind} file, found it damaged, truncated or followed by other bytes ({error})"
         ) from error
 
 

@@ -42,7 +42,9 @@ def find(
     if data_dir is not None:
         root = _expand(arguments.path(f"{name}: data_dir", data_dir))
         if os.path.isfile(root):
-            raise DataNotFoundError(f"{name}: data_dir must be a folder, and {root} is a file: give the folder that it is in")
+            raise DataNotFoundError(
+                f"{name}: data_dir must be a folder, and {root} is a file: give the folder that it is in"
+            )
         return match(root)
     cache = user_cache()
     roots = [_expand(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else []
@@ -71,9 +73,7 @@ def _expand(path: str) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def _advice(
-    name: str, files: Sequence[str], looked: Sequence[str], cache: Path | None, error: Exception
-) -> str:
+def _advice(name: str, files: Sequence[str], looked: Sequence[str], cache: Path | None, error: Exception) -> str:
     places = "\n".join(looked) or f"Looked nowhere ({VARIABLE} is not set)"
     here = f"into {cache / name}, or " if cache is not None else ""
     return (

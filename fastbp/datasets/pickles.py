@@ -67,7 +67,13 @@ def read_pickle(data: bytes | bytearray, where: object) -> Any:
         return _value(data)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-    except (ValueError, LookupError, TypeError, OverflowError, Warning) as error:  # a warning about a text, made an error
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        OverflowError,
+        Warning,
+    ) as error:  # a warning about a text, made an error
         raise DataError(f"{where}: expected a whole pickle, found it damaged ({error})") from error
 
 

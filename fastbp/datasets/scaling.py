@@ -12,9 +12,7 @@ from .dataset import KINDS, Split
 BLOCK = 1 << 18  # elements worked on at a time, so that float64 never fills the memory
 
 
-def normalize(
-    train: Split, *others: Split, per: Literal["channel", "pixel"] = "channel"
-) -> tuple[Split, ...]:
+def normalize(train: Split, *others: Split, per: Literal["channel", "pixel"] = "channel") -> tuple[Split, ...]:
     """Return (train, *others) with x replaced by (x - m) / s, as new arrays of the same dtype.
 
     m and s are the mean and the standard deviation (divisor N) of train.x, for each channel
@@ -28,15 +26,16 @@ def normalize(
     floating, or an argument no pair.
     """
     per = arguments.choice("normalize: per", per, ("channel", "pixel"))
-    parts = [_part(name, data) for name, data in zip(["train"] + ["others"] * len(others), (train, *others), strict=True)]
+    parts = [
+        _part(name, data) for name, data in zip(["train"] + ["others"] * len(others), (train, *others), strict=True)
+    ]
     first = parts[0].x
     for x, _ in parts:
         kept = (x.ndim, x.shape[1:2]) if per == "channel" else (x.ndim, x.shape[1:])
         wanted = (first.ndim, first.shape[1:2] if per == "channel" else first.shape[1:])
         if x.ndim < 2 or kept != wanted:
             raise ValueError(
-                f"normalize: x must have shape (N, C, ...) and fit the training set's {first.shape}, "
-                f"not {x.shape}"
+                f"normalize: x must have shape (N, C, ...) and fit the training set's {first.shape}, not {x.shape}"
             )
     if not first.size:
         raise ValueError("normalize: the training set, train, is empty")
@@ -62,9 +61,7 @@ def _statistics(x: NDArray[Any], per: str) -> tuple[NDArray[np.float64], NDArray
     Deviations are first taken from one sample, which makes constants come out exactly.
     """
     axes = (0, *range(2, x.ndim)) if per == "channel" else (0,)
-    index = (slice(0, 1), slice(None)) + (slice(0, 1) if per == "channel" else slice(None),) * (
-        x.ndim - 2
-    )
+    index = (slice(0, 1), slice(None)) + (slice(0, 1) if per == "channel" else slice(None),) * (x.ndim - 2)
     origin = x[index].astype(np.float64)
     count = x.size // origin.size
     with np.errstate(invalid="ignore", over="ignore"):
@@ -84,9 +81,7 @@ def _statistics(x: NDArray[Any], per: str) -> tuple[NDArray[np.float64], NDArray
     return mean, deviation
 
 
-def _scaled(
-    x: NDArray[Any], mean: NDArray[np.float64], deviation: NDArray[np.float64]
-) -> NDArray[Any]:
+def _scaled(x: NDArray[Any], mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> NDArray[Any]:
     result = np.empty(x.shape, x.dtype)
     for part in _blocks(x):
         difference = np.subtract(x[part], mean)

@@ -112,7 +112,10 @@ def digits(dtype: DTypeLike = np.float32, test_fraction: float = 0.2, seed: int 
     kind = _floating("digits", dtype)
     test_fraction = arguments.number("digits: test_fraction", test_fraction, above=0, below=1)
     seed = arguments.whole("digits: seed", seed, 0)
-    with package_files(__package__).joinpath("digits.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    with (
+        package_files(__package__).joinpath("digits.npz").open("rb") as file,
+        np.load(file, allow_pickle=False) as archive,
+    ):
         images, labels = archive["images"], archive["labels"]
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
@@ -165,9 +168,7 @@ def mnist(data_dir: str | os.PathLike[str] | None = None, dtype: DTypeLike = np.
     )
 
 
-def notmnist(
-    data_dir: str | os.PathLike[str] | None = None, dtype: DTypeLike = np.float32
-) -> Dataset:
+def notmnist(data_dir: str | os.PathLike[str] | None = None, dtype: DTypeLike = np.float32) -> Dataset:
     """notMNIST: letters A to J in many fonts (label 0 is A), x of shape (N, 1, 28, 28).
 
     Reads the first of these that is there:
@@ -210,8 +211,7 @@ def notmnist(
         images, labels = read_images(found, where, skip_unreadable=True)
         if images.shape[1:] != (1, 28, 28):
             raise DataError(
-                f"{where}: expected greyscale images of 28x28, found (channels, height, width) = "
-                f"{images.shape[1:]}"
+                f"{where}: expected greyscale images of 28x28, found (channels, height, width) = {images.shape[1:]}"
             )
         cut = _four_fifths(len(images), where)
         order = np.random.default_rng(0).permutation(len(images))
@@ -220,9 +220,7 @@ def notmnist(
     return Dataset("notmnist", train, test, LETTERS)
 
 
-def cifar10(
-    data_dir: str | os.PathLike[str] | None = None, dtype: DTypeLike = np.float32
-) -> Dataset:
+def cifar10(data_dir: str | os.PathLike[str] | None = None, dtype: DTypeLike = np.float32) -> Dataset:
     """CIFAR-10: 50,000 training and 10,000 test colour images, x of shape (N, 3, 32, 32).
 
     Reads, plain, ``.xz`` or ``.gz``, the first of these that is there:
@@ -275,9 +273,7 @@ def _floating(who: str, dtype: DTypeLike) -> np.dtype:
     return kind.newbyteorder("=")
 
 
-def _split(
-    images: NDArray[np.uint8], labels: NDArray[np.uint8], dtype: np.dtype, top: int
-) -> Split:
+def _split(images: NDArray[np.uint8], labels: NDArray[np.uint8], dtype: np.dtype, top: int) -> Split:
     """Images of shape (N, C, H, W) and labels as a Split, x = images / top in one pass."""
     return Split(np.divide(images, top, dtype=dtype), labels.astype(np.int64))
 
@@ -292,9 +288,7 @@ def _idx_pair(images_path: Source, labels_path: Source) -> tuple[NDArray[np.uint
     """Images, uint8 (N, 1, 28, 28), and labels, uint8 (N,), checked against each other."""
     images, labels = idx_array(images_path), idx_array(labels_path)
     if images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
-        raise DataError(
-            f"{images_path}: expected images of shape (N, 28, 28), found {images.shape}"
-        )
+        raise DataError(f"{images_path}: expected images of shape (N, 28, 28), found {images.shape}")
     if labels.shape != images.shape[:1]:
         raise DataError(
             f"{labels_path}: expected labels of shape {images.shape[:1]} to go with "
@@ -308,8 +302,7 @@ def _idx_pair(images_path: Source, labels_path: Source) -> tuple[NDArray[np.uint
 def _idx_names(*stems: str) -> list[list[str]]:
     """The names each idx file may have; some unpackers turn the last hyphen but one to a dot."""
     return [
-        [name + suffix for name in (stem, stem.replace("-idx", ".idx")) for suffix in ("", ".gz")]
-        for stem in stems
+        [name + suffix for name in (stem, stem.replace("-idx", ".idx")) for suffix in ("", ".gz")] for stem in stems
     ]
 
 
@@ -361,8 +354,7 @@ def _match_cifar(root: Path) -> tuple[list[Source], Source | None]:
     homes = [root / "cifar10", root]
     folders = [*homes, *(home / name for home in homes for name in CIFAR_FOLDERS)]
     versions = [
-        [[name + suffix for suffix in ("", ".xz", ".gz")] for name in names]
-        for names in (CIFAR_BATCHES, CIFAR_PICKLES)
+        [[name + suffix for suffix in ("", ".xz", ".gz")] for name in names] for names in (CIFAR_BATCHES, CIFAR_PICKLES)
     ]
     meta = (CIFAR_META, CIFAR_PICKLED_META)
 
@@ -384,9 +376,7 @@ def _match_notmnist(root: Path) -> tuple[list[Source], None] | tuple[list[tuple[
     if len(test) == 2 and len(train) != 1:
         return train + test, None
     if len(train) == 1:
-        raise DataError(
-            f"{home}: expected both {TRAIN[0]} and {TRAIN[1]}, found only {train[0].name}"
-        )
+        raise DataError(f"{home}: expected both {TRAIN[0]} and {TRAIN[1]}, found only {train[0].name}")
     homes = [home, root]
     folders = [folder for home in homes for folder in (home, *(home / name for name in NOTMNIST_FOLDERS))]
     incomplete = ""

@@ -78,7 +78,9 @@ def check_gradients(
     if samples is not None:
         samples = whole("check_gradients: samples", samples)
         if mode == "directional":
-            raise ValueError(f'check_gradients: samples are of elements, and mode "directional" has none, got {samples}')
+            raise ValueError(
+                f'check_gradients: samples are of elements, and mode "directional" has none, got {samples}'
+            )
     seed, smallest = whole("check_gradients: seed", seed, 0), flag("check_gradients: smallest", smallest)
     if loss is not None:
         instance("check_gradients: loss", loss, Loss)
@@ -182,7 +184,9 @@ def _explain(report: GradientReport, problem: Problem, first: np.ndarray, douts:
     """Fill in the likely causes of every tensor that failed."""
     numeric, allowed = {}, {}
     for tensor, array in zip(report.tensors, problem.tensors.values(), strict=True):
-        if tensor.problem and array.size <= EXPLAINED:  # of the wrong shape, say: its right values are wanted all the same
+        if (
+            tensor.problem and array.size <= EXPLAINED
+        ):  # of the wrong shape, say: its right values are wanted all the same
             tensor = measure.tensor(tensor.name, array, np.zeros((len(douts), *array.shape)), np.arange(array.size))
         unknown = np.full((len(douts), *array.shape), np.nan)
         if tensor.measured is None:
@@ -195,7 +199,9 @@ def _explain(report: GradientReport, problem: Problem, first: np.ndarray, douts:
     for tensor in report.tensors:
         if not tensor.passed and tensor.name in given:
             with np.errstate(all="ignore"):
-                causes = diagnose(Evidence(tensor.name, problem.tensors, problem.others, first, douts, given, numeric, allowed))
+                causes = diagnose(
+                    Evidence(tensor.name, problem.tensors, problem.others, first, douts, given, numeric, allowed)
+                )
             tensor = replace(tensor, causes=tuple(causes))
         explained.append(tensor)
     report.tensors = tuple(explained)

@@ -18,7 +18,9 @@ NEARBY = 16  # points around one that lies on a kink, where the slope is measure
 class Measure:
     """Finite differences of one problem at one point, for the cotangents `douts` (K, …)."""
 
-    def __init__(self, problem: Problem, centre: np.ndarray, douts: np.ndarray, tolerance: float, rng: np.random.Generator):
+    def __init__(
+        self, problem: Problem, centre: np.ndarray, douts: np.ndarray, tolerance: float, rng: np.random.Generator
+    ):
         self.problem, self.tolerance, self.rng = problem, tolerance, rng
         self.centre, self.douts = centre.ravel(), douts.reshape(len(douts), -1)
         self.tensors = list(problem.tensors.values())
@@ -78,7 +80,11 @@ class Measure:
         flat = analytic.reshape(len(analytic), -1)
         scales = np.maximum(np.abs(array), max(1.0, _scale(array))).ravel()
         for k in elements:
-            move, exact, own = self.element(array, k), partial(self.complex_slope, name, k), float(np.abs(array.flat[k]))
+            move, exact, own = (
+                self.element(array, k),
+                partial(self.complex_slope, name, k),
+                float(np.abs(array.flat[k])),
+            )
             verdict, value, wrong = self.judge(move, flat[:, k], scales[k], partial(self.around, array, k), exact, own)
             verdicts.flat[k] = verdict
             numeric.reshape(len(flat), -1)[:, k] = value
@@ -177,7 +183,11 @@ class Measure:
 
     def _imaginary(self, name: str, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         slopes_of_outputs = self.problem.imaginary(name, index, 2.0**-100)
-        if slopes_of_outputs is None or slopes_of_outputs.size != self.centre.size or not np.isfinite(slopes_of_outputs).all():
+        if (
+            slopes_of_outputs is None
+            or slopes_of_outputs.size != self.centre.size
+            or not np.isfinite(slopes_of_outputs).all()
+        ):
             return None
         flat = slopes_of_outputs.ravel()
         return self.douts @ flat, np.abs(self.douts) @ (ROUNDING * np.abs(flat) + 16 * EPS)

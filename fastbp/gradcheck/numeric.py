@@ -70,7 +70,11 @@ def function_noise(evaluate: Callable[[float], np.ndarray], centre: np.ndarray, 
 
 
 def slopes(
-    move: Callable[[float], tuple[np.ndarray, float]], centre: np.ndarray, noise: np.ndarray, cotangents: np.ndarray, h: float
+    move: Callable[[float], tuple[np.ndarray, float]],
+    centre: np.ndarray,
+    noise: np.ndarray,
+    cotangents: np.ndarray,
+    h: float,
 ) -> Slopes | None:
     """The slopes at 0 of t ↦ ⟨cotangent, f(t)⟩ by the steps h and h/2; None where f is not finite.
 
@@ -90,7 +94,9 @@ def slopes(
         change = np.maximum(np.abs(up2 - down2), np.abs(up2 - centre))
         moved = (change > 0) | (up != centre) | (down != centre)
         weights = np.abs(cotangents)
-        hidden = np.maximum(np.abs(centre), 1.0) + len(centre) * change  # -- an output that did not move may hide as much
+        hidden = (
+            np.maximum(np.abs(centre), 1.0) + len(centre) * change
+        )  # -- an output that did not move may hide as much
         rounding = 4 * weights @ (noise * moved) + EPS * (weights @ hidden)
         value = (4 * near - wide) / 3
         right, left = 2 * right1 - right2, 2 * left1 - left2

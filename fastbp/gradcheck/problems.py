@@ -65,7 +65,9 @@ def problem_of(thing, inputs: tuple, loss: Loss | None = None, training: bool = 
         raise TypeError("check_gradients: give the inputs to check at, e.g. check_gradients(layer, x)")
     if isinstance(thing, Loss):
         if len(inputs) != 2:
-            raise TypeError("check_gradients: inputs: a loss takes scores and targets, check_gradients(loss, scores, targets)")
+            raise TypeError(
+                "check_gradients: inputs: a loss takes scores and targets, check_gradients(loss, scores, targets)"
+            )
         return LossProblem(thing, *inputs)
     if isinstance(thing, (Layer, Sequential)):
         if len(inputs) != (1 if loss is None else 2):
@@ -77,7 +79,11 @@ def problem_of(thing, inputs: tuple, loss: Loss | None = None, training: bool = 
         options = inputs[-1:] if isinstance(inputs[-1], dict) else ()
         _require_fit(thing.__name__, partial(thing.forward, {}), inputs[: len(inputs) - len(options)], *options)
         return OpProblem(thing, inputs)
-    if isinstance(thing, (tuple, list)) and len(thing) == 2 and all(callable(f) and not isinstance(f, type) for f in thing):
+    if (
+        isinstance(thing, (tuple, list))
+        and len(thing) == 2
+        and all(callable(f) and not isinstance(f, type) for f in thing)
+    ):
         _require_fit("forward", thing[0], inputs)
         return PairProblem(*thing, inputs)
     if callable(thing) and not isinstance(thing, type):
@@ -105,7 +111,9 @@ def as_float64(name: str, x) -> np.ndarray:
     """A copy of an array of numbers, of float64 where it is of a floating kind."""
     x = array(f"check_gradients: input {name}", x)
     if x.dtype.kind == "c":
-        raise TypeError(f"check_gradients: inputs are real; complex ones have no gradient in this sense: input {name} is {x.dtype}")
+        raise TypeError(
+            f"check_gradients: inputs are real; complex ones have no gradient in this sense: input {name} is {x.dtype}"
+        )
     with np.errstate(over="ignore"):
         return np.array(x, np.float64 if x.dtype.kind == "f" else x.dtype)
 
@@ -147,7 +155,9 @@ class LayerProblem(Problem):
         self.state = [(layer, {name: array.copy() for name, array in layer.state.items()}) for layer in layers]
         if network:
             kinds = [type(layer).__name__ for layer in layers]
-            self.parameters = {f"{n} ({kinds[int(n.split('.')[0])]})": p for n, p in self.thing.named_parameters.items()}
+            self.parameters = {
+                f"{n} ({kinds[int(n.split('.')[0])]})": p for n, p in self.thing.named_parameters.items()
+            }
         else:
             self.parameters = {p.name: p for p in self.thing.parameters}
             self.others = {"layer": type(thing).__name__, "training": training}
@@ -276,7 +286,9 @@ class OpProblem(PairProblem):
             parts = np.split(dout, ends[:-1])
             return op.backward(context, *(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
 
-        forward.__signature__ = signature = inspect.signature(partial(op.forward, {}))  # where the inputs' names are looked up
+        forward.__signature__ = signature = inspect.signature(
+            partial(op.forward, {})
+        )  # where the inputs' names are looked up
         required = [p for p in signature.parameters.values() if p.default is p.empty]
         inputs = tuple(np.array(x) if isinstance(x, float) and k < len(required) else x for k, x in enumerate(inputs))
         super().__init__(forward, backward, inputs)  # numbers are inputs as arrays are, unless they are options
@@ -296,7 +308,9 @@ class LossFunctionProblem(FunctionProblem):
     def forward(self):
         result = self.call(self.forward_function)
         if not isinstance(result, (tuple, list)) or len(result) < 2:
-            raise ValueError(f"check_gradients: thing: {self.subject} must give (loss, dx), got {type(result).__name__}")
+            raise ValueError(
+                f"check_gradients: thing: {self.subject} must give (loss, dx), got {type(result).__name__}"
+            )
         value, self.gradients = _real(f"{self.subject}: loss", result[0]), result[1] if len(result) == 2 else result[1:]
         if value.ndim:
             found = f"got a loss of shape {value.shape}"
@@ -334,7 +348,9 @@ def _gradient(subject: str, name: str, gradient) -> np.ndarray:
     try:
         return np.array(gradient)
     except Exception:
-        raise TypeError(f"check_gradients: thing: {subject}: the gradient of {name} is no array, got {shown(gradient)}") from None
+        raise TypeError(
+            f"check_gradients: thing: {subject}: the gradient of {name} is no array, got {shown(gradient)}"
+        ) from None
 
 
 def parameter_names(function: Callable | type[Op], count: int) -> list[str]:

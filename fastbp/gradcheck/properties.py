@@ -26,7 +26,9 @@ def snapshot(problem: Problem) -> dict[str, list[np.ndarray]]:
 
 def changed(problem: Problem, before: dict[str, list[np.ndarray]]) -> list[str]:
     """What of `before` is no longer as it was."""
-    return [what for what, arrays in problem.held().items() if what in before and not all(map(same, arrays, before[what]))]
+    return [
+        what for what, arrays in problem.held().items() if what in before and not all(map(same, arrays, before[what]))
+    ]
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -44,7 +46,9 @@ def check_forward(problem: Problem, first: np.ndarray) -> list[Property]:
     before = {"the inputs": snapshot(problem)["the inputs"]}
     again = problem.forward()
     touched = changed(problem, before)
-    found.append(Property("inputs unmodified by forward", not touched, "forward writes to its inputs" if touched else ""))
+    found.append(
+        Property("inputs unmodified by forward", not touched, "forward writes to its inputs" if touched else "")
+    )
     steady = same(first, again)
     message = "" if steady else "forward gives another result when it is called again with the same input"
     found.append(Property("forward deterministic", steady, message))
@@ -62,7 +66,9 @@ def check_backward(problem: Problem, douts: np.ndarray, gradients: list[dict[str
     found = [Property("inputs, dout and cache unmodified by backward", not touched, message)]
 
     differ = [name for name, g in gradients[0].items() if not same(g, again[name])]
-    message = f"backward called again with the same dout gives another gradient of {', '.join(differ)}" if differ else ""
+    message = (
+        f"backward called again with the same dout gives another gradient of {', '.join(differ)}" if differ else ""
+    )
     found.append(Property("backward twice agrees", not differ, message))
     if problem.scalar:
         return found
@@ -75,12 +81,16 @@ def check_backward(problem: Problem, douts: np.ndarray, gradients: list[dict[str
     finite = {n for n, g in gradients[0].items() if g.dtype.kind in "fiub" and np.isfinite(g).all()}
     # -- 0 · ∞ is NaN: where the gradient isn't finite, that is what is wrong, and it is said by itself
     left = [name for name, g in nothing.items() if name in finite and np.any(g != 0)]
-    message = f"for dout = 0 the gradient of {', '.join(left)} is not 0: something is not multiplied by dout" if left else ""
+    message = (
+        f"for dout = 0 the gradient of {', '.join(left)} is not 0: something is not multiplied by dout" if left else ""
+    )
     found.append(Property("zero dout gives zero gradients", not left, message))
 
     bent = []
     sizes = [np.abs(g[np.isfinite(g)]).max(initial=0.0) for g in gradients[0].values() if g.dtype.kind in "fiub"]
-    rounding = 1e-10 * max([1.0, *sizes])  # -- sums that cancel, a bias before batch norm, have the rounding of their parts
+    rounding = 1e-10 * max(
+        [1.0, *sizes]
+    )  # -- sums that cancel, a bias before batch norm, have the rounding of their parts
     for name, total in sums.items():
         first, last = gradients[0][name], gradients[-1][name]
         if name in finite and total.shape == first.shape == last.shape and total.size:
@@ -98,7 +108,9 @@ def check_backward(problem: Problem, douts: np.ndarray, gradients: list[dict[str
 
 def check_kinds(problem: Problem, gradients: dict[str, np.ndarray]) -> list[Property]:
     """Of the gradients' dtypes: those of the input, float64."""
-    odd = {name: g.dtype for name, g in gradients.items() if g.dtype != np.float64 and g.dtype.kind in "fiub" and g.size}
+    odd = {
+        name: g.dtype for name, g in gradients.items() if g.dtype != np.float64 and g.dtype.kind in "fiub" and g.size
+    }
     message = ", ".join(f"the gradient of {name} is {dtype} for a float64 input" for name, dtype in odd.items())
     return [Property("gradients of the input's dtype", not odd, message, warning=True)]
 

@@ -57,7 +57,9 @@ class TensorCheck:
     @classmethod
     def of(cls, name, array, given, measured, estimate, verdicts, tolerance) -> "TensorCheck":
         """From the verdict of every element (NOT_CHECKED … NOT_FINITE) and the arrays it was made from."""
-        counts = {VERDICTS[v]: int(n) for v, n in enumerate(np.bincount(verdicts.ravel(), minlength=len(VERDICTS))) if n}
+        counts = {
+            VERDICTS[v]: int(n) for v, n in enumerate(np.bincount(verdicts.ravel(), minlength=len(VERDICTS))) if n
+        }
         failures = counts.get("mismatch", 0) + counts.get("not finite", 0)
         with np.errstate(all="ignore"):
             off = np.abs(given - measured)
@@ -139,7 +141,9 @@ class GradientReport:
         rows = [HEAD, *(_row(t) for t in self.tensors)]
         widths = [max(len(row[c]) for row in rows if c < len(row) - (len(row) < len(HEAD))) for c in range(len(HEAD))]
         # -- the last cell of a short row, a problem in words, may stick out
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows
+        ]
         text = [f"{self.subject}: {self._kind()}", lines[0], "-" * max(map(len, lines)), *lines[1:], self._verdict()]
         text += [f"{'note' if p.warning else 'WRONG'}: {p.message}" for p in self.properties if not p.passed]
         for tensor in self.tensors:
@@ -153,10 +157,14 @@ class GradientReport:
         return f"finite differences in float64, random cotangents (seed {self.seed}), tolerance {self.tolerance:g}"
 
     def _verdict(self) -> str:
-        undecided = [t.name for t in self.tensors if t.size and t.counts.get("below noise", 0) == t.checked > 0 and t.given.any()]
+        undecided = [
+            t.name for t in self.tensors if t.size and t.counts.get("below noise", 0) == t.checked > 0 and t.given.any()
+        ]
         note = f"; nothing was decided for {', '.join(undecided)}: below the noise of rounding" if undecided else ""
         wrong = sum(not t.passed for t in self.tensors)
-        verdict = f"{wrong} of {len(self.tensors)} gradients WRONG" if wrong else f"all {len(self.tensors)} gradients ok"
+        verdict = (
+            f"{wrong} of {len(self.tensors)} gradients WRONG" if wrong else f"all {len(self.tensors)} gradients ok"
+        )
         held = sum(p.passed for p in self.properties)
         return verdict + note + (f"; {held} of {len(self.properties)} properties hold" if self.properties else "")
 

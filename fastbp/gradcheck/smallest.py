@@ -13,7 +13,10 @@ from ..network import Sequential
 from .problems import Problem, parameter_names, problem_of
 from .report import GradientReport
 
-TRIES, SECONDS = 400, 10.0  # of a search; the number of tries, so that it finds the same each time, and a time as a last resort
+TRIES, SECONDS = (
+    400,
+    10.0,
+)  # of a search; the number of tries, so that it finds the same each time, and a time as a last resort
 LARGEST = 4  # a size that is drawn: small cases fail as well as large ones, and are quick
 VALUES = 9  # elements are whole numbers from −9 to 9
 
@@ -43,7 +46,9 @@ class SmallestCase:
         return {"arguments": arguments, "snippet": self.snippet}
 
 
-def smallest_failure(thing, inputs: tuple, loss: Loss | None, training: bool, report: GradientReport) -> SmallestCase | None:
+def smallest_failure(
+    thing, inputs: tuple, loss: Loss | None, training: bool, report: GradientReport
+) -> SmallestCase | None:
     """A small failing case of `check_gradients(thing, *inputs, …)`, which gave `report`; None where none is found in time."""
     if isinstance(thing, Sequential):
         return None  # its sizes are its layers': check them one by one
@@ -62,10 +67,16 @@ def smallest_failure(thing, inputs: tuple, loss: Loss | None, training: bool, re
         def snippet(arguments: dict) -> str:
             ours = type(thing).__module__.startswith("fastbp.")
             layer = _layer(thing, arguments)
-            lines = ["import fastbp", "import numpy as np", f"layer = {'fastbp.' if ours else ''}{layer!r}.astype(np.float64)"]
+            lines = [
+                "import fastbp",
+                "import numpy as np",
+                f"layer = {'fastbp.' if ours else ''}{layer!r}.astype(np.float64)",
+            ]
             lines += [f"layer.{p.name}.value = {code(arguments[p.name])}" for p in layer.parameters]
             lines.append(f"x = {code(arguments['x'])}")
-            return "\n".join([*lines, f"print(fastbp.check_gradients(layer, x{'' if training else ', training=False'}))"])
+            return "\n".join(
+                [*lines, f"print(fastbp.check_gradients(layer, x{'' if training else ', training=False'}))"]
+            )
 
         return search(build, start, snippet, report)
     if isinstance(thing, Loss):
@@ -77,7 +88,11 @@ def smallest_failure(thing, inputs: tuple, loss: Loss | None, training: bool, re
 
 
 def search(
-    build: Callable[[dict], Problem], start: dict, snippet: Callable[[dict], str], report: GradientReport, tries: int = TRIES
+    build: Callable[[dict], Problem],
+    start: dict,
+    snippet: Callable[[dict], str],
+    report: GradientReport,
+    tries: int = TRIES,
 ) -> SmallestCase | None:
     """The smallest arguments found for which the problem that `build` makes of them fails where `report` did."""
     from .check import check
@@ -209,8 +224,15 @@ def _function_snippet(thing, arguments: dict) -> str:
         names = [getattr(f, "__name__", "") for f in functions]
         names = [n if n.isidentifier() else other for n, other in zip(names, usual, strict=True)]
         modules = {getattr(f, "__module__", None) for f in functions}
-        homes = [getattr(sys.modules.get(getattr(f, "__module__", None)), n, None) for f, n in zip(functions, names, strict=True)]
-        if len(modules) == 1 and "__main__" not in modules and all(h is f for h, f in zip(homes, functions, strict=True)):
+        homes = [
+            getattr(sys.modules.get(getattr(f, "__module__", None)), n, None)
+            for f, n in zip(functions, names, strict=True)
+        ]
+        if (
+            len(modules) == 1
+            and "__main__" not in modules
+            and all(h is f for h, f in zip(homes, functions, strict=True))
+        ):
             lines.append(f"from {modules.pop()} import {', '.join(names)}")
         shown = f"({', '.join(names)})" if len(names) > 1 else names[0]
     taken = [n if n.isidentifier() else f"input_{n.split()[-1]}" for n in arguments]
@@ -223,7 +245,9 @@ def code(value) -> str:
     if isinstance(value, np.ndarray):
         if not value.size:
             return f"np.zeros({value.shape})"
-        text = np.array2string(value, separator=", ", threshold=10**6, max_line_width=10**6, floatmode="unique").replace("\n", "")
+        text = np.array2string(
+            value, separator=", ", threshold=10**6, max_line_width=10**6, floatmode="unique"
+        ).replace("\n", "")
         kind = "" if value.dtype.kind in "fi" else f", np.{value.dtype}"
         return f"np.array({' '.join(text.split())}{kind})"
     if isinstance(value, dict):

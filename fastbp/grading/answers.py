@@ -34,16 +34,23 @@ def gathered(names: list[str], faults: list[str]) -> list[str]:
     >>> gathered(["a", "b", "c"], ["wrong", "", "wrong"]), gathered(["a", "b"], ["bad", "bad"])
     (['a; c: wrong'], ['every case: bad'])
     """
-    of = {fault: [name for name, other in zip(names, faults, strict=True) if other == fault] for fault in faults if fault}
+    of = {
+        fault: [name for name, other in zip(names, faults, strict=True) if other == fault] for fault in faults if fault
+    }
     whole = len(names) > 1
-    return [f"{'every case' if whole and len(cases) == len(names) else '; '.join(cases)}: {fault}" for fault, cases in of.items()]
+    return [
+        f"{'every case' if whole and len(cases) == len(names) else '; '.join(cases)}: {fault}"
+        for fault, cases in of.items()
+    ]
 
 
 def copied(arguments: Arguments) -> Arguments:
     """Copies of arrays and dictionaries: references write to theirs."""
     out = {}
     for name, value in arguments.items():
-        out[name] = value.copy() if isinstance(value, np.ndarray) else copied(value) if isinstance(value, dict) else value
+        out[name] = (
+            value.copy() if isinstance(value, np.ndarray) else copied(value) if isinstance(value, dict) else value
+        )
     return out
 
 
@@ -89,10 +96,14 @@ def kind(value) -> str:
     """What a value is, in a few words."""
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)}"
-    return {"ndarray": "an array", "NoneType": "None", "Handle": "an object"}.get(type(value).__name__, f"a {type(value).__name__}")
+    return {"ndarray": "an array", "NoneType": "None", "Handle": "an object"}.get(
+        type(value).__name__, f"a {type(value).__name__}"
+    )
 
 
 def short(array: np.ndarray) -> str:
     """An array on one line, without its middle if it is long."""
-    text = np.array2string(array, precision=6, threshold=SHOWN, separator=", ", max_line_width=10**6, suppress_small=False)
+    text = np.array2string(
+        array, precision=6, threshold=SHOWN, separator=", ", max_line_width=10**6, suppress_small=False
+    )
     return " ".join(text.split())

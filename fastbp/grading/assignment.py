@@ -73,7 +73,9 @@ class Case:
         flag(f"{self.name}: strided", self.strided)
         if self.written is not None:
             if not isinstance(self.written, (tuple, list)) or len(self.written) != 2:
-                raise TypeError(f"{self.name}: written must be an argument's name and keys of it, got {shown(self.written)}")
+                raise TypeError(
+                    f"{self.name}: written must be an argument's name and keys of it, got {shown(self.written)}"
+                )
             text(f"{self.name}: written: the argument", self.written[0])
             _all_of(f"{self.name}: written: the keys", self.written[1], str)
 
@@ -126,9 +128,13 @@ class Item:
                 f"{shown(self.conventions)} and cases {shown(self.cases)}"
             )
         if not self.points >= 0 or len(self.weights) != 3 or min(self.weights) < 0 or not sum(self.weights) > 0:
-            raise AssignmentError(f"{self.name}: points and the weights of (present, forward, backward) can't be negative or all 0")
+            raise AssignmentError(
+                f"{self.name}: points and the weights of (present, forward, backward) can't be negative or all 0"
+            )
         if text(f"{self.name}: visibility", self.visibility) not in VISIBILITIES:
-            raise AssignmentError(f"{self.name}: visibility is one of {', '.join(VISIBILITIES)}, got {shown(self.visibility)}")
+            raise AssignmentError(
+                f"{self.name}: visibility is one of {', '.join(VISIBILITIES)}, got {shown(self.visibility)}"
+            )
 
     @property
     def functions(self) -> dict[str, list[str]]:
@@ -198,13 +204,17 @@ def load_assignment(name: str | Path) -> Assignment:
     else:
         if not os.path.isfile(name):
             known = ", ".join(BUILT_IN)
-            raise AssignmentError(f"no assignment {name}: give one of {known}, or the name of a Python file that defines one")
+            raise AssignmentError(
+                f"no assignment {name}: give one of {known}, or the name of a Python file that defines one"
+            )
         try:
             found = runpy.run_path(name).get("assignment")
         except AssignmentError:
             raise
         except Exception as error:
-            raise AssignmentError(f"{name} could not be read as an assignment: {type(error).__name__}: {error}") from error
+            raise AssignmentError(
+                f"{name} could not be read as an assignment: {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(found, Assignment):
             raise AssignmentError(f"{name} defines no `assignment` (a fastbp.grading.Assignment)")
     object.__setattr__(found, "source", name)

@@ -51,7 +51,9 @@ class Job:
             return
         try:
             with written_atomically(self.record) as file:
-                file.write(json.dumps(self.form(result), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+                file.write(
+                    json.dumps(self.form(result), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+                )
         except OSError as error:  # a full disk: what was graded is still returned
             note = f"{self.record} could not be written: {error.strerror}"
             result.notes = [*(n for n in result.notes if n != note), note]
@@ -95,7 +97,10 @@ def find_submissions(paths: Sequence[Path | str], one: bool = False) -> dict[str
         wanted = wanted if len(wanted.encode()) <= 120 else f"{wanted[:30]}-{zlib.crc32(wanted.encode()):08x}"
         number = 2
         while wanted in named:
-            wanted, number = f"{wanted}-{number}" if number == 2 else f"{wanted.rpartition('-')[0]}-{number}", number + 1
+            wanted, number = (
+                f"{wanted}-{number}" if number == 2 else f"{wanted.rpartition('-')[0]}-{number}",
+                number + 1,
+            )
         named[wanted] = path
     return named
 
@@ -103,7 +108,12 @@ def find_submissions(paths: Sequence[Path | str], one: bool = False) -> dict[str
 def left_out(paths: Sequence[Path | str]) -> list[Path]:
     """What in the folders given is not a submission, and is not hidden: notebooks, archives, folders without Python files."""
     folders = [Path(path) for path in paths if Path(path).is_dir()]
-    return sorted(p for folder in folders for p in folder.iterdir() if not _is_submission(p) and not p.name.startswith((".", "__")))
+    return sorted(
+        p
+        for folder in folders
+        for p in folder.iterdir()
+        if not _is_submission(p) and not p.name.startswith((".", "__"))
+    )
 
 
 def _is_submission(path: Path) -> bool:

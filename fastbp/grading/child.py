@@ -162,13 +162,17 @@ class Runner:
         except MemoryError:
             return self.failure(number, "memory", "used more memory than is allowed, while it was imported")
         except SystemExit as end:
-            return self.failure(number, "exited", f"ended the process (SystemExit: {self.text(end)}) while it was imported")
+            return self.failure(
+                number, "exited", f"ended the process (SystemExit: {self.text(end)}) while it was imported"
+            )
         except BaseException as error:
             return self.failure(number, "import", self.describe(error))
         self.module = module
         gc.freeze()  # what is there now stays: no collection need look at it
         self.base_threads = self.threads()
-        functions = {name: self.parameters(value) for name, value in list(vars(module).items()) if self.is_public(name, value)}
+        functions = {
+            name: self.parameters(value) for name, value in list(vars(module).items()) if self.is_public(name, value)
+        }
         return self.answer(number, True, dict(list(functions.items())[: self.wire.KEYS]))
 
     def call(self, reader, number: int) -> bytes:
@@ -187,7 +191,9 @@ class Runner:
             return self.failure(number, "missing", f"{name} is not defined")
         function = self.module.__dict__[name]
         if not callable(function):
-            return self.failure(number, "not callable", f"{name} is not a function but of type {type(function).__name__}")
+            return self.failure(
+                number, "not callable", f"{name} is not a function but of type {type(function).__name__}"
+            )
 
         for put_back, state in self.seeds:
             put_back(state)
@@ -274,7 +280,11 @@ class Runner:
         own = getattr(function, "__code__", None)
         for entry in profiler.getstats():
             code = entry.code
-            if isinstance(code, types.CodeType) and code.co_filename.startswith(self.folder) and len(counts) < self.wire.KEYS:
+            if (
+                isinstance(code, types.CodeType)
+                and code.co_filename.startswith(self.folder)
+                and len(counts) < self.wire.KEYS
+            ):
                 times = entry.callcount - (code is own)
                 if times:
                     counts[code.co_qualname] = counts.get(code.co_qualname, 0) + times
@@ -297,7 +307,9 @@ class Runner:
         if isinstance(value, types.FunctionType):
             return False
         home = getattr(sys.modules.get(type(value).__module__), "__file__", None) or ""
-        return isinstance(value, functools.partial) or type(value).__name__ == "vectorize" or home.startswith(self.folder)
+        return (
+            isinstance(value, functools.partial) or type(value).__name__ == "vectorize" or home.startswith(self.folder)
+        )
 
     def parameters(self, function) -> list[str]:
         try:
@@ -334,7 +346,10 @@ class Runner:
                 lines.append("  …")
             else:
                 path, line, function = frame
-                lines += [f"  {self.short(path)}, line {line}, in {function}", f"    {self.getline(path, line).strip()[:200]}"]
+                lines += [
+                    f"  {self.short(path)}, line {line}, in {function}",
+                    f"    {self.getline(path, line).strip()[:200]}",
+                ]
         return "\n".join(lines)
 
     def short(self, path: str) -> str:

@@ -41,7 +41,9 @@ def grade(
     path = Path(arguments.path("grade: path", path))
     if not path.exists():
         raise FileNotFoundError(f"grade: path: no such file or folder: {path}")
-    arguments.instance("grade: assignment", assignment, Assignment, "fastbp.grading.Assignment, as load_assignment gives one")
+    arguments.instance(
+        "grade: assignment", assignment, Assignment, "fastbp.grading.Assignment, as load_assignment gives one"
+    )
     seed, done = arguments.whole("grade: seed", seed, 0), arguments.function("grade: done", done)
     seconds = assignment.seconds if seconds is None else arguments.number("grade: seconds", seconds, above=0)
     start = time.perf_counter()
@@ -136,10 +138,14 @@ class ItemGrader:
         for name, wanted in self.item.functions.items():
             if name not in functions:
                 near = difflib.get_close_matches(name, set(functions) - set(self.item.functions), 1, 0.85)
-                part.lines.append(f"{name}({', '.join(wanted)}) is missing" + (f"; there is a {near[0]}" if near else ""))
+                part.lines.append(
+                    f"{name}({', '.join(wanted)}) is missing" + (f"; there is a {near[0]}" if near else "")
+                )
             elif len(functions[name]) < len(wanted) and not any(p.startswith("*") for p in functions[name]):
                 given = ", ".join(functions[name])
-                part.lines.append(f"{name}({given}) takes too few arguments: it is called as {name}({', '.join(wanted)})")
+                part.lines.append(
+                    f"{name}({given}) takes too few arguments: it is called as {name}({', '.join(wanted)})"
+                )
             else:
                 usable.append(name)
         part.points = part.possible * len(usable) / len(self.item.functions)
@@ -157,7 +163,10 @@ class ItemGrader:
             what = "(loss, dx)" if loss else "(out, cache)"
             if not isinstance(returned, (tuple, list)) or len(returned) != 2:
                 raise SubmissionError("value", f"{self.forward_name} must return {what}, it returned {kind(returned)}")
-            answer.out, rest = number_array(returned[0], f"the {'loss' if loss else 'output'} of {self.forward_name}"), returned[1]
+            answer.out, rest = (
+                number_array(returned[0], f"the {'loss' if loss else 'output'} of {self.forward_name}"),
+                returned[1],
+            )
             if loss:
                 answer.out = answer.out.reshape(()) if answer.out.size == 1 else answer.out
                 answer.gradients = rest if isinstance(rest, (tuple, list)) else (rest,)
@@ -175,7 +184,9 @@ class ItemGrader:
             arguments = convention.convert(drawn) if convention.convert else drawn
             hopeless = sum(a.error is not None and a.error.kind == "timeout" for a in self.answers.values())
             if hopeless >= 2:  # a function that never ends need not be waited for at every case
-                self.answers[key] = Answer(arguments, error=SubmissionError("timeout", "not called again: two calls took too long"))
+                self.answers[key] = Answer(
+                    arguments, error=SubmissionError("timeout", "not called again: two calls took too long")
+                )
             else:
                 self.answers[key] = self.call(arguments, self.item.cases[number].strided)
         return self.answers[key]
@@ -218,7 +229,9 @@ class ItemGrader:
         known = faults.count("") > 0
         self.result.convention, self.result.accepted = best.name if known else "", best.accepted or not known
         if known and not best.accepted:
-            part.lines.append(f"your function follows another convention: {best.name}. This assignment asks for: {self.wanted()}")
+            part.lines.append(
+                f"your function follows another convention: {best.name}. This assignment asks for: {self.wanted()}"
+            )
         elif known and best is not self.item.conventions[0]:
             part.lines.append(f"convention: {best.name} (accepted)")
         part.lines += gathered([case.name for case in cases], faults)
@@ -274,14 +287,18 @@ class ItemGrader:
         known = [t.consistent for t in tried if t.consistent]
         self.result.consistent = {n: all(c[n] for c in known) if known else None for n in names}
         part.lines += gathered([self.item.cases[t.number].name for t in tried], ["\n".join(t.errors) for t in tried])
-        explained = next((t for t in tried if t.report is not None and not all(t.good.values()) and not t.report.passed), None)
+        explained = next(
+            (t for t in tried if t.report is not None and not all(t.good.values()) and not t.report.passed), None
+        )
         if explained is not None:
             part.lines += self.mistakes(explained, convention)
         if own := [n for n in good if not self.result.correct[n]]:
             what = f"the gradient of {own[0]} is" if len(own) == 1 else f"the gradients of {', '.join(own)} are"
             part.lines.append(f"{what} right for your forward pass, which is not the one asked for")
         if tried[0].report is not None:
-            part.lines += [f"notice: {p.message}" for p in tried[0].report.properties if not p.passed and p.name in NOTICED]
+            part.lines += [
+                f"notice: {p.message}" for p in tried[0].report.properties if not p.passed and p.name in NOTICED
+            ]
         self.finite_differences(tried[0], convention)
 
     def try_backward(self, number: int, convention: Convention, always: bool) -> "Tried":
@@ -353,11 +370,15 @@ class ItemGrader:
         lines = []
         for tensor in tried.report.tensors:
             if not tensor.passed:
-                self.result.causes += [cause.name for cause in tensor.causes[:1] if cause.name not in self.result.causes]
+                self.result.causes += [
+                    cause.name for cause in tensor.causes[:1] if cause.name not in self.result.causes
+                ]
                 lines += [f"the gradient of {tensor.name}: {line}" for line in tensor.explanations(2)]
 
         def build(arguments: Arguments) -> SandboxProblem:
-            convention.reference(np.ones(np.shape(arguments[self.item.gradients[0]])), **copied(arguments))  # raises if not legal
+            convention.reference(
+                np.ones(np.shape(arguments[self.item.gradients[0]])), **copied(arguments)
+            )  # raises if not legal
             return SandboxProblem(self, arguments)
 
         found = search(build, tried.problem.arguments, self.shown_call, tried.report, TRIES)
@@ -366,7 +387,9 @@ class ItemGrader:
             for tensor in found.report.tensors:
                 if tensor.failures and self.item.shows:
                     at = f" at {tensor.index}" if tensor.index else ""
-                    lines.append(f"  the gradient of {tensor.name}{at} is {tensor.analytic:.6g}, it should be {tensor.numeric:.6g}")
+                    lines.append(
+                        f"  the gradient of {tensor.name}{at} is {tensor.analytic:.6g}, it should be {tensor.numeric:.6g}"
+                    )
         return lines
 
     def finite_differences(self, tried: "Tried", convention: Convention) -> None:
@@ -382,7 +405,9 @@ class ItemGrader:
             self.parts[2].points = 0.0
             line = f"{self.backward_name} differentiates numerically: it ran {self.forward_name} {inside} times"
             self.parts[2].lines.append(f"{line}. The gradient is wanted in closed form")
-            self.result.flags.append(f"finite differences inside backward: {self.forward_name} ran {inside} times in one call")
+            self.result.flags.append(
+                f"finite differences inside backward: {self.forward_name} ran {inside} times in one call"
+            )
             return
         errors = [0.0]
         true = problem.true_gradients(convention) if tried.forward_right else {}

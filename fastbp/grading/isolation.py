@@ -25,7 +25,12 @@ LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 4
 # Rights to files, bit by bit: execute, write, read, list, remove a folder or a file, make seven kinds of file, and from later
 # versions of Landlock move to another folder, truncate, control a device.
 READ, LIST, WRITE_DEVICE = 1 << 2, 1 << 3, 1 << 1 | 1 << 2
-ALL_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}  # by version; 16 bits since version 5
+ALL_RIGHTS = {
+    1: (1 << 13) - 1,
+    2: (1 << 14) - 1,
+    3: (1 << 15) - 1,
+    4: (1 << 15) - 1,
+}  # by version; 16 bits since version 5
 EXECUTE, FILE_RIGHTS = 1 << 0, 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
 
 # System calls refused, by their numbers on x86_64 and aarch64 (None: not there).
@@ -119,7 +124,10 @@ def limit_resources(cpu_seconds: int, memory_bytes: int, file_bytes: int, proces
         "NOFILE": (64, 64),
     }
     if processes is not None and (own := _own_processes()) is not None:
-        limits["NPROC"] = (own + processes, own + processes)  # of the user, not of this process; the kernel exempts root
+        limits["NPROC"] = (
+            own + processes,
+            own + processes,
+        )  # of the user, not of this process; the kernel exempts root
     for name, (soft, hard) in limits.items():
         number = getattr(resource, "RLIMIT_" + name, None)
         try:
@@ -174,7 +182,9 @@ def restrict_files(readable: list[str], writable: str, hidden: str) -> list[str]
     if version < 1:
         return [NO_LANDLOCK]
     rights = ALL_RIGHTS.get(version, (1 << 16) - 1)
-    attributes = struct.pack("<QQQ", rights, 3 if version >= 4 else 0, 3 if version >= 6 else 0)  # + TCP, + signals and sockets
+    attributes = struct.pack(
+        "<QQQ", rights, 3 if version >= 4 else 0, 3 if version >= 6 else 0
+    )  # + TCP, + signals and sockets
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _libc.syscall(LANDLOCK_CREATE_RULESET, attributes, size, 0)
     if ruleset < 0:
@@ -244,7 +254,10 @@ def _filter(column: int, architecture: int, pid: int) -> list[tuple[int, int, in
     for numbers in REFUSED.values():
         if numbers[column] is not None:
             program += [(equal, 0, 1, numbers[column]), (answer, 0, 0, refuse)]
-    program += [(equal, 0, 1, CLONE3[column]), (answer, 0, 0, missing)]  # its flags are in memory; the C library then uses clone
+    program += [
+        (equal, 0, 1, CLONE3[column]),
+        (answer, 0, 0, missing),
+    ]  # its flags are in memory; the C library then uses clone
     program += [
         (equal, 0, 4, CLONE[column]),
         (load, 0, 0, 16),
@@ -324,7 +337,10 @@ def watch(readable: list[str], writable: str, hidden: str, package: str) -> "Wat
             return
         if event == "open":
             path, mode, flags = arguments
-            check(path, bool(flags & writing) if isinstance(flags, int) else mode is not None and mode not in ("r", "rb", "rt"))
+            check(
+                path,
+                bool(flags & writing) if isinstance(flags, int) else mode is not None and mode not in ("r", "rb", "rt"),
+            )
         elif event == "import":
             if arguments[0] == package or arguments[0].startswith(inside):
                 raise ModuleNotFoundError(f"No module named {arguments[0]!r}", name=arguments[0])

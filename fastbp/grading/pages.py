@@ -116,7 +116,9 @@ def submission_page(result: Result) -> str:
         body.append("<h2>Items</h2>" + _table(_head("item", *PARTS, "points"), rows, "fit"))
     body += [_item(item, number) for number, item in enumerate(result.items, 1)]
     if result.printed:
-        body.append(f"<h2>What it printed</h2><details><summary>show</summary><pre>{shown(result.printed)}</pre></details>")
+        body.append(
+            f"<h2>What it printed</h2><details><summary>show</summary><pre>{shown(result.printed)}</pre></details>"
+        )
     if result.notes:
         body.append(f"<h2>Isolation on this system</h2>{_list(result.notes)}")
     return _page(f"{result.submission}: {points(result.points)} of {points(result.possible)}", body)
@@ -155,7 +157,9 @@ def shown(text: str) -> str:
     >>> shown("<b>\x00\u202eabc")
     '&lt;b&gt;\\x00\\u202eabc'
     """
-    return html.escape("".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text))
+    return html.escape(
+        "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    )
 
 
 # -- a submission ----------------------------------------------------------------------------------------------------------
@@ -224,11 +228,15 @@ def _histogram(scores: Sequence[float], possible: float) -> str:
     edges = [points(possible * k / BINS) for k in range(BINS + 1)]
     width, height, foot, tallest = 30, 120, 40, max(bins.values())
     said = "; ".join(f"{edges[k]} to {edges[k + 1]} points: {bins[k]}" for k in range(BINS) if bins[k])
-    out = [f"<svg viewBox='0 0 {width * (BINS + 1)} {height + foot + 20}' role='img' aria-label='Number of submissions. {said}'>"]
+    out = [
+        f"<svg viewBox='0 0 {width * (BINS + 1)} {height + foot + 20}' role='img' aria-label='Number of submissions. {said}'>"
+    ]
     for k in range(BINS):
         left, tall = width * (k + 0.5), height * bins[k] / tallest
         if bins[k]:
-            out.append(f"<rect x='{left + 2}' y='{height + 20 - tall:.1f}' width='{width - 4}' height='{tall:.1f}'></rect>")
+            out.append(
+                f"<rect x='{left + 2}' y='{height + 20 - tall:.1f}' width='{width - 4}' height='{tall:.1f}'></rect>"
+            )
             out.append(f"<text x='{left + width / 2}' y='{height + 15 - tall:.1f}'>{bins[k]}</text>")
     out.append(f"<line x1='{width / 2}' x2='{width * (BINS + 0.5)}' y1='{height + 20}' y2='{height + 20}'></line>")
     out += [f"<text x='{width * (k + 0.5)}' y='{height + 35}'>{edges[k]}</text>" for k in range(0, BINS + 1, 2)]
@@ -247,7 +255,11 @@ def _items_table(results: Sequence[Result]) -> str:
         bar = _bar(failed / len(items), f"{failed} of {len(items)}")
         rows.append((-failed / len(items), _row(shown(name), bar, *(str(by_part[part]) for part in PARTS), mean)))
     head = _head("item", "submissions that fail", *PARTS, "mean points")
-    return _table(head, (row for _, row in sorted(rows, key=lambda pair: pair[0]))) if rows else "<p>No item was graded.</p>"
+    return (
+        _table(head, (row for _, row in sorted(rows, key=lambda pair: pair[0])))
+        if rows
+        else "<p>No item was graded.</p>"
+    )
 
 
 def _causes_table(results: Sequence[Result]) -> str:
@@ -270,7 +282,9 @@ def _conventions_table(results: Sequence[Result]) -> str:
         for (convention, accepted), times in used:
             verdict = "" if accepted else " <span class='bad'>✗ not accepted</span>"
             rows.append(_row(shown(name), shown(convention) + verdict, f"{times}"))
-    return _table(_head("item", "convention recognised", "times"), rows, "fit") if rows else "<p>None was recognised.</p>"
+    return (
+        _table(_head("item", "convention recognised", "times"), rows, "fit") if rows else "<p>None was recognised.</p>"
+    )
 
 
 def _flags(results: Sequence[Result], links: Mapping[str, str]) -> str:
@@ -281,7 +295,9 @@ def _flags(results: Sequence[Result], links: Mapping[str, str]) -> str:
             found.append(f"<li>{name}: could not be graded: {shown(result.error)}</li>")
         if not result.finished:
             found.append(f"<li>{name}: not finished, {_count(len(result.items), 'item')} graded</li>")
-        found += [f"<li>⚑ {name}, {shown(item.name)}: {shown(flag)}</li>" for item in result.items for flag in item.flags]
+        found += [
+            f"<li>⚑ {name}, {shown(item.name)}: {shown(flag)}</li>" for item in result.items for flag in item.flags
+        ]
     return f"<ul>{''.join(found)}</ul>" if found else "<p>Nothing.</p>"
 
 
@@ -292,7 +308,9 @@ def _submissions_table(results: Sequence[Result], links: Mapping[str, str]) -> s
         items = {item.name: item for item in result.items}
         name = f"<div class='name'>{_link(result.submission, links)}</div>"
         cells = [f"<th scope='row' data-value='{shown(result.submission)}'>{name}</th>"]
-        cells.append(f"<td class='number' data-value='{result.points:.6g}'><strong>{points(result.points)}</strong></td>")
+        cells.append(
+            f"<td class='number' data-value='{result.points:.6g}'><strong>{points(result.points)}</strong></td>"
+        )
         for item in map(items.get, names):
             value, mark = (item.points, _mark(item, of="")) if item else (-1, "<span class='quiet'>—</span>")
             flag = " ⚑" if item and item.flags else ""
@@ -309,7 +327,11 @@ def _item_names(results: Sequence[Result]) -> list[str]:
 
 
 def _link(name: str, links: Mapping[str, str]) -> str:
-    return f"<a href='./{quote(links[name], errors='surrogateescape')}'>{shown(name)}</a>" if name in links else shown(name)
+    return (
+        f"<a href='./{quote(links[name], errors='surrogateescape')}'>{shown(name)}</a>"
+        if name in links
+        else shown(name)
+    )
 
 
 # -- pieces ----------------------------------------------------------------------------------------------------------------

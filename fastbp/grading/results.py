@@ -80,10 +80,14 @@ class Result:
         """The result that `to_dict` wrote; ValueError for a dictionary that it can't have written."""
         instance("Result.from_dict: entry", entry, dict)
         try:
-            items = [ItemResult(**{**item, "parts": [Part(**part) for part in item["parts"]]}) for item in entry["items"]]
+            items = [
+                ItemResult(**{**item, "parts": [Part(**part) for part in item["parts"]]}) for item in entry["items"]
+            ]
             return cls(**{name: value for name, value in entry.items() if name != "points"} | {"items": items})
         except Exception as error:
-            raise ValueError(f"Result.from_dict: entry is not what to_dict writes: {type(error).__name__}: {error}") from None
+            raise ValueError(
+                f"Result.from_dict: entry is not what to_dict writes: {type(error).__name__}: {error}"
+            ) from None
 
     def __str__(self) -> str:
         score = f"{points(self.points)} of {points(self.possible)} points"
@@ -94,7 +98,9 @@ class Result:
             shown = "" if item.visibility == "visible" else f" ({item.visibility.replace('_', ' ')})"
             lines += ["", f"{item.name}: {points(item.points)} of {points(item.possible)}{shown}"]
             for p in item.parts:
-                lines.append(f"  {'ok   ' if p.passed else 'WRONG'} {p.name:<8} {points(p.points):>5} of {points(p.possible)}")
+                lines.append(
+                    f"  {'ok   ' if p.passed else 'WRONG'} {p.name:<8} {points(p.points):>5} of {points(p.possible)}"
+                )
             lines += [f"    {line}" for part in item.parts for said in part.lines for line in said.splitlines()]
             lines += [f"    NOTICE: {flag}" for flag in item.flags]
         lines += [f"note: {note}" for note in self.notes]

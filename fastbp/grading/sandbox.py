@@ -36,7 +36,19 @@ PIPE_BROKEN = 97  # child.py's exit status when its pipes do not work
 HERE = Path(__file__).resolve().parent
 
 
-KINDS = ("missing", "not callable", "raised", "timeout", "crashed", "exited", "memory", "output", "protocol", "value", "import")
+KINDS = (
+    "missing",
+    "not callable",
+    "raised",
+    "timeout",
+    "crashed",
+    "exited",
+    "memory",
+    "output",
+    "protocol",
+    "value",
+    "import",
+)
 MESSAGE = 4_000  # characters
 
 
@@ -227,7 +239,9 @@ class Sandbox:
     def _ask(self, child: "_Child", message: wire.Writer, what: str, count: int) -> list:
         """Send the message; the so many values of the answer. Whatever is wrong with it is the submission's doing."""
         try:
-            reader = wire.Reader(child.exchange(message, self.limits.seconds, what), lambda number: Handle(number, child))
+            reader = wire.Reader(
+                child.exchange(message, self.limits.seconds, what), lambda number: Handle(number, child)
+            )
             well = reader.read()
             values = [reader.read() for _ in range(count if well is True else 2)]
             reader.end()
@@ -400,7 +414,9 @@ class _Child:
                     if headless and len(answer) >= wire.HEADER.size:
                         needed += self._announced(answer, number, what)
                     if len(answer) > needed:
-                        raise SubmissionError("protocol", f"{what}: more was written to the grader's pipe than an answer")
+                        raise SubmissionError(
+                            "protocol", f"{what}: more was written to the grader's pipe than an answer"
+                        )
                 elif descriptor == self._output:
                     self._drain(what)
                 elif unsent:
@@ -431,7 +447,9 @@ class _Child:
         if mark != wire.MARK or its_number != number:
             raise SubmissionError("protocol", f"{what}: something else than an answer was written to the grader's pipe")
         if size > self.limits.reply_bytes:
-            raise SubmissionError("protocol", f"{what}: an answer of {size} bytes, where {self.limits.reply_bytes} are allowed")
+            raise SubmissionError(
+                "protocol", f"{what}: an answer of {size} bytes, where {self.limits.reply_bytes} are allowed"
+            )
         return size
 
     def _drain(self, what: str) -> None:
@@ -457,7 +475,9 @@ class _Child:
         self._looked = now
         size, files = self._used()
         if size > self._most_bytes or files > FOLDER_FILES:
-            raise SubmissionError("output", f"{what} wrote more than {self.limits.file_bytes} bytes or {FOLDER_FILES} files")
+            raise SubmissionError(
+                "output", f"{what} wrote more than {self.limits.file_bytes} bytes or {FOLDER_FILES} files"
+            )
 
     def _used(self) -> tuple[int, int]:
         """The bytes and files in the folder; counted up to the most files allowed."""
@@ -524,7 +544,15 @@ def _readable() -> list[str]:
     """What Python and compiled packages need to read: the standard library, packages, shared libraries, the processor's kind."""
     paths = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *_packages()]
     paths += [os.path.join(prefix, "lib") for prefix in {sys.base_prefix, sys.base_exec_prefix}]
-    paths += ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/sys/devices/system/cpu", "/System/Library"]
+    paths += [
+        "/lib",
+        "/lib64",
+        "/usr/lib",
+        "/usr/lib64",
+        "/etc/ld.so.cache",
+        "/sys/devices/system/cpu",
+        "/System/Library",
+    ]
     return list(dict.fromkeys(os.path.realpath(path) for path in paths if path and os.path.exists(path)))
 
 

@@ -25,7 +25,9 @@ KEYS = 1_000  # entries of a dict. Few: a crafted dict of colliding keys takes q
 DIMENSIONS = 32
 INT_BYTES = 64
 
-DTYPES = tuple(np.dtype(name) for name in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"))
+DTYPES = tuple(
+    np.dtype(name) for name in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
+)
 C_ORDER, FORTRAN, STRIDED = range(3)
 
 # Own references, for the child: a submission may replace those in numpy's namespace.

@@ -14,7 +14,11 @@ FEW = 4  # elements of a value that are written out
 LARGEST = 300  # nodes of a figure that can still be read
 SWEEPS = 12  # of ordering and of straightening; more change little
 EDGE = {"color": "#555555", "linewidth": 0.8}
-COLUMN, ROW, LETTER = 1.1, 0.75, 0.075  # inches: from column to column with room for a text, from row to row, a letter's width
+COLUMN, ROW, LETTER = (
+    1.1,
+    0.75,
+    0.075,
+)  # inches: from column to column with room for a text, from row to row, a letter's width
 
 
 def label(vertex: TensorNode | OpNode) -> str:
@@ -83,7 +87,9 @@ def draw(node: TensorNode):
     places = _places(columns, routes)
     width, height = (max(place[k] for place in places.values()) for k in (0, 1))
     longest = max(len(line) for vertex in columns for line in label(vertex).split("\n"))
-    figure = Figure(figsize=((width + 1) * (COLUMN + (longest - 6) * LETTER if longest > 6 else COLUMN), (height + 1) * ROW))
+    figure = Figure(
+        figsize=((width + 1) * (COLUMN + (longest - 6) * LETTER if longest > 6 else COLUMN), (height + 1) * ROW)
+    )
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-0.5, width + 0.5), ylim=(height + 0.5, -0.5))
     axes.set_axis_off()
@@ -94,7 +100,11 @@ def draw(node: TensorNode):
         style = {"boxstyle": "square,pad=0.4" if tensor else "round,pad=0.5,rounding_size=0.8", "edgecolor": "#1f4e9c" if leaf
                  else "#7f7f7f", "facecolor": "white" if tensor else "#e8edf5"}  # fmt: skip
         shown = label(vertex).encode(errors="replace").decode()
-        style = {"bbox": style, "parse_math": can_set(shown), "fontsize": 8}  # a name may have a $ that begins no formula
+        style = {
+            "bbox": style,
+            "parse_math": can_set(shown),
+            "fontsize": 8,
+        }  # a name may have a $ that begins no formula
         boxes[vertex] = axes.text(*places[vertex], shown, ha="center", va="center", zorder=2, **style)
     figure.draw_without_rendering()  # now the boxes have their sizes, and arrows can end at them
     for route in routes:

@@ -62,7 +62,9 @@ class TensorNode:
         value = as_floats(value, self.dtype)
         if self._grad is not None and (value.shape, value.dtype) != (self.shape, self.dtype):
             kept, got = f"{self.dtype} {self.shape}", f"{value.dtype} {value.shape}"
-            raise ValueError(f"TensorNode: value must stay an array {kept}, since there is a gradient for it, got {got}")
+            raise ValueError(
+                f"TensorNode: value must stay an array {kept}, since there is a gradient for it, got {got}"
+            )
         self._value = value
 
     # -- the gradient --------------------------------------------------------------------------------------------
@@ -77,7 +79,9 @@ class TensorNode:
     def grad(self, gradient) -> None:
         gradient = array("TensorNode: grad", gradient, "fiub")
         if gradient.ndim and gradient.shape != self.shape:
-            raise ValueError(f"TensorNode: grad must have the value's shape {self.shape}, or be a number, got {gradient.shape}")
+            raise ValueError(
+                f"TensorNode: grad must have the value's shape {self.shape}, or be a number, got {gradient.shape}"
+            )
         with np.errstate(over="ignore"):
             self.grad[...] = gradient
 
@@ -122,7 +126,9 @@ class TensorNode:
     def _cotangent(self, dout) -> np.ndarray:
         if dout is None:
             if self.value.size != 1:
-                raise ValueError(f"backward: a node of shape {self.shape} is no single number: give dout, of the same shape")
+                raise ValueError(
+                    f"backward: a node of shape {self.shape} is no single number: give dout, of the same shape"
+                )
             return np.ones(self.shape, self.dtype)
         with np.errstate(over="ignore"):
             dout = array("backward: dout", plain(dout), "fiub").astype(self.dtype, copy=False)
@@ -275,7 +281,9 @@ class OpNode:
 
     def __init__(self, op: type["Op"], inputs: tuple[TensorNode, ...], context: dict):
         self.op, self._inputs, self._outputs, self._context = op, inputs, [], context
-        self.number = next(OpNode._numbers)  # in order of creation: an operation has a higher one than those it depends on
+        self.number = next(
+            OpNode._numbers
+        )  # in order of creation: an operation has a higher one than those it depends on
 
     @property
     def inputs(self) -> tuple[TensorNode, ...]:
@@ -370,7 +378,9 @@ class Op:
         except Exception as error:
             if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # the call itself
                 raise TypeError(f"{cls.__name__}: inputs or options that forward does not take: {error}") from None
-            error.add_note(f"in the graph's operation {cls.__name__} of inputs {', '.join(str(node.shape) for node in inputs)}")
+            error.add_note(
+                f"in the graph's operation {cls.__name__} of inputs {', '.join(str(node.shape) for node in inputs)}"
+            )
             raise
         make = OpNode(cls, inputs, context).gives if _recording.get() else TensorNode
         return tuple(map(make, result)) if isinstance(result, tuple) else make(result)
@@ -443,7 +453,9 @@ def as_floats(value, dtype: np.dtype | None = None, what: Callable[[], str] = la
     if dtype is None or dtype == np.float64:
         return numbers.astype(np.float64)
     with np.errstate(over="ignore"):
-        return numbers.astype(dtype)  # a number has no dtype of its own: 2 * x, and np.pi * x, of a float32 x are float32
+        return numbers.astype(
+            dtype
+        )  # a number has no dtype of its own: 2 * x, and np.pi * x, of a float32 x are float32
 
 
 def plain(x):
@@ -452,7 +464,9 @@ def plain(x):
 
 def require_broadcast(what: str, a: np.ndarray, b: np.ndarray) -> None:
     """ValueError unless NumPy's rules of broadcasting fit the shapes to each other."""
-    if a.shape != b.shape and any(m != n and m != 1 and n != 1 for m, n in zip(a.shape[::-1], b.shape[::-1], strict=False)):
+    if a.shape != b.shape and any(
+        m != n and m != 1 and n != 1 for m, n in zip(a.shape[::-1], b.shape[::-1], strict=False)
+    ):
         rule = "counted from the last axis, two sizes must be equal, or one of them 1"
         raise ValueError(f"{what}: inputs a {a.shape} and b {b.shape} don't broadcast: {rule}")
 

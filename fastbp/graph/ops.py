@@ -261,7 +261,9 @@ class MatMul(Op):
         try:
             return a @ b
         except ValueError:
-            raise ValueError(f"MatMul: a {a.shape} and b {b.shape} are not (…, N, K) and (…, K, M), or vectors (K,)") from None
+            raise ValueError(
+                f"MatMul: a {a.shape} and b {b.shape} are not (…, N, K) and (…, K, M), or vectors (K,)"
+            ) from None
 
     @staticmethod
     def backward(context, gc):
@@ -342,7 +344,9 @@ class Expand(Op):
         try:
             return np.broadcast_to(x, shape).copy()
         except ValueError:
-            raise ValueError(f"Expand: x {x.shape} can't be copied along new axes and axes of size 1 to shape {shape}") from None
+            raise ValueError(
+                f"Expand: x {x.shape} can't be copied along new axes and axes of size 1 to shape {shape}"
+            ) from None
 
     @staticmethod
     def backward(context, gy):
@@ -379,7 +383,9 @@ class Transpose(Op):
     @staticmethod
     def forward(context, x, axes=None):
         if axes is not None:
-            axes = tuple(one_axis("Transpose: axes: each", k, x.ndim) for k in instance("Transpose: axes", axes, (tuple, list)))
+            axes = tuple(
+                one_axis("Transpose: axes: each", k, x.ndim) for k in instance("Transpose: axes", axes, (tuple, list))
+            )
             if sorted(axes) != list(range(x.ndim)):
                 raise ValueError(f"Transpose: axes must name each of the {x.ndim} axes of x once, got {axes}")
         context["back"] = None if axes is None else np.argsort(axes).tolist()

@@ -50,7 +50,13 @@ def _source_hash() -> str | None:
     if not sources:
         return None
     digest = hashlib.sha256()
-    for version in (numba.__version__, llvmlite.__version__, np.__version__, sys.version, str(__debug__)):  # asserts are code
+    for version in (
+        numba.__version__,
+        llvmlite.__version__,
+        np.__version__,
+        sys.version,
+        str(__debug__),
+    ):  # asserts are code
         digest.update(version.encode() + b"\0")
     for path in sources:
         digest.update(path.relative_to(KERNEL_FOLDER).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -80,7 +86,11 @@ def cache_folder() -> Path | None:
         pass
     if dangers:
         instead = f"they are kept in {folder.parent}" if folder else "they are not kept, but compiled in each process"
-        warnings.warn(f"compiled kernels are not kept in {'; nor in '.join(dangers)}. Now {instead}.", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"compiled kernels are not kept in {'; nor in '.join(dangers)}. Now {instead}.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return folder
 
 
@@ -224,7 +234,9 @@ def _digest(path: Path, content: bytes) -> bytes:
 
 def read(path: Path) -> bytes | None:
     """What `write` has written to this path; None where there is nothing, or something else, or another user's file."""
-    flags = [getattr(os, f"O_{name}", 0) for name in ("NOFOLLOW", "NONBLOCK", "BINARY")]  # a FIFO would wait for a writer
+    flags = [
+        getattr(os, f"O_{name}", 0) for name in ("NOFOLLOW", "NONBLOCK", "BINARY")
+    ]  # a FIFO would wait for a writer
     try:
         with open(os.open(path, os.O_RDONLY | sum(flags)), "rb") as file:
             about = os.fstat(file.fileno())

@@ -21,7 +21,9 @@ from .jit import KernelCache
 from .numba_inside import Dispatcher
 from .program import argument_types, dispatcher
 
-HELPED = 4  # kernels to compile from which on a second process is worth its start, 1.5 s: 784-1000-10 has 5, 6.8 → 5.2 s
+HELPED = (
+    4  # kernels to compile from which on a second process is worth its start, 1.5 s: 784-1000-10 has 5, 6.8 → 5.2 s
+)
 HELPER = "helper"  # the claim of a process that has one
 CHILD = """
 import pickle, sys
@@ -78,14 +80,20 @@ def helper(kernels: Kernels) -> Iterator[None]:
 @contextlib.contextmanager
 def other_process(kernels: Kernels, folder: Path) -> Iterator[None]:
     """It, if it can be started."""
-    named = [(f.__module__, f.__qualname__, f is not getattr(import_module(f.__module__), f.__qualname__), t) for f, t in kernels]
+    named = [
+        (f.__module__, f.__qualname__, f is not getattr(import_module(f.__module__), f.__qualname__), t)
+        for f, t in kernels
+    ]
     with tempfile.TemporaryFile() as work, contextlib.ExitStack() as stack:
         if sys.executable and not getattr(sys, "frozen", False):
             with contextlib.suppress(OSError):
                 pickle.dump(([str(path) for path in sys.path], named[::-1]), work)
                 work.seek(0)
                 options = {"stdin": work, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-                options["env"] = {**os.environ, "FASTBP_CACHE_DIR": str(folder.parent)}  # this process's, whatever it was set to
+                options["env"] = {
+                    **os.environ,
+                    "FASTBP_CACHE_DIR": str(folder.parent),
+                }  # this process's, whatever it was set to
                 options["creationflags"] = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open one
                 started = stack.enter_context(subprocess.Popen([sys.executable, "-P", "-c", CHILD], **options))
                 stack.callback(started.kill)

@@ -28,7 +28,9 @@ from .buffers import empty, zeros
 from .jit import kernel, separate_kernel
 from .matmul import add_inner_product_at, inner_product, outer_product, outer_product_at, transpose
 
-SHIFTED_FROM = 100  # pixels of an output map from which rows are shifted; the sums over t of 8×8 maps are too short for the tiles
+SHIFTED_FROM = (
+    100  # pixels of an output map from which rows are shifted; the sums over t of 8×8 maps are too short for the tiles
+)
 PATCHES = 384  # at a time, from as many images as that takes: at most 3.5 MB for 256 channels and 3×3 filters
 
 
@@ -205,7 +207,9 @@ def shifted_backward_weight_by_filters(dout, x, dw, before, filter):
         for k in range(C * KH):
             for q in range(0, KW, step):
                 start, to = (k // KH * PH + k % KH) * PW + q, (k * KW + q) * wide
-                simd.add_tap_products(image, start, PW, pixels, wide, simd.PANEL, OH, OW, sums, to, wide, min(step, KW - q), panels)
+                simd.add_tap_products(
+                    image, start, PW, pixels, wide, simd.PANEL, OH, OW, sums, to, wide, min(step, KW - q), panels
+                )
     transpose(sums, wide, dw.reshape(-1), K, K, F)
 
 
@@ -302,7 +306,11 @@ def unfolded_backward_weight(dout, x, dw, stride, before, filter):
     K = C * KH * KW
     (PH, PW), P = padded_size(x.shape[2:], (OH, OW), (KH, KW), stride, before), OH * OW
     group = max(1, min(N, PATCHES // P))
-    at, image, part = np.empty(K, np.int64), np.zeros(C * PH * PW, x.dtype), np.empty(F * K if group < N else 0, x.dtype)
+    at, image, part = (
+        np.empty(K, np.int64),
+        np.zeros(C * PH * PW, x.dtype),
+        np.empty(F * K if group < N else 0, x.dtype),
+    )
     patches, maps = empty(group * P * K, x), empty(group * P * F, x)
     taps(at, C, (KH, KW), (PH, PW), 0, PH * PW)
     sums[:] = 0

@@ -102,7 +102,9 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
     windows, zero = y.shape[2] * y.shape[3], y.dtype.type(0)
     gradients, places = np.empty(windows, x.dtype), np.empty(windows, np.int32)
     groups, whole = -(-R // simd.sparse_rows(dw)), simd.SPARSE_STEP
-    step = -(-R // (groups * whole)) * whole  # about equal groups of rows, of sizes that there are bodies for: 15 = 9 + 6
+    step = (
+        -(-R // (groups * whole)) * whole
+    )  # about equal groups of rows, of sizes that there are bodies for: 15 = 9 + 6
     douts, maxima, pixels = dout.reshape(-1), y.reshape(-1), argmax.reshape(-1)
     if db is not None:
         db[:] = 0
@@ -117,7 +119,9 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
                 pixel = pixels[first + s]
                 places[s] = pixel + (copy if pixel & (line - 1) > line - L else 0)
             for r in range(0, R, step):
-                simd.add_weighted_rows(gradients, places, 0, windows, image, rows, r, sums, f * R * L, to, min(step, R - r))
+                simd.add_weighted_rows(
+                    gradients, places, 0, windows, image, rows, r, sums, f * R * L, to, min(step, R - r)
+                )
             if db is not None:
                 total = zero  # summed up in db itself, its order would depend on where in memory db lies
                 for s in range(windows):
@@ -136,7 +140,13 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
     places, with zeros around, and is added to the image once: 0.21 ms for 32 images of 6×14×14 and 16 filters of 5×5, where the
     dense sum of `shifted_backward_input` takes 0.51 ms."""
     (N, C), F, (KH, KW), (OH, OW), L = dx.shape[:2], w.shape[0], w.shape[2:], output_size, simd.sparse_lanes(dx)
-    PH, PW, V, windows, columns = OH + KH - 1, row_of_lines(dx, OW, KW), KW // L + 1, y.shape[2] * y.shape[3], y.shape[3]
+    PH, PW, V, windows, columns = (
+        OH + KH - 1,
+        row_of_lines(dx, OW, KW),
+        KW // L + 1,
+        y.shape[2] * y.shape[3],
+        y.shape[3],
+    )
     R = (KH + 1) * V  # rows of a channel's patch
     most = simd.sparse_rows(dx)
     together = max(1, most // R)  # channels that are summed at once lie together, for all filters, in the second cache
@@ -155,7 +165,11 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
                 row = (2 * f + side) * step + offsets[c * R] + (p + 1) * V * L + side
                 simd.copy_row_and_zeros(weights, ((f * C + c) * KH + p) * KW, shifted, row, KW)
     image = empty(C * PH * PW + V * L, dx)
-    gradients, places, begins = np.empty(F * windows, dx.dtype), np.empty(F * windows, np.int64), np.empty(windows + 1, np.int64)
+    gradients, places, begins = (
+        np.empty(F * windows, dx.dtype),
+        np.empty(F * windows, np.int64),
+        np.empty(windows + 1, np.int64),
+    )
     for n in range(N):
         live_filters(dout[n], y[n], argmax[n], PW, (step, V * L), (gradients, places, begins))
         image[:] = 0
@@ -164,7 +178,9 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
                 rows = min(most, block + together * R - r, C * R - r)
                 for s in range(windows):
                     corner, first, count = s // columns * 2 * PW + s % columns * 2, begins[s], begins[s + 1] - begins[s]
-                    simd.add_weighted_rows(gradients, places, first, count, shifted, offsets, r, image, corner, to, rows)
+                    simd.add_weighted_rows(
+                        gradients, places, first, count, shifted, offsets, r, image, corner, to, rows
+                    )
         take(image[before[0] * PW + before[1] :], PH * PW, PW, dx[n], None)
 
 

@@ -54,7 +54,9 @@ def kernel(function: Callable, callee: bool = False, ordered: bool = False) -> C
         nogil=True, error_model="numpy", fastmath=flags, no_cfunc_wrapper=True, no_cpython_wrapper=callee
     )(function)
     source = Path(function.__code__.co_filename)
-    if isinstance(compiled, Dispatcher) and source.is_relative_to(KERNEL_FOLDER):  # a plain function where the JIT is off
+    if isinstance(compiled, Dispatcher) and source.is_relative_to(
+        KERNEL_FOLDER
+    ):  # a plain function where the JIT is off
         module = ".".join(source.relative_to(KERNEL_FOLDER).with_suffix("").parts)
         compiled._cache = KernelCache(f"{module}.{function.__qualname__}{'.callee' if callee else ''}")
         compiled.compile = functools.partial(compiled._cache.compile, compiled)

@@ -13,14 +13,24 @@ from . import simd
 from .buffers import LINE, empty
 from .jit import kernel, separate_kernel
 
-ALIASED = 1024  # bytes: rows that lie a multiple of this apart share few places of the first cache and push each other out
-PACKED_FROM, ALIASED_FROM = 64, 16  # rows of c from which copying the columns of b pays, and where the rows of b are aliased
+ALIASED = (
+    1024  # bytes: rows that lie a multiple of this apart share few places of the first cache and push each other out
+)
+PACKED_FROM, ALIASED_FROM = (
+    64,
+    16,
+)  # rows of c from which copying the columns of b pays, and where the rows of b are aliased
 BLOCK = 24 << 10  # bytes of a panel of b, which stays in the first cache while a tile's rows pass it
 FEW = 4  # rows of b that stay in registers while a row of c is written
 GROUP = 16  # panels that are copied together, to read b and write c in long runs (AVX-512: M 512, N 3072, K 4: 26 → 47 GFlop/s)
-TURNED_FROM = 48  # rows of a from which a bᵀ is done as a b is, on panels of bᵀ, where a vector fills a cache line: with 16 lanes
+TURNED_FROM = (
+    48  # rows of a from which a bᵀ is done as a b is, on panels of bᵀ, where a vector fills a cache line: with 16 lanes
+)
 # -- the dot tile's sums at its end take long (AVX-512: M 128, N 512, K 3072: 149 instead of 111 GFlop/s; N 1000, K 784: 156, 132)
-DOT_BLOCK, DOT_ROWS = 1024, 60  # numbers of a row for a dot product, 3 + 4 rows in the first cache; rows of a in the second
+DOT_BLOCK, DOT_ROWS = (
+    1024,
+    60,
+)  # numbers of a row for a dot product, 3 + 4 rows in the first cache; rows of a in the second
 
 
 @kernel
@@ -104,7 +114,9 @@ def outer_product(a, in_a, b, in_b, c, cm, sizes, descent):
                 for n in range(first, last, wide):
                     from_b, to, there = start_b + (n - first) * across_b, m * cm + n, (rows, min(wide, N - n))
                     if descent is None:
-                        simd.outer(left, start_a, down_a, along_a, right, from_b, along_b, count, c, to, cm, *there, k > 0)
+                        simd.outer(
+                            left, start_a, down_a, along_a, right, from_b, along_b, count, c, to, cm, *there, k > 0
+                        )
                     else:
                         in_left, in_right = (left, start_a, down_a, along_a), (right, from_b, along_b)
                         simd.outer_descend(*in_left, *in_right, count, c, velocity, to, cm, *there, numbers)
@@ -147,7 +159,9 @@ def outer_product_at(a, in_a, b, in_b, c, sizes):
     (am, ak), (b0, bk), (M, N, K), wide, high = in_a, in_b, sizes, 3 * simd.lanes(c), simd.outer_rows(c)
     for n in range(0, N, wide):
         for m in range(0, M, high):
-            simd.outer_at(a, m * am, am, ak, b, b0 + n, bk, K, c, m * N + n, N, min(high, M - m), min(wide, N - n), False)
+            simd.outer_at(
+                a, m * am, am, ak, b, b0 + n, bk, K, c, m * N + n, N, min(high, M - m), min(wide, N - n), False
+            )
 
 
 @separate_kernel
@@ -167,4 +181,6 @@ def transpose(source, ss, target, ts, rows, columns):
         for j0 in range(0, columns, simd.PANEL):
             for i in range(i0, min(i0 + simd.PANEL, rows), L):
                 for j in range(j0, min(j0 + simd.PANEL, columns), L):
-                    simd.transpose(source, i * ss + j, ss, target, j * ts + i, ts, min(L, rows - i), min(L, columns - j))
+                    simd.transpose(
+                        source, i * ss + j, ss, target, j * ts + i, ts, min(L, rows - i), min(L, columns - j)
+                    )

@@ -106,14 +106,21 @@ def batch_norm_backward_training(dout, x, y, batch, parameters, dx, channels, re
     for n in range(N):
         for c in range(channels[0], channels[1]):
             at = np.uint64((n * C + c) * M)
-            middle, scale, alone, with_x = mean[c], gamma[c] * inv_std[c], dbeta[c] / count, dgamma[c] * inv_std[c] / count
+            middle, scale, alone, with_x = (
+                mean[c],
+                gamma[c] * inv_std[c],
+                dbeta[c] / count,
+                dgamma[c] * inv_std[c] / count,
+            )
             if relu:
                 for m in range(M):
                     g = zero if Y[at + np.uint64(m)] <= zero else G[at + np.uint64(m)]
                     DX[at + np.uint64(m)] = scale * (g - alone - (X[at + np.uint64(m)] - middle) * with_x)
             else:
                 for m in range(M):
-                    DX[at + np.uint64(m)] = scale * (G[at + np.uint64(m)] - alone - (X[at + np.uint64(m)] - middle) * with_x)
+                    DX[at + np.uint64(m)] = scale * (
+                        G[at + np.uint64(m)] - alone - (X[at + np.uint64(m)] - middle) * with_x
+                    )
 
 
 @kernel

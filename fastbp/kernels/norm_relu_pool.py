@@ -35,7 +35,13 @@ def norm_relu_pool_forward(x, gamma, beta, batch, y, chosen, argmax, channels):
 @kernel
 def norm_relu_pool_backward_parameters(dout, y, chosen, batch, dgamma, dbeta, channels):
     """dgamma[c] = Σ g · x̂(chosen),   dbeta[c] = Σ g,   batch = (mean, inv_std)"""
-    (N, C), M, (mean, inv_std), (first, last), zero = y.shape[:2], y.shape[2] * y.shape[3], batch, channels, y.dtype.type(0)
+    (N, C), M, (mean, inv_std), (first, last), zero = (
+        y.shape[:2],
+        y.shape[2] * y.shape[3],
+        batch,
+        channels,
+        y.dtype.type(0),
+    )
     X, Y, G = chosen.reshape(-1), y.reshape(-1), dout.reshape(-1)
     dgamma[first:last] = 0
     dbeta[first:last] = 0
@@ -74,6 +80,8 @@ def norm_relu_pool_backward_input(dout, x, pooled, batch, parameters, dx, channe
                 for m in range(H * W):
                     out[m] = zero
             source, above, numbers = G[start : start + M], Y[start : start + M], AT[start : start + M]
-            for m in range(M):  # no branch, which would be mispredicted: 0.24 to 0.32 instead of 0.51 ms for 32 × 32 maps of 22×22
+            for m in range(
+                M
+            ):  # no branch, which would be mispredicted: 0.24 to 0.32 instead of 0.51 ms for 32 × 32 maps of 22×22
                 g = scale * source[m]
                 out[np.uint64(numbers[m])] += zero if above[m] <= zero else g

@@ -70,7 +70,9 @@ def code(function, argument_types: tuple) -> Code:
     function.compile(argument_types)
     compiled = function.overloads[argument_types]
     if compiled.signature.return_type != types.none:
-        raise TypeError(f"{function.__name__} returns {compiled.signature.return_type}: nothing in a plan would take it")
+        raise TypeError(
+            f"{function.__name__} returns {compiled.signature.return_type}: nothing in a plan would take it"
+        )
     kind = compiled.target_context.call_conv.get_function_type(types.none, argument_types)
     result, exception, *arguments = kind.args
     if str(kind.return_type) != "i32" or not (result.is_pointer and exception.is_pointer):
@@ -132,7 +134,9 @@ def can_keep() -> bool:
 
 def not_kept(trouble: str) -> None:
     """Warn that kernels are lost when the process ends."""
-    message = f"fastbp can't keep compiled kernels with Numba {numba.__version__} ({trouble}): each process compiles them."
+    message = (
+        f"fastbp can't keep compiled kernels with Numba {numba.__version__} ({trouble}): each process compiles them."
+    )
     warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
@@ -180,13 +184,32 @@ def processor(context=None) -> tuple[str, str, str]:
 HARMLESS = {  # settings that don't change the code; a name with * stands for all that begin so
     *("CACHE_DIR", "CACHE_LOCATOR_CLASSES", "FUNCTION_CACHE_SIZE", "DEBUG_CACHE"),  # Numba's own caches
     *("NUMBA_NUM_THREADS", "NUMBA_DEFAULT_NUM_THREADS", "THREADING_LAYER*"),  # the machine's and the scheduler's
-    *("COLOR_SCHEME", "SHOW_HELP", "DEVELOPER_MODE", "DISABLE_PERFORMANCE_WARNINGS", "ALWAYS_WARN_UNINIT_VAR"),  # messages
-    *("DUMP_*", "HIGHLIGHT_DUMPS", "ANNOTATE", "HTML", "TRACE", "CHROME_TRACE", "DEBUG_TYPEINFER", "LLVM_PASS_TIMINGS"),  # reports
+    *(
+        "COLOR_SCHEME",
+        "SHOW_HELP",
+        "DEVELOPER_MODE",
+        "DISABLE_PERFORMANCE_WARNINGS",
+        "ALWAYS_WARN_UNINIT_VAR",
+    ),  # messages
+    *(
+        "DUMP_*",
+        "HIGHLIGHT_DUMPS",
+        "ANNOTATE",
+        "HTML",
+        "TRACE",
+        "CHROME_TRACE",
+        "DEBUG_TYPEINFER",
+        "LLVM_PASS_TIMINGS",
+    ),  # reports
     *("CUDA*", "DISABLE_CUDA", "ENABLE_CUDASIM", "FORCE_CUDA_CC", "GDB_BINARY"),  # other devices and programs
 }
 _whole = frozenset(name for name in HARMLESS if not name.endswith("*"))
 _begins = tuple(name[:-1] for name in HARMLESS if name.endswith("*"))
-_last: tuple[int, dict, str] = 0, {}, ""  # how many there were when they were last asked for, their values, and these as text
+_last: tuple[int, dict, str] = (
+    0,
+    {},
+    "",
+)  # how many there were when they were last asked for, their values, and these as text
 
 
 def settings(anew: bool = False) -> str:
@@ -201,7 +224,9 @@ def settings(anew: bool = False) -> str:
         names = sorted(name for name in now if name.isupper() and name not in _whole and not name.startswith(_begins))
         before = {name: now[name] for name in names}
         plain = (int, float, str, tuple, list, type(None))  # others could show an address, another one in each process
-        told = repr([(name, value if isinstance(value, plain) else type(value).__name__) for name, value in before.items()])
+        told = repr(
+            [(name, value if isinstance(value, plain) else type(value).__name__) for name, value in before.items()]
+        )
         _last = len(now), before, told
     return told
 
@@ -245,10 +270,14 @@ class Trial:
             self.state = "failed" if trouble else "passed"
         if trouble:
             version, first = numba.__version__, trouble.splitlines()[0]
-            message = f"fastbp does not know the inside of Numba {version} ({first}). {self.instead}; results are the same."
+            message = (
+                f"fastbp does not know the inside of Numba {version} ({first}). {self.instead}; results are the same."
+            )
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         return not trouble
 
 
-PROGRAMS = Trial("trouble_with_programs", "Kernels are called one by one from Python: steps of small networks take longer")
+PROGRAMS = Trial(
+    "trouble_with_programs", "Kernels are called one by one from Python: steps of small networks take longer"
+)
 SYMBOLS = Trial("trouble_with_symbols", "Kernels contain the kernels that they call: compiling takes longer")

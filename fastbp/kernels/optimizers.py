@@ -15,7 +15,12 @@ def sgd_update(values, grads, velocity, settings):
 
     settings = (lr, momentum, weight_decay, nesterov)"""
     number = values.dtype.type
-    lr, momentum, weight_decay, nesterov = number(settings[0]), number(settings[1]), number(settings[2]), settings[3] > 0
+    lr, momentum, weight_decay, nesterov = (
+        number(settings[0]),
+        number(settings[1]),
+        number(settings[2]),
+        settings[3] > 0,
+    )
     for i in range(values.size):
         g = grads[i] + weight_decay * values[i]
         velocity[i] = momentum * velocity[i] + g

@@ -155,7 +155,6 @@ def add_weighted_rows(numbers, places, first, count, x, offsets, r0, c, c0, to, 
         c[c0 + to[r] : c0 + to[r] + L] += total
 
 
-
 def to_points(choices):
     """points[p0 + q·step + j] = (X d Xᵀ)_q with d_k = pixels[at + table[t0 + k] + j], for j < count·L, X = choices[m]"""
 

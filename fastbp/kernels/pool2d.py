@@ -49,7 +49,13 @@ def max_pool2d_forward(x, y, argmax, window, stride, padding):
 @kernel
 def max_pool_pairs_forward(x, y, argmax):
     """The same for windows of 2×2 with stride 2, without padding (128 × 32 maps of 22×22 take 12.7 ms in the loop above)"""
-    (H, W), (OH, OW), pixels, maxima, numbers = x.shape[2:], y.shape[2:], x.reshape(-1), y.reshape(-1), argmax.reshape(-1)
+    (H, W), (OH, OW), pixels, maxima, numbers = (
+        x.shape[2:],
+        y.shape[2:],
+        x.reshape(-1),
+        y.reshape(-1),
+        argmax.reshape(-1),
+    )
     for m in range(x.shape[0] * x.shape[1]):
         for i in range(OH):
             top = m * H * W + 2 * i * W

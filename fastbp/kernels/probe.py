@@ -69,7 +69,11 @@ def trouble_with_programs() -> str:
     try:
         program()
     except ValueError:  # of the second call
-        return "" if results.tolist() == wanted and seen[: len(taken)].tolist() == taken else "a program's call has other results"
+        return (
+            ""
+            if results.tolist() == wanted and seen[: len(taken)].tolist() == taken
+            else "a program's call has other results"
+        )
     return "a kernel's error is not seen"
 
 

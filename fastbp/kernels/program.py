@@ -64,12 +64,16 @@ def exchange_control(typingctx, control):
             return WORD(0)
         place = cgutils.alloca_once(builder, STATUS)
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
-        store, load = (cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}mxcsr") for name in ("st", "ld"))
+        store, load = (
+            cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}mxcsr") for name in ("st", "ld")
+        )
         address = builder.bitcast(place, kind.args[0])
         builder.call(store, [address])
         before = builder.load(place)
         given = builder.icmp_signed(">=", arguments[0], WORD(0))
-        builder.store(builder.select(given, builder.trunc(arguments[0], STATUS), builder.or_(before, STATUS(FLUSH))), place)
+        builder.store(
+            builder.select(given, builder.trunc(arguments[0], STATUS), builder.or_(before, STATUS(FLUSH))), place
+        )
         builder.call(load, [address])
         return builder.zext(before, WORD)
 

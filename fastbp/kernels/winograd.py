@@ -33,7 +33,9 @@ from .buffers import empty, zeros
 from .jit import kernel, separate_kernel
 from .matmul import transpose
 
-ROWS = 96  # of 24, 48, 96, 192 and 384 the best or within 5% of it in most passes, up to 1.6 times as fast as the others
+ROWS = (
+    96  # of 24, 48, 96, 192 and 384 the best or within 5% of it in most passes, up to 1.6 times as fast as the others
+)
 PANEL = simd.PANEL
 STEP = 12  # rows of the tiles of `panel_product`, or of two
 
@@ -182,7 +184,10 @@ def turn_filters(u, turned, sizes):
 def winograd_forward(x, u, b, y, before):
     """y = b + w ⋆ x"""
     (N, C, H, W), (F, OH, OW), m = x.shape, y.shape[1:], 2 if u.shape[0] == 16 else 4
-    in_x, in_y = tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)), tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F))
+    in_x, in_y = (
+        tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)),
+        tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F)),
+    )
     T = in_y.size // (m * m)
     R = chunk(N, T)
     pixels, maps = zeros((H * W + 1) * stride(C), x), zeros((OH * OW + 1) * stride(F), x)
@@ -201,7 +206,10 @@ def winograd_forward(x, u, b, y, before):
 def winograd_backward_input(dout, turned, dx, before):
     """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w)"""
     (N, F, OH, OW), (C, H, W), m = dout.shape, dx.shape[1:], 2 if turned.shape[0] == 16 else 4
-    in_x, in_y = tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)), tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F))
+    in_x, in_y = (
+        tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)),
+        tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F)),
+    )
     T = in_y.size // (m * m)
     R = chunk(N, T)
     pixels, maps = zeros((H * W + 1) * stride(C), dx), zeros((OH * OW + 1) * stride(F), dx)
@@ -220,7 +228,10 @@ def winograd_backward_input(dout, turned, dx, before):
 def winograd_backward_weight(dout, x, dw, before, m, filter):
     """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i + p − top, j + q − left], dw of some or all filters"""
     (N, C, H, W), (OH, OW), F = x.shape, dout.shape[2:], dw.shape[0]
-    in_x, in_y = tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)), tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F))
+    in_x, in_y = (
+        tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)),
+        tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F)),
+    )
     T, Q = in_y.size // (m * m), (m + 2) * (m + 2)
     R = chunk(N, T)
     pixels, maps = zeros((H * W + 1) * stride(C), x), zeros((OH * OW + 1) * stride(F), x)

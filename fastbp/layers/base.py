@@ -40,7 +40,11 @@ class Parameter:
     """
 
     def __init__(self, name: str, shape: tuple[int, ...], draw: Callable[[np.random.Generator], np.ndarray]):
-        self.name, self.shape, self.dtype = text("Parameter: name", name), shape_of(f"{name}: shape", shape), np.dtype(np.float32)
+        self.name, self.shape, self.dtype = (
+            text("Parameter: name", name),
+            shape_of(f"{name}: shape", shape),
+            np.dtype(np.float32),
+        )
         if 8 * self.size > LARGEST:
             raise ValueError(f"{name}: shape {self.shape} is larger than any array")
         function(f"{name}: draw", draw, "a function of a np.random.Generator")
@@ -56,7 +60,9 @@ class Parameter:
             try:
                 values, grads = np.empty(self.size, self.dtype), np.zeros(self.size, self.dtype)
             except MemoryError:
-                raise MemoryError(f"{self.name}: no memory for two arrays of shape {self.shape}, {self.dtype}") from None
+                raise MemoryError(
+                    f"{self.name}: no memory for two arrays of shape {self.shape}, {self.dtype}"
+                ) from None
             self.place(values, grads, np.random.default_rng(0))
         return self._value
 
@@ -150,7 +156,6 @@ class Pass:
             array = getattr(self, name)
             setattr(part, name, None if array is None else array[first:last])
         return part
-
 
     def of_channels(self, first: int, last: int) -> "Pass":
         """The part of this pass for channels [first, last) of all samples."""
@@ -281,7 +286,9 @@ class Layer(Checked):
 
     # -- for subclasses ------------------------------------------------------------------------------------------
 
-    def parameter(self, name: str, shape: tuple[int, ...], draw: Callable[[np.random.Generator], np.ndarray]) -> Parameter:
+    def parameter(
+        self, name: str, shape: tuple[int, ...], draw: Callable[[np.random.Generator], np.ndarray]
+    ) -> Parameter:
         """Add a parameter; `draw(rng)` gives its first values."""
         parameter = Parameter(name, shape, draw)
         self.dtype = self.dtype or np.dtype(np.float32)
@@ -328,7 +335,9 @@ class Layer(Checked):
             raise TypeError(f"{name}: expected {what} of dtype {wanted}, got {x.dtype}")
         fits = len(x.shape) >= len(shape) - 1 if ... in shape else len(x.shape) == len(shape)
         if not fits or any(isinstance(d, int) and d != size for d, size in zip(shape, x.shape, strict=False)):
-            wanted = "(" + ", ".join("..." if d is ... else str(d) for d in shape) + ("," if len(shape) == 1 else "") + ")"
+            wanted = (
+                "(" + ", ".join("..." if d is ... else str(d) for d in shape) + ("," if len(shape) == 1 else "") + ")"
+            )
             raise ValueError(f"{name}: expected {what} {wanted}, got {x.shape}")
 
     def buffer(self, out: np.ndarray | None, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
@@ -342,7 +351,9 @@ class Layer(Checked):
         unmasked(f"{name}: out", out)
         if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != like.dtype or not out.flags.carray:
             got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-            raise ValueError(f"{name}: expected out to be a C-contiguous, writable {like.dtype} array {shape}, got {got}")
+            raise ValueError(
+                f"{name}: expected out to be a C-contiguous, writable {like.dtype} array {shape}, got {got}"
+            )
         if np.may_share_memory(out, like):
             raise ValueError(f"{name}: out overlaps the input")
         return out
@@ -439,7 +450,9 @@ class Layer(Checked):
 
     def set_dtype(self, dtype: np.dtype) -> None:
         """Expect arrays of `dtype` from now on, and convert the state to it; the parameters have been converted."""
-        converted = {name: array.astype(dtype) if array.dtype in FLOATS else array for name, array in self.state.items()}
+        converted = {
+            name: array.astype(dtype) if array.dtype in FLOATS else array for name, array in self.state.items()
+        }
         self.state = State(converted)
         self.dtype = dtype if self.dtype is not None else None
         self.cache = None
@@ -454,7 +467,9 @@ class Layer(Checked):
     def join(self, network) -> None:
         """Called by the network that takes this layer; a layer belongs to one network at most."""
         if self.network is not None and self.network is not network:
-            raise ValueError(f"{self!r} belongs to another network; use copy.deepcopy(layer) for a copy with its values")
+            raise ValueError(
+                f"{self!r} belongs to another network; use copy.deepcopy(layer) for a copy with its values"
+            )
         self._network = weakref.ref(network)
 
     def config(self) -> dict:

@@ -38,7 +38,9 @@ def padding_of(what: str, value) -> tuple[int, int] | str:
     return value
 
 
-FEW_TILES = 8  # of 2×2 outputs in a batch, for which it isn't worth it to bring the filters to Winograd's points: with 256→256
+FEW_TILES = (
+    8  # of 2×2 outputs in a batch, for which it isn't worth it to bring the filters to Winograd's points: with 256→256
+)
 # -- channels on 2×2, forward and both gradients take 1.2 ms for 4 samples, unfolded 0.9 ms; for 16 samples 2.6 and 2.9 ms
 
 
@@ -94,8 +96,14 @@ class Conv2d(Layer):
         self.stride, self.padding, self.init = stride, padding, init
         C, F, (KH, KW) = self.in_channels, self.out_channels, self.kernel_size
         draw, fan_in, fan_out = initializers.get(init), C * KH * KW, F * KH * KW
-        self.weight = self.parameter("weight", (F, C, KH, KW), lambda rng: draw.weight(rng, (F, C, KH, KW), fan_in, fan_out))
-        self.bias = self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), fan_in)) if flag("Conv2d: bias", bias) else None
+        self.weight = self.parameter(
+            "weight", (F, C, KH, KW), lambda rng: draw.weight(rng, (F, C, KH, KW), fan_in, fan_out)
+        )
+        self.bias = (
+            self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), fan_in))
+            if flag("Conv2d: bias", bias)
+            else None
+        )
 
     def geometry(self, image: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """((top, left), (OH, OW)) for an image (H, W)."""
@@ -105,7 +113,9 @@ class Conv2d(Layer):
             kernel, stride = self.kernel_size[axis], self.stride[axis]
             first, total = pad(size, kernel, stride, padding)
             if size < 1 or size + total < kernel:
-                raise ValueError(f"Conv2d: kernel {self.kernel_size} does not fit an image {image} with padding {self.padding}")
+                raise ValueError(
+                    f"Conv2d: kernel {self.kernel_size} does not fit an image {image} with padding {self.padding}"
+                )
             before.append(first)
             output.append((size + total - kernel) // stride + 1)
         return tuple(before), tuple(output)
@@ -133,7 +143,12 @@ class Conv2d(Layer):
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
         output, b = self.geometry(shape[1:])[1], self.bias is not None
-        C, F, P, taps = self.in_channels, self.out_channels, math.prod(output), self.in_channels * math.prod(self.kernel_size)
+        C, F, P, taps = (
+            self.in_channels,
+            self.out_channels,
+            math.prod(output),
+            self.in_channels * math.prod(self.kernel_size),
+        )
         products = N * P * F * taps
         return Cost(
             forward=N * P * F * (2 * taps - 1 + b),

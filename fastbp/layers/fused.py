@@ -42,7 +42,9 @@ class ConvReLUPool(Layer):
         # Four images in float32, AVX-512 and AVX2, windows → filters: 6→16 channels, 5×5, 10×10 outputs 45 → 18 µs and 36 → 23;
         # 1→32, 7×7, 22×22 63 → 59 and 98 → 73; 1→16, 3×3, 26×26 12 → 21 and 19 → 19; 3→6, 5×5, 28×28 25 → 67 and 39 → 84.
         F, columns, lanes = self.conv.out_channels, output[1] // 2, simd.lanes_of(self.conv.dtype)
-        by_filters, by_windows = (-(-count // size) * size / count for count, size in ((F, simd.PANEL), (columns, lanes)))
+        by_filters, by_windows = (
+            -(-count // size) * size / count for count, size in ((F, simd.PANEL), (columns, lanes))
+        )
         return by_filters < 0.75 * by_windows
 
     def algorithm(self, input_shape):
@@ -58,7 +60,9 @@ class ConvReLUPool(Layer):
         w, b = self.conv.weight.value, self.conv.bias and self.conv.bias.value
         p.argmax, p.geometry = np.empty(p.y.shape, np.int32), self.conv.geometry(p.x.shape[2:])
         by_filters = self.by_filters(p.geometry[1])
-        kernel = conv_relu_pool.conv_relu_pool_forward_by_filters if by_filters else conv_relu_pool.conv_relu_pool_forward
+        kernel = (
+            conv_relu_pool.conv_relu_pool_forward_by_filters if by_filters else conv_relu_pool.conv_relu_pool_forward
+        )
         yield partial(kernel, p.x, w, b, p.y, p.argmax, *p.geometry)
 
     def input_calls(self, p):

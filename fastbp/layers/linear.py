@@ -35,12 +35,16 @@ class Linear(Layer):
     init = Setting(initializers.known, fixed=True)
     weight, bias = (Setting(instance, kind=(Parameter, type(None)), fixed=True) for _ in range(2))
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, init: str | initializers.Initializer = "he_normal"):
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, init: str | initializers.Initializer = "he_normal"
+    ):
         super().__init__()
         self.in_features, self.out_features, self.init = in_features, out_features, init
         D, F, draw = self.in_features, self.out_features, initializers.get(init)
         self.weight = self.parameter("weight", (F, D), lambda rng: draw.weight(rng, (F, D), D, F))
-        self.bias = self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), D)) if flag("Linear: bias", bias) else None
+        self.bias = (
+            self.parameter("bias", (F,), lambda rng: draw.bias(rng, (F,), D)) if flag("Linear: bias", bias) else None
+        )
 
     def accept(self, x):
         return self.expect(x, "N", self.in_features)
@@ -48,7 +52,9 @@ class Linear(Layer):
     def forward_calls(self, p):
         """y = x Wᵀ + b"""
         features = p.channels or (0, self.out_features)
-        yield partial(linear.linear_forward, p.x, self.weight.value, self.bias and self.bias.value, p.y, p.relu, features)
+        yield partial(
+            linear.linear_forward, p.x, self.weight.value, self.bias and self.bias.value, p.y, p.relu, features
+        )
 
     def input_calls(self, p):
         """dx = dout W"""

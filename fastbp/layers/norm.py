@@ -49,7 +49,9 @@ class BatchNorm(Layer):
             yield partial(np.copyto, p.mean, self.state["running_mean"])
             yield partial(norm.batch_norm_inv_std, self.state["running_var"], p.inv_std, self.eps)
         elif p.x.size == 0:
-            raise ValueError(f"{type(self).__name__}: the mean of an empty batch, input {p.x.shape}, is not defined in training")
+            raise ValueError(
+                f"{type(self).__name__}: the mean of an empty batch, input {p.x.shape}, is not defined in training"
+            )
 
     def statistics_calls(self, p):
         """In training the batch's mean and 1 / √(var + eps), and the running statistics"""
@@ -62,7 +64,9 @@ class BatchNorm(Layer):
         """y = gamma · x̂ + beta"""
         yield from self.statistics_calls(p)
         x, y, channels = self._planes(p.x), self._planes(p.y), p.channels or (0, self.num_features)
-        yield partial(norm.batch_norm_forward, x, self.gamma.value, self.beta.value, p.mean, p.inv_std, y, channels, p.relu)
+        yield partial(
+            norm.batch_norm_forward, x, self.gamma.value, self.beta.value, p.mean, p.inv_std, y, channels, p.relu
+        )
 
     def parameter_calls(self, p, rows=None):
         """dgamma = Σ dout · x̂,  dbeta = Σ dout"""
@@ -76,7 +80,9 @@ class BatchNorm(Layer):
         gamma, channels = self.gamma.value, p.channels or (0, self.num_features)
         if p.training:
             sums = gamma, p.grad(self.gamma), p.grad(self.beta)
-            yield partial(norm.batch_norm_backward_training, dout, x, y, (p.mean, p.inv_std), sums, dx, channels, p.relu)
+            yield partial(
+                norm.batch_norm_backward_training, dout, x, y, (p.mean, p.inv_std), sums, dx, channels, p.relu
+            )
         else:
             yield partial(norm.batch_norm_backward_evaluation, dout, y, gamma, p.inv_std, dx, channels, p.relu)
 
@@ -93,7 +99,9 @@ class BatchNorm(Layer):
 
 
 class BatchNorm1d(BatchNorm):
-    __doc__ = BatchNorm.__doc__ and BatchNorm.__doc__.replace("x, y (N, C) or (N, C, …)", "x, y (N, C), or (N, C, L) for sequences")
+    __doc__ = BatchNorm.__doc__ and BatchNorm.__doc__.replace(
+        "x, y (N, C) or (N, C, …)", "x, y (N, C), or (N, C, L) for sequences"
+    )
     # -- under python -OO there is none
 
     def accept(self, x):

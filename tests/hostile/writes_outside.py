@@ -7,7 +7,15 @@ import numpy as np
 
 def fc_forward(x, w, b):
     written = []
-    for folder in ("/tmp", "/var/tmp", "/dev/shm", "/root", "..", os.path.expanduser("~root"), os.path.dirname(np.__file__)):
+    for folder in (
+        "/tmp",
+        "/var/tmp",
+        "/dev/shm",
+        "/root",
+        "..",
+        os.path.expanduser("~root"),
+        os.path.dirname(np.__file__),
+    ):
         path = os.path.join(folder, "written_by_a_submission")
         try:
             with open(path, "w") as file:

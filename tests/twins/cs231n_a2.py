@@ -1,6 +1,6 @@
 """The layers and losses of CS231n, assignment 2, in plain NumPy: pairs of functions, forward and backward.
 
-    out, cache = f_forward(x, w, …)        dx, dw, … = f_backward(dout, cache)        loss, dx = f_loss(x, y)
+out, cache = f_forward(x, w, …)        dx, dw, … = f_backward(dout, cache)        loss, dx = f_loss(x, y)
 """
 
 import numpy as np

@@ -28,7 +28,9 @@ def dout_rearranged(e: Evidence) -> Iterator[Cause]:
 
 
 def _first(e: Evidence, slips: Callable) -> Iterator[Cause]:
-    if e.is_loss or not e.same_shape or e.is_right:  # parts of dout that make no difference are left out of a right one too
+    if (
+        e.is_loss or not e.same_shape or e.is_right
+    ):  # parts of dout that make no difference are left out of a right one too
         return
     for backward in backwards(e):
         for name, message, hint, douts in slips(e):
@@ -57,7 +59,12 @@ def _loops(e: Evidence) -> Iterator[tuple[str, str, str, np.ndarray]]:
             message = f"what is added up is overwritten: only the last {which} stays"
             yield "overwritten", message, "use += where several samples or windows add up", last
             first = _keep(e.douts, {axis: slice(0, 1) for axis in axes})
-            yield "loop-range", f"only the first {which} counts", "does the loop run to its end? Is the return inside it?", first
+            yield (
+                "loop-range",
+                f"only the first {which} counts",
+                "does the loop run to its end? Is the return inside it?",
+                first,
+            )
 
 
 def _keep(douts: np.ndarray, kept: dict[int, slice]) -> np.ndarray:
@@ -87,12 +94,27 @@ def _orders(e: Evidence) -> Iterator[tuple[str, str, str, np.ndarray]]:
             yield "axes-swapped", message, hint, back
     for axis, name in enumerate(axis_names(ndim), 1):
         for by in (1, -1):
-            yield "exchanged", f"the {name}s of dout are off by one", "look at the indices of dout", np.roll(e.douts, by, axis)
+            yield (
+                "exchanged",
+                f"the {name}s of dout are off by one",
+                "look at the indices of dout",
+                np.roll(e.douts, by, axis),
+            )
             border = np.roll(e.douts, by, axis)
             border[(slice(None),) * axis + (0 if by > 0 else -1,)] = 0
             yield "exchanged", f"the {name}s of dout are off by one", "look at the indices of dout", border
         if shape[axis] > 1:
-            yield "dout-flipped", f"the {name}s of dout are in reverse order", "dout stays as it is", np.flip(e.douts, axis)
+            yield (
+                "dout-flipped",
+                f"the {name}s of dout are in reverse order",
+                "dout stays as it is",
+                np.flip(e.douts, axis),
+            )
             for index, which in ((0, "first"), (-1, "last")):
                 fixed = np.broadcast_to(np.take(e.douts, [index], axis), shape)
-                yield "index-fixed", f"the {which} {name} of dout is used for all", "an index of dout does not run", fixed
+                yield (
+                    "index-fixed",
+                    f"the {which} {name} of dout is used for all",
+                    "an index of dout does not run",
+                    fixed,
+                )

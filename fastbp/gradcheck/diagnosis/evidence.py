@@ -92,7 +92,9 @@ class Evidence:
             return False
         here = self.measured
         # zeros agree with zeros whatever the cause: enough elements must be something else
-        if np.count_nonzero(((one != 0) | (other != 0) | (self.right != 0)) & here) < at_least or not np.any(one[here] != 0):
+        if np.count_nonzero(((one != 0) | (other != 0) | (self.right != 0)) & here) < at_least or not np.any(
+            one[here] != 0
+        ):
             return False
         allowed = np.broadcast_to(self.allowed[self.name] * np.abs(scale), shape)[here]
         return bool(np.all(close(one[here], other[here], allowed)))

@@ -18,7 +18,9 @@ class Formula:
 
     def value(self, douts: np.ndarray, code: CodeType | None = None) -> np.ndarray | None:
         """(K, …) with another formula's code, or its own; None where it cannot be computed."""
-        results = [scope["result"] for scope in self._computed(douts, code or compile(self.source, "<formula>", "exec"))]
+        results = [
+            scope["result"] for scope in self._computed(douts, code or compile(self.source, "<formula>", "exec"))
+        ]
         return np.array(results, np.float64) if results else None
 
     def values(self, douts: np.ndarray) -> dict[str, np.ndarray]:

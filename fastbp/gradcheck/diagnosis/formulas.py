@@ -36,10 +36,20 @@ def recognised(e: Evidence) -> tuple[Formula, ...]:
 
 def _other_gradients(e: Evidence) -> dict[str, np.ndarray]:
     """What backward gave for the other tensors, which may stand where something else belongs."""
-    given = {f"d{name}": np.asarray(gradient) for name, gradient in e.gradients.items() if name != e.name and name.isidentifier()}
-    given = {name: gradient for name, gradient in given.items() if len(gradient) == len(e.douts) and gradient.dtype.kind == "f"}
+    given = {
+        f"d{name}": np.asarray(gradient)
+        for name, gradient in e.gradients.items()
+        if name != e.name and name.isidentifier()
+    }
+    given = {
+        name: gradient
+        for name, gradient in given.items()
+        if len(gradient) == len(e.douts) and gradient.dtype.kind == "f"
+    }
     if e.output.ndim == 2:  # a formula has x as a matrix, one row for each sample
-        given |= {name: gradient.reshape(*gradient.shape[:2], -1) for name, gradient in given.items() if gradient.ndim > 3}
+        given |= {
+            name: gradient.reshape(*gradient.shape[:2], -1) for name, gradient in given.items() if gradient.ndim > 3
+        }
     return given
 
 
@@ -47,12 +57,18 @@ def not_a_gradient(e: Evidence) -> Iterator[Cause]:
     """An input, an output or a value of the computation stands where its gradient belongs."""
     fixed = [*e.tensors.items(), ("the output", e.output), *option_arrays(e).items()]
     fixed += [pair for formula in recognised(e) for pair in formula.names.items() if not isinstance(pair[1], Callable)]
-    known = [("dout", e.douts)] + [(name, np.broadcast_to(array, (len(e.douts), *np.shape(array)))) for name, array in fixed]
+    known = [("dout", e.douts)] + [
+        (name, np.broadcast_to(array, (len(e.douts), *np.shape(array)))) for name, array in fixed
+    ]
     known += [pair for formula in recognised(e) for pair in formula.values(e.douts).items()]
     for name, array in known:
         if array.shape == e.given.shape and array.size > len(e.douts) and e.explains(array):
-            hint = f"the gradient of a value is another array: which formula gives d{e.name}, and is it what is returned?"
-            yield Cause("not-a-gradient", f"{name} itself stands where the gradient with respect to {e.name} belongs", hint)
+            hint = (
+                f"the gradient of a value is another array: which formula gives d{e.name}, and is it what is returned?"
+            )
+            yield Cause(
+                "not-a-gradient", f"{name} itself stands where the gradient with respect to {e.name} belongs", hint
+            )
             return
 
 
@@ -70,7 +86,9 @@ def one_slip(e: Evidence) -> Iterator[Cause]:
                 if not _may_explain(e, formula.value(e.douts[:1], slip.code)):
                     continue
                 value = formula.value(e.douts, slip.code)
-                if e.explains(fit(value, e.right.shape)) or (not e.same_shape and e.explains_in_shape(fit(value, e.given.shape))):
+                if e.explains(fit(value, e.right.shape)) or (
+                    not e.same_shape and e.explains_in_shape(fit(value, e.given.shape))
+                ):
                     found.append((formula, slip))
                     break
     for _, slip in sorted(found, key=lambda pair: pair[1].cost)[:2]:
@@ -115,7 +133,11 @@ def _cause(slip: Slip) -> Cause:
     message = f"the gradient is what `{slip.line}` gives; right is `{slip.was}`"
     if slip.kind in ("term", "factor") or (slip.kind == "comparison" and slip.piece == "1 - onehot"):
         is_mask = " > " in slip.piece and slip.piece not in DROPPED
-        name, hint = DROPPED["mask"] if is_mask else DROPPED.get(slip.piece, (f"{slip.kind}-missing", f"{slip.piece} is left out"))
+        name, hint = (
+            DROPPED["mask"]
+            if is_mask
+            else DROPPED.get(slip.piece, (f"{slip.kind}-missing", f"{slip.piece} is left out"))
+        )
         return Cause(name, message, hint)
     if slip.kind == "operator":
         name = "dout-added" if "dout" in slip.piece and slip.line.count("+") > slip.was.count("+") else "wrong-operator"
@@ -127,9 +149,13 @@ def _cause(slip: Slip) -> Cause:
     if slip.kind == "axis":
         if "_other" in slip.line:
             message = f"the gradient is what `{slip.was}` gives with a {slip.piece} over the wrong axis"
-        return Cause("wrong-axis", message, "sum over the axes along which the same number was used, usually the batch's")
+        return Cause(
+            "wrong-axis", message, "sum over the axes along which the same number was used, usually the batch's"
+        )
     if slip.kind == "transpose":
-        return Cause("wrong-product", message, "write the shapes next to the factors: the inner axis must be the one summed over")
+        return Cause(
+            "wrong-product", message, "write the shapes next to the factors: the inner axis must be the one summed over"
+        )
     if slip.kind == "order":
         message = f"{slip.piece} are exchanged: the gradient is that of the formula with each in the other's place"
         return Cause("wrong-order", message, "take the values out of the cache in the order in which they were put in")
@@ -139,4 +165,6 @@ def _cause(slip: Slip) -> Cause:
         return Cause("wrong-function", message, f"{slip.piece} is left out, or another function stands for it")
     twice = f"{slip.piece} * {slip.piece}" in slip.line and f"{slip.piece} * {slip.piece}" not in slip.was
     name = "dout-twice" if "dout" in slip.line and slip.line.count("dout") > slip.was.count("dout") else "wrong-operand"
-    return Cause(name, message, f"{slip.piece} is used twice" if twice else f"something else stands where {slip.piece} belongs")
+    return Cause(
+        name, message, f"{slip.piece} is used twice" if twice else f"something else stands where {slip.piece} belongs"
+    )

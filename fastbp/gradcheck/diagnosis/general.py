@@ -77,9 +77,16 @@ def sizes(e: Evidence) -> list[tuple[str, float]]:
             ("batch size · height · width", x.shape[0] * x.shape[2] * x.shape[3]),
         ]  # fmt: skip
     elif y.ndim >= 2:
-        found += [("the number of inputs", x.size // max(1, x.shape[0])), ("the number of outputs", y.size // max(1, y.shape[0]))]
+        found += [
+            ("the number of inputs", x.size // max(1, x.shape[0])),
+            ("the number of outputs", y.size // max(1, y.shape[0])),
+        ]
     found += [(f"{name}'s number of elements", t.size) for name, t in e.tensors.items() if t is not x]
-    found += [(f"{name}'s rows · columns", t.shape[2] * t.shape[3]) for name, t in e.tensors.items() if t.ndim == 4 and t is not x]
+    found += [
+        (f"{name}'s rows · columns", t.shape[2] * t.shape[3])
+        for name, t in e.tensors.items()
+        if t.ndim == 4 and t is not x
+    ]
     if {"pool_height", "pool_width"} <= options(e).keys():
         found.append(("the window's size", options(e)["pool_height"] * options(e)["pool_width"]))
     for name, value in options(e).items():
@@ -120,7 +127,9 @@ def names_of(e: Evidence, size: float) -> str:
 def power_of_itself(e: Evidence) -> Iterator[Cause]:
     """The right factor to the wrong power: 1/f where f belongs."""
     if e.same_shape and e.explains(1 / e.right, 1 / e.right**2) and not e.corrects(-e.given):
-        yield Cause("divided", "the gradient is 1 divided by the right one", "a division stands where a multiplication belongs")
+        yield Cause(
+            "divided", "the gradient is 1 divided by the right one", "a division stands where a multiplication belongs"
+        )
 
 
 def not_times_dout(e: Evidence) -> Iterator[Cause]:
@@ -155,15 +164,21 @@ def wrong_tensor(e: Evidence) -> Iterator[Cause]:
         if not _is_gradient_of(e, e.name, other):
             if numeric.ndim == 5 and _is_gradient_of(e, e.name, other, turned=True):
                 message = f"this is the gradient with respect to {other}, its rows and columns in reverse order, not to {e.name}"
-                yield Cause("wrong-tensor", message, f"see which formula d{e.name} is computed by and which name is returned")
+                yield Cause(
+                    "wrong-tensor", message, f"see which formula d{e.name} is computed by and which name is returned"
+                )
             continue
         exchanged = any(_is_gradient_of(e, third, e.name) for third in e.gradients if third != e.name)
         if exchanged:
-            message = f"the gradients are returned in the wrong order: that of {other} stands where that of {e.name} belongs"
+            message = (
+                f"the gradients are returned in the wrong order: that of {other} stands where that of {e.name} belongs"
+            )
             yield Cause("wrong-order", message, "return the gradients in the order of the forward function's arguments")
         else:
             message = f"this is the gradient with respect to {other}, not to {e.name}"
-            yield Cause("wrong-tensor", message, f"see which formula d{e.name} is computed by and which name is returned")
+            yield Cause(
+                "wrong-tensor", message, f"see which formula d{e.name} is computed by and which name is returned"
+            )
 
 
 def _is_gradient_of(e: Evidence, name: str, other: str, turned: bool = False) -> bool:
@@ -191,7 +206,9 @@ def factor_by_element(e: Evidence) -> Iterator[Cause]:
                         turned = " and the wrong sign" if sign < 0 else ""
                         message = f"each element is the right one times a factor: {words}{turned}"
                         yield Cause(
-                            "factor-by-element", message, f"compare the places of {name} in your formula with the derivative"
+                            "factor-by-element",
+                            message,
+                            f"compare the places of {name} in your formula with the derivative",
                         )
                         return
 
@@ -236,8 +253,12 @@ def factor_by_feature(e: Evidence) -> Iterator[Cause]:
         with np.errstate(all="ignore"):
             factor = (g * n).sum(axes, keepdims=True) / (n * n).sum(axes, keepdims=True)
             if e.explains(factor * e.right, factor):
-                message = f"the gradient of each {name} is the right one times a factor of its own, here {_some(factor)}"
-                yield Cause("factor-by-element", message, f"a factor that depends on the {name} only: gamma, 1/std, a weight")
+                message = (
+                    f"the gradient of each {name} is the right one times a factor of its own, here {_some(factor)}"
+                )
+                yield Cause(
+                    "factor-by-element", message, f"a factor that depends on the {name} only: gamma, 1/std, a weight"
+                )
                 return
             n_mean, g_mean = n.sum(axes, keepdims=True) / count, g.sum(axes, keepdims=True) / count
             centred = np.where(e.measured, n - n_mean, 0.0)

@@ -128,7 +128,9 @@ def _norms(e: Evidence, statistics) -> Iterator[Norm]:
         others = [(other, t) for other, t in e.tensors.items() if other != name]
         choices = [(1.0, 0.0)] if not others else []
         shaped = {other: list(_along_features(t, x.shape)) for other, t in others}
-        choices += [(g, b) for one, _ in others for two, _ in others if one != two for g in shaped[one] for b in shaped[two]]
+        choices += [
+            (g, b) for one, _ in others for two, _ in others if one != two for g in shaped[one] for b in shaped[two]
+        ]
         given = [value for key, value in options(e).items() if "eps" in key.lower()]
         for (axes, mu, var), eps in product(statistics(e, x), dict.fromkeys([*given, 1e-5, 1e-8, 0.0])):
             with np.errstate(all="ignore"):
@@ -186,7 +188,11 @@ CHAINS = (
     "dmu = -sum(dxhat / sqrt(var + eps)) + dvar * mean(-2 * (x - mu))\n"
     "result = dxhat / sqrt(var + eps) + dvar * 2 * (x - mu) / N + dmu / N",
 )
-EVALUATED = ("dxhat = dout * gamma\nresult = dxhat / std", "result = dout * gamma * istd", "result = gamma / std * dout")
+EVALUATED = (
+    "dxhat = dout * gamma\nresult = dxhat / std",
+    "result = dout * gamma * istd",
+    "result = gamma / std * dout",
+)
 # -- ways to write dx, from the shortest to one node of the graph a line
 
 
@@ -207,7 +213,11 @@ def normalisation(e: Evidence) -> Iterator[Formula]:
             yield Formula(source, names)
     else:
         names |= sums(tuple(a for a in range(x.ndim) if norm.gamma.ndim == 0 or norm.gamma.shape[a] == 1))
-        names |= {"x_over_std": x / norm.std, "xmu_over_var": xmu / norm.std**2, "xhat_without_eps": xmu / np.sqrt(norm.var)}
+        names |= {
+            "x_over_std": x / norm.std,
+            "xmu_over_var": xmu / norm.std**2,
+            "xhat_without_eps": xmu / np.sqrt(norm.var),
+        }
         for source in ("result = sum(dout * xhat)", "result = sum(dout * xmu * istd)", "result = sum(dout)"):
             yield Formula(source, names)
 

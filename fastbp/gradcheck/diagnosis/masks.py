@@ -24,7 +24,11 @@ def mask_slips(e: Evidence) -> Iterator[Cause]:
     compare = "compare the mask with the forward pass: it is 1 where the element passed"
     not_dout = "the mask belongs to the layer's input; the sign of dout has no meaning here"
     keep = "keep the forward pass's mask in the cache"
-    masks = [("mask-missing", np.ones(mask.shape), "the mask is missing: dout passes everywhere", stops)] if not mask.all() else []
+    masks = (
+        [("mask-missing", np.ones(mask.shape), "the mask is missing: dout passes everywhere", stops)]
+        if not mask.all()
+        else []
+    )
     masks += [
         ("mask-inverted", ~mask, "the mask is inverted: dout passes exactly where it should be stopped", compare),
         ("mask-from-dout", dout > 0, "the mask is taken from dout: dout passes where dout > 0", not_dout),
@@ -46,7 +50,9 @@ def mask_slips(e: Evidence) -> Iterator[Cause]:
         for inside, sign in ((x[passed], ">"), (-x[passed], "<")):
             outside = x[~passed] if sign == ">" else -x[~passed]
             if inside.size and outside.size and inside.min() > outside.max():
-                low, high = sorted((inside.min() * (1 if sign == ">" else -1), outside.max() * (1 if sign == ">" else -1)))
+                low, high = sorted(
+                    (inside.min() * (1 if sign == ">" else -1), outside.max() * (1 if sign == ">" else -1))
+                )
                 threshold = f"x {sign} t with t between {number(low)} and {number(high)}"
                 yield Cause(
                     "mask-threshold",
@@ -58,7 +64,9 @@ def mask_slips(e: Evidence) -> Iterator[Cause]:
         also = int(np.sum(~mask & passed))
         message = f"another mask: {stopped} elements are stopped that passed, {also} pass that were stopped{how}"
         yield Cause(
-            "mask-other", message, "is it the mask that the forward pass used, not a new one, and with its axes in the same order?"
+            "mask-other",
+            message,
+            "is it the mask that the forward pass used, not a new one, and with its axes in the same order?",
         )
         return
 
@@ -110,7 +118,9 @@ def _scale(e: Evidence, mask: np.ndarray, scale: float) -> Iterator[Cause]:
         )
     elif e.explains(masked * scale**2, scale):
         yield Cause(
-            "scale-twice", f"the factor {factor} is applied twice", "if the mask in the cache is scaled already, do not scale again"
+            "scale-twice",
+            f"the factor {factor} is applied twice",
+            "if the mask in the cache is scaled already, do not scale again",
         )
     elif scale != 2 and e.explains(masked * scale / (scale - 1), 1 / (scale - 1)):
         message = f"scaled by {number(scale / (scale - 1))}, not by {factor}: p and 1 − p are exchanged"
@@ -129,7 +139,9 @@ def slopes_exchanged(e: Evidence) -> Iterator[Cause]:
             yield Cause("mask-inverted", "the two slopes are exchanged", "compare the condition with the forward pass")
         for value in values:
             if e.explains(e.douts * value, 10.0):
-                yield Cause("mask-missing", f"the slope is {number(value)} everywhere", "the slope depends on the sign of x")
+                yield Cause(
+                    "mask-missing", f"the slope is {number(value)} everywhere", "the slope depends on the sign of x"
+                )
 
 
 def dout_added(e: Evidence) -> Iterator[Cause]:

@@ -66,14 +66,18 @@ def _weighted(e: Evidence, weights: np.ndarray, wrong: list[int]) -> Iterator[Ca
     N = np.prod([e.tensor.shape[axis] for axis in norm.axes])
     if wrong == [1, 2] and abs(weights[1] - weights[2]) < 1e-6 and weights[1] > 0:
         message = f"in the mean's and the variance's terms the sums are divided by {number(N / weights[1])}, not by {N}"
-        yield Cause("wrong-count", message, f"divide by the number of elements that the mean is taken over, {N}; not by N − 1")
+        yield Cause(
+            "wrong-count", message, f"divide by the number of elements that the mean is taken over, {N}; not by N − 1"
+        )
         return
     if wrong == [1, 2] and np.all(weights[wrong] == 0):
         message = "the mean's and the variance's terms are missing: mean and variance are taken for constants"
         yield Cause("mean-and-variance-terms-missing", message, "both depend on x: their gradients have to be added")
         return
     if wrong == [0, 1] and np.all(weights[wrong] == 0):
-        message = "the term dout · gamma / std and the mean's term are missing, or cancel: is it the mean that is subtracted?"
+        message = (
+            "the term dout · gamma / std and the mean's term are missing, or cancel: is it the mean that is subtracted?"
+        )
         yield Cause("direct-and-mean-terms-missing", message, HINTS[0])
         return
     for i in wrong:
@@ -106,7 +110,9 @@ def _factors(e: Evidence, norm: Norm, right: list[np.ndarray]) -> Iterator[Cause
         if p == q == 0 or (q and np.ndim(gamma) == 0):
             continue
         factor = std ** float(p) * gamma ** float(q)
-        if not e.explains(sum(term * factor if i in affected else term for i, term in enumerate(right)), 1 + np.abs(factor)):
+        if not e.explains(
+            sum(term * factor if i in affected else term for i, term in enumerate(right)), 1 + np.abs(factor)
+        ):
             continue
         where = (
             ""
@@ -126,7 +132,11 @@ def _factors(e: Evidence, norm: Norm, right: list[np.ndarray]) -> Iterator[Cause
                 "the normalised x is divided by std, so is its gradient",
             )
         elif p == 0 and q == -1:
-            cause = "gamma-missing", f"gamma is missing{where}", "the chain rule through gamma · xhat + beta: multiply by gamma"
+            cause = (
+                "gamma-missing",
+                f"gamma is missing{where}",
+                "the chain rule through gamma · xhat + beta: multiply by gamma",
+            )
         elif p == 0:
             cause = "gamma-twice", f"multiplied by gamma twice{where}", "gamma is a factor once"
         else:
@@ -170,7 +180,9 @@ def _substituted(e: Evidence, norm: Norm, right: list[np.ndarray], *powers: int)
             if e.explains(right[0] + right[1] + term * norm.std ** float(p)):
                 message = f"in the variance's term stand {outer} · sum(dout · {inner}); both must be the normalised x"
                 if "x − mean" in (outer, inner):
-                    message += ": a factor 1/std is missing" if "xhat" in (outer, inner) else ": a factor 1/std² is missing"
+                    message += (
+                        ": a factor 1/std is missing" if "xhat" in (outer, inner) else ": a factor 1/std² is missing"
+                    )
                 yield Cause("not-normalised", message, "xhat = (x − mean) / std, the same as in the forward pass")
                 return
     for which in ((1,), (2,), (1, 2)):
@@ -201,7 +213,12 @@ def wrong_term(e: Evidence) -> Iterator[Cause]:
     mean = error.mean(axes, keepdims=True)
     along = (error * norm.xhat).mean(axes, keepdims=True) / (norm.xhat[None] ** 2).mean(axes, keepdims=True)
     for name, shape, message, hint in (
-        ("mean-term-wrong", mean, "the error is the same for all x that share a mean: the mean's term is wrong", HINTS[1]),
+        (
+            "mean-term-wrong",
+            mean,
+            "the error is the same for all x that share a mean: the mean's term is wrong",
+            HINTS[1],
+        ),
         (
             "variance-term-wrong",
             along * norm.xhat,
@@ -232,7 +249,9 @@ def not_constant(e: Evidence) -> Iterator[Cause]:
                          (through, "variance")):  # fmt: skip
         if e.explains(wrong):
             message = f"the terms of the {which} stand in the gradient, but running statistics are constants"
-            yield Cause("statistics-constant", message, "is it training or evaluation? The forward pass computed the output so")
+            yield Cause(
+                "statistics-constant", message, "is it training or evaluation? The forward pass computed the output so"
+            )
             return
 
 

@@ -21,7 +21,9 @@ def not_finite(e: Evidence) -> Iterator[Cause]:
         if count < x.size:
             message += _where(bad, x)
         if np.max(np.abs(x)) > 300:
-            hint = "exp overflows beyond 709: subtract the largest score of each sample before exp, or use the stable form"
+            hint = (
+                "exp overflows beyond 709: subtract the largest score of each sample before exp, or use the stable form"
+            )
             message += ", with scores as large as " + f"{np.max(np.abs(x)):.4g}"
             yield Cause("not-shifted", message, hint)
             return
@@ -32,7 +34,9 @@ def wrong_shape(e: Evidence) -> Iterator[Cause]:
     """Of the wrong shape, and the numbers do not say why."""
     if not e.same_shape:
         message = f"the gradient has shape {e.given.shape[1:]}, {e.name} has {e.tensor.shape}"
-        yield Cause("wrong-shape", message, f"the gradient with respect to {e.name} has one number for each of {e.name}")
+        yield Cause(
+            "wrong-shape", message, f"the gradient with respect to {e.name} has one number for each of {e.name}"
+        )
 
 
 def _where(bad: np.ndarray, x: np.ndarray) -> str:
@@ -75,7 +79,9 @@ def partly_wrong(e: Evidence) -> Iterator[Cause]:
         )
     elif wrong.sum() * 2 <= known.sum():
         yield Cause(
-            "partly-wrong", f"the gradient is wrong{zero} at {count}, right at the others", "what do these elements have in common?"
+            "partly-wrong",
+            f"the gradient is wrong{zero} at {count}, right at the others",
+            "what do these elements have in common?",
         )
 
 

@@ -19,9 +19,24 @@ def pool_masks(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
     hint = "dout goes to the one element that was the maximum"
 
     if not np.all(w.other == 1 / size):
-        yield "pool-spread", "dout goes to all elements of the window, not only to the maximum", hint, w.value(dout, ones)
-        yield "pool-averaged", "dout is spread evenly over the window: that is average pooling", hint, w.value(dout, ones / size)
-        yield "mask-inverted", "dout goes to all elements of the window but the maximum", hint, w.value(dout, ones - w.other)
+        yield (
+            "pool-spread",
+            "dout goes to all elements of the window, not only to the maximum",
+            hint,
+            w.value(dout, ones),
+        )
+        yield (
+            "pool-averaged",
+            "dout is spread evenly over the window: that is average pooling",
+            hint,
+            w.value(dout, ones / size),
+        )
+        yield (
+            "mask-inverted",
+            "dout goes to all elements of the window but the maximum",
+            hint,
+            w.value(dout, ones - w.other),
+        )
         yield "pool-minimum", "dout goes to the minimum of the window", hint, w.value(dout, one_of(parts, np.argmin))
         yield (
             "factor-too-many",
@@ -64,7 +79,12 @@ def pool_masks(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
                 w.value(dout, w.other.swapaxes(4, 5)),
             )
     else:
-        yield "constant-factor", "not divided by the window's size", "the average divides by the window's size", w.value(dout, ones)
+        yield (
+            "constant-factor",
+            "not divided by the window's size",
+            "the average divides by the window's size",
+            w.value(dout, ones),
+        )
 
 
 def pool_positions(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
@@ -116,9 +136,7 @@ def pool_positions(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
                 continue
             bounds["size" in slip.was] = np.broadcast_to(value[0], bounds[0].shape)
             which = "end" if "size" in slip.was else "start"
-            message = (
-                f"the window's {which} ({what}) is `{slip.line.replace(' + 0', '')}`; right is `{slip.was.removesuffix(' + 0')}`"
-            )
+            message = f"the window's {which} ({what}) is `{slip.line.replace(' + 0', '')}`; right is `{slip.was.removesuffix(' + 0')}`"
             yield "wrong-window", message, hint, _maxima(e, w, axis, *bounds)
 
 
@@ -161,13 +179,18 @@ def _maxima(e: Evidence, w: Windows, axis: int, first: np.ndarray, last: np.ndar
 def wrong_elements(e: Evidence) -> Iterator[Cause]:
     """Maximum pooling whose gradient is right at some elements and at others is not that of the maxima."""
     for w in windows(e):
-        if w.kind != "pool" or not e.same_shape or np.all(w.other == w.other.flat[0]) or not np.all(np.isfinite(e.given)):
+        if (
+            w.kind != "pool"
+            or not e.same_shape
+            or np.all(w.other == w.other.flat[0])
+            or not np.all(np.isfinite(e.given))
+        ):
             continue
         right = close(e.given, e.right, e.allowed[e.name])
         if np.any(right & (e.right != 0) & e.measured):
             gets = int(np.sum(np.any((e.right == 0) & (e.given != 0), axis=0)))
             misses = int(np.sum(np.any((e.right != 0) & (e.given == 0), axis=0)))
-            message = (
-                f"dout does not go to the maxima of the windows: {misses} of them get nothing, {gets} other elements get something"
+            message = f"dout does not go to the maxima of the windows: {misses} of them get nothing, {gets} other elements get something"
+            yield Cause(
+                "wrong-window", message, "where does each window start and end, and where in it is its maximum?"
             )
-            yield Cause("wrong-window", message, "where does each window start and end, and where in it is its maximum?")

@@ -36,7 +36,11 @@ def reshaped(e: Evidence) -> Iterator[Cause]:
         moved = given.transpose(0, *(axis + 1 for axis in order))
         if moved.shape == e.right.shape and e.corrects(moved):
             if len(got) == 2:
-                yield Cause("transposed", "the gradient is transposed", "exchange the two factors of the matrix product, or use .T")
+                yield Cause(
+                    "transposed",
+                    "the gradient is transposed",
+                    "exchange the two factors of the matrix product, or use .T",
+                )
             else:
                 names = axis_names(len(shape))
                 moves = [f"{names[order[a]]} and {names[a]}" for a in range(len(shape)) if order[a] > a]
@@ -57,7 +61,9 @@ def reshaped(e: Evidence) -> Iterator[Cause]:
 def _wrong_reshape(order: tuple[int, ...]) -> Cause:
     message = "the numbers are right but reshaped in the wrong order of axes"
     return Cause(
-        "wrong-reshape", message, f"reshape keeps the order in memory: transpose{order} (or its inverse) has to come before it"
+        "wrong-reshape",
+        message,
+        f"reshape keeps the order in memory: transpose{order} (or its inverse) has to come before it",
     )
 
 
@@ -79,11 +85,11 @@ def not_summed(e: Evidence) -> Iterator[Cause]:
                 if e.corrects(value.reshape(e.right.shape)):
                     over = ", ".join(str(axis - 1) for axis in axes)
                     batch = ", the batch," if axes == (1,) and given.ndim > 2 else ""
-                    message = (
-                        f"the gradient of shape {given.shape[1:]} is not summed over axis {over}{batch} as {e.tensor.shape} needs"
-                    )
+                    message = f"the gradient of shape {given.shape[1:]} is not summed over axis {over}{batch} as {e.tensor.shape} needs"
                     yield Cause(
-                        "not-summed", message, f"what is used several times gets the sum of its gradients: {verb} over axis {over}"
+                        "not-summed",
+                        message,
+                        f"what is used several times gets the sum of its gradients: {verb} over axis {over}",
                     )
                     return
 
@@ -162,7 +168,9 @@ def _flipped(e: Evidence, axes: tuple[int, ...]) -> Cause:
             f"the gradient is turned round: its {what} are in reverse order",
             "a filter is turned by 180° that should not be, or is not where it should be",
         )
-    return Cause("reversed", f"the {what} of the gradient are in reverse order", "look for [::-1] or a loop that runs backwards")
+    return Cause(
+        "reversed", f"the {what} of the gradient are in reverse order", "look for [::-1] or a loop that runs backwards"
+    )
 
 
 def _slice_order(e: Evidence, axis: int) -> list[int] | None:
@@ -201,9 +209,13 @@ def shifted(e: Evidence) -> Iterator[Cause]:
         right, allowed = e.right[fro], e.allowed[e.name][fro]
         distinct = len(np.unique(np.round(right[here], 9))) >= 3
         if distinct and np.all(close(e.given[to], right, allowed)[here]):
-            where = " and ".join(f"{abs(step)} {names[axis]}{'s' if abs(step) > 1 else ''}" for axis, step in by.items())
+            where = " and ".join(
+                f"{abs(step)} {names[axis]}{'s' if abs(step) > 1 else ''}" for axis, step in by.items()
+            )
             message = f"the gradient is shifted by {where}"
             yield Cause(
-                "shifted", message, "off by one: look at start and end of each range and slice, and at the crop of the padding"
+                "shifted",
+                message,
+                "off by one: look at start and end of each range and slice, and at the crop of the padding",
             )
             return

@@ -10,9 +10,25 @@ from types import CodeType
 
 OPERATORS = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult, "/": ast.Div, "@": ast.MatMult}
 COMPARISONS = {">": ast.Gt, ">=": ast.GtE, "<": ast.Lt, "<=": ast.LtE, "==": ast.Eq, "!=": ast.NotEq}
-KINDS = ("sign", "factor", "term", "operator", "comparison", "axis", "transpose", "order", "constant", "function", "operand")
+KINDS = (
+    "sign",
+    "factor",
+    "term",
+    "operator",
+    "comparison",
+    "axis",
+    "transpose",
+    "order",
+    "constant",
+    "function",
+    "operand",
+)
 # -- the simplest explanation first
-INSTEAD = {"sum": ("mean", "max", "sum_other", "sum_all"), "mean": ("sum", "max", "mean_other", "mean_all"), "max": ("min",)}
+INSTEAD = {
+    "sum": ("mean", "max", "sum_other", "sum_all"),
+    "mean": ("sum", "max", "mean_other", "mean_all"),
+    "max": ("min",),
+}
 # -- sum_other and mean_other run over the axes that sum and mean leave, sum_all and mean_all over all; a formula's names say which
 
 
@@ -51,7 +67,13 @@ def slips(source: str, names: tuple[str, ...], cached: tuple[str, ...] = ()) -> 
     `names` are what a name may be mistaken for, `cached` those of arrays, two of which may be exchanged throughout.
     """
     lines, found, tree = source.split("\n"), {}, ast.parse(source)
-    compared = {inner for node in ast.walk(tree) if isinstance(node, ast.Compare) for inner in ast.walk(node) if inner is not node}
+    compared = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        for inner in ast.walk(node)
+        if inner is not node
+    }
     for node in ast.walk(tree):
         for kind, piece, other in _instead(node, names):
             if node in compared and kind != "operand":
@@ -65,7 +87,9 @@ def slips(source: str, names: tuple[str, ...], cached: tuple[str, ...] = ()) -> 
                 expressions = (text.split(" = ", 1)[1] for text in (line, lines[number]))
                 found[changed] = Slip(kind, piece, compile(changed, "<formula>", "exec"), *expressions)
     assigned = re.findall(r"^\w+(?= =)", source, re.MULTILINE)
-    for one, other in combinations([name for name in cached if name not in assigned and re.search(rf"\b{name}\b", source)], 2):
+    for one, other in combinations(
+        [name for name in cached if name not in assigned and re.search(rf"\b{name}\b", source)], 2
+    ):
         exchanged = {one: other, other: one}
         changed = re.sub(rf"\b({one}|{other})\b", lambda match, to=exchanged: to[match[1]], source)
         text, was = (f"({code.rpartition('result = ')[2]})" for code in (changed, source))
@@ -120,7 +144,11 @@ def _instead(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str, 
                 kind = "axis" if "_" in other else "function"
                 yield kind, called, ast.Call(ast.Name(other, ast.Load()), node.args, [])
             elif "_" not in other:
-                yield "function", called, ast.Call(ast.Attribute(node.func.value, other, ast.Load()), node.args, node.keywords)
+                yield (
+                    "function",
+                    called,
+                    ast.Call(ast.Attribute(node.func.value, other, ast.Load()), node.args, node.keywords),
+                )
         for argument in node.args if called in ("exp", "sqrt") else ():
             negative = ast.UnaryOp(ast.USub(), argument)
             yield "sign", ast.unparse(argument), ast.Call(node.func, [negative], [])

@@ -46,7 +46,12 @@ def _operators(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
             f"multiply dout by {called}",
             alone,
         )
-    yield "not-times-dout", f"the gradient does not depend on dout: only {called} is added up", "multiply by dout", without
+    yield (
+        "not-times-dout",
+        f"the gradient does not depend on dout: only {called} is added up",
+        "multiply by dout",
+        without,
+    )
     for signs, text in (((1, 1), f"dout + {called}"), ((1, -1), f"dout − {called}"), ((-1, 1), f"{called} − dout")):
         yield (
             "dout-added",
@@ -73,7 +78,12 @@ def _operators(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
         value = _in_place(w, name, array, dout) if name != called else None
         yield "wrong-operand", f"{name} stands where {called} belongs", f"{called} is the other factor", value
     y = np.broadcast_to(e.output, dout.shape)
-    yield "wrong-operand", "the output stands where dout belongs", "the chain rule multiplies by dout", w.value(y, other)
+    yield (
+        "wrong-operand",
+        "the output stands where dout belongs",
+        "the chain rule multiplies by dout",
+        w.value(y, other),
+    )
 
 
 def _in_place(w: Windows, name: str, array: np.ndarray, dout: np.ndarray) -> np.ndarray | None:
@@ -92,11 +102,14 @@ def _flipped_kernel(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
     if w.kind == "pool":
         return
     for axes, which in (((2, 3), "rows and columns"), ((2,), "rows"), ((3,), "columns")):
-        hint = (
-            "dx is the full correlation of dout with the filters turned by 180°; written as a loop over windows nothing is turned"
-        )
+        hint = "dx is the full correlation of dout with the filters turned by 180°; written as a loop over windows nothing is turned"
         if w.kind == "input":
-            yield "kernel-flipped", f"the filters are turned round ({which})", hint, w.value(e.douts, np.flip(w.other, axes))
+            yield (
+                "kernel-flipped",
+                f"the filters are turned round ({which})",
+                hint,
+                w.value(e.douts, np.flip(w.other, axes)),
+            )
         else:
             yield (
                 "kernel-flipped",
@@ -123,9 +136,12 @@ def _overwritten(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
     rows, columns = np.arange(OH) * s, np.arange(OW) * s
     for last_row, last_column in ((max, max), (min, min)):
         # the window whose contribution stays at each row and column of the padded image
-        owner_row = [last_row((i for i in range(OH) if rows[i] <= h < rows[i] + HH), default=-1) for h in range(w.padded[2])]
+        owner_row = [
+            last_row((i for i in range(OH) if rows[i] <= h < rows[i] + HH), default=-1) for h in range(w.padded[2])
+        ]
         owner_column = [
-            last_column((j for j in range(OW) if columns[j] <= v < columns[j] + WW), default=-1) for v in range(w.padded[3])
+            last_column((j for j in range(OW) if columns[j] <= v < columns[j] + WW), default=-1)
+            for v in range(w.padded[3])
         ]
         for filters in (dout, _only(dout, {2: -1}), _only(dout, {2: 0})) if w.kind == "input" else (dout,):
             total = _owned(e, w, filters, w.other, owner_row, owner_column)
@@ -155,7 +171,9 @@ def _turned_dout(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
 def _only(dout: np.ndarray, keep: dict[int, int]) -> np.ndarray:
     """dout with zeros except at one index along each of the given axes."""
     kept = np.zeros_like(dout)
-    chosen = tuple(slice(keep[axis], keep[axis] + 1 or None) if axis in keep else slice(None) for axis in range(dout.ndim))
+    chosen = tuple(
+        slice(keep[axis], keep[axis] + 1 or None) if axis in keep else slice(None) for axis in range(dout.ndim)
+    )
     kept[chosen] = dout[chosen]
     return kept
 
@@ -229,11 +247,21 @@ def _arrangements(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
         for flipped in (axes_ for count in (2, 3) for axes_ in combinations(axes, count)):
             turned = np.flip(array, flipped)
             value = w.value(turned, w.other) if which == "dout" else w.value(e.douts, turned)
-            yield "reversed", f"{which} is in reverse order along the axes {tuple(a - first for a in flipped)}", hint, value
+            yield (
+                "reversed",
+                f"{which} is in reverse order along the axes {tuple(a - first for a in flipped)}",
+                hint,
+                value,
+            )
         for axis in axes:
             for rearranged in (np.roll(array, 1, axis), np.roll(array, -1, axis), np.flip(array, axis)):
                 value = w.value(rearranged, w.other) if which == "dout" else w.value(e.douts, rearranged)
-                yield "exchanged", f"the indices along axis {axis - first} of {which} are in the wrong order", hint, value
+                yield (
+                    "exchanged",
+                    f"the indices along axis {axis - first} of {which} are in the wrong order",
+                    hint,
+                    value,
+                )
             for index in (0, -1):
                 same = np.repeat(np.take(array, [index], axis), array.shape[axis], axis)
                 value = w.value(same, w.other) if which == "dout" else w.value(e.douts, same)

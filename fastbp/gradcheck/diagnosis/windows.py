@@ -135,7 +135,9 @@ def _pools(e: Evidence, y: np.ndarray) -> Iterator[Windows]:
     if x.shape[:2] != y.shape[:2]:
         return
     given = options(e)
-    kernels = [(int(given["pool_height"]), int(given["pool_width"]))] if {"pool_height", "pool_width"} <= given.keys() else []
+    kernels = (
+        [(int(given["pool_height"]), int(given["pool_width"]))] if {"pool_height", "pool_width"} <= given.keys() else []
+    )
     kernels += [(k, k) for k in range(2, 5)] + [(k, m) for k in range(1, 5) for m in range(1, 5) if k != m]
     for kernel in dict.fromkeys(kernels):
         if y.size * kernel[0] * kernel[1] * len(e.douts) > LARGEST or max(kernel) > min(x.shape[2:]) + 2:
@@ -151,7 +153,16 @@ def _pools(e: Evidence, y: np.ndarray) -> Iterator[Windows]:
                 return total if total is None else crop(total, pad)
 
             if np.array_equal(parts.max(axis=(4, 5)), y):
-                yield Windows("pool", "the mask of the maxima", one_of(parts, np.argmax), padded.shape, kernel, stride, pad, spread)
+                yield Windows(
+                    "pool",
+                    "the mask of the maxima",
+                    one_of(parts, np.argmax),
+                    padded.shape,
+                    kernel,
+                    stride,
+                    pad,
+                    spread,
+                )
             finite = np.where(np.isfinite(parts), parts, 0.0)
             if np.allclose(finite.mean(axis=(4, 5)), y):
                 even = np.full(parts.shape, 1 / (kernel[0] * kernel[1]))
@@ -161,7 +172,9 @@ def _pools(e: Evidence, y: np.ndarray) -> Iterator[Windows]:
 def one_of(parts: np.ndarray, choose: Callable) -> np.ndarray:
     """1 at the element of each window that `choose` names, 0 elsewhere."""
     flat = parts.reshape(*parts.shape[:4], -1)
-    return (np.arange(flat.shape[-1]) == np.expand_dims(choose(flat, axis=-1), -1)).astype(np.float64).reshape(parts.shape)
+    return (
+        (np.arange(flat.shape[-1]) == np.expand_dims(choose(flat, axis=-1), -1)).astype(np.float64).reshape(parts.shape)
+    )
 
 
 def wrong_places(s: int) -> Iterator[tuple[str, Place]]:

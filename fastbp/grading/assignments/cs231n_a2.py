@@ -39,8 +39,14 @@ RUNNING = ("bn_param", ("running_mean", "running_var"))
 def batch_norms(spatial=False):
     return (
         Convention("running variance from the biased variance", references.batch_norm(spatial=spatial)),
-        Convention("running variance from the unbiased variance", references.batch_norm(unbiased_running=True, spatial=spatial)),
-        Convention("momentum is the share of the new batch", references.batch_norm(reversed_momentum=True, spatial=spatial), False),
+        Convention(
+            "running variance from the unbiased variance", references.batch_norm(unbiased_running=True, spatial=spatial)
+        ),
+        Convention(
+            "momentum is the share of the new batch",
+            references.batch_norm(reversed_momentum=True, spatial=spatial),
+            False,
+        ),
     )
 
 

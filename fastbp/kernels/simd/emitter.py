@@ -92,7 +92,9 @@ class Emitter:
         """Ask for the cache line of this number, to write it or to read it: a hint, which may point outside an array."""
         byte = ir.IntType(8).as_pointer()
         kinds = [byte, I32, I32, I32]
-        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0")
+        function = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0"
+        )
         address = self.builder.bitcast(self.builder.gep(base, [offset]), byte)
         caches = I32(3 if write else 2)  # all, or the second
         self.builder.call(function, [address, I32(int(write)), caches, I32(1)])
@@ -145,7 +147,9 @@ class Emitter:
             return self.shuffle(even, odd, (0, 2, 1, 3))
         value, width = halves(even, odd, width), width // 2
         while width > 1:
-            low, high = ([s + at + i for s in range(0, 4 * width, width) for i in range(width // 2)] for at in (0, width // 2))
+            low, high = (
+                [s + at + i for s in range(0, 4 * width, width) for i in range(width // 2)] for at in (0, width // 2)
+            )
             value, width = self.add(self.shuffle(value, value, low), self.shuffle(value, value, high)), width // 2
         return value
 

@@ -118,9 +118,14 @@ def biased_and_cut(e, value, bias):
     return e.builder.select(e.builder.fcmp_ordered("<=", value, e.zero()), e.zero(), value)
 
 
-SPARSE_LANES = 8  # of add_weighted_rows at most: patches of 5 or 7 pixels fill half of AVX-512's 16, which lie in two cache
+SPARSE_LANES = (
+    8  # of add_weighted_rows at most: patches of 5 or 7 pixels fill half of AVX-512's 16, which lie in two cache
+)
 # -- lines: 297 instead of 198 µs for 32 images of 3×32×32 and 6 filters of 5×5
-SPARSE = {16: (3, 6, 7, 9, 12), 32: (6, 7, 9, 12, 15, 18)}  # by the processor's registers, the rows of its bodies: with the
+SPARSE = {
+    16: (3, 6, 7, 9, 12),
+    32: (6, 7, 9, 12, 15, 18),
+}  # by the processor's registers, the rows of its bodies: with the
 # -- repeated number and the loads the largest of 16 fills them. 7 is for 7×7 filters of one channel
 SPARSE_STEP = 3
 

@@ -10,7 +10,10 @@ from numba.extending import intrinsic
 from .emitter import I32, I64, Emitter, known_when_compiled, registers
 
 VECTORS = 3  # columns of the largest tile of `outer`
-OUTER = {16: (4, 2), 32: (8, 4)}  # by the processor's registers, the rows of its bodies: 4 × 3 sums, 3 vectors of b, a number of a
+OUTER = {
+    16: (4, 2),
+    32: (8, 4),
+}  # by the processor's registers, the rows of its bodies: 4 × 3 sums, 3 vectors of b, a number of a
 DOT = {16: ((3, 2, 1), (4, 2)), 32: ((4, 2, 1), (6, 4, 2))}  # rows and columns of the bodies of `dot`
 FOUR = 4
 
@@ -251,7 +254,9 @@ def dot_tile(tables: bool):
 
                 sums = e.loop(whole, [e.zero()] * (MR * NC), lambda i, sums: step(builder.mul(i, I64(e.lanes)), sums))
                 rest = builder.sub(K, done)
-                sums = e.when(builder.icmp_signed(">", rest, I64(0)), sums, lambda sums: step(done, sums, e.first(rest)))
+                sums = e.when(
+                    builder.icmp_signed(">", rest, I64(0)), sums, lambda sums: step(done, sums, e.first(rest))
+                )
                 fours = [range(n, min(n + FOUR, NC)) for n in range(0, NC, FOUR)]
                 totals = [(m, group, e.sums(*(sums[m * NC + n] for n in group), *[e.zero()] * (FOUR - len(group))))
                           for m in range(MR) for group in fours]  # fmt: skip

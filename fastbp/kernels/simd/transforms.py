@@ -7,8 +7,13 @@ from numba.extending import intrinsic
 from ..toom_cook import GRADIENTS, INPUTS, WEIGHTS
 from .emitter import I64, Emitter, known_when_compiled, registers
 
-PANEL = 16  # columns of a panel of `panel_product`: two vectors of 8, or a whole number of vectors of any other processor
-HEIGHTS = {16: {2: (6, 4, 2, 1)}, 32: {2: (12, 4, 1), 1: (12, 4, 1)}}  # by registers, and vectors in a row, the rows of its tiles:
+PANEL = (
+    16  # columns of a panel of `panel_product`: two vectors of 8, or a whole number of vectors of any other processor
+)
+HEIGHTS = {
+    16: {2: (6, 4, 2, 1)},
+    32: {2: (12, 4, 1), 1: (12, 4, 1)},
+}  # by registers, and vectors in a row, the rows of its tiles:
 # -- 6 × 2 sums, 2 vectors of b and the number of a fill 15 of 16 registers
 LATENCY = 8  # sums that a processor needs for its multiply–adds not to wait for each other
 
@@ -173,7 +178,9 @@ def transpose(typingctx, source, s0, ss, target, t0, ts, rows, columns):
             return e.first(builder.select(builder.icmp_signed("<", I64(i), count), across, I64(0)))
 
         def body(whole):
-            vectors = [e.load(SOURCE, e.at(s0, (I64(i), ss)), None if whole else first_if(i, rows, columns)) for i in range(L)]
+            vectors = [
+                e.load(SOURCE, e.at(s0, (I64(i), ss)), None if whole else first_if(i, rows, columns)) for i in range(L)
+            ]
             half = L // 2
             while half:  # the squares of `half` rows and lanes off the diagonal change places
                 low = [lane if not lane & half else L + lane - half for lane in range(L)]
@@ -182,7 +189,10 @@ def transpose(typingctx, source, s0, ss, target, t0, ts, rows, columns):
                 for i in range(L):
                     if not i & half:
                         pair = vectors[i], vectors[i + half]
-                        vectors[i], vectors[i + half] = builder.shuffle_vector(*pair, low), builder.shuffle_vector(*pair, high)
+                        vectors[i], vectors[i + half] = (
+                            builder.shuffle_vector(*pair, low),
+                            builder.shuffle_vector(*pair, high),
+                        )
                 half //= 2
             for j, vector in enumerate(vectors):
                 e.store(vector, TARGET, e.at(t0, (I64(j), ts)), None if whole else first_if(j, columns, rows))
@@ -220,7 +230,9 @@ def panel_product(typingctx, a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, row
                     first = e.at(done, (loop.index, I64(MR)))
                     lines = [builder.add(first, I64(m)) for m in range(MR)]
                     places = [e.at(c0, (line, cm), n) for line in lines for n in of_row]
-                    sums = e.when(add, [e.zero()] * len(places), lambda _, places=places: [e.load(C, place) for place in places])
+                    sums = e.when(
+                        add, [e.zero()] * len(places), lambda _, places=places: [e.load(C, place) for place in places]
+                    )
                     in_a = [e.at(a0, (line, am)) for line in lines]
 
                     def along_a(k, in_a=in_a):
@@ -236,7 +248,10 @@ def panel_product(typingctx, a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, row
     return signature, codegen
 
 
-TAPS = {16: {2: (6, 5, 4, 3, 1)}, 32: {2: (8, 7, 5, 3, 1), 1: (8, 5, 3, 1)}}  # by registers and vectors, the taps of a tile
+TAPS = {
+    16: {2: (6, 5, 4, 3, 1)},
+    32: {2: (8, 7, 5, 3, 1), 1: (8, 5, 3, 1)},
+}  # by registers and vectors, the taps of a tile
 most_taps = known_when_compiled(lambda context, dtype: TAPS[registers(context)][2][0])
 
 

@@ -12,14 +12,19 @@ from .emitter import I32, I64, Emitter, known_when_compiled, registers
 from .pooling import biased_and_cut, maximum, put
 from .transforms import LATENCY, PANEL, each_row_of_vectors, products
 
-BY_FILTERS = {16: {2: (1,)}, 32: {2: (3, 2, 1), 1: (6, 5, 4, 1)}}  # by registers and vectors of filters: the windows of a tile
+BY_FILTERS = {
+    16: {2: (1,)},
+    32: {2: (3, 2, 1), 1: (6, 5, 4, 1)},
+}  # by registers and vectors of filters: the windows of a tile
 BY_PIXELS = {16: (3, 2, 1), 32: (6, 4, 2)}  # by registers: the filters of a tile
 
 pixel_filters = known_when_compiled(lambda context, dtype: BY_PIXELS[registers(context)][0])  # of the largest tile
 
 
 @intrinsic
-def windows_by_filters(typingctx, a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels):
+def windows_by_filters(
+    typingctx, a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels
+):
     """y[out + j·step + f] = max(0, bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1]) for windows j < windows, where
     s[r, q] = Σ_{k<K} a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l], f = p·PANEL + l, p < panels, l < PANEL,
     and argmax likewise = first + 2j + r·width + q of the first maximum. A NaN is a maximum, and stays NaN.
@@ -54,7 +59,15 @@ def windows_by_filters(typingctx, a, a0, width, ak, b, b0, bk, bp, K, bias, y, a
                 for v, place in enumerate(of_row):
                     best, number, _ = maximum(e, [sums[(4 * j + pixel) * NV + v] for pixel in range(4)], width)
                     number = builder.add(number, e.repeat(builder.trunc(e.at(first, (window, I64(2))), I32)))
-                    put(e, biased_and_cut(e, best, e.load(BIAS, place)), number, Y, AT, e.at(out, (window, step), place), None)
+                    put(
+                        e,
+                        biased_and_cut(e, best, e.load(BIAS, place)),
+                        number,
+                        Y,
+                        AT,
+                        e.at(out, (window, step), place),
+                        None,
+                    )
 
         each_row_of_vectors(e, panels, (b0, bp), I64(PANEL), down)
         return context.get_dummy_value()
