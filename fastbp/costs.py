@@ -63,38 +63,7 @@ if TYPE_CHECKING:
     from .layers.base import Layer
 
 COMPUTING = {"forward", "backward", "prepare_calls", "forward_calls", "input_calls", "parameter_calls", "costs"}
-UNBOUNDED = math.inf  # FLOPs may be more than any array has elements
 BIASES = ("bias", "b", "beta")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """FLOPs of one layer for one batch: of the output, and of the gradients dx, dw (all weights) and db.
-
-    `multiply_adds` are those of the forward pass in products with weights; dx and dw take as many each.
-    """
-
-    forward: int
-    dx: int
-    dw: int = 0
-    db: int = 0
-    multiply_adds: int = 0
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            object.__setattr__(self, name, whole(f"Cost: {name}", value, 0, UNBOUNDED))
-
-    def __rmul__(self, count: int) -> "Cost":
-        """The same `count` times: Cost of an element · elements."""
-        count = whole("Cost: count", count, 0, UNBOUNDED)
-        return Cost(*(count * number for number in asdict(self).values()))
-
-    def followed_by(self, *others: "Cost") -> "Cost":
-        """This layer and others without parameters as one: the way back to this one's output stands with dw, which needs it."""
-        for other in others:
-            instance("Cost.followed_by: one of others", other, Cost)
-        forward, back = sum(other.forward for other in others), sum(other.dx for other in others)
-        return Cost(self.forward + forward, self.dx, self.dw + back, self.db, self.multiply_adds)
 
 
 def cost_of(layer: "Layer", input_shape: tuple[int, ...], N: int) -> Cost | None:

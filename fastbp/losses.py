@@ -13,10 +13,11 @@ from functools import partial
 import numpy as np
 
 from .arguments import Checked, Setting, array, converted, number, owned, shown, unmasked
+from .dtypes import FLOATS
 from .kernels import losses
 from .kernels.activations import sigmoid_forward
 from .kernels.softmax import softmax_forward
-from .layers.base import FLOATS
+
 
 
 class Loss(Checked):

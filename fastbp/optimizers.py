@@ -14,8 +14,9 @@ from functools import partial
 import numpy as np
 
 from .arguments import Checked, Setting, flag, instance, number, owned, unmasked
+from .dtypes import FLOATS
 from .kernels import optimizers as kernels
-from .layers.base import FLOATS, State
+from .parameters import State
 
 
 class Optimizer(Checked):

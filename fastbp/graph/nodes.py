@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 
 from ..arguments import array, flag, instance, text
-from ..layers.base import FLOATS, Parameter
+from ..dtypes import FLOATS
+from ..parameters import Parameter
 
 NUMERIC = (np.ndarray, np.generic, bool, int, float, list, tuple)  # what a node can be equal to, beside a node
 

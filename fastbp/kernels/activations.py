@@ -25,17 +25,17 @@ def relu_backward(dout, y, dx):
 
 
 @kernel
-def leaky_relu_forward(x, y, negative_slope):
-    """y = x where x > 0, else negative_slope · x"""
-    slope = x.dtype.type(negative_slope)
+def leaky_relu_forward(x, y, numbers):
+    """y = x where x > 0, else negative_slope · x,   numbers = (negative_slope,)"""
+    slope = x.dtype.type(numbers[0])
     for i in range(x.size):
         y[i] = x[i] if x[i] > 0 else slope * x[i]
 
 
 @kernel
-def leaky_relu_backward(dout, x, dx, negative_slope):
-    """dx = dout where x > 0, else negative_slope · dout: the value at the kink is negative_slope"""
-    slope = x.dtype.type(negative_slope)
+def leaky_relu_backward(dout, x, dx, numbers):
+    """dx = dout where x > 0, else negative_slope · dout: the value at the kink is negative_slope,   numbers = (negative_slope,)"""
+    slope = x.dtype.type(numbers[0])
     for i in range(x.size):
         dx[i] = slope * dout[i] if x[i] <= 0 else dout[i]
 

@@ -48,11 +48,12 @@ def element_bits(index, low, high):
 
 
 @kernel
-def dropout_forward(x, y, key, first, rate):
+def dropout_forward(x, y, key, first, numbers):
     """y[i] = x[i] / (1 − rate) where element first + i is kept, else 0 · x[i]; it is dropped with probability ⌊rate · 2³²⌋ / 2³²
 
-    x, y (n,), key (1,); `first` is the index of x[0] in the whole batch. Each block of 2³² elements has a key of its own. The
+    x, y (n,), key (1,), numbers = (rate,); `first` is the index of x[0] in the whole batch. Each block of 2³² elements has a key of its own. The
     derivative has the same mask and scale, so the backward pass is this kernel applied to dout."""
+    rate = numbers[0]
     scale, threshold = x.dtype.type(1 / (1 - rate)), np.uint32(np.uint64(rate * 2.0**32))
     start = 0
     while start < x.size:

@@ -47,10 +47,12 @@ def batch_norm_statistics(x, mean, inv_std, running_mean, running_var, settings,
 
 
 @kernel
-def batch_norm_inv_std(var, inv_std, eps):
-    """inv_std = 1 / √(var + eps)"""
-    for c in range(var.size):
-        inv_std[c] = 1 / np.sqrt(var[c] + eps)
+def batch_norm_running(running_mean, running_var, mean, inv_std, settings):
+    """mean = running_mean, inv_std = 1 / √(running_var + eps),   settings = (eps, momentum)"""
+    eps = settings[0]
+    for c in range(mean.size):
+        mean[c] = running_mean[c]
+        inv_std[c] = 1 / np.sqrt(running_var[c] + eps)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Sums over the parts of a batch."""
+"""Sums over the parts of a batch, and what networks that branch need: sums of two values, columns put side by side."""
 
 from .jit import kernel
 
@@ -11,3 +11,35 @@ def sum_parts(parts, total):
         part = parts[k]
         for i in range(total.size):
             total[i] += part[i]
+
+
+@kernel
+def add(a, b, total):
+    """total = a + b, all (n,)"""
+    for i in range(total.size):
+        total[i] = a[i] + b[i]
+
+
+@kernel
+def add_relu(a, b, total):
+    """total = max(a + b, 0), all (n,)"""
+    zero = total.dtype.type(0)
+    for i in range(total.size):
+        value = a[i] + b[i]
+        total[i] = zero if value <= zero else value
+
+
+@kernel
+def add_to(total, a):
+    """total ← total + a, both (n,)"""
+    for i in range(total.size):
+        total[i] += a[i]
+
+
+@kernel
+def copy_columns(x, start, y, to, count):
+    """y[n, to + i] = x[n, start + i] for i < count: x, y (N, …)"""
+    for n in range(x.shape[0]):
+        source, target = x[n, start : start + count], y[n, to : to + count]
+        for i in range(count):
+            target[i] = source[i]

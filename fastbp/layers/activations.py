@@ -1,10 +1,11 @@
-"""Activations: ReLU, LeakyReLU, Sigmoid, Tanh on arrays of any shape, Softmax and LogSoftmax on (N, C)."""
+"""Activations: ReLU, LeakyReLU, Sigmoid, Tanh on arrays of any shape, Softmax and LogSoftmax on (N, C), each with its op."""
 
 import math
 from functools import partial
 
 from ..arguments import Setting, number
-from ..costs import Cost
+from ..engine.ops import Op, computes, flat
+from ..flops import Cost
 from ..kernels import activations, softmax
 from .base import Layer
 
@@ -22,18 +23,37 @@ class Elementwise(Layer):
         return self.sample_shape(input_shape)
 
 
+class ElementwiseOp(Op):
+    """The kernels `forward_kernel(x, y)` and `backward_kernel(dout, kept, dx)` on flat arrays, `kept` being x or y.
+
+    A layer with `number_names` has its numbers given to both kernels at the end.
+    """
+
+    forward_kernel = backward_kernel = None
+    keeps = "y"
+
+    def forward(self, samples):
+        yield partial(self.forward_kernel, flat(self.x[samples]), flat(self.y[samples]), *self._numbers())
+
+    def backward(self, samples):
+        kept, dx = flat(getattr(self, self.keeps)[samples]), flat(self.dx[samples])
+        yield partial(self.backward_kernel, flat(self.dout[samples]), kept, dx, *self._numbers())
+
+    def _numbers(self):
+        return (self.layer.numbers,) if self.layer.number_names else ()
+
+
 class ReLU(Elementwise):
     """y = max(x, 0).   dx = dout where y > 0, else 0: the subgradient at the kink is 0. Keeps y."""
-
-    def forward_calls(self, p):
-        yield partial(activations.relu_forward, p.x.reshape(-1), p.y.reshape(-1))
-
-    def input_calls(self, p):
-        yield partial(activations.relu_backward, p.dout.reshape(-1), p.y.reshape(-1), p.dx.reshape(-1))
 
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
         return N * math.prod(shape) * Cost(forward=1, dx=1)
+
+
+@computes(ReLU)
+class ReLUOp(ElementwiseOp):
+    forward_kernel, backward_kernel = activations.relu_forward, activations.relu_backward
 
 
 class LeakyReLU(Elementwise):
@@ -42,50 +62,47 @@ class LeakyReLU(Elementwise):
     dx = dout where x > 0, else negative_slope · dout: the value at the kink is negative_slope. Keeps x.
     """
 
-    negative_slope = Setting(number)
+    negative_slope, number_names = Setting(number), ("negative_slope",)
 
     def __init__(self, negative_slope: float = 0.01):
         super().__init__()
         self.negative_slope = negative_slope
-
-    def forward_calls(self, p):
-        yield partial(activations.leaky_relu_forward, p.x.reshape(-1), p.y.reshape(-1), self.negative_slope)
-
-    def input_calls(self, p):
-        flat = p.dout.reshape(-1), p.x.reshape(-1), p.dx.reshape(-1)
-        yield partial(activations.leaky_relu_backward, *flat, self.negative_slope)
 
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
         return N * math.prod(shape) * Cost(forward=2, dx=2)
 
 
+@computes(LeakyReLU)
+class LeakyReLUOp(ElementwiseOp):
+    forward_kernel, backward_kernel = activations.leaky_relu_forward, activations.leaky_relu_backward
+    keeps = "x"
+
+
 class Sigmoid(Elementwise):
     """y = 1 / (1 + e⁻ˣ), without overflow for any x.   dx = dout · y (1 − y). Keeps y."""
-
-    def forward_calls(self, p):
-        yield partial(activations.sigmoid_forward, p.x.reshape(-1), p.y.reshape(-1))
-
-    def input_calls(self, p):
-        yield partial(activations.sigmoid_backward, p.dout.reshape(-1), p.y.reshape(-1), p.dx.reshape(-1))
 
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
         return N * math.prod(shape) * Cost(forward=3, dx=3)
 
 
+@computes(Sigmoid)
+class SigmoidOp(ElementwiseOp):
+    forward_kernel, backward_kernel = activations.sigmoid_forward, activations.sigmoid_backward
+
+
 class Tanh(Elementwise):
     """y = tanh(x).   dx = dout · (1 − y²). Keeps y."""
-
-    def forward_calls(self, p):
-        yield partial(activations.tanh_forward, p.x.reshape(-1), p.y.reshape(-1))
-
-    def input_calls(self, p):
-        yield partial(activations.tanh_backward, p.dout.reshape(-1), p.y.reshape(-1), p.dx.reshape(-1))
 
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
         return N * math.prod(shape) * Cost(forward=1, dx=3)
+
+
+@computes(Tanh)
+class TanhOp(ElementwiseOp):
+    forward_kernel, backward_kernel = activations.tanh_forward, activations.tanh_backward
 
 
 class RowWise(Layer):
@@ -101,6 +118,18 @@ class RowWise(Layer):
         return shape
 
 
+class RowWiseOp(Op):
+    """The kernels `forward_kernel(x, y)` and `backward_kernel(dout, y, dx)` on rows, one a sample."""
+
+    forward_kernel = backward_kernel = None
+
+    def forward(self, samples):
+        yield partial(self.forward_kernel, self.x[samples], self.y[samples])
+
+    def backward(self, samples):
+        yield partial(self.backward_kernel, self.dout[samples], self.y[samples], self.dx[samples])
+
+
 class Softmax(RowWise):
     """y[n, c] = exp(x[n, c]) / Σ_k exp(x[n, k]) for x (N, C), shifted by each row's maximum so that nothing overflows.
 
@@ -109,15 +138,14 @@ class Softmax(RowWise):
     To train a classifier use the loss SoftmaxCrossEntropy on the scores instead: it is exact where y underflows.
     """
 
-    def forward_calls(self, p):
-        yield partial(softmax.softmax_forward, p.x, p.y)
-
-    def input_calls(self, p):
-        yield partial(softmax.softmax_backward, p.dout, p.y, p.dx)
-
     def costs(self, input_shape, N):
         (C,), N = self.batch_of(input_shape, N)
         return N * Cost(forward=5 * C - 2, dx=4 * C - 1)
+
+
+@computes(Softmax)
+class SoftmaxOp(RowWiseOp):
+    forward_kernel, backward_kernel = softmax.softmax_forward, softmax.softmax_backward
 
 
 class LogSoftmax(RowWise):
@@ -126,12 +154,11 @@ class LogSoftmax(RowWise):
     dx[n, c] = dout[n, c] − exp(y[n, c]) Σ_k dout[n, k]. Keeps y.
     """
 
-    def forward_calls(self, p):
-        yield partial(softmax.log_softmax_forward, p.x, p.y)
-
-    def input_calls(self, p):
-        yield partial(softmax.log_softmax_backward, p.dout, p.y, p.dx)
-
     def costs(self, input_shape, N):
         (C,), N = self.batch_of(input_shape, N)
         return N * Cost(forward=5 * C - 1, dx=4 * C - 1)
+
+
+@computes(LogSoftmax)
+class LogSoftmaxOp(RowWiseOp):
+    forward_kernel, backward_kernel = softmax.log_softmax_forward, softmax.log_softmax_backward

@@ -1,210 +1,28 @@
 """What every layer has: parameters, state, checks at the door, and a cache between forward and backward."""
 
-import contextlib
-import copy
 import inspect
 import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ..arguments import LARGEST, Checked, Setting, array, converted, flag, function, owned, shown, text, unmasked, whole
+from ..arguments import Checked, Setting, flag, owned, unmasked, whole
 from ..arguments import shape as shape_of
-from ..costs import Cost
+from ..dtypes import FLOATS, float_dtype
+from ..engine.graph import Wire
+from ..engine.ops import Op, kind_of, op_alone
+from ..engine.ops import Setting as OpSetting
+from ..flops import Cost
+from ..parameters import Parameter, State
 
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-FLOAT_NAMES = {"float32", "float64", "single", "double", "float", "f4", "f8", "<f4", "<f8", "=f4", "=f8", "f", "d"}
 SIZE_LIMIT = 2**31 - 1  # of features, channels, windows: kernels count some of them in 32 bits
-
-
-def float_dtype(dtype) -> np.dtype:
-    """`dtype` as float32 or float64; anything else is a TypeError."""
-    found = None
-    if isinstance(dtype, (type, np.dtype)) or (isinstance(dtype, str) and dtype in FLOAT_NAMES):
-        with contextlib.suppress(Exception):  # of a class that only looks like a dtype
-            found = np.dtype(dtype)
-    if found is None or found not in FLOATS:
-        raise TypeError(f"dtype must be float32 or float64, got {shown(dtype) if found is None else found}")
-    return found
-
-
-class Parameter:
-    """A learned array and its gradient: `value`, `grad` (both `shape`, one dtype) and `name`.
-
-    The values are drawn when they are first needed: with its network's seed where the layer has been put
-    into a network, with seed 0 where it stands alone. Assigning to `value` or `grad` copies into the
-    existing array, so a network's flat vectors stay in step.
-
-    A network that is trained fills its gradients from the first time that one is asked for: see Sequential.
-    """
-
-    def __init__(self, name: str, shape: tuple[int, ...], draw: Callable[[np.random.Generator], np.ndarray]):
-        self.name, self.shape, self.dtype = (
-            text("Parameter: name", name),
-            shape_of(f"{name}: shape", shape),
-            np.dtype(np.float32),
-        )
-        if 8 * self.size > LARGEST:
-            raise ValueError(f"{name}: shape {self.shape} is larger than any array")
-        function(f"{name}: draw", draw, "a function of a np.random.Generator")
-        self._draw, self._value, self._grad, self._gradients = draw, None, None, None
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def value(self) -> np.ndarray:
-        if self._value is None:
-            try:
-                values, grads = np.empty(self.size, self.dtype), np.zeros(self.size, self.dtype)
-            except MemoryError:
-                raise MemoryError(
-                    f"{self.name}: no memory for two arrays of shape {self.shape}, {self.dtype}"
-                ) from None
-            self.place(values, grads, np.random.default_rng(0))
-        return self._value
-
-    @value.setter
-    def value(self, array) -> None:
-        self.value[...] = self._checked("value", array)
-
-    @property
-    def grad(self) -> np.ndarray:
-        if self._gradients is not None:
-            self._gradients.ask()
-        return self.grad_array
-
-    @property
-    def grad_array(self) -> np.ndarray:
-        """`grad` for kernels that write it: nobody has asked for what is in it."""
-        self.value  # noqa: B018 -- draws the values and makes both arrays
-        return self._grad
-
-    @grad.setter
-    def grad(self, array) -> None:
-        self.grad[...] = self._checked("grad", array)
-
-    def _checked(self, what: str, array) -> np.ndarray:
-        """`array`, if it can be this parameter's `what`."""
-        array = converted(f"{self.name}: {what}", array, self.dtype)
-        if array.shape != self.shape:
-            raise ValueError(f"{self.name}: expected an array of shape {self.shape}, got {array.shape} for its {what}")
-        return array
-
-    def place(self, values: np.ndarray, grads: np.ndarray, rng: np.random.Generator, gradients=None) -> None:
-        """Move to the flat arrays `values` and `grads` (both (size,)), drawing with `rng` what has no values yet.
-
-        `gradients` is the network's Gradients that `grads` is a part of."""
-        self._complete()
-        values[:] = np.ravel(self._checked("first value", self._draw(rng)) if self._value is None else self._value)
-        grads[:] = 0 if self._grad is None else self._grad.ravel()
-        self.dtype = values.dtype
-        self._value, self._grad, self._gradients = values.reshape(self.shape), grads.reshape(self.shape), gradients
-
-    def _complete(self) -> None:
-        if self._gradients is not None:
-            self._gradients.complete()
-
-    def astype(self, dtype) -> None:
-        """Change the dtype; values that are not drawn yet stay so."""
-        self.dtype = dtype = float_dtype(dtype)
-        if self._value is not None:
-            with np.errstate(over="ignore"):  # what float32 has not becomes infinite
-                self._value, self._grad = self._value.astype(dtype), self._grad.astype(dtype)
-
-    def __getstate__(self) -> dict:
-        """For copies and pickles: with values drawn, without the function that draws them."""
-        self.value  # noqa: B018
-        self._complete()
-        return {**self.__dict__, "_draw": None, "_gradients": None}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(owned(state))
-
-    def __repr__(self) -> str:
-        return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
-
-
-class Pass:
-    """The arrays of one pass through a layer, forward and back, which its kernels are bound to.
-
-    `x`, `y` input and output · `dout`, `dx` their gradients, once they are wanted · `training` as in forward
-    `first` the number in the batch of x's first sample, where x is a part of a batch · `channels` the (first, last) channels to
-    compute, where a part is a range of channels: of y forward, of dx back · `terms` the (first, last) channels of dout that dx is a
-    sum over, where a part's dx is a share of it · `relu` whether y is to be max(0, output), for layers that say `takes_relu`
-    What else backward needs (an argmax, a mask's key), the layer adds as attributes.
-    """
-
-    def __init__(self, x: np.ndarray, y: np.ndarray, training: bool):
-        self.x, self.y, self.training = x, y, training
-        self.dout = self.dx = self.channels = self.terms = None
-        self.first, self.relu = 0, False
-        self.grads: dict[Parameter, np.ndarray] = {}
-
-    def grad(self, parameter: Parameter) -> np.ndarray:
-        """Where the gradient of `parameter` goes: its own `grad`, or this part's share of the sum over the batch."""
-        share = self.grads.get(parameter)
-        return parameter.grad_array if share is None else share
-
-    def samples(self, first: int, last: int) -> "Pass":
-        """The part of this pass for samples [first, last)."""
-        part = copy.copy(self)
-        part.first, part.grads = first, {}
-        for name in ("x", "y", "dout", "dx"):
-            array = getattr(self, name)
-            setattr(part, name, None if array is None else array[first:last])
-        return part
-
-    def of_channels(self, first: int, last: int) -> "Pass":
-        """The part of this pass for channels [first, last) of all samples."""
-        part = copy.copy(self)
-        part.channels, part.grads = (first, last), {}
-        return part
 
 
 def run(calls: Iterable[Callable[[], None]]) -> None:
     """Make the calls, in order."""
     for call in calls:
         call()
-
-
-class State(dict):
-    """Arrays by name. Assigning to a name, or updating, copies into its array, so whatever holds the array stays in step.
-
-    What can't be such an array is a TypeError or a ValueError, and nothing has changed."""
-
-    def __init__(self, *arrays, **named):
-        self.update(*arrays, **named)
-
-    def __setitem__(self, name: str, value) -> None:
-        self.update({name: value})
-
-    def update(self, *arrays, **named) -> None:
-        try:
-            given = dict(*arrays, **named)
-        except Exception:
-            raise TypeError(f"state must be a dict of arrays by name, got {', '.join(map(shown, arrays))}") from None
-        for name, value in [(name, self._checked(name, value)) for name, value in given.items()]:
-            if name in self:
-                self[name][...] = value
-            else:
-                super().__setitem__(name, value)
-
-    def _checked(self, name: str, value) -> np.ndarray:
-        what, held = f"state: {text('state: a name', name)}", self.get(name)
-        if held is None:
-            return np.require(array(what, value), requirements="CAW")
-        value = converted(what, value, held.dtype)
-        try:
-            return np.broadcast_to(value, held.shape)
-        except ValueError:
-            raise ValueError(f"{what} must be an array of shape {held.shape}, got {value.shape}") from None
-
-    def __ior__(self, arrays) -> "State":
-        self.update(arrays)
-        return self
 
 
 class Layer(Checked):
@@ -227,26 +45,15 @@ class Layer(Checked):
       layers check them again whenever they are set, and what has been made for a setting goes: a pass made with the old one has no
       backward. Sizes that arrays have been made for, and the parameters themselves, can't be set: AttributeError.
 
-    The package's own layers define, in place of forward and backward, the kernel calls that they consist of, bound to the arrays
-    of a `Pass`; forward and backward make these calls, and a network's plan makes them in parts of a batch and on several threads:
+    A layer can have, in place of `forward` and `backward`, kernels that the engine calls for parts of a batch and on several threads:
+    an `Op` that `@computes` it (fastbp.engine). Then `accept(x)` says which input it takes. The package's layers are made so, each
+    with its op below it.
 
-    - `accept(x)`: the input after a check
-    - `prepare_calls(p)`: once before a forward pass, for the whole batch
-    - `forward_calls(p)`: y · `parameter_calls(p)`: the parameters' gradients · `input_calls(p)`: dx
-
-    Each may be made for some samples of a batch, unless the layer has `mixes_samples`: then for some channels of all samples,
-    and dx after the gradients of the parameters.
-    Gradients go to `p.grad(parameter)`, the part's share of the sum over the batch. A layer that `splits_rows` can also make
-    `parameter_calls(p, rows)` for rows [first, last) of its first parameter and the whole batch. One that `splits_features` is
-    always called so, and a part may also be some channels of all samples, forward and back, or some terms of dx. One that
-    `takes_relu` heeds `p.relu`.
-    One with `descent_calls(p, rows, values, grads, velocity, settings)` can make `sgd_update` for those rows (and the bias, if they
-    are the last) with gradients that it does not keep; the vectors are those rows' parts of the flat ones.
+    `number_names` are settings that kernels read from the array `numbers`, so that nothing is made anew when one is set.
     """
 
-    takes_relu = False  # forward_calls can apply a ReLU that follows (and backward's, for layers that mix samples)
-    mixes_samples = False
-    splits_rows = splits_features = False
+    number_names: tuple[str, ...] = ()
+    _cache = None
 
     dtype: np.dtype | None = None  # None: float32 and float64 are both accepted
     types: dict[str, type["Layer"]] = {}  # every subclass by its `type_name`, for loading a saved network
@@ -255,6 +62,9 @@ class Layer(Checked):
 
     def __init_subclass__(cls):
         super().__init_subclass__()
+        for name in ("forward_calls", "input_calls", "parameter_calls"):
+            if name in vars(cls):
+                raise TypeError(f"{cls.__name__}: layers have no {name}; kernels belong into a fastbp.engine.Op that computes it")
         Layer.types[cls.type_name()] = cls
 
     @classmethod
@@ -272,17 +82,26 @@ class Layer(Checked):
         self._network = None  # weak reference to the network that owns this layer
 
     def __setattr__(self, name: str, value) -> None:
-        """An attribute that changes (a rate, a slope) changes the calls that a network has bound to it; and a pass made with other
-        settings has no way back."""
+        """A setting that changes takes with it what was made for the old one: a pass has no backward then, and the network binds
+        its calls anew, but for one of `number_names`."""
         if name[0] == "_" or name == "cache":
             object.__setattr__(self, name, value)
             return
         super().__setattr__(name, value)
         if name in self._settings_by_name and name != "state":
             self._cache = None
-        ours = type(self).forward is Layer.forward and type(self).backward is Layer.backward
-        if ours and (network := self.network) is not None:
-            network.forget_plans()
+        if name in self.number_names:
+            if (numbers := self.__dict__.get("_numbers")) is not None:
+                numbers[self.number_names.index(name)] = getattr(self, name)
+        elif (network := self.network) is not None and kind_of(self) is not None:
+            network.forget_engines()
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The settings `number_names`, float64, in an array that stays the same: kernels read it at each pass."""
+        if "_numbers" not in self.__dict__:
+            self._numbers = np.array([getattr(self, name) for name in self.number_names], np.float64)
+        return self._numbers
 
     # -- for subclasses ------------------------------------------------------------------------------------------
 
@@ -297,10 +116,10 @@ class Layer(Checked):
 
     @property
     def cache(self):
-        """What the last forward left for backward: the Pass, or what a layer of your own has put here."""
+        """What the last forward left for backward: arrays by name, or what a layer of your own has put here."""
         if self._cache is None:
             raise RuntimeError(f"{type(self).__name__}.backward called before forward")
-        return self._cache
+        return self._cache.kept() if isinstance(self._cache, Op) else self._cache
 
     @cache.setter
     def cache(self, value) -> None:
@@ -378,18 +197,6 @@ class Layer(Checked):
         """The input as kernels want it, after a check."""
         return self.expect(x, "N", ...)
 
-    def prepare_calls(self, p: Pass) -> Iterator[Callable[[], None]]:
-        return iter(())
-
-    def forward_calls(self, p: Pass) -> Iterator[Callable[[], None]]:
-        raise TypeError(f"{type(self).__name__} does not define forward")
-
-    def input_calls(self, p: Pass) -> Iterator[Callable[[], None]]:
-        raise TypeError(f"{type(self).__name__} does not define backward")
-
-    def parameter_calls(self, p: Pass, rows: tuple[int, int] | None = None) -> Iterator[Callable[[], None]]:
-        return iter(())
-
     # -- for users -----------------------------------------------------------------------------------------------
 
     def forward(self, x: np.ndarray, training: bool = False, out: np.ndarray | None = None) -> np.ndarray:
@@ -397,24 +204,45 @@ class Layer(Checked):
             training = flag(f"{type(self).__name__}: training", training)
         x = self.accept(x)
         y = self.buffer(out, self.batch_shape(x.shape), x)
-        p = Pass(x, y, training)
-        run(self.prepare_calls(p))
-        run(self.forward_calls(p))
-        self.cache = p
+        op = self._op_for(x, y, training)
+        run(op.calls("prepare"))
+        run(op.calls("forward"))
+        self._cache = op
         return y
 
     def backward(self, dout: np.ndarray, need_dx: bool = True, out: np.ndarray | None = None) -> np.ndarray | None:
         if need_dx is not True and need_dx is not False:
             need_dx = flag(f"{type(self).__name__}: need_dx", need_dx)
-        p = copy.copy(self.cache)
-        p.dout = self.expect(dout, *p.y.shape, what="dout")
+        op = self._cache
+        if not isinstance(op, Op):
+            raise RuntimeError(f"{type(self).__name__}.backward called before forward")
+        x, y = op.given
+        dout = self.expect(dout, *y.shape, what="dout")
+        dx = self.buffer(out, x.shape, dout) if need_dx else None
         for parameter in self.parameters[:1]:
-            parameter.grad  # noqa: B018 -- whoever calls this looks at gradients: what training has left open is computed before
-        run(self.parameter_calls(p))
+            parameter.grad  # noqa: B018 -- whoever calls this looks at gradients: what training has left open comes before
+        op.dout = dout if y.ndim else dout.reshape(1)
+        if op.parameters:
+            run(op.calls("gradients", into={parameter: parameter.grad_array for parameter in op.parameters}))
         if need_dx:
-            p.dx = self.buffer(out, p.x.shape, p.dout)
-            run(self.input_calls(p))
-        return p.dx
+            op.dxs[0] = dx if y.ndim else dx.reshape(1)
+            run(op.calls("backward"))
+        op.dout = op.dxs[0] = None
+        return dx
+
+    def _op_for(self, x: np.ndarray, y: np.ndarray, training: bool) -> Op:
+        """The op of the last pass, if it was one for such arrays, or a new one, bound to x and y.
+
+        It is taken out of the cache while it works, so that two threads never have the same."""
+        op = self.__dict__.pop("_cache", None)
+        inside = (x, y) if x.ndim else (x.reshape(1), y.reshape(1))
+        setting = OpSetting(len(inside[0]), x.dtype, training)
+        if not isinstance(op, Op) or op.setting != setting or op.inputs[0].shape != inside[0].shape[1:]:
+            ends = Wire(inside[0].shape[1:]), Wire(inside[1].shape[1:])
+            op = op_alone(self, *ends, setting)
+        op.inputs[0].array, op.output.array = inside
+        op.given = x, y
+        return op
 
     def batch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the output for an input of `shape`, both with the batch."""
@@ -433,10 +261,6 @@ class Layer(Checked):
     def costs(self, input_shape: tuple[int, ...], N: int) -> Cost | None:
         """FLOPs of the forward and backward pass of N samples, by the conventions of fastbp.costs; None: not known."""
         return None
-
-    def algorithm(self, input_shape: tuple[int, ...]) -> str:
-        """How it is computed for such input, in a few words; empty for a plain loop over the elements."""
-        return ""
 
     def astype(self, dtype) -> "Layer":
         """Convert parameters and floating state to float32 or float64, in place, and return the layer."""
@@ -462,14 +286,13 @@ class Layer(Checked):
         """The network that this layer belongs to, or None."""
         network = self.__dict__.get("_network")
         network = network and network()
-        return network if network is not None and any(layer is self for layer in network.layers) else None
+        return network if network is not None and network.holds(self) else None
 
     def join(self, network) -> None:
         """Called by the network that takes this layer; a layer belongs to one network at most."""
-        if self.network is not None and self.network is not network:
-            raise ValueError(
-                f"{self!r} belongs to another network; use copy.deepcopy(layer) for a copy with its values"
-            )
+        owner = self.network
+        if owner is not None and owner is not network and not network.holds(owner):
+            raise ValueError(f"{self!r} belongs to another network; use copy.deepcopy(layer) for a copy with its values")
         self._network = weakref.ref(network)
 
     def config(self) -> dict:
@@ -485,7 +308,10 @@ class Layer(Checked):
         return config
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_network": None, "_cache": None}
+        """For copies and pickles: without the network, the last pass, and the array of numbers that kernels read."""
+        state = {**self.__dict__, "_network": None, "_cache": None}
+        state.pop("_numbers", None)
+        return state
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(owned(state))

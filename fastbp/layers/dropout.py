@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 
 from ..arguments import Setting, number
-from ..costs import Cost
+from ..engine.ops import Op, computes, flat
+from ..flops import Cost
 from ..kernels import dropout
 from .base import Layer
 
@@ -24,7 +25,7 @@ class Dropout(Layer):
     `state["step"]` counts the training passes. Set the step back to replay a mask.
     """
 
-    rate = Setting(number, least=0, below=1)
+    rate, number_names = Setting(number, least=0, below=1), ("rate",)
 
     def __init__(self, rate: float):
         super().__init__()
@@ -37,27 +38,34 @@ class Dropout(Layer):
     def batch_shape(self, shape):
         return shape
 
-    def prepare_calls(self, p):
-        """A training pass takes the next step's key; evaluation drops nothing."""
-        p.key = np.zeros(1, np.uint64)
-        if p.training:
-            yield partial(dropout.next_key, self.state["key"], self.state["step"], p.key)
-
-    def forward_calls(self, p):
-        """y = x · m / (1 − rate)"""
-        yield self._masked(p.x, p.y, p)
-
-    def input_calls(self, p):
-        """dx = dout · m / (1 − rate)"""
-        yield self._masked(p.dout, p.dx, p)
-
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
         return N * math.prod(shape) * Cost(forward=1, dx=1)
 
-    def _masked(self, x, y, p):
-        first, rate = p.first * math.prod(x.shape[1:]), self.rate if p.training else 0.0
-        return partial(dropout.dropout_forward, x.reshape(-1), y.reshape(-1), p.key, first, rate)
-
     def output_shape(self, input_shape):
         return self.sample_shape(input_shape)
+
+
+@computes(Dropout)
+class DropoutOp(Op):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.key = np.zeros(1, np.uint64)
+        self.rate = self.layer.numbers if self.setting.training else np.zeros(1)
+
+    def prepare(self):
+        """A training pass takes the next step's key; evaluation drops nothing."""
+        if self.setting.training:
+            yield partial(dropout.next_key, self.layer.state["key"], self.layer.state["step"], self.key)
+
+    def forward(self, samples):
+        """y = x · m / (1 − rate)"""
+        yield self._masked(self.x[samples], self.y[samples], samples)
+
+    def backward(self, samples):
+        """dx = dout · m / (1 − rate)"""
+        yield self._masked(self.dout[samples], self.dx[samples], samples)
+
+    def _masked(self, x, y, samples):
+        first = samples.start * math.prod(x.shape[1:])
+        return partial(dropout.dropout_forward, flat(x), flat(y), self.key, first, self.rate)

@@ -1,175 +1,86 @@
-"""Sandwich layers: several layers of a network computed in one pass. Training uses them; their results are those of the layers."""
+"""Layers in a row that are computed in one pass, by one op or two: their results are those of the layers, to rounding."""
 
 from functools import partial
 
 import numpy as np
 
-from ..costs import Cost
-from ..kernels import conv_relu_pool, norm_relu_pool, simd
-from .activations import ReLU
-from .base import Layer
-from .conv import Conv2d
-from .norm import BatchNorm2d
+from ..engine.graph import Wire
+from ..engine.ops import computes
+from ..kernels import norm_relu_pool
+from .activations import ReLU, ReLUOp
+from .blocks import Plus, PlusOp
+from .linear import Linear, LinearOp
+from .norm import BatchNorm2d, BatchNormOp, FixedBatchNormOp
 from .pool import MaxPool2d
 
 
-class ConvReLUPool(Layer):
-    """Conv2d of stride 1, ReLU and 2×2 MaxPool2d, on the convolution's own parameters.
+class ReLUAfter(ReLUOp):
+    """A ReLU that the op before has applied; its way back is its own."""
 
-    x (N, C, H, W) · y (N, F, OH // 2, OW // 2) for the convolution's output (N, F, OH, OW)
+    how = "in the pass of the layer before"
 
-    Where two pixels of a window differ by less than the bias's rounding, the maximum may be taken at the other one.
-    """
-
-    def __init__(self, conv: Conv2d):
-        super().__init__()
-        self.conv, self.parameters, self.dtype = conv, conv.parameters, conv.dtype
-
-    @staticmethod
-    def fits(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> bool:
-        """Do these three layers, of this input, make the sandwich?"""
-        if not pools_pairs(layers, Conv2d):
-            return False
-        conv, output = layers[0], layers[0].output_shape(input_shape)[1:]
-        # From 32 channels in and out on, Winograd's kernels and the three layers are faster: 128 ms for a step of cifar-8conv at
-        # batch 64 where 32→64 channels on 16×16 are not fused, 136 ms where they are.
-        many = conv.tile(output) and min(conv.in_channels, conv.out_channels) >= 32
-        return min(output) >= 2 and conv.shifts_rows(output) and not many
-
-    def by_filters(self, output: tuple[int, int]) -> bool:
-        """Whether vectors along the filters are faster than along the windows of a row, for the convolution's outputs (OH, OW):
-        whether they are filled that much better."""
-        # Four images in float32, AVX-512 and AVX2, windows → filters: 6→16 channels, 5×5, 10×10 outputs 45 → 18 µs and 36 → 23;
-        # 1→32, 7×7, 22×22 63 → 59 and 98 → 73; 1→16, 3×3, 26×26 12 → 21 and 19 → 19; 3→6, 5×5, 28×28 25 → 67 and 39 → 84.
-        F, columns, lanes = self.conv.out_channels, output[1] // 2, simd.lanes_of(self.conv.dtype)
-        by_filters, by_windows = (
-            -(-count // size) * size / count for count, size in ((F, simd.PANEL), (columns, lanes))
-        )
-        return by_filters < 0.75 * by_windows
-
-    def algorithm(self, input_shape):
-        by_filters = self.by_filters(self.conv.output_shape(input_shape)[1:])
-        how = "with filters in the lanes" if by_filters else "with a row's windows in the lanes"
-        return f"one pass, register tiles {how}; weight gradient over the pooled pixels alone"
-
-    def accept(self, x):
-        return self.expect(x, "N", self.conv.in_channels, "H", "W")
-
-    def forward_calls(self, p):
-        """y = max(0, b + the maximum of each window of w ⋆ x)"""
-        w, b = self.conv.weight.value, self.conv.bias and self.conv.bias.value
-        p.argmax, p.geometry = np.empty(p.y.shape, np.int32), self.conv.geometry(p.x.shape[2:])
-        by_filters = self.by_filters(p.geometry[1])
-        kernel = (
-            conv_relu_pool.conv_relu_pool_forward_by_filters if by_filters else conv_relu_pool.conv_relu_pool_forward
-        )
-        yield partial(kernel, p.x, w, b, p.y, p.argmax, *p.geometry)
-
-    def input_calls(self, p):
-        """dx, through the pixels that have a gradient"""
-        w = self.conv.weight.value
-        yield partial(conv_relu_pool.conv_relu_pool_backward_input, p.dout, p.y, p.argmax, w, p.dx, *p.geometry)
-
-    def parameter_calls(self, p, rows=None):
-        """dw, db, likewise"""
-        dw, db = p.grad(self.conv.weight), self.conv.bias and p.grad(self.conv.bias)
-        kernel = conv_relu_pool.conv_relu_pool_backward_parameters
-        yield partial(kernel, p.dout, p.x, p.y, p.argmax, dw, db, *p.geometry)
-
-    def __repr__(self) -> str:
-        return f"{self.conv!r} + ReLU() + MaxPool2d(2)"
-
-    def multiply_adds(self, input_shape):
-        return self.conv.multiply_adds(input_shape)
-
-    def costs(self, input_shape, N):
-        return relu_pool_costs(self.conv, input_shape, N)
-
-    def output_shape(self, input_shape):
-        F, OH, OW = self.conv.output_shape(input_shape)
-        return (F, OH // 2, OW // 2)
+    def forward(self):
+        yield from ()
 
 
-class NormReLUPool(Layer):
-    """BatchNorm2d, ReLU and 2×2 MaxPool2d, on the batch norm's own parameters and state.
+def with_relu(op):
+    """For a layer and a ReLU: the layer's op, with its `relu` set, makes both forward; the way back of each is its own."""
 
-    x (N, C, H, W) · y (N, C, H // 2, W // 2)
-    """
+    def make(layers, inputs, output, setting, paths):
+        before = Wire(output.shape)
+        first = op(layers[:1], inputs, before, setting, paths[:1])
+        first.relu, output.same_as = True, before
+        return [first, ReLUAfter(layers[1:], (before,), output, setting, paths[1:])]
 
-    mixes_samples = True
+    return make
 
-    def __init__(self, norm: BatchNorm2d):
-        super().__init__()
-        self.norm, self.parameters, self.dtype, self.num_features = norm, norm.parameters, norm.dtype, norm.num_features
 
-    @staticmethod
-    def fits(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> bool:
-        """Do these three layers, of this input, make the sandwich?"""
-        return pools_pairs(layers, BatchNorm2d) and min(layers[0].output_shape(input_shape)[1:]) >= 2
+computes(Linear, ReLU)(with_relu(LinearOp))
+computes(Plus, ReLU)(with_relu(PlusOp))
 
-    def algorithm(self, input_shape):
-        return "one pass, vectors of 2×2 windows; parameters' gradients over the pooled pixels alone"
 
-    def accept(self, x):
-        return self.norm.accept(x)
+@computes(BatchNorm2d, ReLU, MaxPool2d)
+class NormReLUPool(BatchNormOp):
+    """BatchNorm2d, ReLU and 2×2 MaxPool2d in training: y is max(0, the maximum of each window of gamma · x̂ + beta)."""
 
-    def prepare_calls(self, p):
-        p.argmax, p.chosen = np.empty(p.y.shape, np.int32), np.empty(p.y.shape, p.y.dtype)
-        return self.norm.prepare_calls(p)
+    how = "one pass, vectors of 2×2 windows; parameters' gradients over the pooled pixels alone"
+    saves = {"argmax": np.int32, "chosen": None}
 
-    def forward_calls(self, p):
-        """y = max(0, the maximum of each window of gamma · x̂ + beta)"""
-        gamma, beta, channels = self.norm.gamma.value, self.norm.beta.value, p.channels or (0, self.num_features)
-        yield from self.norm.statistics_calls(p)
-        batch, kernel = (p.mean, p.inv_std), norm_relu_pool.norm_relu_pool_forward
-        yield partial(kernel, p.x, gamma, beta, batch, p.y, p.chosen, p.argmax, channels)
+    @classmethod
+    def suits(cls, layers, shape, setting):
+        return super().suits(layers, shape, setting) and layers[2].pairs and min(shape[1:]) >= 2
 
-    def parameter_calls(self, p, rows=None):
+    def forward(self, channels):
+        yield self.statistics(channels)
+        gamma, beta, arrays = self.layer.gamma.value, self.layer.beta.value, (self.y, self.chosen, self.argmax)
+        batch, kernel = (self.mean, self.inv_std), norm_relu_pool.norm_relu_pool_forward
+        yield partial(kernel, self.x, gamma, beta, batch, *arrays, channels)
+
+    def gradients(self, into, channels):
         """dgamma and dbeta, from the pixels that have a gradient"""
-        sums, channels = (p.grad(self.norm.gamma), p.grad(self.norm.beta)), p.channels or (0, self.num_features)
-        kernel = norm_relu_pool.norm_relu_pool_backward_parameters
-        yield partial(kernel, p.dout, p.y, p.chosen, (p.mean, p.inv_std), *sums, channels)
+        sums, kernel = (into[self.layer.gamma], into[self.layer.beta]), norm_relu_pool.norm_relu_pool_backward_parameters
+        yield partial(kernel, self.dout, self.y, self.chosen, (self.mean, self.inv_std), *sums, channels)
 
-    def input_calls(self, p):
-        """dx, through the mean and the variance too where they are the batch's own"""
-        gamma, beta, channels = self.norm.gamma, self.norm.beta, p.channels or (0, self.num_features)
-        batch, parameters = (p.mean, p.inv_std), (gamma.value, p.grad(gamma), p.grad(beta))
+    def backward(self, channels):
+        """dx, through the mean and the variance too; from the gradients, which come before"""
+        gamma, beta = self.layer.gamma, self.layer.beta
+        sums, batch = (gamma.value, gamma.grad_array, beta.grad_array), (self.mean, self.inv_std)
         kernel = norm_relu_pool.norm_relu_pool_backward_input
-        yield partial(kernel, p.dout, p.x, (p.y, p.argmax), batch, parameters, p.dx, channels, p.training)
-
-    def costs(self, input_shape, N):
-        return relu_pool_costs(self.norm, input_shape, N)
-
-    def __repr__(self) -> str:
-        return f"{self.norm!r} + ReLU() + MaxPool2d(2)"
-
-    def output_shape(self, input_shape):
-        C, H, W = self.norm.output_shape(input_shape)
-        return (C, H // 2, W // 2)
+        yield partial(kernel, self.dout, self.x, (self.y, self.argmax), batch, sums, self.dx, channels, True)
 
 
-def relu_pool_costs(layer: Layer, input_shape: tuple[int, ...], N: int) -> Cost:
-    """What the layer, ReLU and 2×2 pooling cost, each on its own."""
-    shape = layer.output_shape(input_shape)
-    return layer.costs(input_shape, N).followed_by(ReLU().costs(shape, N), MaxPool2d(2).costs(shape, N))
+@computes(BatchNorm2d, ReLU, MaxPool2d)
+class FixedNormReLUPool(FixedBatchNormOp):
+    """The same in evaluation, where samples stay apart."""
 
+    how, saves = NormReLUPool.how, NormReLUPool.saves
 
-def pools_pairs(layers: tuple[Layer, ...], first: type[Layer]) -> bool:
-    """Are these a layer of the kind `first`, ReLU and 2×2 pooling, whose methods are the package's own?"""
-    if [type(layer) for layer in layers] != [first, ReLU, MaxPool2d]:
-        return False
-    changed = any(callable(getattr(type(layer), name, None)) for layer in layers for name in vars(layer))
-    return layers[2].pairs and not changed
+    @classmethod
+    def suits(cls, layers, shape, setting):
+        return super().suits(layers, shape, setting) and layers[2].pairs and min(shape[1:]) >= 2
 
-
-def sandwiches(layers: tuple[Layer, ...], input_shape: tuple[int, ...]) -> list[Layer]:
-    """The layers with each group that makes a sandwich for this input replaced by it."""
-    stages, at, shape = [], 0, tuple(input_shape)
-    while at < len(layers):
-        stage, taken = layers[at], 1
-        for sandwich in (ConvReLUPool, NormReLUPool):
-            if sandwich.fits(layers[at : at + 3], shape):
-                stage, taken = sandwich(layers[at]), 3
-        stages.append(stage)
-        shape, at = stage.output_shape(shape), at + taken
-    return stages
+    def forward(self, samples):
+        gamma, beta, batch = self.layer.gamma.value, self.layer.beta.value, (self.mean, self.inv_std)
+        x, arrays = self.x[samples], (self.y[samples], self.chosen[samples], self.argmax[samples])
+        kernel = norm_relu_pool.norm_relu_pool_forward
+        yield partial(kernel, x, gamma, beta, batch, *arrays, self.whole("channels"))

@@ -4,7 +4,8 @@ from functools import partial
 
 from .. import initializers
 from ..arguments import Setting, flag, instance, whole
-from ..costs import Cost
+from ..engine.ops import Op, computes
+from ..flops import Cost
 from ..kernels import linear
 from .base import SIZE_LIMIT, Layer, Parameter
 
@@ -28,9 +29,6 @@ class Linear(Layer):
     (32, 100)
     """
 
-    takes_relu = True
-    splits_rows = splits_features = True
-
     in_features, out_features = (Setting(whole, most=SIZE_LIMIT, fixed=True) for _ in range(2))
     init = Setting(initializers.known, fixed=True)
     weight, bias = (Setting(instance, kind=(Parameter, type(None)), fixed=True) for _ in range(2))
@@ -49,28 +47,6 @@ class Linear(Layer):
     def accept(self, x):
         return self.expect(x, "N", self.in_features)
 
-    def forward_calls(self, p):
-        """y = x Wᵀ + b"""
-        features = p.channels or (0, self.out_features)
-        yield partial(
-            linear.linear_forward, p.x, self.weight.value, self.bias and self.bias.value, p.y, p.relu, features
-        )
-
-    def input_calls(self, p):
-        """dx = dout W"""
-        columns, features = p.channels or (0, self.in_features), p.terms or (0, self.out_features)
-        yield partial(linear.linear_backward_input, p.dout, self.weight.value, p.dx, columns, features)
-
-    def parameter_calls(self, p, rows=None):
-        """dw = doutᵀ x,  db = Σₙ dout; db with the last rows, which it follows in the flat vector"""
-        rows = rows or (0, self.out_features)
-        db = self.bias and p.grad(self.bias) if rows[1] == self.out_features else None
-        yield partial(linear.linear_backward_parameters, p.dout, p.x, p.grad(self.weight), db, rows)
-
-    def descent_calls(self, p, rows, values, grads, velocity, settings):
-        """SGD's update with dw = doutᵀ x,  db = Σₙ dout"""
-        yield partial(linear.linear_descend, p.dout, p.x, values, grads, velocity, settings, rows)
-
     def costs(self, input_shape, N):
         _, N = self.batch_of(input_shape, N)
         D, F, b = self.in_features, self.out_features, self.bias is not None
@@ -82,12 +58,37 @@ class Linear(Layer):
             multiply_adds=N * F * D,
         )
 
-    def algorithm(self, input_shape):
-        self.output_shape(input_shape)
-        return "register tiles"
-
     def output_shape(self, input_shape):
         shape = self.sample_shape(input_shape)
         if shape != (self.in_features,):
             raise ValueError(f"Linear: expected input (N, {self.in_features}), got (N, {', '.join(map(str, shape))})")
         return (self.out_features,)
+
+
+@computes(Linear)
+class LinearOp(Op):
+    how, relu = "register tiles", False
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        D, F = self.layer.in_features, self.layer.out_features
+        self.sizes = {"features": F, "terms": F, "rows": F, "columns": D}
+
+    def forward(self, samples, features):
+        """y = x Wᵀ + b, or with `relu` the larger of that and 0"""
+        w, b = self.layer.weight.value, self.layer.bias and self.layer.bias.value
+        yield partial(linear.linear_forward, self.x[samples], w, b, self.y[samples], self.relu, features)
+
+    def gradients(self, into, rows):
+        """dw = doutᵀ x,  db = Σₙ dout; db with the last rows, which it follows in the flat vector"""
+        db = into[self.layer.bias] if self.layer.bias and rows[1] == self.sizes["rows"] else None
+        yield partial(linear.linear_backward_parameters, self.dout, self.x, into[self.layer.weight], db, rows)
+
+    def backward(self, samples, columns, terms, dx=None):
+        """dx = dout W"""
+        dx, w = self.dx if dx is None else dx, self.layer.weight.value
+        yield partial(linear.linear_backward_input, self.dout[samples], w, dx[samples], columns, terms)
+
+    def descend(self, values, grads, velocity, settings, rows):
+        """SGD's update with dw = doutᵀ x,  db = Σₙ dout"""
+        yield partial(linear.linear_descend, self.dout, self.x, values, grads, velocity, settings, rows)

@@ -6,8 +6,10 @@ from functools import partial
 import numpy as np
 
 from ..arguments import Setting, instance, number, whole
-from ..costs import Cost
+from ..engine.ops import Op, computes, planes
+from ..flops import Cost
 from ..kernels import norm
+from .activations import ReLU
 from .base import SIZE_LIMIT, Layer, Parameter
 
 
@@ -28,8 +30,7 @@ class BatchNorm(Layer):
     A batch of one value a channel gives y = beta and dx = 0 in training; an empty batch is a ValueError there.
     """
 
-    takes_relu = True
-    mixes_samples = True
+    number_names = ("eps", "momentum")
 
     num_features = Setting(whole, most=SIZE_LIMIT, fixed=True)
     eps, momentum = Setting(number, above=0), Setting(number, least=0, most=1)
@@ -43,59 +44,12 @@ class BatchNorm(Layer):
         self.beta = self.parameter("beta", (C,), lambda rng: np.zeros(C))
         self.state |= {"running_mean": np.zeros(C, self.dtype), "running_var": np.ones(C, self.dtype)}
 
-    def prepare_calls(self, p):
-        p.mean, p.inv_std = np.empty(self.num_features, p.x.dtype), np.empty(self.num_features, p.x.dtype)
-        if not p.training:
-            yield partial(np.copyto, p.mean, self.state["running_mean"])
-            yield partial(norm.batch_norm_inv_std, self.state["running_var"], p.inv_std, self.eps)
-        elif p.x.size == 0:
-            raise ValueError(
-                f"{type(self).__name__}: the mean of an empty batch, input {p.x.shape}, is not defined in training"
-            )
-
-    def statistics_calls(self, p):
-        """In training the batch's mean and 1 / √(var + eps), and the running statistics"""
-        if p.training:
-            running, settings = (self.state["running_mean"], self.state["running_var"]), (self.eps, self.momentum)
-            x, channels = self._planes(p.x), p.channels or (0, self.num_features)
-            yield partial(norm.batch_norm_statistics, x, p.mean, p.inv_std, *running, settings, channels)
-
-    def forward_calls(self, p):
-        """y = gamma · x̂ + beta"""
-        yield from self.statistics_calls(p)
-        x, y, channels = self._planes(p.x), self._planes(p.y), p.channels or (0, self.num_features)
-        yield partial(
-            norm.batch_norm_forward, x, self.gamma.value, self.beta.value, p.mean, p.inv_std, y, channels, p.relu
-        )
-
-    def parameter_calls(self, p, rows=None):
-        """dgamma = Σ dout · x̂,  dbeta = Σ dout"""
-        arrays, channels = (self._planes(array) for array in (p.dout, p.x, p.y)), p.channels or (0, self.num_features)
-        sums = p.grad(self.gamma), p.grad(self.beta)
-        yield partial(norm.batch_norm_backward_parameters, *arrays, (p.mean, p.inv_std), *sums, channels, p.relu)
-
-    def input_calls(self, p):
-        """dx, through the mean and the variance too where they are the batch's own"""
-        dout, x, y, dx = (self._planes(array) for array in (p.dout, p.x, p.y, p.dx))
-        gamma, channels = self.gamma.value, p.channels or (0, self.num_features)
-        if p.training:
-            sums = gamma, p.grad(self.gamma), p.grad(self.beta)
-            yield partial(
-                norm.batch_norm_backward_training, dout, x, y, (p.mean, p.inv_std), sums, dx, channels, p.relu
-            )
-        else:
-            yield partial(norm.batch_norm_backward_evaluation, dout, y, gamma, p.inv_std, dx, channels, p.relu)
-
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
         M = N * math.prod(shape[1:])
         if M == 0:  # an image without pixels
             return Cost(forward=0, dx=0)
         return self.num_features * Cost(forward=7 * M + 10, dx=4 * M + 3, dw=2 * M - 1, db=M - 1)
-
-    def _planes(self, array):
-        """(N, C, M), M the pixels of a channel."""
-        return array.reshape(len(array), self.num_features, math.prod(array.shape[2:]))
 
 
 class BatchNorm1d(BatchNorm):
@@ -127,3 +81,74 @@ class BatchNorm2d(BatchNorm):
         if len(shape) != 3 or shape[0] != self.num_features:
             raise ValueError(f"BatchNorm2d: expected input (N, {self.num_features}, H, W), got {('N', *shape)}")
         return shape
+
+
+class BatchNormOp(Op):
+    """In training, with a ReLU after it or without: each channel sees all samples."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        C, x = self.layer.num_features, self.inputs[0].shape
+        self.relu, self.sizes = len(self.layers) > 1, {"channels": C}
+        self.mean, self.inv_std = np.empty(C, self.setting.dtype), np.empty(C, self.setting.dtype)
+        if self.setting.training and not self.setting.N * math.prod(x):
+            shape = (self.setting.N, *x)
+            raise ValueError(f"{type(self.layer).__name__}: the mean of an empty batch, input {shape}, is not defined in training")
+
+    @classmethod
+    def suits(cls, layers, shape, setting):
+        return setting.training
+
+    def forward(self, channels):
+        """y = gamma · x̂ + beta"""
+        yield self.statistics(channels)
+        gamma, beta = self.layer.gamma.value, self.layer.beta.value
+        arrays = planes(self.x), gamma, beta, self.mean, self.inv_std, planes(self.y)
+        yield partial(norm.batch_norm_forward, *arrays, channels, self.relu)
+
+    def statistics(self, channels):
+        """The batch's mean and 1 / √(var + eps), and the running statistics"""
+        running = self.layer.state["running_mean"], self.layer.state["running_var"]
+        batch = self.mean, self.inv_std
+        return partial(norm.batch_norm_statistics, planes(self.x), *batch, *running, self.layer.numbers, channels)
+
+    def gradients(self, into, channels):
+        """dgamma = Σ dout · x̂,  dbeta = Σ dout"""
+        arrays, sums = map(planes, (self.dout, self.x, self.y)), (into[self.layer.gamma], into[self.layer.beta])
+        yield partial(norm.batch_norm_backward_parameters, *arrays, (self.mean, self.inv_std), *sums, channels, self.relu)
+
+    def backward(self, channels):
+        """dx, through the mean and the variance too; from the gradients, which come before"""
+        dout, x, y, dx = map(planes, (self.dout, self.x, self.y, self.dx))
+        gamma, beta = self.layer.gamma, self.layer.beta
+        sums, batch = (gamma.value, gamma.grad_array, beta.grad_array), (self.mean, self.inv_std)
+        yield partial(norm.batch_norm_backward_training, dout, x, y, batch, sums, dx, channels, self.relu)
+
+
+class FixedBatchNormOp(BatchNormOp):
+    """In evaluation: mean and variance are constants, so samples stay apart."""
+
+    @classmethod
+    def suits(cls, layers, shape, setting):
+        return not setting.training
+
+    def prepare(self):
+        running = self.layer.state["running_mean"], self.layer.state["running_var"]
+        yield partial(norm.batch_norm_running, *running, self.mean, self.inv_std, self.layer.numbers)
+
+    def forward(self, samples):
+        x, y = planes(self.x[samples]), planes(self.y[samples])
+        arrays = x, self.layer.gamma.value, self.layer.beta.value, self.mean, self.inv_std, y
+        yield partial(norm.batch_norm_forward, *arrays, self.whole("channels"), self.relu)
+
+    def backward(self, samples):
+        """dx, with mean and variance as constants"""
+        dout, y, dx = (planes(array[samples]) for array in (self.dout, self.y, self.dx))
+        arrays = dout, y, self.layer.gamma.value, self.inv_std, dx
+        yield partial(norm.batch_norm_backward_evaluation, *arrays, self.whole("channels"), self.relu)
+
+
+for kind in (BatchNorm1d, BatchNorm2d):
+    for op in (BatchNormOp, FixedBatchNormOp):
+        computes(kind)(op)
+        computes(kind, ReLU)(op)

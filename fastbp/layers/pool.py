@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 
 from ..arguments import Setting, pair
-from ..costs import Cost
+from ..engine.ops import Op, computes
+from ..flops import Cost
 from ..kernels import pool2d
 from .base import SIZE_LIMIT, Layer
 from .windows import pixels_held
@@ -71,24 +72,29 @@ class MaxPool2d(Pool2d):
         """Are these windows of 2×2, side by side?"""
         return self.kernel_size == self.stride == (2, 2) and self.padding == (0, 0)
 
-    def algorithm(self, input_shape):
-        self.output_shape(input_shape)
-        return "vectors of 2×2 windows" if self.pairs else ""
-
-    def forward_calls(self, p):
-        p.argmax = np.empty(p.y.shape, np.int32)
-        if self.pairs:
-            yield partial(pool2d.max_pool_pairs_forward, p.x, p.y, p.argmax)
-            return
-        yield partial(pool2d.max_pool2d_forward, p.x, p.y, p.argmax, self.kernel_size, self.stride, self.padding)
-
-    def input_calls(self, p):
-        yield partial(pool2d.max_pool2d_backward, p.dout, p.argmax, p.dx)
-
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
         overlap = any(s < k for s, k in zip(self.stride, self.kernel_size, strict=True))
         return N * math.prod(self.output_shape(shape)) * Cost(forward=math.prod(self.kernel_size) - 1, dx=int(overlap))
+
+
+@computes(MaxPool2d)
+class MaxPoolOp(Op):
+    saves = {"argmax": np.int32}
+
+    @property
+    def how(self):
+        return "vectors of 2×2 windows" if self.layer.pairs else super().how
+
+    def forward(self, samples):
+        pool, arrays = self.layer, (self.x[samples], self.y[samples], self.argmax[samples])
+        if pool.pairs:
+            yield partial(pool2d.max_pool_pairs_forward, *arrays)
+        else:
+            yield partial(pool2d.max_pool2d_forward, *arrays, pool.kernel_size, pool.stride, pool.padding)
+
+    def backward(self, samples):
+        yield partial(pool2d.max_pool2d_backward, self.dout[samples], self.argmax[samples], self.dx[samples])
 
 
 class AvgPool2d(Pool2d):
@@ -102,15 +108,20 @@ class AvgPool2d(Pool2d):
     (6, 4, 4)
     """
 
-    def forward_calls(self, p):
-        yield partial(pool2d.avg_pool2d_forward, p.x, p.y, self.kernel_size, self.stride, self.padding)
-
-    def input_calls(self, p):
-        yield partial(pool2d.avg_pool2d_backward, p.dout, p.dx, self.kernel_size, self.stride, self.padding)
-
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
         C, *output = self.output_shape(shape)
         P, window = math.prod(output), math.prod(self.kernel_size)
         additions = P * window - pixels_held(output, self.kernel_size, self.stride)
         return N * C * Cost(forward=P * window, dx=P + additions)
+
+
+@computes(AvgPool2d)
+class AvgPoolOp(Op):
+    def forward(self, samples):
+        pool, arrays = self.layer, (self.x[samples], self.y[samples])
+        yield partial(pool2d.avg_pool2d_forward, *arrays, pool.kernel_size, pool.stride, pool.padding)
+
+    def backward(self, samples):
+        pool, arrays = self.layer, (self.dout[samples], self.dx[samples])
+        yield partial(pool2d.avg_pool2d_backward, *arrays, pool.kernel_size, pool.stride, pool.padding)

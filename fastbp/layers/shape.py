@@ -5,18 +5,13 @@ from functools import partial
 
 import numpy as np
 
-from ..costs import Cost
+from ..engine.ops import Op, computes
+from ..flops import Cost
 from .base import Layer
 
 
 class Copy(Layer):
     """y is x in another shape, a copy; dx is dout in x's shape, a copy."""
-
-    def forward_calls(self, p):
-        yield partial(np.copyto, p.y, p.x.reshape(p.y.shape))
-
-    def input_calls(self, p):
-        yield partial(np.copyto, p.dx, p.dout.reshape(p.dx.shape))
 
     def costs(self, input_shape, N):
         self.batch_of(input_shape, N)
@@ -39,3 +34,15 @@ class Identity(Copy):
 
     def output_shape(self, input_shape):
         return self.sample_shape(input_shape)
+
+
+@computes(Flatten)
+@computes(Identity)
+class CopyOp(Op):
+    how, copies, passes_dout = "no computation", True, True
+
+    def forward(self):
+        yield partial(np.copyto, self.y, self.x.reshape(self.y.shape))
+
+    def backward(self):
+        yield partial(np.copyto, self.dx, self.dout.reshape(self.dx.shape))

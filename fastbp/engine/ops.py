@@ -1,0 +1,307 @@
+"""The contract between kernels and engine, an Op, and the table that says which op computes which layers.
+
+An op is kernels bound to the arrays of one batch. Its methods yield bound calls, and *the names of a method's parameters are the
+axes along which its work may be cut*: `forward(self, samples, features)` can be asked for some samples, or for some features of
+all samples; `forward(self, channels)` for some channels, but never for some samples; a method without axes is made as a whole.
+There are no flags: what a method can't be given, it can't be cut by.
+
+    samples     a slice of the batch                                    channels    of a normalisation
+    features    of a linear layer's output        columns  of its dx    terms       that dx is a sum of: gives partial sums
+    rows        of a weight's gradient, for the whole batch
+
+A range is a pair (first, last), as kernels take it; one of samples is a slice. The gradient over some samples is a partial sum
+too, so gradients go `into` the arrays that the engine gives.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..arguments import instance
+from ..parameters import Parameter
+from .graph import Graph, Step, Wire
+
+if TYPE_CHECKING:
+    from ..layers.base import Layer
+
+AXES = ("samples", "channels", "features", "columns", "terms", "rows")
+Calls = Iterator[Callable[[], None]]
+
+
+class Setting(NamedTuple):
+    """What an op is made for: N samples, the dtype of all arrays, and whether it is for training."""
+
+    N: int
+    dtype: np.dtype
+    training: bool
+
+
+class Op:
+    """Kernels for one or more layers in a row, on wires `inputs` and `output`.
+
+    Subclasses yield calls from `prepare`, `forward`, `gradients` and `backward`, and use
+
+    - `x`, `y`, `dout`, `dx`: arrays of the whole batch; `self.x[samples]` is a part's. dx has any content before.
+    - `layers`, and `layer`, the first of them; `setting`; `inputs[0].shape` and `output.shape`, of a sample
+    - `parameters` in the order of the flat vector, the weight first; `sizes` of the axes but samples, where there are some
+    - `work`: multiply–adds of the forward pass for a sample
+    - `saves`: arrays like y that forward leaves for backward, with their dtype where it is not y's
+    - `how`: how it computes, and why so, in a few words
+    - `copies`: y is x in another shape; the engine gives both the same memory and makes no call
+    - `passes_dout`: every dx is dout, and `backward` makes no call in the engine
+    - `descend(values, grads, velocity, settings, rows)`, where there is one: SGD's update with gradients that are not kept
+    """
+
+    how = "a loop over the elements"
+    saves: dict[str, type | None] = {}
+    copies = passes_dout = False
+    descend: Callable | None = None
+
+    def __init__(
+        self, layers: "tuple[Layer, ...]", inputs: tuple[Wire, ...], output: Wire, setting: Setting, paths: tuple[str, ...] = ()
+    ):
+        self.layers, self.layer, self.paths = layers, layers[0], paths
+        self.inputs, self.output, self.setting = inputs, output, setting
+        self.sizes: dict[str, int] = {}
+        self.dout: np.ndarray | None = None
+        self.dxs: list[np.ndarray | None] = [None] * len(inputs)
+        self.parameters: tuple[Parameter, ...] = tuple(p for layer in layers for p in layer.parameters)
+        self.work = self.layer.multiply_adds(inputs[0].shape) if self.parameters else 0
+        for name, dtype in self.saves.items():
+            setattr(self, name, np.empty((setting.N, *output.shape), dtype or setting.dtype))
+
+    @classmethod
+    def suits(cls, layers: "tuple[Layer, ...]", shape: tuple[int, ...], setting: Setting) -> bool:
+        """Is this the op for these layers, of the kinds that it is for, on samples of this shape?"""
+        return True
+
+    # -- what there is to compute ------------------------------------------------------------------------------------
+
+    def prepare(self) -> Calls:
+        """Once before a forward pass of the whole batch."""
+        yield from ()
+
+    def forward(self) -> Calls:
+        """y from x."""
+        yield from ()
+
+    def gradients(self, into: dict[Parameter, np.ndarray]) -> Calls:
+        """The parameters' gradients from dout."""
+        yield from ()
+
+    def backward(self) -> Calls:
+        """dx from dout, after the gradients of the same part."""
+        yield from ()
+
+    # -- for the engine ----------------------------------------------------------------------------------------------
+
+    x = property(lambda self: self.inputs[0].array)
+    y = property(lambda self: self.output.array)
+    dx = property(lambda self: self.dxs[0])
+
+    def axes(self, method: str) -> tuple[str, ...]:
+        """The axes along which a method can be cut."""
+        return axes(getattr(type(self), method))
+
+    def calls(self, method: str, axis: str | None = None, part=None, **more) -> list[Callable[[], None]]:
+        """What a method yields for a range of one axis and everything of the others."""
+        ranges = {name: self.whole(name) for name in self.axes(method)}
+        if axis is not None and axis not in ranges:
+            raise TypeError(f"{type(self).__name__}.{method} is not made for a part of the {axis}")
+        if axis is not None:
+            ranges[axis] = part
+        return list(getattr(self, method)(**ranges, **more))
+
+    def whole(self, axis: str):
+        """The range of all there is."""
+        return slice(0, self.setting.N) if axis == "samples" else (0, self.sizes[axis])
+
+    @property
+    def weights(self) -> int:
+        """How many numbers the first parameter has."""
+        return self.parameters[0].size if self.parameters else 0
+
+    @property
+    def size(self) -> int:
+        """How many numbers all parameters have."""
+        return sum(parameter.size for parameter in self.parameters)
+
+    def kept(self) -> dict[str, np.ndarray]:
+        """The arrays that backward reads, by name: x, y and what else forward has left."""
+        own = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray) and k != "dout"}
+        return {"x": self.x, "y": self.y, **own}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({' + '.join(map(repr, self.layers))})"
+
+
+@functools.cache
+def axes(function: Callable) -> tuple[str, ...]:
+    """The parameters of a method that are axes."""
+    return tuple(name for name in inspect.signature(function).parameters if name in AXES)
+
+
+# -- which op: the first in a list that suits ------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """A line of the table: `maker(layers, inputs, output, setting, paths)` gives the ops of layers of these kinds in a row."""
+
+    kinds: "tuple[type[Layer], ...]"
+    suits: Callable
+    maker: Callable[..., list[Op]]
+
+
+TABLE: list[Entry] = []
+
+
+def computes(*kinds: "type[Layer]", when: Callable | None = None) -> Callable:
+    """Enter a class of ops, or a function that returns a list of ops, as what computes layers of these kinds in a row.
+
+    A longer row is asked before a shorter one, and of two entries for the same kinds the one that was entered first. `when(layers,
+    shape, setting)`, or the class's `suits`, says where an entry is to be used. A subclass of a layer counts as that layer unless
+    it has a forward or backward of its own. TypeError for what is no class of layers.
+    """
+    for kind in kinds:
+        if not isinstance(kind, type) or not hasattr(kind, "output_shape"):
+            raise TypeError(f"computes: expected classes of layers, got {kind!r}")
+    if not kinds:
+        raise TypeError("computes: expected at least one class of layers")
+
+    def enter(maker):
+        if isinstance(maker, type) and issubclass(maker, Op):
+            entry = Entry(kinds, when or maker.suits, lambda *arguments: [maker(*arguments)])
+        else:
+            entry = Entry(kinds, when or (lambda *_: True), instance("computes: the maker", maker, Callable))
+        TABLE.append(entry)
+        TABLE.sort(key=lambda entry: -len(entry.kinds))
+        return maker
+
+    return enter
+
+
+def kind_of(layer: "Layer") -> "type[Layer] | None":
+    """The class in the table that says how this layer is computed; None for one with a forward or backward of its own."""
+    if "forward" in vars(layer) or "backward" in vars(layer):
+        return None
+    return kind_of_type(type(layer), len(TABLE))
+
+
+@functools.cache
+def kind_of_type(kind: type, entries: int) -> type | None:
+    """The same for a class; `entries` are in the table, which may grow."""
+    known = {each for entry in TABLE for each in entry.kinds}
+    for base in kind.__mro__:
+        if base in known:
+            return base
+        if "forward" in vars(base) or "backward" in vars(base):
+            return None
+    return None
+
+
+def op_alone(layer: "Layer", x: Wire, y: Wire, setting: Setting) -> Op:
+    """The op of a layer on its own; TypeError for one that is not in the table and has no forward of its own."""
+    known = {entry.kinds[0] for entry in TABLE if len(entry.kinds) == 1}
+    kind = next((base for base in type(layer).__mro__ if base in known), None)
+    for entry in TABLE if kind else ():
+        if entry.kinds == (kind,) and entry.suits((layer,), x.shape, setting):
+            (op,) = entry.maker((layer,), (x,), y, setting, ("",))
+            return op
+    raise TypeError(f"{type(layer).__name__} does not define forward and backward, and no op computes it")
+
+
+def lowered(graph: Graph, setting: Setting) -> list[Op]:
+    """The ops of a graph, in its order: by the longest row of the table that suits, and Opaque for what is not in it."""
+    ops: list[Op] = []
+    at, steps, kinds = 0, graph.steps, [kind_of(step.layer) for step in graph.steps]
+    readers = [wire for step in steps for wire in step.inputs] + [graph.y]
+    while at < len(steps):
+        entry = entry_for(steps, kinds, at, readers, setting)
+        row = steps[at : at + (len(entry.kinds) if entry else 1)]
+        layers, paths = tuple(step.layer for step in row), tuple(step.path for step in row)
+        maker = entry.maker if entry else opaque
+        ops += maker(layers, row[0].inputs, row[-1].output, setting, paths)
+        at += len(row)
+    return ops
+
+
+def entry_for(steps: list[Step], kinds: list, at: int, readers: list[Wire], setting: Setting) -> Entry | None:
+    """The first entry of the table that suits the steps from `at` on."""
+    if kinds[at] is None:
+        return None
+    for entry in TABLE:
+        row = steps[at : at + len(entry.kinds)]
+        if (
+            tuple(kinds[at : at + len(entry.kinds)]) == entry.kinds
+            and in_a_row(row, readers)
+            and entry.suits(tuple(step.layer for step in row), row[0].inputs[0].shape, setting)
+        ):
+            return entry
+    return None
+
+
+def in_a_row(steps: list[Step], readers: list[Wire]) -> bool:
+    """Does nobody else read what lies between these steps?"""
+    pairs = zip(steps, steps[1:], strict=False)
+    return all(b.inputs == (a.output,) and readers.count(a.output) == 1 for a, b in pairs)
+
+
+def opaque(*arguments) -> list[Op]:
+    return [Opaque(*arguments)]
+
+
+class Opaque(Op):
+    """A layer with a forward and backward of its own, which are called as a whole.
+
+    A layer of several inputs gets them all in forward, and gives a tuple of their gradients in backward.
+    """
+
+    how = "its own forward and backward"
+
+    def forward(self):
+        yield partial(self.forward_by_layer)
+
+    def gradients(self, into):
+        """The layer's backward fills its own gradients, and gives dx at once."""
+        yield partial(self.backward_by_layer)
+
+    def backward(self):
+        if not self.parameters:
+            yield partial(self.backward_by_layer)
+
+    def forward_by_layer(self) -> None:
+        y = self.layer.forward(*(wire.array for wire in self.inputs), training=self.setting.training)
+        if np.shape(y) != self.y.shape:
+            name = type(self.layer).__name__
+            raise ValueError(f"{name}: forward gave {np.shape(y)}, output_shape says {self.y.shape}")
+        np.copyto(self.y, y)
+
+    def backward_by_layer(self) -> None:
+        need_dx = any(dx is not None for dx in self.dxs)
+        given = self.layer.backward(self.dout, need_dx=need_dx)
+        if not need_dx:
+            return
+        given = given if len(self.dxs) > 1 else (given,)
+        name = type(self.layer).__name__
+        if not isinstance(given, tuple) or len(given) != len(self.dxs):
+            raise ValueError(f"{name}: backward must give a tuple of {len(self.dxs)} gradients, one for each input")
+        for wire, dx, array in zip(self.inputs, self.dxs, given, strict=True):
+            if dx is not None:
+                if np.shape(array) != wire.array.shape:
+                    raise ValueError(f"{name}: backward gave {np.shape(array)} for an input {wire.array.shape}")
+                np.copyto(dx, array)
+
+
+def flat(array: np.ndarray) -> np.ndarray:
+    """All elements in a row, (n,): a view."""
+    return array.reshape(-1)
+
+
+def planes(array: np.ndarray) -> np.ndarray:
+    """(N, C, M), M the pixels of a channel: a view."""
+    return array.reshape(*array.shape[:2], math.prod(array.shape[2:]))

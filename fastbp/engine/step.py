@@ -1,0 +1,113 @@
+"""A training step as one program: forward, loss, backward and update. The one module here that knows losses and optimisers."""
+
+import math
+import operator
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from ..losses import Loss
+from ..optimizers import Optimizer
+from .engine import Batch, bound
+from .gradients import Gradients
+from .sections import Parts, Piece
+from .threads import run
+
+
+def training_step(
+    batch: Batch, loss: Loss, optimizer: Optimizer, values: np.ndarray, gradients: Gradients
+) -> "TrainingStep":
+    """The step of this batch with this loss and optimiser: the last one again, if it was made for them."""
+    step = batch.step
+    if step is None or step.loss is not loss or step.optimizer is not optimizer:
+        step = batch.step = TrainingStep(batch, loss, optimizer, values, gradients)
+    return step
+
+
+class TrainingStep:
+    """Steps with a batch's arrays, one loss and one optimiser: `step(targets)` for what is in the batch's x.
+
+    A loss, or an optimiser's step, that is more than one kernel is one call among the others.
+    """
+
+    def __init__(
+        self, batch: Batch, loss: Loss, optimizer: Optimizer, values: np.ndarray, gradients: Gradients
+    ):
+        self.batch, self.loss, self.optimizer = batch, loss, optimizer
+        self.values, self.gradients = values, gradients
+        self.loss_call = loss.step_call(batch.y, batch.dout) or LossCall(loss, batch.y, batch.dout)
+        self.program: list[Callable[[], None]] = []
+        self.bound_to: tuple = ()  # whether gradients are kept, whether parts may be updated apart, the optimiser's vectors
+        left = [[call for piece in pieces if piece.descend for call in piece.calls] for pieces in batch.ranges]
+        self.left_open = [calls for calls in left if calls]  # of the gradients that an update with `descend` leaves open
+
+    def __call__(self, targets: np.ndarray) -> float:
+        """Make the step; the loss before the update."""
+        optimizer, gradients = self.optimizer, self.gradients
+        by_parts = getattr(optimizer.step, "__func__", None) is Optimizer.step  # else its update needs the whole gradient
+        kept = gradients.kept or not optimizer.descends
+        gradients.begin()
+        self.loss_call.begin(targets)
+        vectors = optimizer.begin(self.values, gradients.array) if by_parts else ()
+        state = (kept, by_parts, *vectors)
+        try:
+            if len(state) != len(self.bound_to) or not all(map(operator.is_, self.bound_to, state)):
+                self._bind(state)
+            for call in self.program:
+                run(call)
+        except Exception as error:  # before anything was updated, but for an optimiser's own step
+            optimizer.steps -= by_parts
+            if isinstance(error, ValueError) and not isinstance(self.loss_call, LossCall):
+                self.loss.check(self.batch.y, targets)
+            raise
+        gradients.end(self.batch.engine(), [] if kept else self.left_open)
+        return self.loss_call.value
+
+    def _bind(self, state: tuple) -> None:
+        """Make the program."""
+        kept, by_parts, *vectors = state
+        update = self._update((self.values, self.gradients.array, *vectors), kept, by_parts)
+        batch, loss = self.batch, [[self.loss_call.call]]
+        self.program = bound([*batch.schedule.forward, loss, *batch.training_sections, *update])
+        self.bound_to = state
+
+    def _update(self, vectors: tuple, kept: bool, by_parts: bool) -> list[Parts]:
+        """The gradients that backward leaves open, and the optimiser's update, range by range."""
+        if not by_parts:
+            return [self.batch.completing(), [[partial(self.optimizer.step, *vectors)]]]
+        return [[self._update_range(pieces, vectors, kept) for pieces in self.batch.ranges]]
+
+    def _update_range(self, pieces: list[Piece], vectors: tuple, kept: bool) -> list[Callable[[], None]]:
+        """The calls for neighbouring pieces. Unless gradients are kept, pieces that can descend do both at once."""
+
+        def of(first: int, last: int) -> list[np.ndarray]:
+            return [vector[first:last] for vector in vectors]
+
+        calls, first, end = [], pieces[0].first, pieces[-1].last
+        for piece in pieces:
+            if kept or piece.descend is None:
+                calls += piece.calls
+                continue
+            if first < piece.first:
+                calls.append(self.optimizer.update_call(*of(first, piece.first)))
+            calls += piece.descend(*of(piece.first, piece.last), self.optimizer.numbers)
+            first = piece.last
+        return calls + ([self.optimizer.update_call(*of(first, end))] if first < end else [])
+
+
+class LossCall:
+    """A loss that is more than one kernel call, as a call among the others."""
+
+    def __init__(self, loss: Loss, scores: np.ndarray, dscores: np.ndarray):
+        self.loss, self.scores, self.dscores = loss, scores, dscores
+        self.value, self.targets = math.nan, None
+        self.call = partial(self.make)
+
+    def begin(self, targets: np.ndarray) -> None:
+        """Take the targets of the step to come."""
+        self.targets = targets
+
+    def make(self) -> None:
+        """The loss, and the gradient of the scores."""
+        self.value = self.loss.step(self.scores, self.targets, self.dscores)
