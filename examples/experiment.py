@@ -31,9 +31,9 @@ import numpy as np
 import fastbp
 from fastbp import plotting
 from fastbp.datasets import Dataset, Split
+from fastbp.engine.threads import usable_cores
 from fastbp.files import written_atomically
 from fastbp.sweeps import Run, SweepError, sweep
-from fastbp.threads import usable_cores
 
 SEEDS = 3
 QUICK_IMAGES = 1000

@@ -7,6 +7,7 @@ from . import interrupts  # noqa: F401 -- first: Ctrl-C while the others are imp
 # isort: split
 from . import datasets, models
 from .callbacks import Callback, Checkpoint, EarlyStopping, RunningLoss
+from .engine.threads import get_num_threads, set_num_threads
 from .gradcheck import GradientError, GradientReport, check_gradients
 from .layers import (
     AvgPool2d,
@@ -31,7 +32,6 @@ from .losses import HingeLoss, LogisticLoss, Loss, MeanSquaredError, MulticlassH
 from .network import Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
 from .schedules import CosineDecay, OneCycle, Schedule, StepDecay, WarmUp
-from .threads import get_num_threads, set_num_threads
 from .training import History, Trainer, evaluate, fit, outputs, predict, predict_proba, warmup
 
 load = Sequential.load

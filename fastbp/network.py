@@ -10,8 +10,8 @@ from . import arguments
 from .archives import read_arrays
 from .arguments import array, shape, whole
 from .costs import CostSheet
+from .engine.gradients import Gradients
 from .files import write_arrays, written_atomically
-from .gradients import Gradients
 from .layers.base import Layer, Parameter, float_dtype
 from .memory import aligned
 from .plan import Plan, backward_through

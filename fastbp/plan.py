@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .gradients import Gradients
-from .kernels.compiling import compile_kernels
-from .kernels.program import programs
+from .engine.compiling import compile_kernels
+from .engine.gradients import Gradients
+from .engine.program import programs
+from .engine.threads import get_num_threads, run
 from .kernels.reduce import sum_parts
 from .layers.activations import ReLU
 from .layers.base import Layer, Pass
@@ -30,7 +31,6 @@ from .layers.shape import Copy
 from .losses import Loss
 from .memory import aligned
 from .optimizers import Optimizer
-from .threads import get_num_threads, run
 
 Calls = list[Callable[[], None]]
 

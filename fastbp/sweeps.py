@@ -30,11 +30,11 @@ from typing import Any
 
 from . import __version__
 from .arguments import flag, instance, path, shown, whole
+from .engine.threads import set_num_threads, usable_cores
 from .files import written_atomically
 from .pools import pool
 from .progress import Terminal, tell, watched
 from .resume import part_done, seconds_spent
-from .threads import set_num_threads, usable_cores
 
 LOOK = 1.0  # seconds between two looks at the files of the runs that are under way
 

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastbp
-from fastbp.kernels import activations, cache, jit, numba_inside
+from fastbp.engine import program
+from fastbp.kernels import activations, cache, jit
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the JIT is off")
 users = pytest.mark.skipif(
@@ -464,7 +465,7 @@ CHANGE
 network = fastbp.Sequential(fastbp.ReLU(), fastbp.Tanh())
 x = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
 y = network.forward(x)
-from fastbp.kernels import program
+from fastbp.engine import program
 from functools import partial
 from fastbp.kernels.activations import relu_forward
 a, b = np.array([-1.0, 2.0]), np.zeros(2)
@@ -477,11 +478,11 @@ CALLER = """
 import json
 import numpy as np
 from fastbp.kernels.jit import KernelCache
-from fastbp.kernels.probe import twice_weighted
+from fastbp.kernels.jit import twice_weighted
 print(json.dumps([twice_weighted(np.arange(6.0).reshape(2, 3), (4, 0.5)), KernelCache.compiled]))
 """
 SHAPE_FIRST = """
-from fastbp.kernels import program
+from fastbp.engine import program
 words = program.words
 program.words = lambda value: words(value)[::-1] if isinstance(value, np.ndarray) else words(value)
 """
@@ -497,7 +498,7 @@ def init(self, manager, kind):
 models.ArrayModel.__init__ = init
 """
 NO_STATUS = "import numba.core.callconv\ndel numba.core.callconv.RETCODE_NONE\n"
-NO_CODE = "from fastbp.kernels import program\nprogram.code = None\n"
+NO_CODE = "from fastbp.engine import program\nprogram.code = None\n"
 AFTER = {
     "words": SHAPE_FIRST,
     "code": NO_CODE,
@@ -538,4 +539,4 @@ def test_where_symbols_are_no_way_to_call_kernels_contain_what_they_call(tmp_pat
 
 
 def test_numbas_inside_is_known():
-    assert numba_inside.PROGRAMS.passed() and numba_inside.SYMBOLS.passed()
+    assert program.PROGRAMS.passed() and jit.SYMBOLS.passed()

@@ -19,7 +19,8 @@ from first_steps import FIRST_STEPS
 from numba import types
 
 import fastbp
-from fastbp.kernels import activations, cache, compiling, matmul, program
+from fastbp.engine import compiling, program
+from fastbp.kernels import activations, cache, matmul
 from fastbp.kernels.jit import KernelCache, Separate, kernel
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the JIT is off")
@@ -70,7 +71,7 @@ def test_a_first_step_gets_help_and_the_next_process_compiles_nothing(first_step
 def test_where_no_kernel_can_be_kept_nobody_helps(tmp_path):
     folder = tmp_path / "file"
     folder.write_text("not a folder")
-    code = "import numpy as np\nfrom fastbp.kernels import compiling\nfrom fastbp.kernels.activations import relu_forward\n"
+    code = "import numpy as np\nfrom fastbp.engine import compiling\nfrom fastbp.kernels.activations import relu_forward\n"
     code += "from fastbp.kernels.jit import KernelCache\n"
     code += (
         "compiling.HELPED, x = 1, np.array([-1.0, 2.0])\ncompiling.compile_kernels([partial(relu_forward, x, x)], True)"
@@ -159,10 +160,10 @@ def test_kernels_are_found_by_their_names(monkeypatch):
 
 
 def test_every_kernel_is_kept_and_found_by_its_name():
-    """Whatever stands below `kernel` or one of its relatives, in the folder or in one below it."""
-    names, root = [], Path(compiling.__file__).parent
-    for path in root.rglob("*.py"):
-        module = "fastbp.kernels." + ".".join(path.relative_to(root).with_suffix("").parts)
+    """Whatever stands below `kernel` or one of its relatives, in their folder, in one below it, or in the engine's."""
+    names, root = [], Path(fastbp.__file__).parent
+    for path in [*(root / "kernels").rglob("*.py"), *(root / "engine").rglob("*.py")]:
+        module = ".".join(["fastbp", *path.relative_to(root).with_suffix("").parts])
         for node in ast.walk(ast.parse(path.read_text())):
             decorators = {getattr(decorator, "id", "") for decorator in getattr(node, "decorator_list", [])}
             if decorators & {"kernel", "ordered_kernel", "separate_kernel"}:
@@ -180,11 +181,11 @@ def test_a_kernel_in_a_folder_below_is_kept_under_a_name_of_its_own():
         exec(code, space := {"__name__": "somewhere"})
         return kernel(space["double"])
 
-    root = Path(compiling.__file__).parent
-    places = [root / "rows.py", root / "simd" / "rows.py", root / "conv" / "deep" / "rows.py"]
-    caches = [compiled(place)._cache for place in places]
-    assert len({kept.path((types.float64,)).name for kept in caches}) == 3
-    assert not isinstance(compiled(root.parent / "rows.py")._cache, KernelCache)
+    root = Path(fastbp.__file__).parent
+    places = [root / "kernels" / place for place in ("rows.py", "simd/rows.py", "conv/deep/rows.py")]
+    caches = [compiled(place)._cache for place in [*places, root / "engine" / "rows.py"]]
+    assert len({kept.path((types.float64,)).name for kept in caches}) == 4
+    assert not isinstance(compiled(root / "rows.py")._cache, KernelCache)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastbp
-from fastbp.gradients import Gradients
+from fastbp.engine.gradients import Gradients
 
 SGDS = [{}, {"momentum": 0.9}, {"momentum": 0.8, "nesterov": True}, {"momentum": 0.9, "weight_decay": 0.01}]
 

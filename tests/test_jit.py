@@ -116,6 +116,50 @@ def test_an_edited_kernel_is_used_even_where_another_file_calls_it(tmp_path, ker
     assert again[2] == before[2] and again[1] == 0  # the first folder is still there
 
 
+PROGRAM = """
+from functools import partial
+import numpy as np
+from fastbp.engine.program import Program
+from fastbp.engine.threads import Team
+from fastbp.kernels.activations import relu_forward
+x = np.array([-1.0, 2.0])
+team = Team()
+team.run(Program([[[partial(relu_forward, x, x)]]]), 0)
+print(json.dumps([Count.compiled, x.tolist()]))
+"""
+
+
+@pytest.mark.parametrize("edited", ["engine/program.py", "engine/team.py", "kernels/activations.py"])
+def test_an_edit_reaches_the_kernels_of_the_engine(edited, tmp_path, kernels):
+    """They stand in another room than the kernels that they call: an edit there, too, must lead to new code."""
+    shutil.copytree(PACKAGE, tmp_path / "fastbp", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {"root": tmp_path, "FASTBP_CACHE_DIR": str(kernels)}
+    run(PROGRAM, **environment)
+    assert json.loads(run(PROGRAM, **environment)) == [[], [0, 2]]
+    source = tmp_path / "fastbp" / edited
+    text, change = source.read_text(), {
+        "engine/program.py": ("enter(table, at + 1) != 0", "0 != 0"),
+        "engine/team.py": ("run_calls(table, load(table, parts + part), end)", "end"),
+        "kernels/activations.py": ("zero if x[i] <= zero else x[i]", "x[i]"),
+    }[edited]  # fmt: skip
+    source.write_text(text.replace(*change))
+    assert source.read_text() != text
+    compiled, x = json.loads(run(PROGRAM, **environment))
+    assert x == [-1, 2] and "do_sections" in compiled  # the ReLU is left out, or has become another
+
+
+def test_kernels_outside_their_folder_use_nothing_that_the_cache_does_not_know():
+    for path in PACKAGE.rglob("*.py"):
+        inside, tree = path.relative_to(PACKAGE).parts, ast.parse(path.read_text())
+        decorators = {d.id for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for d in f.decorator_list
+                      if isinstance(d, ast.Name)}  # fmt: skip
+        if inside[0] != "kernels" and decorators & {"kernel", "ordered_kernel", "separate_kernel"}:
+            assert inside[0] == "engine"
+            modules = {node.module.split(".")[0] for node in ast.walk(tree)
+                       if isinstance(node, ast.ImportFrom) and node.level == len(inside)}  # fmt: skip
+            assert modules <= {"kernels", "memory"}, path
+
+
 def test_no_home_and_no_cache_folder_still_works(tmp_path):
     read_only = tmp_path / "file"
     read_only.write_text("a file where a folder is wanted")
@@ -171,7 +215,7 @@ def test_old_folders_go_and_nothing_else_does(tmp_path, monkeypatch):
 
 
 def test_kernels_live_in_their_folder_and_nowhere_else():
-    machinery = ("cache.py", "compiling.py", "jit.py", "numba_inside.py", "probe.py", "program.py", "team.py")
+    machinery = ("cache.py", "jit.py", "numba_inside.py", "probe.py", "program.py", "team.py")
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text())
         imported = {getattr(node, "module", None) or alias.name for node in ast.walk(tree)
@@ -232,8 +276,9 @@ def test_no_sum_whose_order_depends_on_addresses():
 
 FLOORS = [
     {"archives", "arguments", "canvas", "interrupts", "kernels", "files", "memory", "pools"},
-    {"layers", "losses", "optimizers", "initializers", "threads", "costs"},
-    {"gradients", "plan", "network", "graph"},
+    {"engine"},
+    {"layers", "losses", "optimizers", "initializers", "costs"},
+    {"plan", "network", "graph"},
     {"gradcheck", "callbacks", "schedules", "progress", "resume", "training", "datasets", "models"},
     {"plotting", "testing", "grading", "sweeps", "trainings"},
     {"cli"},

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import fastbp
-import fastbp.kernels.program as program_module
+import fastbp.engine.program as program_module
+from fastbp.engine.program import Program, programs
 from fastbp.kernels.jit import kernel
-from fastbp.kernels.program import Program, programs
 
 pytestmark = pytest.mark.portable
 

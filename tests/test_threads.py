@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import plan, threads
+from fastbp import plan
+from fastbp.engine import threads
+from fastbp.engine.program import programs
 from fastbp.kernels.jit import kernel
-from fastbp.kernels.program import programs
 
 PACKAGE = Path(fastbp.__file__).parent
 
@@ -312,7 +313,7 @@ def test_a_second_caller_works_alone():
 
 @compiled
 def test_the_interpreter_ends_while_helpers_watch():
-    assert script(TRAIN + "train(0)\nprint(len(fastbp.threads._team.helpers))") == "1"
+    assert script(TRAIN + "train(0)\nprint(len(fastbp.engine.threads._team.helpers))") == "1"
 
 
 @pytest.mark.parametrize(

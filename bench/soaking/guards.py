@@ -27,10 +27,10 @@ from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.runtime import _nrt_python, rtsys
 
 import fastbp
-import fastbp.gradients
+import fastbp.engine.gradients
 import fastbp.plan
-from fastbp.kernels import program
-from fastbp.threads import run
+from fastbp.engine import program
+from fastbp.engine.threads import run
 
 from .made import Made, digest, draw_network, draw_optimizer, of_network
 from .trials import Lost, Trial
@@ -138,13 +138,13 @@ class Calls:
             return self.call(dispatcher, *arguments) if not named else self.original(dispatcher, *arguments, **named)
 
         CPUDispatcher.__call__ = call
-        for module in (fastbp.plan, fastbp.gradients):  # their calls one by one
+        for module in (fastbp.plan, fastbp.engine.gradients):  # their calls one by one
             module.programs = lambda sections: [call for section in sections for part in section for call in part]
         return self
 
     def __exit__(self, *exception) -> None:
         CPUDispatcher.__call__ = self.original
-        for module in (fastbp.plan, fastbp.gradients):
+        for module in (fastbp.plan, fastbp.engine.gradients):
             module.programs = self.programs
 
     def call(self, dispatcher, *arguments):
@@ -274,7 +274,7 @@ def guarded_buffers(trial: Trial) -> Iterator[None]:
             put(module, "aligned", numpy.zeros)
         if getattr(module, "np", None) is np and not name.startswith("fastbp.kernels."):
             put(module, "np", numpy)
-    for module in (fastbp.plan, fastbp.gradients):
+    for module in (fastbp.plan, fastbp.engine.gradients):
         put(module, "run", counted)
     try:
         yield

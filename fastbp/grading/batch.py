@@ -10,9 +10,9 @@ from pathlib import Path
 
 from .. import arguments
 from ..arguments import flag, instance, number, whole
+from ..engine.threads import usable_cores
 from ..files import written_atomically
 from ..pools import pool
-from ..threads import usable_cores
 from .assignment import AssignmentError, load_assignment
 from .grader import grade
 from .results import Result

@@ -2,7 +2,8 @@
 
 It is `$FASTBP_CACHE_DIR` or the platform's cache folder, and in it a sub-folder named by a hash of every kernel source file and the
 versions of Numba, llvmlite, NumPy and Python. Numba's own cache looks only at the file that holds the function, so an edit to a
-kernel that is called from another file would leave stale machine code in use; here any edit leads to another folder.
+kernel that is called from another file would leave stale machine code in use; here any edit leads to another folder. Kernels in
+another room of the package may use what stands in their own room too, so a digest of that room is part of their files' names.
 
 What is in there is run, so nobody else may have written it: the two folders and the files belong to the user, no other can write to
 them, and none can put others in their place by a folder or link on the way. Group-writable is writable by others, but for a group
@@ -22,6 +23,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import llvmlite
 import numba
@@ -44,28 +46,43 @@ PATIENCE = 100.0  # seconds after which another process is not waited for any mo
 LOOKS = (0.01, 0.05)  # seconds between two looks at what another process does, at first and later
 
 
-def _source_hash() -> str | None:
-    """None where the sources can't be read, as in a zip file: then nobody could tell a kernel from its older version."""
-    sources = sorted(KERNEL_FOLDER.rglob("*.py"))
+@functools.cache
+def _source_hash(folder: Path) -> str | None:
+    """A digest of all sources below a folder; None where they can't be read, as in a zip file: then nobody could tell a kernel from
+    its older version. Taken when the code that will be compiled is read, not when it is compiled: a file may change in between."""
+    sources = sorted(folder.rglob("*.py"))
     if not sources:
         return None
     digest = hashlib.sha256()
-    for version in (
-        numba.__version__,
-        llvmlite.__version__,
-        np.__version__,
-        sys.version,
-        str(__debug__),
-    ):  # asserts are code
+    versions = numba.__version__, llvmlite.__version__, np.__version__, sys.version
+    for version in (*versions, str(__debug__)):  # asserts are code
         digest.update(version.encode() + b"\0")
     for path in sources:
-        digest.update(path.relative_to(KERNEL_FOLDER).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:20]
 
 
-SOURCE_HASH = _source_hash()
-# -- taken at import, when the code that will be compiled is read, not when it is compiled: a file may change in between
+SOURCE_HASH = _source_hash(KERNEL_FOLDER)
 FOLDER = f"{FOLDER_PREFIX}{SOURCE_HASH}"
+
+
+class Room(NamedTuple):
+    """Where a kernel stands: its module's name in the cache, and a digest of what it may use beside `kernels/`, "" for nothing."""
+
+    module: str
+    source_hash: str
+
+
+def room_of(source: Path) -> Room | None:
+    """The room of a kernel in this source file; None for a file of which the cache knows too little to keep its kernels."""
+    if source.is_relative_to(KERNEL_FOLDER):
+        return Room(".".join(source.relative_to(KERNEL_FOLDER).with_suffix("").parts), "")
+    package = KERNEL_FOLDER.parent
+    if not source.is_relative_to(package) or source.parent == package:
+        return None
+    inside = source.relative_to(package)
+    source_hash = _source_hash(package / inside.parts[0])
+    return source_hash and Room(".".join(inside.with_suffix("").parts), source_hash)
 
 
 # -- the folder ----------------------------------------------------------------------------------------------------------

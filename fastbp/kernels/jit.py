@@ -19,13 +19,14 @@ from pathlib import Path
 
 import llvmlite.binding
 import numba
+import numpy as np
 from numba.extending import intrinsic, typeof_impl
 
-from .cache import KERNEL_FOLDER, cache_folder, claims, read, write
+from .cache import cache_folder, claims, read, room_of, write
 from .numba_inside import (
     FIRST_SETTINGS,
-    SYMBOLS,
     Dispatcher,
+    Trial,
     address,
     call_symbol,
     can_keep,
@@ -45,20 +46,19 @@ FAST_MATH = {"reassoc", "contract", "nsz"}
 def kernel(function: Callable, callee: bool = False, ordered: bool = False) -> Callable:
     """Compile `function` on its first call with the flags and the cache of this module.
 
-    Only functions in `fastbp/kernels/` are cached on disk: the cache's key covers no other file. A `callee` can be called by other
-    kernels, not from Python: the wrapper for that is a twelfth of what there is to compile. The sums of an `ordered` one are
-    taken as they are written, where that keeps digits.
+    Compiled code is kept on the disk for functions that stand in a room of this package: they may use what stands in `kernels/` and
+    in their own room, for the cache's keys cover nothing else. A `callee` can be called by other kernels, not from Python: the
+    wrapper for that is a twelfth of what there is to compile. The sums of an `ordered` one are taken as they are written, where
+    that keeps digits.
     """
     flags = FAST_MATH - {"reassoc"} if ordered else FAST_MATH
     compiled = numba.njit(
         nogil=True, error_model="numpy", fastmath=flags, no_cfunc_wrapper=True, no_cpython_wrapper=callee
     )(function)
-    source = Path(function.__code__.co_filename)
-    if isinstance(compiled, Dispatcher) and source.is_relative_to(
-        KERNEL_FOLDER
-    ):  # a plain function where the JIT is off
-        module = ".".join(source.relative_to(KERNEL_FOLDER).with_suffix("").parts)
-        compiled._cache = KernelCache(f"{module}.{function.__qualname__}{'.callee' if callee else ''}")
+    room = room_of(Path(function.__code__.co_filename))
+    if room and isinstance(compiled, Dispatcher):  # where the JIT is off it is a plain function
+        name = f"{room.module}.{function.__qualname__}{'.callee' if callee else ''}"
+        compiled._cache = KernelCache(name, room.source_hash)
         compiled.compile = functools.partial(compiled._cache.compile, compiled)
     return compiled
 
@@ -137,14 +137,14 @@ class KernelCache:
     compiled = 0
     cache_path = None
 
-    def __init__(self, name: str):
-        self._name = name
+    def __init__(self, name: str, source_hash: str = ""):
+        self._name, self._source_hash = name, source_hash
         self._claimed: dict[object, Path] = {}
 
     def path(self, signature) -> Path | None:
         """The file of the kernel for these argument types, as Numba would compile it now; None where none can be kept."""
         folder = cache_folder() if can_keep() else None
-        what = signature, processor(), settings(), FIRST_SETTINGS, SYMBOLS.failed
+        what = signature, processor(), settings(), FIRST_SETTINGS, SYMBOLS.failed, self._source_hash
         return folder and folder / f"{self._name}-{hashlib.sha256(repr(what).encode()).hexdigest()[:20]}.nbc"
 
     def holds(self, signature) -> bool:
@@ -216,3 +216,36 @@ class KernelCache:
         pass
 
     enable = disable = flush
+
+
+# -- may kernels be called by symbols? -----------------------------------------------------------------------------------
+
+
+@separate_kernel
+def weighted(matrix, pair):
+    """matrix[1, 2] · pair[0] + pair[1]; pair[0] > 0"""
+    if pair[0] <= 0:
+        raise ValueError("wanted")
+    return matrix[1, 2] * pair[0] + pair[1]
+
+
+@kernel
+def twice_weighted(matrix, pair):
+    """Twice that"""
+    return 2 * weighted(matrix, pair)
+
+
+def trouble_with_symbols() -> str:
+    """What is not as it should be where a kernel calls another that it does not contain; "" if all is well."""
+    matrix = np.arange(6.0).reshape(2, 3)
+    result = twice_weighted(matrix, (3, 0.25))
+    if result != 30.5:
+        return f"a kernel gives {result} instead of 30.5"
+    try:
+        twice_weighted(matrix, (-3, 0.25))
+    except ValueError:
+        return ""
+    return "a kernel's error is not seen"
+
+
+SYMBOLS = Trial(trouble_with_symbols, "Kernels contain the kernels that they call: compiling takes longer")

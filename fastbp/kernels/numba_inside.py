@@ -3,18 +3,19 @@
 The rest of the package keeps to what Numba and llvmlite document: njit, typeof, types, config, intrinsics and the IR builder with
 Numba's cgutils. Here stand
 
-- how compiled code takes its arguments, so that a program (program.py) can call kernels without Python in between;
+- how compiled code takes its arguments, so that a program (engine/program.py) can call kernels without Python in between;
 - how one kernel calls another by a symbol of the process (Separate in jit.py);
 - how compiled code becomes bytes and code again, to be kept on the disk;
 - what else decides about the code that is made: the processor and Numba's settings.
 
-The first two are tried once in each process, at first use (PROGRAMS and SYMBOLS below, and probe.py). Where something is missing,
-or is not as it was, a warning says so, and fastbp does without: slower, with the same results. The third: kernels are not kept.
+The first two are tried once in each process, at first use (PROGRAMS of engine/program.py, SYMBOLS of jit.py). Where something is
+missing, or is not as it was, a warning says so, and fastbp does without: slower, with the same results. The third: kernels are not kept.
 """
 
 import functools
 import threading
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numba
@@ -238,10 +239,10 @@ FIRST_SETTINGS = settings()  # some count when Numba makes its code generator, w
 
 
 class Trial:
-    """A part of Numba's inside that is tried once in each process, at first use, by a function of probe.py. That gives what is
-    not as it should be, or ""; also what it raises is trouble. A warning then says what fastbp does `instead`."""
+    """A part of Numba's inside that is tried once in each process, at first use, by a `function`. That gives what is not as it
+    should be, or ""; also what it raises is trouble. A warning then says what fastbp does `instead`."""
 
-    def __init__(self, function: str, instead: str):
+    def __init__(self, function: Callable[[], str], instead: str):
         self.function, self.instead, self.state = function, instead, "not tried"  # then "trying", "passed" or "failed"
 
     @property
@@ -258,10 +259,7 @@ class Trial:
                 return not self.failed
             self.state, trouble = "trying", "; ".join(MISSING)
             try:
-                if not trouble:
-                    from . import probe
-
-                    trouble = getattr(probe, self.function)()
+                trouble = trouble or self.function()
             except Exception as error:
                 trouble = f"{type(error).__name__}: {error}"
             except BaseException:  # Ctrl-C
@@ -275,9 +273,3 @@ class Trial:
             )
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         return not trouble
-
-
-PROGRAMS = Trial(
-    "trouble_with_programs", "Kernels are called one by one from Python: steps of small networks take longer"
-)
-SYMBOLS = Trial("trouble_with_symbols", "Kernels contain the kernels that they call: compiling takes longer")

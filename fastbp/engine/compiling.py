@@ -2,7 +2,7 @@
 
 Numba compiles one function at a time in a process, so another thread would be no help. Another process begins at the list's end and
 leaves what it has made in the cache on the disk, where this one, coming from the beginning, finds it. Any number of processes that
-need the same kernels share the work in this way: each leaves out what another is just compiling (see Claims in cache.py), and waits
+need the same kernels share the work in this way: each leaves out what another is just compiling (see Claims in kernels/cache.py), and waits
 for it when nothing else is left to do.
 """
 
@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
-from .cache import cache_folder, claims
-from .jit import KernelCache
-from .numba_inside import Dispatcher
+from ..kernels.cache import cache_folder, claims
+from ..kernels.jit import KernelCache
+from ..kernels.numba_inside import Dispatcher
 from .program import argument_types, dispatcher
 
 HELPED = (
@@ -28,7 +28,7 @@ HELPER = "helper"  # the claim of a process that has one
 CHILD = """
 import pickle, sys
 sys.path[:], work = pickle.load(sys.stdin.buffer)
-from fastbp.kernels.compiling import compile_named
+from fastbp.engine.compiling import compile_named
 compile_named(work)
 """
 

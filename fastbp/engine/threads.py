@@ -13,10 +13,10 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from .arguments import whole
-from .kernels import team
-from .kernels.program import FAILED, Program
-from .memory import aligned
+from ..arguments import whole
+from ..memory import aligned
+from . import team
+from .program import FAILED, Program
 
 
 def usable_cores() -> int:
@@ -25,7 +25,7 @@ def usable_cores() -> int:
 
 
 class Team:
-    """The caller of a program and its helpers, threads that wait for the next one (see kernels/team.py).
+    """The caller of a program and its helpers, threads that wait for the next one (see team.py).
 
     One caller at a time has the helpers; another does its program alone."""
 

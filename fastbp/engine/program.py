@@ -18,9 +18,10 @@ from numba import typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ..kernels.jit import Separate, kernel
+from ..kernels.numba_inside import Dispatcher, Trial, code, compiler_lock, processor, words
 from ..memory import aligned
-from .jit import Separate, kernel
-from .numba_inside import PROGRAMS, Dispatcher, code, compiler_lock, processor, words
+from .probe import trouble_with_programs
 
 WORD, STATUS = ir.IntType(64), ir.IntType(32)
 WORDS = WORD.as_pointer()
@@ -247,3 +248,9 @@ def programs(sections: list[list[list[Callable[[], None]]]]) -> list[Callable[[]
             made += [Program(run), call] if run else [call]
             run = []
     return [*made, Program(run)] if run else made
+
+
+PROGRAMS = Trial(
+    partial(trouble_with_programs, Program, argument_types),
+    "Kernels are called one by one from Python: steps of small networks take longer",
+)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .kernels.program import programs
-from .memory import aligned
+from ..memory import aligned
+from .program import programs
 from .threads import run
 
 Calls = list[Callable[[], None]]

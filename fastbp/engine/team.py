@@ -24,7 +24,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .jit import kernel
+from ..kernels.jit import kernel
 from .program import (
     DONE,
     FAILED,
