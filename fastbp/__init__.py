@@ -13,6 +13,8 @@ from .layers import (
     AvgPool2d,
     BatchNorm1d,
     BatchNorm2d,
+    Concat,
+    Container,
     Conv2d,
     Dropout,
     Flatten,
@@ -24,6 +26,7 @@ from .layers import (
     MaxPool2d,
     Parameter,
     ReLU,
+    Residual,
     Sigmoid,
     Softmax,
     Tanh,
@@ -37,10 +40,10 @@ from .training import History, Trainer, evaluate, fit, outputs, predict, predict
 load = Sequential.load
 
 __all__ = [
-    "SGD", "Adagrad", "Adam", "AdamW", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Callback", "Checkpoint", "Conv2d",
-    "CosineDecay", "Dropout", "EarlyStopping", "Flatten", "GradientError", "GradientReport", "HingeLoss", "History",
+    "SGD", "Adagrad", "Adam", "AdamW", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Callback", "Checkpoint", "Concat",
+    "Container", "Conv2d", "CosineDecay", "Dropout", "EarlyStopping", "Flatten", "GradientError", "GradientReport", "HingeLoss", "History",
     "Identity", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "LogisticLoss", "Loss", "MaxPool2d", "MeanSquaredError",
-    "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp", "ReLU", "RunningLoss", "SGD", "Schedule",
+    "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp", "ReLU", "Residual", "RunningLoss", "Schedule",
     "Sequential", "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients",
     "datasets", "evaluate", "fit", "get_num_threads", "load", "models", "outputs", "predict", "predict_proba", "set_num_threads",
     "warmup",

@@ -30,7 +30,8 @@ of a channel in the batch, K² = KH·KW, "each" an element of the layer's output
 | Softmax | 5C − 2 a row | 4C − 1 a row | | |
 | LogSoftmax | 5C − 1 a row | 4C − 1 a row | | |
 | BatchNorm | 7M + 10 a channel | 4M + 3 a channel | 2M − 1 a channel (dgamma) | M − 1 a channel (dbeta) |
-| Flatten, Identity | 0 | 0 | | |
+| Flatten, Identity, Join | 0 | 0 | | |
+| Plus | 1 each | 0 | | |
 
 BatchNorm is in training mode: mean M, centred x M, variance 2M, 1 / √(var + eps) 3, x̂ M, gamma · x̂ + beta 2M, running statistics 7;
 backward finds x̂ and 1 / √(var + eps) as forward left them.
@@ -49,40 +50,48 @@ computed without a `costs` of its own.
 
 import html
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
 from .arguments import instance, shown, whole
 from .arguments import shape as shape_of
+from .dtypes import float_dtype
+from .engine.graph import Step, Wire, opened
+from .engine.ops import in_table
+from .flops import Cost
+from .layers.base import Layer
 
-if TYPE_CHECKING:
-    from .layers.base import Layer
-
-COMPUTING = {"forward", "backward", "prepare_calls", "forward_calls", "input_calls", "parameter_calls", "costs"}
 BIASES = ("bias", "b", "beta")
 
 
-def cost_of(layer: "Layer", input_shape: tuple[int, ...], N: int) -> Cost | None:
-    """What a layer says it costs, or None where it says nothing, or where what says it is not what computes."""
-    input_shape, N = shape_of("cost_of: input_shape", input_shape), whole("cost_of: N", N)
-    layer = _layer("cost_of: layer", layer)
-    definitions = next(names for names in map(vars, (layer, *type(layer).__mro__)) if COMPUTING & names.keys())
-    cost = layer.costs(input_shape, N) if "costs" in definitions else None
+def cost_of(layer: Layer, *input_shapes_and_N) -> Cost | None:
+    """`cost_of(layer, input_shape, N)`: what a layer says it costs for N samples, with a shape for each of its inputs.
+
+    None where it says nothing, or where what says it is not what computes. A container costs what the layers inside it do.
+    """
+    *shapes, N = input_shapes_and_N
+    shapes, N = [shape_of("cost_of: input_shape", each) for each in shapes], whole("cost_of: N", N)
+    if instance("cost_of: layer", layer, Layer).opens:
+        costs = [cost_of(s.layer, *(wire.shape for wire in s.inputs), N) for s in opened(layer, *shapes).steps]
+        return None if None in costs else sum(costs[1:], costs[0])
+    cost = layer.costs(*shapes, N) if says_costs(layer) else None
     if not isinstance(cost, Cost | None):
-        raise TypeError(
-            f"{type(layer).__name__}.costs: expected a fastbp.costs.Cost or None, got {type(cost).__name__}"
-        )
+        raise TypeError(f"{type(layer).__name__}.costs: expected a fastbp.costs.Cost or None, got {type(cost).__name__}")
     return cost
 
 
-def _layer(what: str, value) -> "Layer":
-    from .layers.base import Layer  # which imports this module
-
-    return instance(what, value, Layer)
+def says_costs(layer: Layer) -> bool:
+    """Is what computes this layer no newer than what says its costs?"""
+    if {"forward", "backward", "costs"} & vars(layer).keys():
+        return "costs" in vars(layer)
+    for base in type(layer).__mro__:
+        if "costs" in vars(base):
+            return True
+        if {"forward", "backward"} & vars(base).keys() or in_table(base):
+            return False
+    return False
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ class LayerCosts:
     """A line of the sheet.
 
     `output_shape` is one sample's · `weights`, `biases` numbers of parameters · `cost` all FLOPs, dx too where training does
-    not need it · `backward`, `backward_multiply_adds` of what training needs · `activation_bytes` of the output
+    not need it · `backward`, `backward_multiply_adds` of what training needs · `activation_bytes` of the output · `path` its name
     """
 
     layer: str
@@ -101,6 +110,7 @@ class LayerCosts:
     backward: int | None
     backward_multiply_adds: int | None
     activation_bytes: int
+    path: str
 
     @property
     def parameters(self) -> int:
@@ -116,11 +126,11 @@ class LayerCosts:
 
 
 class CostSheet:
-    """What `layers`, one after the other, cost for a batch of `batch` inputs of `input_shape` and `dtype`.
+    """What a layer or network, or `layers` one after the other, cost for a batch of `batch` inputs of `input_shape` and `dtype`.
 
-    `rows` a LayerCosts for each layer; totals `weights`, `biases`, `parameters`, `forward`, `backward`, `multiply_adds`,
-    `backward_multiply_adds`, `input_gradient`, `activation_bytes`. What depends on a layer of unknown cost is None. The module's
-    docstring says how each is counted. ValueError where the shape does not fit the layers.
+    `rows` a LayerCosts for each layer, those inside containers too; totals `weights`, `biases`, `parameters`, `forward`,
+    `backward`, `multiply_adds`, `backward_multiply_adds`, `input_gradient`, `activation_bytes`. What depends on a layer of unknown
+    cost is None. The module's docstring says how each is counted. ValueError where the shape does not fit the layers.
 
     >>> from fastbp import Conv2d, MaxPool2d
     >>> sheet = CostSheet([Conv2d(50, 20, 4, stride=2, padding=1), MaxPool2d(3, stride=1)], (50, 12, 12))
@@ -128,32 +138,41 @@ class CostSheet:
     ([1152000, 2560], 1154560)
     """
 
-    def __init__(self, layers: "Sequence[Layer]", input_shape: tuple[int, ...], batch: int = 1, dtype=np.float32):
-        from .layers.base import float_dtype  # which imports this module
-
+    def __init__(
+        self, layers: Layer | Sequence[Layer], input_shape: tuple[int, ...], batch: int = 1, dtype=np.float32
+    ):
         self.input_shape, self.dtype = shape_of("CostSheet: input_shape", input_shape), float_dtype(dtype)
-        self.batch = N = whole("CostSheet: batch", batch)
-        if not isinstance(layers, (list, tuple)):
+        self.batch = whole("CostSheet: batch", batch)
+        if not isinstance(layers, (Layer, list, tuple)):
             raise TypeError(f"CostSheet: layers must be a list of layers, got {shown(layers)}")
-        layers = [_layer("CostSheet: a member of layers", layer) for layer in layers]
-        first = next((i for i, layer in enumerate(layers) if layer.parameters), len(layers))
-        rows, shape, spared = [], self.input_shape, []
-        for i, layer in enumerate(layers):
-            output, cost = tuple(layer.output_shape(shape)), cost_of(layer, shape, N)
-            biases = sum(parameter.size for parameter in layer.parameters if parameter.name in BIASES)
-            weights = sum(parameter.size for parameter in layer.parameters) - biases
-            backward = products = None
-            if i < first:
-                backward = products = 0
-            elif cost is not None:
-                backward = cost.dw + cost.db + cost.dx * (i > first)
-                products = cost.multiply_adds * (1 + (i > first))
-            if i <= first:
-                spared.append(None if cost is None else cost.dx)
-            rows.append(LayerCosts(repr(layer), output, weights, biases, cost, backward, products, self._bytes(output)))
-            shape = output
-        self.rows = tuple(rows)
-        self.input_gradient = _sum(spared)
+        steps, x = _steps(layers, self.input_shape)
+        needing: set[Wire] = set()
+        for step in steps:
+            if step.layer.parameters or not needing.isdisjoint(step.inputs):
+                needing.add(step.output)
+        readers = [wire for step in steps for wire in step.inputs if step.output in needing]
+        self.rows = tuple(self._row(step, needing, readers) for step in steps)
+        spared = [row.cost and row.cost.dx for row, s in zip(self.rows, steps, strict=True) if needing.isdisjoint(s.inputs)]
+        self.input_gradient = _sum([*spared, self._joins(x, [wire for step in steps for wire in step.inputs])])
+
+    def _row(self, step: Step, needing: set[Wire], readers: list[Wire]) -> LayerCosts:
+        """What a step costs; backward, as far as training needs it."""
+        layer, output = step.layer, step.output.shape
+        cost = cost_of(layer, *(wire.shape for wire in step.inputs), self.batch)
+        biases = sum(parameter.size for parameter in layer.parameters if parameter.name in BIASES)
+        weights = sum(parameter.size for parameter in layer.parameters) - biases
+        backward = products = None
+        if step.output not in needing:
+            backward = products = 0
+        elif cost is not None:
+            with_dx = not needing.isdisjoint(step.inputs)
+            backward = cost.dw + cost.db + cost.dx * with_dx + self._joins(step.output, readers)
+            products = cost.multiply_adds * (1 + with_dx)
+        return LayerCosts(repr(layer), output, weights, biases, cost, backward, products, self._bytes(output), step.path)
+
+    def _joins(self, wire: Wire, readers: list[Wire]) -> int:
+        """The additions of the gradients that a value has from its readers."""
+        return max(readers.count(wire) - 1, 0) * (self._bytes(wire.shape) // self.dtype.itemsize)
 
     def _bytes(self, shape: tuple[int, ...]) -> int:
         size = self.batch * self.dtype.itemsize
@@ -226,7 +245,7 @@ class CostSheet:
             "activation_bytes",
         )
         rows = [("", "input", _shape_text(self.input_shape), *[""] * 6, f"{self._bytes(self.input_shape):,}")]
-        for i, row in enumerate(self.rows):
+        for row in self.rows:
             rows.append(
                 (
                     str(i),
@@ -243,7 +262,7 @@ class CostSheet:
             notes.append(
                 f"not in it: the gradient of the input, which training does not need, {self.input_gradient:,} FLOPs"
             )
-        unknown = [str(i) for i, row in enumerate(self.rows) if row.cost is None]
+        unknown = [row.path for row in self.rows if row.cost is None]
         if unknown:
             notes.append(
                 f"unknown: layer {', '.join(unknown)} does not say what it costs (a method costs, see fastbp.costs)"
@@ -285,6 +304,23 @@ class CostSheet:
 
 
 HEAD = ("", "layer", "output", "weights", "biases", "mul-adds", "FLOPs", "mul-adds back", "FLOPs back", "bytes")
+
+
+def _steps(layers: Layer | Sequence[Layer], input_shape: tuple[int, ...]) -> tuple[list[Step], Wire]:
+    """The steps of a layer or of layers in a row, containers opened, and the wire of the input."""
+    if isinstance(layers, Layer):
+        graph = opened(layers, input_shape)
+        return graph.steps, graph.x
+    x = end = Wire(input_shape)
+    steps = []
+    for i, layer in enumerate(layers):
+        graph = opened(instance("CostSheet: a member of layers", layer, Layer), end.shape)
+        same = {graph.x: end}
+        for step in graph.steps:
+            inputs = tuple(same.get(wire, wire) for wire in step.inputs)
+            steps.append(Step(step.layer, inputs, step.output, ".".join(filter(None, (str(i), step.path)))))
+        end = graph.y
+    return steps, x
 
 
 def _sum(numbers: list[int | None]) -> int | None:

@@ -1,14 +1,16 @@
 """Sequential: layers in a row, with all parameters in one vector and all gradients in another."""
 
+import inspect
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 
 from . import arguments
 from .archives import read_arrays
-from .arguments import array, shape, whole
+from .arguments import array, instance, shape, whole
 from .costs import CostSheet
 from .engine.gradients import Gradients
 from .files import write_arrays, written_atomically
@@ -38,6 +40,26 @@ def _layer_type(name: str) -> type[Layer]:
     raise ValueError(f"layer {plain} is unknown; import the module that defines it first{where}")
 
 
+def _built(entry: dict) -> Layer:
+    """The layer of a file's entry, with those inside it."""
+    kind = _layer_type(entry["type"])
+    given = {}
+    for name, value in entry.items():
+        if isinstance(value, dict):
+            value = _built(value)
+        elif isinstance(value, list):
+            value = [_built(each) if isinstance(each, dict) else each for each in value]
+        given[name] = value
+    del given["type"]
+    several = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.VAR_POSITIONAL]
+    return kind(*(each for name in several for each in given.pop(name, [])), **given)
+
+
+def seeds_of(path: str) -> list[int]:
+    """A path as whole numbers for a generator's seed: "3.body.0" is 3, the bytes of "body", 0."""
+    return [int(name) if name.isdigit() else int.from_bytes(name.encode(), "little") for name in path.split(".")]
+
+
 def _like(name: str, value, kept: np.ndarray) -> np.ndarray:
     """`value` in the dtype of `kept`, the array that it is to replace, after a check."""
     given = arguments.converted(name, value, kept.dtype)
@@ -46,7 +68,7 @@ def _like(name: str, value, kept: np.ndarray) -> np.ndarray:
     return given
 
 
-class Sequential:
+class Sequential(Chain):
     """Layers applied one after the other.
 
     `layers` the layers in order · `dtype` float32 or float64, of every array inside · `seed` a non-negative int · `winograd` 2 or 4
@@ -76,64 +98,125 @@ class Sequential:
     (5, 2)
     """
 
+    opens = True
+
     def __init__(self, *layers: Layer, dtype=np.float32, seed: int = 0, winograd: int = 2):
-        for layer in layers:
-            if not isinstance(layer, Layer):
-                hint = ": unpack it with *" if isinstance(layer, (list, tuple, Sequential)) else ""
-                raise TypeError(f"Sequential: expected layers, got {type(layer).__name__}{hint}")
-        if not layers:
-            raise ValueError("Sequential: expected at least one layer")
-        if len({id(layer) for layer in layers}) < len(layers):
-            raise ValueError("Sequential: the same layer stands twice; use copy.deepcopy(layer) for a second one")
+        super().__init__(*layers)
         self.seed = whole("Sequential: seed", seed, least=0)
         self._winograd = whole("Sequential: winograd", winograd)
         if self._winograd not in (2, 4):
             raise ValueError(f"Sequential: winograd must be 2 or 4, got {winograd!r}")
-        self.layers, self._task = tuple(layers), None
+        self._dtype, self._task, self._machine = float_dtype(dtype), None, USUAL
         self.metadata: dict = {}
-        for index, layer in enumerate(self.layers):
-            layer.join(self)
+        self._take_in()
+        for path, layer in self.leaves().items():
             if "key" in layer.state:
-                layer.state["key"][...] = np.random.SeedSequence([self.seed, index, 1]).generate_state(1, np.uint64)[0]
-        self._lay_out(float_dtype(dtype))
+                key = np.random.SeedSequence([self.seed, *seeds_of(path), 1])
+                layer.state["key"][...] = key.generate_state(1, np.uint64)[0]
+        for parameter in self.parameters:
+            parameter.forget_draw()
+        self._lay_out(self._dtype)
+
+    def _take_in(self) -> None:
+        """Make all layers inside this network's own."""
+        self._values, self._engines, self._handed_out = None, {}, False
+        self._members = frozenset(map(id, self.descendants()))
+        for layer in self.descendants():
+            layer.join(self)
+
+    def holds(self, layer: Layer) -> bool:
+        """Is this layer somewhere in the network?"""
+        return id(layer) in self._members
+
+    def join(self, network) -> None:
+        """A network that becomes a part of another gives its vectors up."""
+        super().join(network)
+        self._values, self._engines = None, {}
 
     def _lay_out(self, dtype: np.dtype) -> None:
         """Put all parameters into two new vectors of `dtype`."""
-        self.dtype, self._plans = dtype, {}
         size = sum(parameter.size for parameter in self.parameters)
         try:
             values, gradients = aligned(size, dtype), Gradients(size, dtype)
         except (MemoryError, ValueError):  # of more than memory holds, and of more than any array
             raise MemoryError(f"Sequential: no memory for {size:,} parameters of the layers, {dtype}, twice") from None
-        start = 0
-        for index, layer in enumerate(self.layers):
-            rng = np.random.default_rng([self.seed, index])
+        start, places = 0, {}
+        for path, layer in self.leaves().items():
+            rng = np.random.default_rng([self.seed, *seeds_of(path)])
             for parameter in layer.parameters:
                 part = slice(start, start + parameter.size)
                 parameter.place(values[part], gradients.array[part], rng, gradients)
-                start = part.stop
+                places[parameter], start = start, part.stop
             layer.set_dtype(dtype)
-        self._values, self.gradients = values, gradients
+        self._dtype, self._values, self._gradients, self._places = dtype, values, gradients, places
+        self.forget_engines()
+
+    def _owner(self) -> "Sequential":
+        """The network whose vectors hold the parameters: this one, or the one that it is part of."""
+        owner = self.network or self
+        if owner._values is None:  # the network that this one was part of is gone, or it has just been copied
+            owner._take_in()
+            owner._lay_out(owner._dtype)
+        return owner
+
+    def _own(self, what: str) -> "Sequential":
+        if self.network is not None:
+            hint = "use that network's, or copy.deepcopy for a network of its own"
+            raise ValueError(f"{what}: this Sequential is part of another network, which has the parameters: {hint}")
+        return self._owner()
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64, of all arrays inside."""
+        return (self.network or self)._dtype
 
     @property
     def parameter_vector(self) -> np.ndarray:
         """All parameters, (P,). Assigning to it copies into it, after a check."""
-        return self._values
+        vector = self._own("parameter_vector")._values
+        if not self._handed_out:  # whoever has the vector may have set what is in it
+            self._handed_out = True
+            for parameter in self.parameters:
+                parameter.keep_draw()
+        return vector
 
     @parameter_vector.setter
     def parameter_vector(self, values) -> None:
-        if values is not self._values:  # as in `network.parameter_vector -= step`
-            self._values[...] = _like("parameter_vector", values, self._values)
+        kept = self.parameter_vector
+        if values is not kept:  # as in `network.parameter_vector -= step`
+            kept[...] = _like("parameter_vector", values, kept)
 
     @property
     def gradient_vector(self) -> np.ndarray:
-        """All gradients, (P,): filled by `backward`, and from now on by every training step."""
+        """All gradients, (P,): filled by `backward`, and from now on by every training step (see `forget_gradients`)."""
         return self.gradients.ask()
+
+    @property
+    def gradients(self) -> Gradients:
+        """What holds the gradients, and knows which of them a training step has left open."""
+        return self._own("gradients")._gradients
+
+    def forget_gradients(self) -> None:
+        """Training steps need not fill the gradients any more, although somebody has looked at them: SGD is faster so.
+
+        Do not use arrays of gradients that you have got before; asking for them again fills them again.
+        """
+        self.gradients.forget()
 
     @property
     def winograd(self) -> int:
         """The side of Winograd's tiles, as given to the constructor."""
         return self._winograd
+
+    @property
+    def machine(self) -> Machine:
+        """The sizes by which work is cut into parts (fastbp.engine.Machine); another one gives other last bits."""
+        return (self.network or self)._machine
+
+    @machine.setter
+    def machine(self, machine: Machine) -> None:
+        self._own("machine")._machine = instance("Sequential: machine", machine, Machine)
+        self.forget_engines()
 
     @property
     def task(self) -> str | None:
@@ -148,25 +231,11 @@ class Sequential:
             )
         self._task = task
 
-    @property
-    def parameters(self) -> list[Parameter]:
-        return [parameter for layer in self.layers for parameter in layer.parameters]
-
-    @property
-    def named_parameters(self) -> dict[str, Parameter]:
-        """The parameters as "<index of the layer>.<name>"."""
-        return {
-            f"{i}.{parameter.name}": parameter for i, layer in enumerate(self.layers) for parameter in layer.parameters
-        }
-
-    def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+    def forward(self, x: np.ndarray, training: bool = False, out: np.ndarray | None = None) -> np.ndarray:
         """The last layer's output for a batch x (N, …) of the network's dtype, layer by layer.
 
         `training` is for dropout and batch norm."""
-        x = self.check(x)
-        for layer in self.layers:
-            x = layer.forward(x, training=training)
-        return x
+        return super().forward(self.check(x), training, out)
 
     def check(self, x: np.ndarray) -> np.ndarray:
         """x, if it is an array (N, …) of the network's dtype; a TypeError or ValueError otherwise."""
@@ -182,49 +251,42 @@ class Sequential:
             raise ValueError("Sequential: expected input (N, …), got a single number")
         return x
 
-    def plan(self, input_shape: tuple[int, ...]) -> Plan:
-        """How a training step is computed for batches (N, *input_shape): layers, and several at once where there is a kernel.
+    def engine(self, input_shape: tuple[int, ...]) -> Engine:
+        """What computes training steps and predictions for batches (N, *input_shape): print it to see how.
 
         Built at the first call for a shape and kept for the last few. ValueError where the shape does not fit the layers.
         """
         try:
-            return self._plans[input_shape]  # as in nearly every training step
+            return self._engines[input_shape]  # as in nearly every training step
         except (KeyError, TypeError):
             pass  # a shape that is new, or none
-        of_sample = shape("plan: input_shape", input_shape)
-        if of_sample not in self._plans:
-            if type(self).forward is not Sequential.forward or type(self).backward is not Sequential.backward:
+        of_sample = shape("engine: input_shape", input_shape)
+        if of_sample not in self._engines:
+            if not self.opens:
                 name = type(self).__name__
                 raise TypeError(
                     f"{name} has a forward or backward of its own, which training would not use: put it into a layer"
                 )
-            if len(self._plans) >= PLANS_KEPT:
-                self._plans.pop(next(iter(self._plans)))
-            self._plans[of_sample] = Plan(self.layers, of_sample, self.gradients)
-        return self._plans[of_sample]
+            if len(self._engines) >= ENGINES_KEPT:
+                self._engines.pop(next(iter(self._engines)))
+            owner = self._owner()
+            self._engines[of_sample] = Engine(self, of_sample, owner._gradients, owner._places, owner._machine)
+        return self._engines[of_sample]
 
-    def forget_plans(self) -> None:
-        """Build plans anew from now on; a layer that is changed calls this."""
-        self._plans = {}
-
-    def backward(self, dout: np.ndarray, need_dx: bool = True) -> np.ndarray | None:
-        """Fill `gradient_vector` from the last forward pass, for dout of its output's shape; return the gradient
-        with respect to its input.
-
-        With `need_dx=False` that gradient, which training doesn't need, is not computed and None is returned.
-        """
-        need_dx = arguments.flag("backward: need_dx", need_dx)
-        return backward_through(self.layers, dout, need_dx)
+    def forget_engines(self) -> None:
+        """Build engines anew from now on; a layer that is changed calls this."""
+        self._engines = {}
+        for layer in self.descendants():
+            if isinstance(layer, Sequential):
+                layer._engines = {}
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one sample's output, given one sample's input shape."""
-        input_shape = shape("output_shape: input_shape", input_shape)
-        for layer in self.layers:
-            input_shape = tuple(layer.output_shape(input_shape))
-        return input_shape
+        return super().output_shape(shape("output_shape: input_shape", input_shape))
 
     def astype(self, dtype) -> "Sequential":
         """Convert all parameters and state to float32 or float64, into new vectors, and return the network."""
+        self._refuse_in_network()
         dtype = float_dtype(dtype)
         if dtype != self.dtype:
             self._lay_out(dtype)
@@ -235,7 +297,7 @@ class Sequential:
 
         Print it, or let a notebook show it; `to_json()` for other programs.
         """
-        return CostSheet(self.layers, input_shape, batch, self.dtype)
+        return CostSheet(self, input_shape, batch, self.dtype)
 
     def summary(self, input_shape: tuple[int, ...], batch: int = 1) -> str:
         """The cost sheet as text: a table of layers, output shapes (N, …), numbers of parameters, FLOPs and bytes."""
@@ -244,13 +306,13 @@ class Sequential:
     # -- copies and files ------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and all state (running statistics, dropout's generators) by "<layer>.<name>"."""
+        """Copies of all parameters and all state (running statistics, dropout's generators) by path and name: "3.body.0.weight"."""
         return {name: array.copy() for name, array in self._arrays().items()}
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {name: parameter.value for name, parameter in self.named_parameters.items()}
-        for i, layer in enumerate(self.layers):
-            arrays.update({f"{i}.{name}": array for name, array in layer.state.items()})
+        for path, layer in self.leaves().items():
+            arrays.update({f"{path}.{name}": array for name, array in layer.state.items()})
         return arrays
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
@@ -272,15 +334,18 @@ class Sequential:
 
         The file is written under another name first, so a file of that name is replaced whole or not at all.
         """
+        nested = any(isinstance(layer, Container) for layer in self.layers)
         header = {
-            "format": FORMAT,
+            "format": FORMAT if nested or self._machine != USUAL else 1,
             "dtype": str(self.dtype),
             "seed": self.seed,
             "winograd": self.winograd,
             "task": self.task,
-            "layers": [{"type": layer.type_name(), **layer.config()} for layer in self.layers],
+            "layers": [layer.entry() for layer in self.layers],
             "metadata": self.metadata,
         }
+        if self._machine != USUAL:
+            header["machine"] = asdict(self._machine)
         with written_atomically(path) as file:
             write_arrays(file, {"fastbp": np.array(json.dumps(header)), **self._arrays()})
 
@@ -297,32 +362,45 @@ class Sequential:
             header = json.loads(str(arrays.pop("fastbp")))
         except (ValueError, KeyError, RecursionError):
             raise ValueError(f"{path} is not a network saved by fastbp, or it is damaged") from None
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
+        if not isinstance(header, dict) or header.get("format") not in range(1, FORMAT + 1):
             found = header.get("format") if isinstance(header, dict) else None
             raise ValueError(
-                f"{path}: this fastbp reads networks of format {FORMAT}, the file has {found}; upgrade fastbp"
+                f"{path}: this fastbp reads networks of formats 1 to {FORMAT}, the file has {found}; upgrade fastbp"
             )
         try:
-            layers = []
-            for config in header["layers"]:
-                layers.append(_layer_type(config.pop("type"))(**config))
+            layers = [_built(entry) for entry in header["layers"]]
             network = cls(*layers, dtype=header["dtype"], seed=header["seed"], winograd=header.get("winograd", 2))
             network.load_state_dict(arrays)
             network.task = header.get("task")
+            network.machine = Machine(**header.get("machine", {}))
             network.metadata = dict(header["metadata"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} can't be rebuilt: {error}") from None
         return network
 
+    def config(self) -> dict:
+        """As a part of another network, which has the dtype, the seed and the rest."""
+        return {"layers": [layer.entry() for layer in self.layers]}
+
+    def __copy__(self) -> "Sequential":
+        other = super().__copy__()
+        other._values, other._engines = None, {}
+        other._members = frozenset(map(id, other.descendants()))
+        return other
+
     def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_values", "gradients", "_plans")}
+        left_out = ("_values", "_gradients", "_places", "_engines", "_members")
+        return {k: v for k, v in super().__getstate__().items() if k not in left_out}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update({"_task": None, **state})
-        for layer in self.layers:
-            layer.join(self)
-        self._lay_out(self.dtype)
+        if "_children" not in state:  # of an older version
+            state = {**state, "_children": {str(i): layer for i, layer in enumerate(state.pop("layers"))}}
+            state |= {"_dtype": state.pop("dtype"), "_network": None, "_cache": None}
+        super().__setstate__({"_task": None, "_machine": USUAL, **state})
+        self._take_in()
 
     def __repr__(self) -> str:
+        if self.network is not None:
+            return f"Sequential({', '.join(map(repr, self.layers))})"
         inner = "".join(f"    {layer!r},\n" for layer in self.layers)
         return f"Sequential(\n{inner}    dtype={self.dtype}, seed={self.seed}, winograd={self.winograd},\n)"

@@ -94,6 +94,10 @@ class Parameter:
         if self._fresh and self._draw is not None:
             self._value = self._grad = self._gradients = None
 
+    def keep_draw(self) -> None:
+        """From now on the values are somebody's."""
+        self._fresh = False
+
     def _complete(self) -> None:
         if self._gradients is not None:
             self._gradients.complete()

@@ -15,13 +15,13 @@ import numpy as np
 
 from .arguments import array, flag, shown, whole
 from .callbacks import Callback
+from .engine.step import training_step
 from .files import written_atomically
 from .kernels.jit import KernelCache
 from .layers import LogSoftmax, Sigmoid, Softmax
 from .losses import Loss
 from .network import Sequential
 from .optimizers import Optimizer
-from .plan import function
 from .progress import Progress
 from .resume import SavedTraining
 from .schedules import Schedule
@@ -53,17 +53,17 @@ class Trainer:
     def step(self, x: np.ndarray, targets: np.ndarray) -> float:
         """Forward, loss, backward and one update for the batch x (N, …); the loss before the update.
 
-        The network's output for the batch stays in `scores`. The step is computed by the network's plan, so the layers keep
+        The network's output for the batch stays in `scores`. The step is computed by the network's engine, so the layers keep
         nothing for a `network.backward` afterwards. The network's `task` becomes the loss's, where that says one.
         """
         network, loss = self.network, self.loss
-        plan = network.plan(network.check(x).shape[1:])
+        engine = network.engine(network.check(x).shape[1:])
         if type(targets) is not np.ndarray or targets.shape[:1] != x.shape[:1] or not len(x):
             targets = self._accept(x, targets)
-        with plan.lock:
-            batch = plan.batch(len(x), training=True)
+        with engine.lock:
+            batch = engine.batch(len(x), training=True)
             batch.x[...] = x
-            value = batch.step(loss, targets, self.optimizer, network.parameter_vector, network.gradients)
+            value = training_step(batch, loss, self.optimizer, network.parameter_vector, network.gradients)(targets)
             self.scores = batch.y.copy()
         if loss.task != network.task and loss.task is not None:
             network.task = loss.task
@@ -343,7 +343,7 @@ def _batches(
 def _epoch(run: Run, trainer: Trainer, batches, count: int, callbacks, base_lr: float, bar: Progress) -> "Evaluation":
     """Train on the `count` batches; the means over them."""
     schedules = [callback for callback in callbacks if isinstance(callback, Schedule)]
-    told = [c for c in callbacks if isinstance(c, Callback) and function(c.on_batch_end) is not Callback.on_batch_end]
+    told = [c for c in callbacks if isinstance(c, Callback) and getattr(c.on_batch_end, "__func__", c.on_batch_end) is not Callback.on_batch_end]
     total_loss, total_correct, seen = 0.0, 0, 0
     for batch, (x, targets) in enumerate(batches):
         if schedules:
@@ -437,11 +437,11 @@ def outputs(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.nda
     """The network's raw output for x (N, …) in evaluation mode, computed in batches: (N, …) of the network's dtype."""
     _expect("outputs", "network", network, Sequential)
     batch_size = whole("outputs: batch_size", batch_size)
-    plan = network.plan(network.check(x).shape[1:])
+    engine = network.engine(network.check(x).shape[1:])
     y = np.empty((len(x), *network.output_shape(x.shape[1:])), x.dtype)
     for start in range(0, len(x), batch_size):
-        with plan.lock:
-            y[start : start + batch_size] = plan.forward(x[start : start + batch_size])
+        with engine.lock:
+            y[start : start + batch_size] = engine.forward(x[start : start + batch_size])
     return y
 
 

@@ -151,7 +151,6 @@ ARGUMENTS: dict[str, dict[str, Callable[[], object]]] = {
     "callbacks.RunningLoss": {"every": lambda: 2},
     "costs.Cost": {name: lambda: 1 for name in ("forward", "dx", "dw", "db", "multiply_adds")},
     "costs.CostSheet": {"batch": lambda: 2},
-    "costs.Cost.followed_by": {"others": lambda: [fastbp.costs.Cost(1, 1)]},
     "costs.cost_of": {"input_shape": lambda: (3,)},
     "datasets.RandomCrop.__call__": {"x": IMAGES},
     "datasets.RandomFlip.__call__": {"x": IMAGES},

@@ -27,7 +27,7 @@ class Gradients:
     def __init__(self, size: int, dtype: np.dtype):
         self.array, self.kept = aligned(size, dtype), False
         self._open: list[Calls] | None = None  # what would complete the array
-        self._plan: Callable = lambda: None  # whose lock guards the buffers that they read
+        self._engine: Callable = lambda: None  # whose lock guards the buffers that they read
 
     def ask(self) -> np.ndarray:
         """The array, complete now and after every step to come."""
@@ -35,15 +35,19 @@ class Gradients:
         self.complete()
         return self.array
 
+    def forget(self) -> None:
+        """Steps to come may leave gradients open again: nobody uses the array any more."""
+        self.kept = False
+
     def complete(self) -> None:
         """Compute what is open."""
         if self._open is None:
             return
-        plan = self._plan()
-        if plan is None:
+        engine = self._engine()
+        if engine is None:
             self._complete()
             return
-        with plan.lock:
+        with engine.lock:
             self._complete()
 
     def _complete(self) -> None:
@@ -60,6 +64,6 @@ class Gradients:
     def _forget(self) -> None:
         self.array[:] = np.nan
 
-    def end(self, plan, parts: list[Calls]) -> None:
-        """A step of this plan has ended: the array is complete, or would be after these calls, in parts to be made at once."""
-        self._open, self._plan = parts or None, weakref.ref(plan)
+    def end(self, engine, parts: list[Calls]) -> None:
+        """A step of this engine has ended: the array is complete, or would be after these calls, in parts to be made at once."""
+        self._open, self._engine = parts or None, weakref.ref(engine)

@@ -71,13 +71,13 @@ def connected(layer: "Layer", x: Wire, apply: Callable[..., Wire]) -> Wire:
         if id(layer) in seen:
             raise ValueError(f"connect: {layer!r} is placed twice; use copy.deepcopy(layer) for a second one")
         seen.add(id(layer))
-        if not hasattr(layer, "connect"):
+        if not layer.opens or "forward" in vars(layer) or "backward" in vars(layer):
             return apply(layer, path, *inputs)
         names = {id(child): name for name, child in layer.children.items()}
 
         def place(inner, *wires: Wire) -> Wire:
             name = names.get(id(inner))
-            if name is None and (inner.parameters or inner.state or hasattr(inner, "connect")):
+            if name is None and (inner.parameters or inner.state or inner.opens):
                 raise ValueError(f"{type(layer).__name__}.connect places {inner!r}, which is not one of its children")
             return placed(inner, ".".join(filter(None, (path, name))), wires)
 

@@ -185,6 +185,11 @@ def computes(*kinds: "type[Layer]", when: Callable | None = None) -> Callable:
     return enter
 
 
+def in_table(kind: type) -> bool:
+    """Does an op compute this very class of layers?"""
+    return any(kind in entry.kinds for entry in TABLE)
+
+
 def kind_of(layer: "Layer") -> "type[Layer] | None":
     """The class in the table that says how this layer is computed; None for one with a forward or backward of its own."""
     if "forward" in vars(layer) or "backward" in vars(layer):
@@ -195,9 +200,8 @@ def kind_of(layer: "Layer") -> "type[Layer] | None":
 @functools.cache
 def kind_of_type(kind: type, entries: int) -> type | None:
     """The same for a class; `entries` are in the table, which may grow."""
-    known = {each for entry in TABLE for each in entry.kinds}
     for base in kind.__mro__:
-        if base in known:
+        if in_table(base):
             return base
         if "forward" in vars(base) or "backward" in vars(base):
             return None

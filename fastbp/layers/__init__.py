@@ -2,6 +2,7 @@
 
 from .activations import LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from .base import Layer, Parameter
+from .blocks import Concat, Container, Join, Plus, Residual
 from .conv import Conv2d
 from .dropout import Dropout
 from .linear import Linear
@@ -9,7 +10,11 @@ from .norm import BatchNorm1d, BatchNorm2d
 from .pool import AvgPool2d, MaxPool2d
 from .shape import Flatten, Identity
 
+# isort: split
+from . import fused  # noqa: F401 -- enters its ops in the table
+
 __all__ = [
-    "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Dropout", "Flatten", "Identity", "Layer", "LeakyReLU", "Linear",
-    "LogSoftmax", "MaxPool2d", "Parameter", "ReLU", "Sigmoid", "Softmax", "Tanh",
+    "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Concat", "Container", "Conv2d", "Dropout", "Flatten", "Identity", "Join",
+    "Layer", "LeakyReLU", "Linear", "LogSoftmax", "MaxPool2d", "Parameter", "Plus", "ReLU", "Residual", "Sigmoid", "Softmax",
+    "Tanh",
 ]  # fmt: skip

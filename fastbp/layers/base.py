@@ -52,6 +52,7 @@ class Layer(Checked):
     `number_names` are settings that kernels read from the array `numbers`, so that nothing is made anew when one is set.
     """
 
+    opens = False  # is it a container that the engine opens?
     number_names: tuple[str, ...] = ()
     _cache = None
 
@@ -264,13 +265,16 @@ class Layer(Checked):
 
     def astype(self, dtype) -> "Layer":
         """Convert parameters and floating state to float32 or float64, in place, and return the layer."""
-        if self.network is not None:
-            raise ValueError(f"{type(self).__name__} belongs to a network: call the network's astype instead")
+        self._refuse_in_network()
         dtype = float_dtype(dtype)
         for parameter in self.parameters:
             parameter.astype(dtype)
         self.set_dtype(dtype)
         return self
+
+    def _refuse_in_network(self) -> None:
+        if self.network is not None:
+            raise ValueError(f"{type(self).__name__} belongs to a network: call the network's astype instead")
 
     def set_dtype(self, dtype: np.dtype) -> None:
         """Expect arrays of `dtype` from now on, and convert the state to it; the parameters have been converted."""
@@ -296,16 +300,25 @@ class Layer(Checked):
         self._network = weakref.ref(network)
 
     def config(self) -> dict:
-        """The constructor's arguments as they can be written to JSON (an initialiser object is left out)."""
+        """The constructor's arguments as they can be written to JSON (an initialiser object is left out).
+
+        A layer among them is its own `entry`."""
         config = {}
         for name, argument in inspect.signature(type(self)).parameters.items():
             value = getattr(self, name)
             if isinstance(argument.default, bool):  # bias=True became the parameter, bias=False None
                 value = isinstance(value, Parameter) or bool(value)
-            value = list(value) if isinstance(value, tuple) else value
-            if value is None or isinstance(value, (bool, int, float, str, list)):
+            if isinstance(value, Layer):
+                value = value.entry()
+            elif isinstance(value, tuple):
+                value = [each.entry() if isinstance(each, Layer) else each for each in value]
+            if value is None or isinstance(value, (bool, int, float, str, list, dict)):
                 config[name] = value
         return config
+
+    def entry(self) -> dict:
+        """What a file says of this layer: its type, and its `config`."""
+        return {"type": self.type_name(), **self.config()}
 
     def __getstate__(self) -> dict:
         """For copies and pickles: without the network, the last pass, and the array of numbers that kernels read."""
@@ -322,7 +335,12 @@ class Layer(Checked):
         for name, argument in inspect.signature(type(self)).parameters.items():
             if name not in config or config[name] == argument.default:
                 continue
-            value = config[name]
+            value = getattr(self, name) if argument.kind is argument.VAR_POSITIONAL else config[name]
+            if argument.kind is argument.VAR_POSITIONAL:
+                shown += map(repr, value)
+                continue
+            if isinstance(value, dict):
+                value = getattr(self, name)
             if isinstance(value, list):
                 value = value[0] if len(set(value)) == 1 else tuple(value)
             if argument.default is argument.empty:

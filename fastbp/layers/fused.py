@@ -5,10 +5,12 @@ from functools import partial
 import numpy as np
 
 from ..engine.graph import Wire
-from ..engine.ops import computes
+from ..engine.ops import Op, computes
 from ..kernels import norm_relu_pool
+from ..kernels.conv.pooled import Pooled
 from .activations import ReLU, ReLUOp
 from .blocks import Plus, PlusOp
+from .conv import Conv2d
 from .linear import Linear, LinearOp
 from .norm import BatchNorm2d, BatchNormOp, FixedBatchNormOp
 from .pool import MaxPool2d
@@ -37,6 +39,41 @@ def with_relu(op):
 
 computes(Linear, ReLU)(with_relu(LinearOp))
 computes(Plus, ReLU)(with_relu(PlusOp))
+
+
+@computes(Conv2d, ReLU, MaxPool2d)
+class ConvReLUPool(Op):
+    """Conv2d of stride 1, ReLU and 2×2 MaxPool2d: y is max(0, b + the maximum of each window of w ⋆ x).
+
+    The convolution's own output never reaches memory. Where two pixels of a window differ by less than the bias's rounding, the
+    maximum may be taken at the other one.
+    """
+
+    saves = {"argmax": np.int32}
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.way = Pooled(self.layer.on(self.inputs[0].shape[1:]), self.setting.N, self.setting.dtype)
+        self.how = self.way.how
+
+    @classmethod
+    def suits(cls, layers, shape, setting):
+        return layers[2].pairs and Pooled.suits(layers[0].on(shape[1:]), setting.N)
+
+    def forward(self, samples):
+        w, b = self.layer.weight.value, self.layer.bias and self.layer.bias.value
+        yield from self.way.forward(self.x[samples], w, b, self.y[samples], self.argmax[samples])
+
+    def gradients(self, into, samples):
+        """dw and db, from the pixels that have a gradient"""
+        dout, x, y, argmax = (array[samples] for array in (self.dout, self.x, self.y, self.argmax))
+        dw, db = into[self.layer.weight], self.layer.bias and into[self.layer.bias]
+        yield from self.way.backward_weight(dout, x, y, argmax, dw, db)
+
+    def backward(self, samples):
+        """dx, from the same pixels"""
+        dout, y, argmax, dx = (array[samples] for array in (self.dout, self.y, self.argmax, self.dx))
+        yield from self.way.backward_input(dout, y, argmax, self.layer.weight.value, dx)
 
 
 @computes(BatchNorm2d, ReLU, MaxPool2d)

@@ -1,0 +1,379 @@
+"""Layers that hold layers: in a row, beside a shortcut, side by side, or as you connect them; and what joins their outputs."""
+
+import copy
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from ..arguments import flag, instance
+from ..engine.graph import Graph, Place, Step, Wire, connected, opened
+from ..engine.ops import Op, computes, flat
+from ..flops import Cost
+from ..kernels import reduce
+from .base import Layer, Parameter
+
+
+class Container(Layer):
+    """A layer that consists of others, its children: define `connect(x, place)`.
+
+    `place(layer, *wires)` makes a child the next step on these wires and returns the wire of its output; `connect` returns the
+    wire of the container's own. A wire may be read several times: its gradient is the sum. `wire.shape` is the shape of a sample.
+    `Plus()` and `Join()` may be placed without being children. Each child is placed once.
+
+    Children are given to the constructor, or set as attributes before the container becomes part of a network. Their names make
+    the names of parameters: "body.0.weight". Parameters, state, dtype, seeds, costs and files are those of the children.
+    Constructor arguments are kept as attributes of the same names, as in every layer.
+
+    TypeError for children that are no layers; ValueError for a layer that stands in it twice, or is placed twice.
+
+    >>> import fastbp
+    >>> class Gated(Container):
+    ...     '''y = body(x) + gate(x)'''
+    ...     def __init__(self, body, gate):
+    ...         super().__init__(body=body, gate=gate)
+    ...     def connect(self, x, place):
+    ...         return place(Plus(), place(self.body, x), place(self.gate, x))
+    >>> fastbp.Sequential(Gated(fastbp.Linear(4, 3), fastbp.Linear(4, 3, bias=False))).named_parameters.keys()
+    dict_keys(['0.body.weight', '0.body.bias', '0.gate.weight'])
+    """
+
+    opens = True
+
+    def __init_subclass__(cls):
+        """One with a forward or backward of its own is called as a whole."""
+        super().__init_subclass__()
+        if "opens" not in vars(cls) and {"forward", "backward"} & vars(cls).keys():
+            cls.opens = False
+
+    def __init__(self, *children: Layer, **named: Layer):
+        self._children: dict[str, Layer] = {}
+        super().__init__()
+        for name, child in {**{str(i): child for i, child in enumerate(children)}, **named}.items():
+            self._add(name, child)
+            if not name.isdigit():
+                setattr(self, name, child)
+
+    def connect(self, x: Wire, place: Place) -> Wire:
+        raise TypeError(f"{type(self).__name__} does not define connect(x, place)")
+
+    # -- what is inside ------------------------------------------------------------------------------------------
+
+    @property
+    def children(self) -> dict[str, Layer]:
+        """The layers inside, by name."""
+        return dict(self._children)
+
+    def _add(self, name: str, child) -> None:
+        who = type(self).__name__
+        if not isinstance(child, Layer):
+            hint = ": unpack it with *" if isinstance(child, (list, tuple)) else ""
+            raise TypeError(f"{who}: expected layers, got {type(child).__name__}{hint}")
+        inside = {id(layer) for layer in self.descendants()}
+        if child is self or id(child) in inside or any(id(layer) in inside for layer in descendants(child)):
+            raise ValueError(f"{who}: the same layer stands twice; use copy.deepcopy(layer) for a second one")
+        self._children[name] = child
+
+    def descendants(self) -> Iterator[Layer]:
+        """All layers inside, containers too, each before its own children."""
+        for child in self._children.values():
+            yield child
+            yield from descendants(child)
+
+    def leaves(self) -> dict[str, Layer]:
+        """The layers inside that are no containers, by path ("body.0"), in the order of their parameters."""
+        found = {}
+        for name, child in self._children.items():
+            if isinstance(child, Container):
+                found.update({f"{name}.{path}": leaf for path, leaf in child.leaves().items()})
+            else:
+                found[name] = child
+        return found
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        return [parameter for leaf in self.leaves().values() for parameter in leaf.parameters]
+
+    @parameters.setter
+    def parameters(self, parameters: list[Parameter]) -> None:
+        if parameters:
+            raise AttributeError(f"{type(self).__name__}: a container's parameters are those of its children")
+
+    @property
+    def named_parameters(self) -> dict[str, Parameter]:
+        """The parameters by path and name: "3.body.0.weight"."""
+        return {f"{path}.{p.name}": p for path, leaf in self.leaves().items() for p in leaf.parameters}
+
+    def parameter(self, name, shape, draw):
+        raise TypeError(f"{type(self).__name__}: a container has no parameters of its own: make a layer that has them a child")
+
+    @property
+    def dtype(self) -> np.dtype | None:
+        return next((leaf.dtype for leaf in self.leaves().values() if leaf.dtype is not None), None)
+
+    def astype(self, dtype) -> "Container":
+        self._refuse_in_network()
+        for child in self._children.values():
+            child.astype(dtype)
+        return self
+
+    def set_dtype(self, dtype: np.dtype) -> None:
+        for leaf in self.leaves().values():
+            leaf.set_dtype(dtype)
+
+    def __setattr__(self, name: str, value) -> None:
+        if isinstance(value, Layer) and name[0] != "_" and self._children.get(name) is not value:
+            if name in self._children:
+                raise AttributeError(f"{type(self).__name__}: {name} can't be set once the container is made: make a new one")
+            if self.network is not None:
+                raise AttributeError(f"{type(self).__name__}: {name} can't be set in a network: make a new one")
+            self._add(name, value)
+        super().__setattr__(name, value)
+        if name[0] != "_" and (network := self.network) is not None:
+            network.forget_engines()
+
+    def __copy__(self) -> "Container":
+        """With shallow copies of the children: the same parameters and state, other caches."""
+        copied = {id(child): copy.copy(child) for child in self._children.values()}
+        other = object.__new__(type(self))
+        other.__dict__.update({name: copied.get(id(value), value) for name, value in self.__dict__.items()})
+        other.__dict__.update(_network=None, _cache=None)
+        other.__dict__["_children"] = {name: copied[id(child)] for name, child in self._children.items()}
+        return other
+
+    # -- layer by layer ------------------------------------------------------------------------------------------
+
+    def forward(self, x: np.ndarray, training: bool = False, out: np.ndarray | None = None) -> np.ndarray:
+        """The output for a batch x (N, …), layer by layer: each layer's own forward."""
+        training, steps = flag(f"{type(self).__name__}: training", training), []
+
+        def apply(layer: Layer, path: str, *wires: Wire) -> Wire:
+            y = layer.forward(*(wire.array for wire in wires), training=training)
+            steps.append(Step(layer, wires, Wire(np.shape(y)[1:], y), path))
+            return steps[-1].output
+
+        start = Wire(np.shape(x)[1:], x)
+        end = connected(self, start, apply)
+        self._cache, y = Graph(steps, start, end), end.array
+        if out is None:
+            return y
+        out = self.buffer(out, y.shape, np.asarray(x, y.dtype))
+        np.copyto(out, y)
+        return out
+
+    def backward(self, dout: np.ndarray, need_dx: bool = True, out: np.ndarray | None = None) -> np.ndarray | None:
+        """Fill the gradients from the last forward pass, by each layer's own backward; the gradient of its input.
+
+        With `need_dx=False` that gradient, which training doesn't need, is not computed and None is returned.
+        """
+        need_dx, graph = flag(f"{type(self).__name__}: need_dx", need_dx), self._cache
+        if not isinstance(graph, Graph):
+            raise RuntimeError(f"{type(self).__name__}.backward called before forward")
+        needing = {graph.x} if need_dx else set()
+        for step in graph.steps:
+            if step.layer.parameters or not needing.isdisjoint(step.inputs):
+                needing.add(step.output)
+        due, unused = {graph.y: dout}, set(map(id, self.parameters))
+        for step in reversed(graph.steps):
+            if step.output not in needing or step.output not in due:
+                continue
+            unused -= set(map(id, step.layer.parameters))
+            given = step.layer.backward(due.pop(step.output), need_dx=not needing.isdisjoint(step.inputs))
+            for wire, gradient in zip(step.inputs, given if len(step.inputs) > 1 else (given,), strict=True):
+                if wire in needing:
+                    due[wire] = due[wire] + gradient if wire in due else gradient
+        for parameter in self.parameters:
+            if id(parameter) in unused:  # of a layer that has no part in the output
+                parameter.grad[...] = 0
+        if not need_dx:
+            return None
+        x = graph.x.array
+        dx = due[graph.x] if graph.x in due else np.zeros_like(x)
+        if out is None:
+            return dx
+        out = self.buffer(out, x.shape, dout)
+        np.copyto(out, dx)
+        return out
+
+    def output_shape(self, input_shape):
+        return opened(self, self.sample_shape(input_shape)).y.shape
+
+    def multiply_adds(self, input_shape):
+        steps = opened(self, self.sample_shape(input_shape)).steps
+        return sum(step.layer.multiply_adds(step.inputs[0].shape) for step in steps if step.layer.parameters)
+
+
+def descendants(layer: Layer) -> Iterator[Layer]:
+    """All layers inside a layer: none but for a container."""
+    return layer.descendants() if isinstance(layer, Container) else iter(())
+
+
+class Chain(Container):
+    """Layers one after the other, at least one."""
+
+    def __init__(self, *layers: Layer):
+        super().__init__(*layers)
+        if not layers:
+            raise ValueError(f"{type(self).__name__}: expected at least one layer")
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, in order."""
+        return tuple(self._children.values())
+
+    def connect(self, x, place):
+        for layer in self._children.values():
+            x = place(layer, x)
+        return x
+
+
+class Residual(Container):
+    """y = body(x) + shortcut(x): the body is `layers` one after the other, the shortcut a layer, or x itself where there is none.
+
+    x (N, …) · y (N, …), the shape that both give; ValueError where they differ.
+    Backward: dx = ∂body/∂xᵀ dout + ∂shortcut/∂xᵀ dout.
+
+    In PyTorch such a block is a module of one's own (He, Zhang, Ren, Sun 2016: Deep residual learning for image recognition).
+    Parameters are named "body.0.weight", "shortcut.weight". A ReLU after it is computed in the pass that adds.
+
+    >>> from fastbp import Conv2d, ReLU
+    >>> block = Residual(Conv2d(8, 16, 3, stride=2, padding=1), ReLU(), shortcut=Conv2d(8, 16, 1, stride=2))
+    >>> block.output_shape((8, 9, 9))
+    (16, 5, 5)
+    """
+
+    def __init__(self, *layers: Layer, shortcut: Layer | None = None):
+        if not layers:
+            raise ValueError("Residual: expected at least one layer")
+        super().__init__()
+        self._add("body", Chain(*layers))
+        if shortcut is not None:
+            self._add("shortcut", instance("Residual: shortcut", shortcut, Layer, "layer"))
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of the body."""
+        return self._children["body"].layers
+
+    @property
+    def shortcut(self) -> Layer | None:
+        """What x goes through to be added, if anything."""
+        return self._children.get("shortcut")
+
+    def connect(self, x, place):
+        y = place(self._children["body"], x)
+        beside = x if self.shortcut is None else place(self.shortcut, x)
+        if y.shape != beside.shape:
+            what = "the input has" if self.shortcut is None else "the shortcut gives"
+            hint = "; give a shortcut that fits" if self.shortcut is None else ""
+            raise ValueError(f"Residual: the layers give {('N', *y.shape)}, {what} {('N', *beside.shape)}{hint}")
+        return place(Plus(), y, beside)
+
+
+class Concat(Container):
+    """y = [branch₀(x), branch₁(x), …]: the outputs of all branches for the same x, joined along the first axis of a sample.
+
+    x (N, …) · y (N, C, …) with C the sum of the branches' channels or features; all other sizes are equal, or it is a ValueError.
+    Backward: each branch gets its channels of dout, and dx is the sum of what they give.
+
+    Parameters are named "0.weight", "1.0.weight", by the branch. A branch of several layers is a Sequential.
+
+    >>> from fastbp import Linear
+    >>> Concat(Linear(4, 3), Linear(4, 2)).output_shape((4,))
+    (5,)
+    """
+
+    def __init__(self, *branches: Layer):
+        super().__init__(*branches)
+        if not branches:
+            raise ValueError("Concat: expected at least one branch")
+
+    @property
+    def branches(self) -> tuple[Layer, ...]:
+        """The branches, in order."""
+        return tuple(self._children.values())
+
+    def connect(self, x, place):
+        return place(Join(), *(place(branch, x) for branch in self._children.values()))
+
+
+class Plus(Layer):
+    """y = a + b, of one shape. Both gradients are dout."""
+
+    def output_shape(self, a, b):
+        if a != b:
+            raise ValueError(f"Plus: can't add {('N', *a)} and {('N', *b)}")
+        return a
+
+    def forward(self, a, b, training=False, out=None):
+        self.output_shape(np.shape(a)[1:], np.shape(b)[1:])
+        self.cache = np.shape(a)
+        return np.add(a, b, out=out)
+
+    def backward(self, dout, need_dx=True):
+        self.expect(dout, *self.cache, what="dout")
+        return dout, dout
+
+    def costs(self, a, b, N):
+        return N * math.prod(a) * Cost(forward=1, dx=0)
+
+
+@computes(Plus)
+class PlusOp(Op):
+    passes_dout, relu = True, False
+
+    def forward(self, samples):
+        """y = a + b, or with `relu` the larger of that and 0"""
+        kernel, (a, b) = reduce.add_relu if self.relu else reduce.add, self.inputs
+        yield partial(kernel, flat(a.array[samples]), flat(b.array[samples]), flat(self.y[samples]))
+
+
+class Join(Layer):
+    """y = [a, b, …] along the first axis of a sample. Each gradient is its part of dout."""
+
+    def output_shape(self, *shapes):
+        if any(len(shape) < 1 for shape in shapes) or len({shape[1:] for shape in shapes}) != 1:
+            given = ", ".join(str(("N", *shape)) for shape in shapes)
+            raise ValueError(f"Join: can't join {given}: they may differ in the first axis after N alone")
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+    def forward(self, *arrays, training=False, out=None):
+        self.output_shape(*(np.shape(array)[1:] for array in arrays))
+        self.cache = [array.shape for array in arrays]
+        return np.concatenate(arrays, axis=1, out=out)
+
+    def backward(self, dout, need_dx=True):
+        shapes = self.cache
+        self.expect(dout, shapes[0][0], sum(shape[1] for shape in shapes), *shapes[0][2:], what="dout")
+        ends = np.cumsum([shape[1] for shape in shapes])[:-1]
+        parts = tuple(map(np.ascontiguousarray, np.split(dout, ends, axis=1)))
+        return parts if len(parts) > 1 else parts[0]
+
+    def costs(self, *shapes_and_N):
+        return Cost(forward=0, dx=0)
+
+
+@computes(Join)
+class JoinOp(Op):
+    how = "copies of rows"
+
+    def forward(self, samples):
+        y, at = rows(self.y[samples]), 0
+        for wire in self.inputs:
+            x = rows(wire.array[samples])
+            yield partial(reduce.copy_columns, x, 0, y, at, x.shape[1])
+            at += x.shape[1]
+
+    def backward(self, samples):
+        dout, at = rows(self.dout[samples]), 0
+        for wire, dx in zip(self.inputs, self.dxs, strict=True):
+            count = math.prod(wire.shape)
+            if dx is not None:
+                yield partial(reduce.copy_columns, dout, at, rows(dx[samples]), 0, count)
+            at += count
+
+
+def rows(array: np.ndarray) -> np.ndarray:
+    """(N, D), all numbers of a sample in a row: a view."""
+    return array.reshape(len(array), math.prod(array.shape[1:]))
