@@ -89,7 +89,8 @@ def says_costs(layer: Layer) -> bool:
     for base in type(layer).__mro__:
         if "costs" in vars(base):
             return True
-        if {"forward", "backward"} & vars(base).keys() or in_table(base):
+        newer = in_table(base) and any(map(in_table, base.__mro__[1:]))  # an op of its own in place of its base's
+        if {"forward", "backward"} & vars(base).keys() or newer:
             return False
     return False
 
@@ -248,7 +249,7 @@ class CostSheet:
         for row in self.rows:
             rows.append(
                 (
-                    str(i),
+                    row.path,
                     row.layer,
                     _shape_text(row.output_shape),
                     *(_number_text(getattr(row, name)) for name in numbers),

@@ -12,16 +12,17 @@ from . import arguments
 from .archives import read_arrays
 from .arguments import array, instance, shape, whole
 from .costs import CostSheet
+from .dtypes import float_dtype
+from .engine.engine import Engine
 from .engine.gradients import Gradients
+from .engine.machine import USUAL, Machine
 from .files import write_arrays, written_atomically
-from .layers.base import Layer, Parameter, float_dtype
+from .layers.base import Layer
+from .layers.blocks import Chain, Container
 from .memory import aligned
-from .plan import Plan, backward_through
 
-PLANS_KEPT = 4  # a network rarely sees more than two input shapes
-FORMAT = 1  # of saved networks; raised when an older fastbp could not read a newer file
-
-
+ENGINES_KEPT = 4  # a network rarely sees more than two input shapes
+FORMAT = 2  # of saved networks with layers inside layers, or a Machine of their own; others have 1, which older versions read
 TASKS = ("classification", "regression")
 
 
@@ -52,7 +53,8 @@ def _built(entry: dict) -> Layer:
         given[name] = value
     del given["type"]
     several = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.VAR_POSITIONAL]
-    return kind(*(each for name in several for each in given.pop(name, [])), **given)
+    inside = [each for name in several for each in given.pop(name, [])]
+    return kind(*inside, **given)
 
 
 def seeds_of(path: str) -> list[int]:

@@ -24,20 +24,20 @@ class Elementwise(Layer):
 
 
 class ElementwiseOp(Op):
-    """The kernels `forward_kernel(x, y)` and `backward_kernel(dout, kept, dx)` on flat arrays, `kept` being x or y.
+    """`kernels` forward(x, y) and backward(dout, kept, dx) on flat arrays, where `kept` is x or y.
 
     A layer with `number_names` has its numbers given to both kernels at the end.
     """
 
-    forward_kernel = backward_kernel = None
+    kernels = None, None
     keeps = "y"
 
     def forward(self, samples):
-        yield partial(self.forward_kernel, flat(self.x[samples]), flat(self.y[samples]), *self._numbers())
+        yield partial(self.kernels[0], flat(self.x[samples]), flat(self.y[samples]), *self._numbers())
 
     def backward(self, samples):
         kept, dx = flat(getattr(self, self.keeps)[samples]), flat(self.dx[samples])
-        yield partial(self.backward_kernel, flat(self.dout[samples]), kept, dx, *self._numbers())
+        yield partial(self.kernels[1], flat(self.dout[samples]), kept, dx, *self._numbers())
 
     def _numbers(self):
         return (self.layer.numbers,) if self.layer.number_names else ()
@@ -53,7 +53,7 @@ class ReLU(Elementwise):
 
 @computes(ReLU)
 class ReLUOp(ElementwiseOp):
-    forward_kernel, backward_kernel = activations.relu_forward, activations.relu_backward
+    kernels = activations.relu_forward, activations.relu_backward
 
 
 class LeakyReLU(Elementwise):
@@ -75,7 +75,7 @@ class LeakyReLU(Elementwise):
 
 @computes(LeakyReLU)
 class LeakyReLUOp(ElementwiseOp):
-    forward_kernel, backward_kernel = activations.leaky_relu_forward, activations.leaky_relu_backward
+    kernels = activations.leaky_relu_forward, activations.leaky_relu_backward
     keeps = "x"
 
 
@@ -89,7 +89,7 @@ class Sigmoid(Elementwise):
 
 @computes(Sigmoid)
 class SigmoidOp(ElementwiseOp):
-    forward_kernel, backward_kernel = activations.sigmoid_forward, activations.sigmoid_backward
+    kernels = activations.sigmoid_forward, activations.sigmoid_backward
 
 
 class Tanh(Elementwise):
@@ -102,7 +102,7 @@ class Tanh(Elementwise):
 
 @computes(Tanh)
 class TanhOp(ElementwiseOp):
-    forward_kernel, backward_kernel = activations.tanh_forward, activations.tanh_backward
+    kernels = activations.tanh_forward, activations.tanh_backward
 
 
 class RowWise(Layer):
@@ -119,15 +119,15 @@ class RowWise(Layer):
 
 
 class RowWiseOp(Op):
-    """The kernels `forward_kernel(x, y)` and `backward_kernel(dout, y, dx)` on rows, one a sample."""
+    """`kernels` forward(x, y) and backward(dout, y, dx) on rows, one for each sample."""
 
-    forward_kernel = backward_kernel = None
+    kernels = None, None
 
     def forward(self, samples):
-        yield partial(self.forward_kernel, self.x[samples], self.y[samples])
+        yield partial(self.kernels[0], self.x[samples], self.y[samples])
 
     def backward(self, samples):
-        yield partial(self.backward_kernel, self.dout[samples], self.y[samples], self.dx[samples])
+        yield partial(self.kernels[1], self.dout[samples], self.y[samples], self.dx[samples])
 
 
 class Softmax(RowWise):
@@ -145,7 +145,7 @@ class Softmax(RowWise):
 
 @computes(Softmax)
 class SoftmaxOp(RowWiseOp):
-    forward_kernel, backward_kernel = softmax.softmax_forward, softmax.softmax_backward
+    kernels = softmax.softmax_forward, softmax.softmax_backward
 
 
 class LogSoftmax(RowWise):
@@ -161,4 +161,4 @@ class LogSoftmax(RowWise):
 
 @computes(LogSoftmax)
 class LogSoftmaxOp(RowWiseOp):
-    forward_kernel, backward_kernel = softmax.log_softmax_forward, softmax.log_softmax_backward
+    kernels = softmax.log_softmax_forward, softmax.log_softmax_backward
