@@ -6,9 +6,8 @@ from functools import partial
 from .. import initializers
 from ..arguments import Setting, flag, instance, pair, shown, whole
 from ..costs import Cost
-from ..kernels import conv2d, winograd
-from ..kernels.simd import PANEL
-from ..memory import aligned
+from ..kernels.conv.images import conv2d_backward_bias
+from ..kernels.conv.ways import Geometry, Way, way_of
 from .base import SIZE_LIMIT, Layer, Parameter
 from .windows import pixels_held
 
@@ -36,12 +35,6 @@ def padding_of(what: str, value) -> tuple[int, int] | str:
     if value not in ("valid", "same", "full"):
         raise ValueError(f"{what} must be an int, a pair, 'valid', 'same' or 'full', got {shown(value)}")
     return value
-
-
-FEW_TILES = (
-    8  # of 2×2 outputs in a batch, for which it isn't worth it to bring the filters to Winograd's points: with 256→256
-)
-# -- channels on 2×2, forward and both gradients take 1.2 ms for 4 samples, unfolded 0.9 ms; for 16 samples 2.6 and 2.9 ms
 
 
 class Conv2d(Layer):
@@ -120,25 +113,14 @@ class Conv2d(Layer):
             output.append((size + total - kernel) // stride + 1)
         return tuple(before), tuple(output)
 
-    def shifts_rows(self, output: tuple[int, int]) -> bool:
-        """Whether the kernels for shifted rows are faster than those that unfold, for outputs (OH, OW)."""
-        return self.stride == (1, 1) and output[0] * output[1] >= conv2d.SHIFTED_FROM
+    def way(self, image: tuple[int, int], samples: int | None = None) -> Way:
+        """How images (H, W) are convolved, so many samples at a time (None: many)."""
+        return way_of(self.convolution(image), samples, self.dtype)
 
-    def tile(self, output: tuple[int, int], samples: int | None = None) -> int:
-        """The side of Winograd's tiles for outputs (OH, OW) of so many samples (None: many), or 0 where other kernels are faster
-        or the only ones."""
-        # A whole step by tiles of 2 is 1.2 to 1.8 times as fast as one by shifted rows from 16 channels in and out on (8 images of
-        # 14×14; 0.9 to 1.4 of 28×28), 0.2 to 0.8 times below. Beside unfolding (8×8 and 4×4) it is 0.7 times as fast for 4→8
-        # channels, 1.1 to 1.3 times for 8→8, 2 times for 16→16. Tiles of 4 pay where they take fewer products: 36 for a tile in
-        # the place of 16.
-        least = 16 if self.shifts_rows(output) else 8
-        if self.kernel_size != (3, 3) or self.stride != (1, 1) or min(self.in_channels, self.out_channels) < least:
-            return 0
-        tiles = -(-output[0] // 2) * -(-output[1] // 2)
-        if samples is not None and samples * tiles <= FEW_TILES and not self.shifts_rows(output):
-            return 0
-        products = {m: (m + 2) ** 2 * -(-output[0] // m) * -(-output[1] // m) for m in (2, self.winograd_tile)}
-        return min(products, key=products.get)
+    def convolution(self, image: tuple[int, int]) -> Geometry:
+        """What the kernels must know for an image (H, W)."""
+        sizes = self.in_channels, self.out_channels, self.kernel_size, self.stride
+        return Geometry(*sizes, *self.geometry(image), self.winograd_tile)
 
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
@@ -159,14 +141,8 @@ class Conv2d(Layer):
         )
 
     def algorithm(self, input_shape):
-        output = self.output_shape(input_shape)[1:]
-        if m := self.tile(output):
-            few = "" if self.tile(output, 1) else f"; unfolded patches for {FEW_TILES} tiles of 2×2 or fewer in a batch"
-            return f"Winograd's minimal filtering, tiles of {m}×{m} outputs: 3×3 filters, stride 1{few}"
-        if self.shifts_rows(output):
-            return "register tiles on shifted rows: stride 1, output of 100 pixels or more"
-        why = "strides" if self.stride != (1, 1) else "output of fewer than 100 pixels"
-        return f"register tiles on unfolded patches: {why}"
+        self.output_shape(input_shape)  # which checks it
+        return self.way(input_shape[1:]).how
 
     def join(self, network):
         super().join(network)
@@ -176,59 +152,24 @@ class Conv2d(Layer):
         return self.expect(x, "N", self.in_channels, "H", "W")
 
     def prepare_calls(self, p):
-        """The filters at the points of Winograd's tiles, where they are used"""
-        p.before, output = self.geometry(p.x.shape[2:])
-        p.tile, p.shifted = self.tile(output, len(p.x)), self.shifts_rows(output)
-        if p.tile:
-            C, F, points = self.in_channels, self.out_channels, (p.tile + 2) ** 2
-            p.u, p.turned = aligned((points, winograd.filter_size(C, F)), p.x.dtype), None
-            yield partial(winograd.winograd_filters, self.weight.value, p.u)
-            if p.training:
-                yield self._turn(p)
-
-    def _turn(self, p):
-        """The filters for the way back, once for all parts of a batch"""
-        C, F = self.in_channels, self.out_channels
-        p.turned = aligned((len(p.u), winograd.filter_size(F, C)), p.x.dtype)
-        return partial(winograd.turn_filters, p.u, p.turned, (F, C))
+        """What the way to convolve makes of the filters, once for all parts of a batch"""
+        p.way = self.way(p.x.shape[2:], len(p.x))
+        yield from p.way.prepare(self.weight.value, p.training)
 
     def forward_calls(self, p):
         """y = b + w ⋆ x"""
-        w, b = self.weight.value, self.bias and self.bias.value
-        if p.tile:
-            yield partial(winograd.winograd_forward, p.x, p.u, b, p.y, p.before)
-        elif p.shifted:
-            yield partial(conv2d.shifted_forward, p.x, w, b, p.y, p.before)
-        else:
-            yield partial(conv2d.unfolded_forward, p.x, w, b, p.y, self.stride, p.before)
+        yield from p.way.forward(p.x, self.weight.value, self.bias and self.bias.value, p.y)
 
     def input_calls(self, p):
         """dx = the adjoint of x ↦ w ⋆ x applied to dout"""
-        if p.tile:
-            if p.turned is None:  # after a forward pass in evaluation mode
-                yield self._turn(p)
-            yield partial(winograd.winograd_backward_input, p.dout, p.turned, p.dx, p.before)
-        elif p.shifted:
-            yield partial(conv2d.shifted_backward_input, p.dout, self.weight.value, p.dx, p.before)
-        else:
-            yield partial(conv2d.unfolded_backward_input, p.dout, self.weight.value, p.dx, self.stride, p.before)
+        yield from p.way.backward_input(p.dout, self.weight.value, p.dx)
 
     def parameter_calls(self, p, rows=None):
         """dw = dout ⋆ x,  db = Σ dout; db with the last rows, which it follows in the flat vector"""
         first, last = rows or (0, self.out_channels)
-        dw = p.grad(self.weight)[first:last]
-        if p.tile:
-            yield partial(winograd.winograd_backward_weight, p.dout, p.x, dw, p.before, p.tile, first)
-        elif p.shifted:
-            # by filters → along the pixels, four images in float32, AVX-512 and AVX2: 1→32 channels, 7×7, 22×22 outputs 54 → 81 µs
-            # and 80 → 81; 6→16, 5×5, 10×10 21 → 34 and 22 → 37; 3→16, 5×5, 28×28 80 → 75 and 86 → 99; but 3→6 81 → 31, 83 → 37
-            by_filters = self.kernel_size[1] >= 5 and -(-len(dw) // PANEL) * PANEL < 1.2 * len(dw)
-            kernel = conv2d.shifted_backward_weight_by_filters if by_filters else conv2d.shifted_backward_weight
-            yield partial(kernel, p.dout, p.x, dw, p.before, first)
-        else:
-            yield partial(conv2d.unfolded_backward_weight, p.dout, p.x, dw, self.stride, p.before, first)
+        yield from p.way.backward_weight(p.dout, p.x, p.grad(self.weight)[first:last], first)
         if self.bias and last == self.out_channels:
-            yield partial(conv2d.conv2d_backward_bias, p.dout, p.grad(self.bias))
+            yield partial(conv2d_backward_bias, p.dout, p.grad(self.bias))
 
     def output_shape(self, input_shape):
         shape = self.sample_shape(input_shape)

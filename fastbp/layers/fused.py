@@ -5,7 +5,8 @@ from functools import partial
 import numpy as np
 
 from ..costs import Cost
-from ..kernels import conv_relu_pool, norm_relu_pool, simd
+from ..kernels import norm_relu_pool
+from ..kernels.conv.pooled import Pooled
 from .activations import ReLU
 from .base import Layer
 from .conv import Conv2d
@@ -30,27 +31,16 @@ class ConvReLUPool(Layer):
         """Do these three layers, of this input, make the sandwich?"""
         if not pools_pairs(layers, Conv2d):
             return False
-        conv, output = layers[0], layers[0].output_shape(input_shape)[1:]
-        # From 32 channels in and out on, Winograd's kernels and the three layers are faster: 128 ms for a step of cifar-8conv at
-        # batch 64 where 32→64 channels on 16×16 are not fused, 136 ms where they are.
-        many = conv.tile(output) and min(conv.in_channels, conv.out_channels) >= 32
-        return min(output) >= 2 and conv.shifts_rows(output) and not many
+        layers[0].output_shape(input_shape)  # which checks it
+        return Pooled.suits(layers[0].convolution(input_shape[1:]), None)
 
-    def by_filters(self, output: tuple[int, int]) -> bool:
-        """Whether vectors along the filters are faster than along the windows of a row, for the convolution's outputs (OH, OW):
-        whether they are filled that much better."""
-        # Four images in float32, AVX-512 and AVX2, windows → filters: 6→16 channels, 5×5, 10×10 outputs 45 → 18 µs and 36 → 23;
-        # 1→32, 7×7, 22×22 63 → 59 and 98 → 73; 1→16, 3×3, 26×26 12 → 21 and 19 → 19; 3→6, 5×5, 28×28 25 → 67 and 39 → 84.
-        F, columns, lanes = self.conv.out_channels, output[1] // 2, simd.lanes_of(self.conv.dtype)
-        by_filters, by_windows = (
-            -(-count // size) * size / count for count, size in ((F, simd.PANEL), (columns, lanes))
-        )
-        return by_filters < 0.75 * by_windows
+    def way(self, image: tuple[int, int]) -> Pooled:
+        """How images (H, W) are convolved and pooled."""
+        return Pooled(self.conv.convolution(image), None, self.conv.dtype)
 
     def algorithm(self, input_shape):
-        by_filters = self.by_filters(self.conv.output_shape(input_shape)[1:])
-        how = "with filters in the lanes" if by_filters else "with a row's windows in the lanes"
-        return f"one pass, register tiles {how}; weight gradient over the pooled pixels alone"
+        self.output_shape(input_shape)  # which checks it
+        return self.way(input_shape[1:]).how
 
     def accept(self, x):
         return self.expect(x, "N", self.conv.in_channels, "H", "W")
@@ -58,23 +48,17 @@ class ConvReLUPool(Layer):
     def forward_calls(self, p):
         """y = max(0, b + the maximum of each window of w ⋆ x)"""
         w, b = self.conv.weight.value, self.conv.bias and self.conv.bias.value
-        p.argmax, p.geometry = np.empty(p.y.shape, np.int32), self.conv.geometry(p.x.shape[2:])
-        by_filters = self.by_filters(p.geometry[1])
-        kernel = (
-            conv_relu_pool.conv_relu_pool_forward_by_filters if by_filters else conv_relu_pool.conv_relu_pool_forward
-        )
-        yield partial(kernel, p.x, w, b, p.y, p.argmax, *p.geometry)
+        p.argmax, p.way = np.empty(p.y.shape, np.int32), self.way(p.x.shape[2:])
+        yield from p.way.forward(p.x, w, b, p.y, p.argmax)
 
     def input_calls(self, p):
         """dx, through the pixels that have a gradient"""
-        w = self.conv.weight.value
-        yield partial(conv_relu_pool.conv_relu_pool_backward_input, p.dout, p.y, p.argmax, w, p.dx, *p.geometry)
+        yield from p.way.backward_input(p.dout, p.y, p.argmax, self.conv.weight.value, p.dx)
 
     def parameter_calls(self, p, rows=None):
         """dw, db, likewise"""
         dw, db = p.grad(self.conv.weight), self.conv.bias and p.grad(self.conv.bias)
-        kernel = conv_relu_pool.conv_relu_pool_backward_parameters
-        yield partial(kernel, p.dout, p.x, p.y, p.argmax, dw, db, *p.geometry)
+        yield from p.way.backward_weight(p.dout, p.x, p.y, p.argmax, dw, db)
 
     def __repr__(self) -> str:
         return f"{self.conv!r} + ReLU() + MaxPool2d(2)"

@@ -43,7 +43,7 @@ from .pooling import SPARSE_STEP
 from .transforms import PANEL
 
 if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
-    from ..plain import (
+    from .plain import (
         add_tap_products,
         add_weighted_rows,
         copy_row,

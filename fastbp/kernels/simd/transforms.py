@@ -4,8 +4,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ..toom_cook import GRADIENTS, INPUTS, WEIGHTS
 from .emitter import I64, Emitter, known_when_compiled, registers
+from .toom_cook import GRADIENTS, INPUTS, WEIGHTS
 
 PANEL = (
     16  # columns of a panel of `panel_product`: two vectors of 8, or a whole number of vectors of any other processor

@@ -2,7 +2,7 @@
 
 x (N, C, H, W) input · w (F, C, 3, 3) filters · b (F,) bias or None · y, dout (N, F, OH, OW) output
 
-A map is cut into tiles of m×m outputs, each of which sees n×n inputs d, n = m + 2. With the matrices of toom_cook.py
+A map is cut into tiles of m×m outputs, each of which sees n×n inputs d, n = m + 2. With the matrices of simd/toom_cook.py
 
     Y = Aᵀ[(G w Gᵀ) ⊙ (Bᵀ d B)]A
 
@@ -28,10 +28,10 @@ The sums in y and dx are taken in an order that depends on the image alone: a sl
 
 import numpy as np
 
-from . import simd
-from .buffers import empty, zeros
-from .jit import kernel, separate_kernel
-from .matmul import transpose
+from .. import simd
+from ..buffers import empty, zeros
+from ..jit import kernel, separate_kernel
+from ..matmul import transpose
 
 ROWS = (
     96  # of 24, 48, 96, 192 and 384 the best or within 5% of it in most passes, up to 1.6 times as fast as the others

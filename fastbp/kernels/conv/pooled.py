@@ -4,9 +4,9 @@ x (N, C, H, W) input · w (F, C, KH, KW), b (F,) or None · y, dout (N, F, OH //
 
     y[n, f, i, j] = max(0, b[f] + max over the window of (w ⋆ x)[n, f])
 
-Pixels are numbered t = i·PW + j in the image with its padding, as in conv2d.py; argmax holds the t of each window's first maximum.
+Pixels are numbered t = i·PW + j in the image with its padding, as in shifted.py; argmax holds the t of each window's first maximum.
 Forward the four pixels of a window are summed in the same lane of four vectors, whose lanes are the windows of a row or the
-filters of a panel, with the same bits: the layer chooses. Bias and ReLU come after the maximum, which they don't change.
+filters of a panel, with the same bits: `Pooled` chooses. Bias and ReLU come after the maximum, which they don't change.
 
 Only one of the four pixels of a window has a gradient, and none where ReLU is flat. So with (t, g) running over the pixels that
 have one,
@@ -15,15 +15,62 @@ have one,
     db[f] = Σ g
 """
 
+from functools import partial
+
 import numpy as np
 
-from . import simd
-from .buffers import LINE, empty, zeros
-from .conv2d import filters_in_lanes, padded_bias, put_copies, take, taps
-from .jit import kernel, separate_kernel
-from .matmul import transpose
+from .. import simd
+from ..buffers import LINE, empty, zeros
+from ..jit import kernel, separate_kernel
+from ..matmul import transpose
+from .images import padded_bias, put_copies, take, taps
+from .ways import Calls, Geometry, Winograd
 
 PANEL = simd.PANEL
+MANY = 32  # channels, in and out, from which Winograd's kernels and three passes are faster
+BETTER = 0.75  # vectors along filters are chosen where they have less than so many lanes for each number of those along windows
+
+
+class Pooled:
+    """The pass, for one geometry: as a Way (ways.py) it gives bound calls, and its arrays may hold some samples of the batch."""
+
+    def __init__(self, geometry: Geometry, N: int | None, dtype: np.dtype):
+        self.geometry, self.dtype, self.places = geometry, np.dtype(dtype), (geometry.before, geometry.output)
+
+    @classmethod
+    def suits(cls, geometry: Geometry, N: int | None) -> bool:
+        """Whether one pass can be made and is faster than three: by the geometry, for all batches alike."""
+        many = Winograd.suits(geometry, None) and min(geometry.channels, geometry.filters) >= MANY
+        return geometry.shifts_rows and min(geometry.output) >= 2 and not many
+
+    @property
+    def by_filters(self) -> bool:
+        """Whether vectors along the filters are faster than along the windows of a row: whether they are filled that much better."""
+        F, columns, lanes = self.geometry.filters, self.geometry.output[1] // 2, simd.lanes_of(self.dtype)
+        by_filters = -(-F // PANEL) * PANEL / F
+        by_windows = -(-columns // lanes) * lanes / columns
+        return by_filters < BETTER * by_windows
+
+    @property
+    def how(self) -> str:
+        """Which way this is, in plain words."""
+        lanes = "filters in the lanes" if self.by_filters else "a row's windows in the lanes"
+        return f"one pass, register tiles with {lanes}; weight gradient over the pooled pixels alone"
+
+    def forward(self, x, w, b, y, argmax) -> Calls:
+        """y = max(0, b + the maximum of each window of w ⋆ x)"""
+        kernel = conv_relu_pool_forward_by_filters if self.by_filters else conv_relu_pool_forward
+        yield partial(kernel, x, w, b, y, argmax, *self.places)
+
+    def backward_input(self, dout, y, argmax, w, dx) -> Calls:
+        """dx, through the pixels that have a gradient"""
+        yield partial(conv_relu_pool_backward_input, dout, y, argmax, w, dx, *self.places)
+
+    def backward_weight(self, dout, x, y, argmax, dw, db) -> Calls:
+        """dw and db (or None), likewise"""
+        yield partial(conv_relu_pool_backward_parameters, dout, x, y, argmax, dw, db, *self.places)
+
+
 
 
 @kernel
@@ -61,6 +108,16 @@ def conv_relu_pool_forward(x, w, b, y, argmax, before, output_size):
                 out, filters = ((n * F + f) * rows + i) * columns, min(simd.pixel_filters(x), F - f)
                 simd.windows_by_pixels(weights, f * K, K, start, half, at, K, bias[f:], maxima, numbers, out, rows * columns,
                                        2 * i * PW, PW, columns, filters)  # fmt: skip
+
+
+@kernel
+def filters_in_lanes(w):
+    """The filters (F, C, KH, KW) as panels (F / PANEL, C·KH·KW, PANEL), 0 beyond F"""
+    F, K = w.shape[0], w.size // w.shape[0]
+    weights = zeros((F + simd.PANEL - 1) // simd.PANEL * simd.PANEL * K, w)
+    for f in range(0, F, simd.PANEL):
+        transpose(w[f : f + simd.PANEL].reshape(-1), K, weights[f * K :], simd.PANEL, min(simd.PANEL, F - f), K)
+    return weights
 
 
 @kernel

@@ -1,0 +1,192 @@
+"""The ways to convolve, behind one contract, and the choice among them.
+
+A convolution of x with the filters w, its adjoint (from dout to dx) and the gradient of its filters are one group of three: a
+layer that goes the other way, a transposed convolution, has the adjoint for its forward pass and the convolution for dx. Each way
+can do all three for each geometry that it is made for; which is fastest is decided by `suits`, in the order of WAYS.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from ...memory import aligned
+from .. import simd
+from . import shifted, unfolded, winograd
+
+Calls = Iterator[Callable[[], None]]
+
+SHIFTED_FROM = 100  # pixels of an output map from which rows are shifted: the sums over smaller maps are too short for the tiles
+FEW_TILES = 8  # of 2×2 outputs in a batch, for which it does not pay to bring the filters to Winograd's points
+MANY = {True: 16, False: 8}  # channels, in and out, from which Winograd's tiles pay: beside shifted rows, and beside patches
+FULL = 1.2  # the vectors along filters are full if they hold less than so many times the filters
+WIDE = 5  # taps in a row from which weight gradients are faster with vectors along filters, if these are full
+
+
+class Geometry(NamedTuple):
+    """All that is fixed about a convolution but the batch: x (N, channels, H, W), w (filters, channels, *kernel),
+    y (N, filters, *output), `before` the rows and columns of zeros put before the first of x, `tile` the side of Winograd's
+    tiles that is preferred, 2 or 4."""
+
+    channels: int
+    filters: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    before: tuple[int, int]
+    output: tuple[int, int]
+    tile: int = 2
+
+    @property
+    def shifts_rows(self) -> bool:
+        """Whether shifted rows are faster than unfolded patches."""
+        return self.stride == (1, 1) and math.prod(self.output) >= SHIFTED_FROM
+
+    def tiles(self, m: int) -> int:
+        """The tiles of m×m outputs of one image."""
+        return -(-self.output[0] // m) * -(-self.output[1] // m)
+
+
+class Way:
+    """One way to convolve, for one geometry, dtype and batch of N samples (None: many).
+
+    The methods give bound kernel calls. What `prepare` computes, for the filters as they are when its calls are made, belongs to
+    the way; its calls come before all others. Arrays of the others may hold some samples of the batch, in any number of calls
+    that may be made at once, and `dw` the rows of the weights' gradient from filter `first` on."""
+
+    def __init__(self, geometry: Geometry, N: int | None, dtype: np.dtype):
+        self.geometry, self.N, self.dtype = geometry, N, np.dtype(dtype)
+
+    @classmethod
+    def suits(cls, geometry: Geometry, N: int | None) -> bool:
+        """Whether it is faster than the ways that follow it in WAYS."""
+        return True
+
+    @property
+    def how(self) -> str:
+        """Which way this is, and why, in plain words."""
+        raise NotImplementedError
+
+    def prepare(self, w: np.ndarray, training: bool) -> Calls:
+        """What is made once before a pass over the batch, of which `backward_input` is a part with `training`."""
+        return iter(())
+
+    def forward(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> Calls:
+        """y = b + w ⋆ x"""
+        raise NotImplementedError
+
+    def backward_input(self, dout: np.ndarray, w: np.ndarray, dx: np.ndarray) -> Calls:
+        """dx = the adjoint of x ↦ w ⋆ x applied to dout; also after `prepare` without `training`, then slower."""
+        raise NotImplementedError
+
+    def backward_weight(self, dout: np.ndarray, x: np.ndarray, dw: np.ndarray, first: int = 0) -> Calls:
+        """dw[f] = the gradient of filter first + f, summed over the samples"""
+        raise NotImplementedError
+
+
+class Winograd(Way):
+    """Minimal filtering, for 3×3 filters of stride 1: see winograd.py."""
+
+    @classmethod
+    def suits(cls, geometry, N):
+        fits = geometry.kernel == (3, 3) and geometry.stride == (1, 1)
+        if not fits or min(geometry.channels, geometry.filters) < MANY[geometry.shifts_rows]:
+            return False
+        return geometry.shifts_rows or N is None or N * geometry.tiles(2) > FEW_TILES
+
+    def __init__(self, geometry, N, dtype):
+        super().__init__(geometry, N, dtype)
+        products = {m: (m + 2) ** 2 * geometry.tiles(m) for m in (2, geometry.tile)}
+        self.m = min(products, key=products.get)  # tiles of 4 pay where they take fewer products: 36 for a tile instead of 16
+        self.sizes, self.points = (geometry.filters, geometry.channels), (self.m + 2) ** 2
+        self.u = self.turned = None
+
+    @property
+    def how(self):
+        few = f"; unfolded patches for {FEW_TILES} tiles of 2×2 or fewer in a batch"
+        text = f"Winograd's minimal filtering, tiles of {self.m}×{self.m} outputs: 3×3 filters, stride 1"
+        return text if self.suits(self.geometry, 1) else text + few
+
+    def prepare(self, w, training):
+        """The filters at the points of the tiles, and turned for the way back"""
+        F, C = self.sizes
+        if self.u is None:
+            self.u = aligned((self.points, winograd.filter_size(C, F)), self.dtype)
+        yield partial(winograd.winograd_filters, w, self.u)
+        self.turned = self._turned() if training else None
+        if training:
+            yield self._turn(self.turned)
+
+    def _turned(self) -> np.ndarray:
+        return aligned((self.points, winograd.filter_size(*self.sizes)), self.dtype)
+
+    def _turn(self, turned: np.ndarray) -> Callable[[], None]:
+        return partial(winograd.turn_filters, self.u, turned, self.sizes)
+
+    def forward(self, x, w, b, y):
+        yield partial(winograd.winograd_forward, x, self.u, b, y, self.geometry.before)
+
+    def backward_input(self, dout, w, dx):
+        turned = self.turned
+        if turned is None:  # in an array of this call's own: others may be made at the same time
+            turned = self._turned()
+            yield self._turn(turned)
+        yield partial(winograd.winograd_backward_input, dout, turned, dx, self.geometry.before)
+
+    def backward_weight(self, dout, x, dw, first=0):
+        yield partial(winograd.winograd_backward_weight, dout, x, dw, self.geometry.before, self.m, first)
+
+
+class Shifted(Way):
+    """Register tiles on rows of the image itself, for stride 1: see shifted.py."""
+
+    @classmethod
+    def suits(cls, geometry, N):
+        return geometry.shifts_rows
+
+    @property
+    def how(self):
+        return f"register tiles on shifted rows: stride 1, output of {SHIFTED_FROM} pixels or more"
+
+    def forward(self, x, w, b, y):
+        yield partial(shifted.shifted_forward, x, w, b, y, self.geometry.before)
+
+    def backward_input(self, dout, w, dx):
+        yield partial(shifted.shifted_backward_input, dout, w, dx, self.geometry.before)
+
+    def backward_weight(self, dout, x, dw, first=0):
+        by_filters = self.geometry.kernel[1] >= WIDE and -(-len(dw) // simd.PANEL) * simd.PANEL < FULL * len(dw)
+        kernel = shifted.shifted_backward_weight_by_filters if by_filters else shifted.shifted_backward_weight
+        yield partial(kernel, dout, x, dw, self.geometry.before, first)
+
+
+class Unfolded(Way):
+    """Register tiles on patches of the image, for any geometry: see unfolded.py."""
+
+    @property
+    def how(self):
+        why = f"output of fewer than {SHIFTED_FROM} pixels"
+        if self.geometry.stride != (1, 1):
+            why = "strides"
+        elif Winograd.suits(self.geometry, None):
+            why = f"{FEW_TILES} tiles of 2×2 or fewer in the batch"
+        return f"register tiles on unfolded patches: {why}"
+
+    def forward(self, x, w, b, y):
+        yield partial(unfolded.unfolded_forward, x, w, b, y, self.geometry.stride, self.geometry.before)
+
+    def backward_input(self, dout, w, dx):
+        yield partial(unfolded.unfolded_backward_input, dout, w, dx, self.geometry.stride, self.geometry.before)
+
+    def backward_weight(self, dout, x, dw, first=0):
+        places = self.geometry.stride, self.geometry.before
+        yield partial(unfolded.unfolded_backward_weight, dout, x, dw, *places, first)
+
+
+WAYS = [Winograd, Shifted, Unfolded]
+
+
+def way_of(geometry: Geometry, N: int | None, dtype: np.dtype) -> Way:
+    """The first way that suits a batch of N samples, or of many where N is None."""
+    return next(way for way in WAYS if way.suits(geometry, N))(geometry, N, dtype)
