@@ -51,7 +51,7 @@ MEMORY = 4 << 30  # bytes more than the process has at the start; what asks for 
 ENGINE = re.compile(
     r"""layers\.\w+\.(prepare_calls|forward_calls|input_calls|parameter_calls|statistics_calls|descent_calls)
     |(layers|graph)\.\w+\.(expect|buffer|batch_shape|join|set_dtype|prepare_calls|forward_calls|input_calls|parameter_calls|compute)
-    |layers\.Conv2d\.(geometry|tile|shifts_rows) |layers\.Parameter\.place |(layers|graph)\.\w+\.cache\ =
+    |layers\.Conv2d\.(geometry|convolution|way) |layers\.Parameter\.place |(layers|graph)\.\w+\.cache\ =
     |losses\.\w+\.step_call |losses\.(StepCall|ClassLoss|BinaryLoss)\b.*
     |initializers\.known |optimizers\.\w+\.(begin|update|update_call|kernel)
     |(schedules|callbacks)\.\w+\.(on_\w+|load_state_dict) |training\.History\.(add|require) |training\.Run\.stop

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from numba import config
 
-from fastbp.kernels import activations, conv2d, linear, norm
+from fastbp.kernels import activations, linear, norm
+from fastbp.kernels.conv import shifted
 
 pytestmark = pytest.mark.vectors
 
@@ -88,12 +89,12 @@ def test_rows_shifted_on_one_image_and_on_copies(dtype, C, image, kernel_size, b
         np.empty_like(w),
         np.pad(x, ((0, 0), (0, 0), *padding)).astype(np.float64),
     )
-    conv2d.shifted_forward(x, w, b, y, before)
+    shifted.shifted_forward(x, w, b, y, before)
     np.testing.assert_allclose(y, expected, atol=tight)
-    conv2d.shifted_forward(x, w, None, y, before)
+    shifted.shifted_forward(x, w, None, y, before)
     np.testing.assert_allclose(y + b[:, None, None], expected, atol=tight)
     dout = rng.normal(size=y.shape).astype(dtype)
-    for backward_weight in (conv2d.shifted_backward_weight, conv2d.shifted_backward_weight_by_filters):
+    for backward_weight in (shifted.shifted_backward_weight, shifted.shifted_backward_weight_by_filters):
         dw[:] = np.nan
         backward_weight(dout, x, dw, before, 0)
         for p, q in np.ndindex(*kernel_size):
@@ -111,7 +112,7 @@ def test_weight_gradients_by_filters(dtype, F, first, kernel_size):
     KH, KW = kernel_size
     dw, before = np.full((F, 3, KH, KW), np.nan, dtype), (KH // 2, KW // 3)
     padded = np.pad(x.astype(float), ((0, 0), (0, 0), (before[0], KH), (before[1], KW)))
-    conv2d.shifted_backward_weight_by_filters(dout, x, dw, before, first)
+    shifted.shifted_backward_weight_by_filters(dout, x, dw, before, first)
     for p, q in np.ndindex(KH, KW):
         seen, mine = padded[:, :, p : p + 12, q : q + 13], dout[:, first : first + F]
         np.testing.assert_allclose(dw[:, :, p, q], np.einsum("nfij,ncij->fc", mine, seen), atol=tight)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from layer_cases import values
 
 import fastbp
+from fastbp.kernels.conv.pooled import Pooled
+from fastbp.kernels.conv.ways import Geometry
 from fastbp.layers.fused import ConvReLUPool, NormReLUPool
 
 pytestmark = pytest.mark.vectors
@@ -132,16 +134,17 @@ def compare_plan_and_layers(case, batch, seed, need_dx):
 )  # fmt: skip
 def test_conv_relu_pool(C, F, kernel, size, by_filters, data):
     """Both ways of computing it, whichever would be chosen."""
-    with mock.patch.object(ConvReLUPool, "by_filters", lambda self, output: by_filters):
+    with mock.patch.object(Pooled, "by_filters", by_filters):
         compare_sandwich_and_layers(C, F, kernel, size, data)
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16])
 def test_narrow_maps_of_whole_panels_are_computed_by_filters(lanes):
     chosen = {(16, 5, 10): True, (32, 7, 22): lanes > 4, (6, 5, 28): False, (12, 5, 28): False, (32, 3, 64): False}
-    with mock.patch.object(fastbp.layers.fused.simd, "lanes_of", return_value=lanes):
+    with mock.patch("fastbp.kernels.simd.lanes_of", return_value=lanes):
         for (F, kernel, size), by_filters in chosen.items():
-            assert ConvReLUPool(fastbp.Conv2d(3, F, kernel)).by_filters((size, size)) == by_filters
+            geometry = Geometry(3, F, (kernel, kernel), (1, 1), (0, 0), (size, size))
+            assert Pooled(geometry, None, np.float32).by_filters == by_filters
 
 
 def compare_sandwich_and_layers(C, F, kernel, size, data):

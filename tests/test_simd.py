@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbp.kernels import linear, matmul, norm_relu_pool, plain, pool2d, simd
+from fastbp.kernels import linear, matmul, norm_relu_pool, pool2d, simd
 from fastbp.kernels.jit import kernel
+from fastbp.kernels.simd import plain
 
 dtypes = st.sampled_from([np.float32, np.float64])
 seeds = st.integers(0, 2**32 - 1)

@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastbp
-from fastbp.kernels import plain, simd, toom_cook, winograd
+from fastbp.kernels import simd
+from fastbp.kernels.conv import winograd
+from fastbp.kernels.conv.ways import Geometry, Shifted, Unfolded, way_of
 from fastbp.kernels.jit import kernel
+from fastbp.kernels.simd import plain, toom_cook
 
 pytestmark = pytest.mark.vectors
 
@@ -135,17 +138,23 @@ def test_nan_goes_where_the_definition_sends_it(m):
 # -- the layer ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_layer_chooses():
+def chosen(channels, filters, output, N=None, kernel=(3, 3), stride=(1, 1), tile=2):
+    """The kind of way, and Winograd's tile."""
+    way = way_of(Geometry(channels, filters, kernel, stride, (1, 1), output, tile), N, np.float32)
+    return getattr(way, "m", type(way))
+
+
+def test_the_tiles_where_they_are_faster():
+    assert [chosen(16, 16, output) for output in ((1, 1), (2, 2), (4, 4), (30, 31))] == [2, 2, 2, 2]
+    outputs = (1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (7, 8)
+    assert [chosen(16, 16, output, tile=4) for output in outputs] == [2, 2, 4, 4, 2, 4]
     layer = fastbp.Conv2d(16, 16, 3, padding=1)
-    assert [layer.tile(output) for output in ((1, 1), (2, 2), (4, 4), (30, 31))] == [2, 2, 2, 2]
     layer.winograd_tile = 4
-    assert [layer.tile(output) for output in ((1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (7, 8))] == [2, 2, 4, 4, 2, 4]
     assert "4×4" in layer.algorithm((16, 8, 8)) and "2×2" in layer.algorithm((16, 2, 2))
-    assert fastbp.Conv2d(8, 16, 3).tile((10, 10)) == 0 and fastbp.Conv2d(8, 16, 3).tile((9, 9)) == 2
-    assert fastbp.Conv2d(4, 16, 3).tile((9, 9)) == 0
-    assert [fastbp.Conv2d(8, 16, 3).tile((3, 4), samples) for samples in (1, 2, 3)] == [0, 0, 2]  # 4, 8 and 12 tiles
-    assert fastbp.Conv2d(16, 16, 3).tile((10, 10), 1) == 2  # rows are shifted in the other case
-    assert fastbp.Conv2d(16, 16, 3, stride=2).tile((9, 9)) == fastbp.Conv2d(16, 16, (3, 2)).tile((9, 9)) == 0
+    assert chosen(8, 16, (10, 10)) == Shifted and chosen(8, 16, (9, 9)) == 2 and chosen(4, 16, (9, 9)) == Unfolded
+    assert [chosen(8, 16, (3, 4), N) for N in (1, 2, 3)] == [Unfolded, Unfolded, 2]  # 4, 8 and 12 tiles
+    assert chosen(16, 16, (10, 10), 1) == 2  # rows are shifted in the other case
+    assert chosen(16, 16, (9, 9), stride=(2, 2)) == chosen(16, 16, (9, 9), kernel=(3, 2)) == Unfolded
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -1,0 +1,201 @@
+"""Every way to convolve against the definition: any geometry that it can do, both dtypes, in any pieces of the batch and of the rows."""
+
+from unittest import mock
+
+import naive
+import numba
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastbp.kernels.conv.pooled import Pooled
+from fastbp.kernels.conv.ways import WAYS, Geometry, Shifted, Unfolded, Winograd, way_of
+
+pytestmark = pytest.mark.vectors
+
+CAN = {  # what a way can do at all; whether it is the fastest there does not matter here
+    Winograd: lambda kernel, stride: kernel == (3, 3) and stride == (1, 1),
+    Shifted: lambda kernel, stride: stride == (1, 1),
+    Unfolded: lambda kernel, stride: True,
+}
+BOUNDS = {np.float32: 1e-5, np.float64: 1e-13}  # of the largest result, 4 times that for Winograd's tiles of 4×4
+dtypes, seeds = st.sampled_from([np.float32, np.float64]), st.integers(0, 2**32 - 1)
+channels = st.sampled_from([1, 2, 3, 5, 8, 16, 17])
+
+
+def run(calls) -> None:
+    for call in calls:
+        call()
+
+
+def pieces(rng, size) -> list[slice]:
+    """That many numbers in pieces, some of them empty."""
+    cuts = [0, *sorted(rng.integers(0, size + 1, rng.integers(0, 3))), size]
+    return [slice(first, last) for first, last in zip(cuts[:-1], cuts[1:], strict=True)]
+
+
+def definition(x, w, b, dout, stride, before):
+    """(y, dx, dw) in float64, tap by tap"""
+    (N, C, H, W), (OH, OW), (KH, KW) = x.shape, dout.shape[2:], w.shape[2:]
+    (sh, sw), (top, left) = stride, before
+    wide = np.zeros((N, C, max(top + H, (OH - 1) * sh + KH), max(left + W, (OW - 1) * sw + KW)))
+    wide[:, :, top : top + H, left : left + W] = x
+    y, dwide, dw = np.zeros(dout.shape), np.zeros_like(wide), np.zeros(w.shape)
+    for p, q in np.ndindex(KH, KW):
+        seen = np.s_[:, :, p : p + (OH - 1) * sh + 1 : sh, q : q + (OW - 1) * sw + 1 : sw]
+        y += np.einsum("fc,ncij->nfij", w[:, :, p, q], wide[seen])
+        dwide[seen] += np.einsum("fc,nfij->ncij", w[:, :, p, q], dout)
+        dw[:, :, p, q] = np.einsum("nfij,ncij->fc", dout, wide[seen])
+    return y if b is None else y + b[:, None, None], dwide[:, :, top : top + H, left : left + W], dw
+
+
+def close(result, expected, bound):
+    assert np.abs(result - expected).max(initial=0) <= bound * max(np.abs(expected).max(initial=0), 1)
+
+
+@st.composite
+def convolutions(draw, pooled=False):
+    """(geometry, x, w, b or None, dout), the arrays in float64"""
+    rng, axes = np.random.default_rng(draw(seeds)), []
+    square = draw(st.booleans()) and not pooled
+    for _ in range(2):
+        kernel, stride = (3, 1) if square else (draw(st.integers(1, 6)), 1 if pooled else draw(st.integers(1, 3)))
+        before, after = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+        size = draw(st.integers(max(1, kernel - before - after), 18)) + (10 if pooled else 0)
+        axes.append((kernel, stride, before, (size + before + after - kernel) // stride + 1, size, after))
+    kernel, stride, before, output, size, after = zip(*axes, strict=True)
+    N, C, F = draw(st.integers(0, 4)), draw(channels), draw(channels)
+    geometry = Geometry(C, F, kernel, stride, before, output, draw(st.sampled_from([2, 4])))
+    x, w, dout = (rng.normal(size=shape) for shape in ((N, C, *size), (F, C, *kernel), (N, F, *output)))
+    return geometry, x, w, rng.normal(size=F) if draw(st.booleans()) else None, dout, after
+
+
+def cast(arrays, dtype):
+    return [array if array is None else array.astype(dtype) for array in arrays]
+
+
+@given(convolutions())
+def test_the_definition_is_the_oracles(convolution):
+    geometry, x, w, b, dout, after = convolution
+    x, w, dout, v = x[:1, :3], w[:3, :3], dout[:1, :3], np.random.default_rng(0).normal(size=x[:1, :3].shape)
+    b, padding = None if b is None else b[:3], tuple(zip(geometry.before, after, strict=True))
+    y, dx, dw = definition(x, w, b, dout, geometry.stride, geometry.before)
+    close(y, naive.conv2d(x, w, b, geometry.stride, padding), 1e-13)
+    moved = (naive.conv2d(v, w, None, geometry.stride, padding) * dout).sum()
+    assert abs((v * dx).sum() - moved) < 1e-11 * (1 + abs(moved))  # the adjoint, along a random direction
+    u = np.random.default_rng(1).normal(size=w.shape)
+    moved = (naive.conv2d(x, u, None, geometry.stride, padding) * dout).sum()
+    assert abs((u * dw).sum() - moved) < 1e-11 * (1 + abs(moved))
+
+
+@pytest.mark.parametrize("kind", WAYS)
+@given(convolutions(), dtypes, st.booleans(), seeds)
+def test_every_way_computes_what_the_definition_says(kind, convolution, dtype, training, seed):
+    geometry, *arrays, _ = convolution
+    if not CAN[kind](geometry.kernel, geometry.stride):
+        return
+    rng, (x, w, b, dout) = np.random.default_rng(seed), cast(arrays, dtype)
+    bound = BOUNDS[dtype] * (4 if geometry.tile == 4 else 1)
+    way = kind(geometry, len(x), dtype)
+    inputs = [x, w, dout] if b is None else [x, w, dout, b]
+    copies = [array.copy() for array in inputs]
+    y, dx, dw = (np.full_like(array, np.nan) for array in (dout, x, w))
+    run(way.prepare(w, training))
+    run(way.forward(x, w, b, y))
+    run(way.backward_input(dout, w, dx))
+    run(way.backward_weight(dout, x, dw))
+    expected = definition(*cast((x, w, b, dout), np.float64), geometry.stride, geometry.before)
+    for result, right in zip((y, dx, dw), expected, strict=True):
+        close(result, right, bound)
+    parts = [np.full_like(array, np.nan) for array in (y, dx, dw)]
+    for part in pieces(rng, len(x)):
+        run(way.forward(x[part], w, b, parts[0][part]))
+    for part in pieces(rng, len(x)):
+        run(way.backward_input(dout[part], w, parts[1][part]))
+    for rows in pieces(rng, len(w)):
+        run(way.backward_weight(dout, x, parts[2][rows], rows.start))
+    close(parts[2], expected[2], bound)
+    for whole, part in zip((y, dx), parts[:2], strict=True):
+        close(part, whole, bound)
+        if kind is not Unfolded and not numba.config.DISABLE_JIT:  # there, and in NumPy, the order of sums follows the shapes
+            assert np.array_equal(part, whole)
+    shares = sum((share(way, dout[part], x[part], w) for part in pieces(rng, len(x))), np.zeros(w.shape))
+    close(shares, expected[2], bound)
+    assert all(np.array_equal(array, copy) for array, copy in zip(inputs, copies, strict=True))
+
+
+def share(way, dout, x, w):
+    """The weights' gradient of some samples"""
+    dw = np.full_like(w, np.nan)
+    run(way.backward_weight(dout, x, dw))
+    return dw.astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", WAYS)
+@pytest.mark.parametrize("training", [True, False])
+def test_bound_calls_follow_the_filters(kind, training):
+    """They are bound once, and made again after each step that changes the filters."""
+    rng = np.random.default_rng(0)
+    way = kind(Geometry(9, 8, (3, 3), (1, 1), (1, 1), (6, 7)), 2, np.float64)
+    x, w, dout = rng.normal(size=(2, 9, 6, 7)), rng.normal(size=(8, 9, 3, 3)), rng.normal(size=(2, 8, 6, 7))
+    y, dx = np.empty_like(dout), np.empty_like(x)
+    calls = [*way.prepare(w, training), *way.forward(x, w, None, y), *way.backward_input(dout, w, dx)]
+    for _ in range(2):
+        w[:] = rng.normal(size=w.shape)
+        run(calls)
+        expected = definition(x, w, None, dout, (1, 1), (1, 1))
+        close(y, expected[0], 1e-12)
+        close(dx, expected[1], 1e-12)
+
+
+def test_the_choice_is_told():
+    def told(output, N=None, stride=(1, 1), channels=8):
+        return way_of(Geometry(channels, 8, (3, 3), stride, (1, 1), output), N, np.float32).how
+
+    assert told((9, 9)) == "Winograd's minimal filtering, tiles of 2×2 outputs: 3×3 filters, stride 1"
+    assert told((4, 4)) == f"{told((9, 9))}; unfolded patches for 8 tiles of 2×2 or fewer in a batch"
+    assert "8 tiles" in told((4, 4), 1) and "unfolded" in told((4, 4), 1)
+    assert "strides" in told((9, 9), stride=(2, 1)) and "fewer than 100" in told((9, 9), channels=2)
+    assert "shifted rows" in told((10, 10))
+
+
+@given(convolutions(pooled=True), dtypes, st.booleans(), seeds)
+def test_the_pooled_pass_is_three_passes(convolution, dtype, by_filters, seed):
+    geometry, *arrays, _ = convolution
+    rng, (x, w, b, dout) = np.random.default_rng(seed), cast(arrays, dtype)
+    wide = cast((x, w, b), np.float64)
+    OH, OW = geometry.output
+    maps = definition(*wide, np.zeros(dout.shape), (1, 1), geometry.before)[0]
+    windows = maps[:, :, : OH // 2 * 2, : OW // 2 * 2].reshape(*maps.shape[:2], OH // 2, 2, OW // 2, 2)
+    expected = np.maximum(windows.max((3, 5)), 0)
+    bound, dpool = BOUNDS[dtype], dout[:, :, : OH // 2, : OW // 2].copy()
+    with mock.patch.object(Pooled, "by_filters", by_filters):
+        way = Pooled(geometry, len(x), dtype)
+        y, argmax = np.full(expected.shape, np.nan, dtype), np.full(expected.shape, -1, np.int32)
+        run(way.forward(x, w, b, y, argmax))
+        close(y, expected, bound)
+        parts = [np.full_like(y, np.nan), np.full_like(argmax, -1)]
+        for part in pieces(rng, len(x)):
+            run(way.forward(x[part], w, b, *(array[part] for array in parts)))
+        if not numba.config.DISABLE_JIT:
+            assert np.array_equal(parts[0], y) and np.array_equal(parts[1], argmax)
+    # where the maximum is, as the pass has chosen: of equal ones any
+    chosen = windows.transpose(0, 1, 2, 4, 3, 5).reshape(*expected.shape, 4)
+    dmaps, places = np.zeros(maps.shape), np.argsort(chosen, axis=-1)
+    gap = np.take_along_axis(chosen, places[..., -1:], -1) - np.take_along_axis(chosen, places[..., -2:-1], -1)
+    best = places[..., -1]
+    clear = (gap[..., 0] > 1e-4) & (np.abs(windows.max((3, 5))) > 1e-4)
+    dpool[~clear] = 0  # no gradient where rounding decides
+    for n, f, i, j in np.argwhere(clear & (expected > 0)):
+        r, q = divmod(best[n, f, i, j], 2)
+        dmaps[n, f, 2 * i + r, 2 * j + q] = dpool[n, f, i, j]
+    _, dx, dw = definition(*wide, dmaps, (1, 1), geometry.before)
+    got, db = [np.full_like(array, np.nan) for array in (x, w)], None if b is None else np.full_like(b, np.nan)
+    for part in pieces(rng, len(x)):
+        run(way.backward_input(dpool[part], y[part], argmax[part], w, got[0][part]))
+    run(way.backward_weight(dpool, x, y, argmax, got[1], db))
+    close(got[0], dx, bound)
+    close(got[1], dw, bound)
+    if b is not None:
+        close(db, dmaps.sum((0, 2, 3)), bound)
