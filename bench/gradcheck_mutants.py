@@ -43,7 +43,7 @@ from gradcheck_cases import ALL_TWINS, Case, Draw, Twin, check
 from mutations import KINDS, Mutant, locals_of, mutants
 from tqdm import tqdm
 
-from fastbp.progress import watched
+from fastbp.terminal import watched
 
 TAME, WILD = 16, 24  # inputs that a mutant must survive
 VERIFIED = 300  # inputs at which a mutant called equivalent must give the function's own gradient

@@ -25,7 +25,7 @@ import numpy as np
 from gradcheck_cases import SUBJECTS, Case, Draw, check
 from tqdm import tqdm
 
-from fastbp.progress import watched
+from fastbp.terminal import watched
 
 CHUNK = 100  # cases that a process is given at a time
 SHOWN = 20  # failures that are printed in full

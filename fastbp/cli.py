@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from . import __version__, datasets, models
-from .callbacks import Checkpoint
 from .gradcheck import check_gradients
 from .interrupts import STATUS, Interruptible
 from .losses import SoftmaxCrossEntropy
 from .network import Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
-from .progress import Terminal, tell, watched
-from .resume import seconds_spent
+from .terminal import Terminal, tell, watched
 from .training import evaluate, fit, predict, predict_proba
+from .training.callbacks import Checkpoint
+from .training.resume import seconds_spent
 from .trainings import Folder, Refused, training_folder
 
 INPUT_SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "notmnist": (1, 28, 28), "cifar10": (3, 32, 32)}

@@ -31,10 +31,10 @@ from typing import Any
 from . import __version__
 from .arguments import flag, instance, path, shown, whole
 from .files import written_atomically
-from .pools import pool
-from .progress import Terminal, tell, watched
-from .resume import part_done, seconds_spent
+from .processes import pool
+from .terminal import Terminal, tell, watched
 from .threads import set_num_threads, usable_cores
+from .training.resume import part_done, seconds_spent
 
 LOOK = 1.0  # seconds between two looks at the files of the runs that are under way
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from . import __version__
 from .files import claimed, new_folder, opened
-from .resume import epochs_done, part_done
+from .training.resume import epochs_done, part_done
 
 ELSEWHERE = "choose another folder"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from .. import arguments
 from ..arguments import flag, instance, number, whole
 from ..files import written_atomically
-from ..pools import pool
+from ..processes import pool
 from ..threads import usable_cores
 from .assignment import AssignmentError, load_assignment
 from .grader import grade

@@ -8,9 +8,9 @@ import os
 
 import numpy as np
 
-from . import arguments
-from .arguments import LARGEST, flag, number, text, whole
-from .progress import tell
+from .. import arguments
+from ..arguments import LARGEST, flag, number, text, whole
+from ..terminal import tell
 
 FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 

@@ -10,11 +10,11 @@ from dataclasses import fields
 
 import numpy as np
 
-from . import arguments
-from .archives import read_arrays
-from .arguments import kept, number, shown, text, whole
+from .. import arguments
+from ..archives import read_arrays
+from ..arguments import kept, number, shown, text, whole
+from ..files import write_arrays, written_atomically
 from .callbacks import Callback
-from .files import write_arrays, written_atomically
 
 STRANGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # where what was read is something else
 FORMAT = 1  # of the files; raised when an older fastbp could not read a newer one

@@ -7,7 +7,7 @@ puts the lr back when it ends. In a loop of your own: `optimizer.lr = 0.1 * sche
 
 import math
 
-from .arguments import kept, number
+from ..arguments import kept, number
 from .callbacks import Callback
 
 
