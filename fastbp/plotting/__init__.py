@@ -1,8 +1,9 @@
-"""Figures. Imported only when used; draws with matplotlib's object interface, so no window, no backend and no global state.
+"""Figures. They are drawn with matplotlib's object interface: no window, no backend, no global state.
 
-One look throughout: labelled axes, a light grid, and lines apart by darkness, dash and marker, so that a greyscale print shows as
-much as the screen. Shares (`percent=True`) are given as fractions and written as percentages. Labels and titles may hold formulas
-between two $. An argument of a wrong kind is a TypeError, a wrong value a ValueError, before anything is drawn.
+All have one look: labelled axes, a light grid, and lines that differ in darkness, dash and marker, so that a greyscale
+print shows as much as the screen. Shares (`percent=True`) are given as fractions and written as percentages. Labels and
+titles may hold formulas between two $. An argument of a wrong kind is a TypeError and a wrong value a ValueError,
+before anything is drawn.
 
 - lines: curves, compare, learning_curves
 - dots: sweep
@@ -21,6 +22,6 @@ from .style import LINES, STYLES, save
 from .verdicts import gradient_errors
 
 __all__ = [
-    "LINES", "STYLES", "compare", "confusion_matrix", "curves", "filters", "gradient_errors", "heatmap", "learning_curves",
-    "predictions", "save", "sweep", "training_sheet",
+    "LINES", "STYLES", "compare", "confusion_matrix", "curves", "filters", "gradient_errors", "heatmap",
+    "learning_curves", "predictions", "save", "sweep", "training_sheet",
 ]  # fmt: skip

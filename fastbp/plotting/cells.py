@@ -30,19 +30,18 @@ def heatmap(
     title: str = "",
     percent: bool = True,
 ) -> Figure:
-    """A small grid over two settings, the number in each cell, the darker the higher, the highest framed; NaN, not run, is empty.
+    """A small grid over two settings with the number in each cell: the darker the higher, the highest framed.
 
-    rows (R,) and columns (C,): the settings, as they are to be written. values (R, C). xlabel says what the columns vary, ylabel
-    what the rows. ValueError: a shape that doesn't fit, or no number at all.
+    rows (R,) and columns (C,): the settings, as they are to be written. values (R, C): a cell with NaN, which was not
+    run, stays empty. xlabel says what the columns vary, ylabel what the rows vary. ValueError: a shape that doesn't
+    fit, or no number at all.
     """
     rows, columns = labels_of("heatmap: rows", rows), labels_of("heatmap: columns", columns)
     values, percent = numbers("heatmap: values", values), flag("heatmap: percent", percent)
     if values.shape != (len(rows), len(columns)) or not np.isfinite(values).any():
-        wanted = f"values ({len(rows)}, {len(columns)})"
+        wanted = f"values ({len(rows)}, {len(columns)}) with a number among them"
         got = f"got {np.isfinite(values).sum()} in {values.shape}"
-        raise ValueError(
-            f"heatmap: expected {wanted} with a number among them, a row for each of rows and columns, {got}"
-        )
+        raise ValueError(f"heatmap: expected {wanted}, a row for each of rows and columns, {got}")
     xlabel, ylabel, title = texts("heatmap", xlabel=xlabel, ylabel=ylabel, title=title)
     finite = np.ma.masked_invalid(values)
     figure = Figure(figsize=(1.3 + 0.75 * len(columns), 1.0 + 0.45 * len(rows)), layout="constrained")
@@ -51,10 +50,8 @@ def heatmap(
     best = np.unravel_index(finite.argmax(), finite.shape)
     for (r, c), value in np.ndenumerate(values):
         if np.isfinite(value):
-            weight = "bold" if (r, c) == best else "normal"
-            axes.text(
-                c + 0.5, r + 0.5, number_shown(value, percent), ha="center", va="center", fontsize=9, fontweight=weight
-            )
+            style = {"ha": "center", "va": "center", "fontweight": "bold" if (r, c) == best else "normal"}
+            axes.text(c + 0.5, r + 0.5, number_shown(value, percent), fontsize=9, **style)
     axes.add_patch(Rectangle(best[::-1], 1, 1, fill=False, edgecolor="black", linewidth=2.5, clip_on=False, zorder=3))
     return figure
 
@@ -62,19 +59,17 @@ def heatmap(
 def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, classes: Sequence[str], title: str = "") -> Figure:
     """What each class was taken for: the share of row r, the true class, that was predicted as column c, in percent.
 
-    predicted (N,) and labels (N,): integers from 0 to C - 1, classes: C names. Mistakes are the redder the more frequent, up to
-    the most frequent one; the right ones on the diagonal are outlined, on grey. A share of 0 is left out.
+    predicted (N,) and labels (N,): integers from 0 to C - 1, classes: C names. A mistake is the redder the more
+    frequent it is, up to the most frequent one; the right ones, on the diagonal, are outlined on grey. A share of 0 is
+    left out.
     ValueError: no samples, lengths that differ, a label outside of the classes.
     """
     classes, (title,) = labels_of("confusion_matrix: classes", classes), texts("confusion_matrix", title=title)
-    predicted, labels = (
-        array("confusion_matrix: predicted", predicted, "biuf"),
-        array("confusion_matrix: labels", labels, "biuf"),
-    )
+    predicted = array("confusion_matrix: predicted", predicted, "biuf")
+    labels = array("confusion_matrix: labels", labels, "biuf")
     if labels.ndim != 1 or predicted.shape != labels.shape or not labels.size:
-        raise ValueError(
-            f"confusion_matrix: predicted and labels must be (N,), not empty, got {predicted.shape}, {labels.shape}"
-        )
+        got = f"got {predicted.shape}, {labels.shape}"
+        raise ValueError(f"confusion_matrix: predicted and labels must be (N,), not empty, {got}")
     C = len(classes)
     for name, given in (("predicted", predicted), ("labels", labels)):
         require_classes(f"confusion_matrix: {name}", given, C)
@@ -94,9 +89,8 @@ def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, classes: Sequence[
             label.set(ha="right", rotation_mode="anchor")
     for (r, c), share in np.ndenumerate(shares):
         if r == c:
-            axes.add_patch(
-                Rectangle((c, r), 1, 1, facecolor="#dddddd", edgecolor="black", linewidth=1.2, clip_on=False)
-            )
+            outline = {"facecolor": "#dddddd", "edgecolor": "black", "linewidth": 1.2, "clip_on": False}
+            axes.add_patch(Rectangle((c, r), 1, 1, **outline))
         if share:
             color = "white" if r != c and share > 0.75 * most else "black"
             axes.text(c + 0.5, r + 0.5, f"{100 * share:.1f}", ha="center", va="center", fontsize=8, color=color)

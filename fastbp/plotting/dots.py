@@ -26,27 +26,26 @@ def sweep(
     best: int | bool | None = None,
     percent: bool = True,
 ) -> Figure:
-    """The runs of one sweep: a row for each setting, a dot for each seed, a tick at their mean, the mean in numbers at the right.
+    """The runs of one sweep: a row for each setting, a dot for each seed, a tick and a number for their mean.
 
-    settings: S labels, drawn from the top. values: for each the values of its seeds, (S, K), (S,) or S lists of any lengths; one
-    that is not finite has no dot, and the mean says so. xlabel names what was measured, ylabel what was varied. reported: S
-    figures published elsewhere, hollow diamonds, None where there is none. best: the row to highlight, False for none; by default
-    that of the highest mean if these are percentages, else none. ValueError: nothing to draw, lengths that don't fit, no such row.
+    settings: S labels, drawn from the top. values: for each setting the values of its seeds, (S, K), (S,) or S lists of
+    any lengths; one that is not finite has no dot, and the mean says so. xlabel names what was measured, ylabel what
+    was varied.
+    reported: S figures published elsewhere, drawn as hollow diamonds, None where there is none. best: the row to
+    highlight, False for none; by default that of the highest mean if these are percentages, else none. ValueError:
+    nothing to draw, lengths that don't fit, no such row.
     """
     settings = labels_of("sweep: settings", settings)
     rows = [np.atleast_1d(numbers("sweep: values: each", v)) for v in items("sweep: values", values)]
     reported = [None] * len(rows) if reported is None else items("sweep: reported", reported)
-    reported = [
-        None if value is None else number("sweep: reported: each", value, -FARTHEST, FARTHEST) for value in reported
-    ]
+    reported = [v if v is None else number("sweep: reported: each", v, -FARTHEST, FARTHEST) for v in reported]
     if not rows or len(settings) != len(rows) or len(reported) != len(rows):
         got = f"got {len(settings)}, {len(rows)} and {len(reported)}"
         raise ValueError(f"sweep: expected as many settings, values and reported figures, at least one of each, {got}")
     for setting, row in zip(settings, rows, strict=True):
         if row.ndim != 1 or not row.size:
-            raise ValueError(
-                f"sweep: values: {setting}: expected the values of its seeds, at least one, got {row.shape}"
-            )
+            wanted = "expected the values of its seeds, at least one"
+            raise ValueError(f"sweep: values: {setting}: {wanted}, got {row.shape}")
     best = best if best is None or best is False else whole("sweep: best", best, -LARGEST)
     if best is not None and best is not False and best not in range(len(rows)):
         raise ValueError(f"sweep: best is the index of a row, 0 to {len(rows) - 1}, got {best}")
@@ -56,9 +55,8 @@ def sweep(
     if best is None and percent and np.isfinite(means).any():
         best = int(np.nanargmax(means))
     best = None if best is False else best
-    digits = (
-        1 if best is None or [f"{mean:.1%}" for mean in means].count(f"{means[best]:.1%}") == 1 else 2
-    )  # which show that it is
+    alone = best is None or [f"{mean:.1%}" for mean in means].count(f"{means[best]:.1%}") == 1
+    digits = 1 if alone else 2  # so many that the best is seen to be the best
     several, published = any(row.size > 1 for row in rows), any(r is not None for r in reported)
 
     figure = Figure(figsize=(7, 0.3 * len(rows) + 1.0 + 0.3 * (several or published)), layout="constrained")

@@ -1,4 +1,4 @@
-"""Figures of lines: the curves of one training, several trainings compared, accuracy against the size of the training set."""
+"""Figures of lines: one training's curves, trainings compared, accuracy against the size of the training set."""
 
 from collections.abc import Mapping
 
@@ -18,17 +18,17 @@ from .values import FARTHEST, epochs_of, lines_of, require_place, seeds_of, text
 
 
 def curves(history, figure: Figure | None = None, place: SubplotSpec | None = None) -> Figure:
-    """Loss, and accuracy where there is one, against the epoch, for training and validation, and test where it was measured.
+    """Loss, and accuracy where there is one, against the epoch: for training, validation and test, as far as measured.
 
-    history: lists of one number an epoch, `train_loss`, `validation_loss`, `test_loss` and the same of accuracy; an empty or
-    missing one is left out. Drawn into the `place` of a `figure`, or as a figure of its own.
+    history: lists of one number an epoch, `train_loss`, `validation_loss`, `test_loss` and the same of accuracy; an
+    empty or missing one is left out. Drawn into the `place` of a `figure`, or as a figure of its own.
     """
     names = {panel: {split: f"{split}_{panel}" for split in STYLES} for panel in ("loss", "accuracy")}
     if not any(hasattr(history, name) for of_panel in names.values() for name in of_panel.values()):
         raise TypeError(f"curves: history must have lists train_loss, validation_loss, …, got {shown(history)}")
-    lists = {
-        panel: {split: epochs_of(history, name) for split, name in of_panel.items()} for panel, of_panel in names.items()
-    }
+    lists = {}
+    for panel, of_panel in names.items():
+        lists[panel] = {split: epochs_of(history, name) for split, name in of_panel.items()}
     require_place("curves", figure, place)
     panels = ["loss"] + ["accuracy"] * any(values.size for values in lists["accuracy"].values())
     figure = figure or Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
@@ -57,8 +57,10 @@ def compare(
 ) -> Figure:
     """Up to 8 lines in one panel, the legend beside it in the order in which the lines end, from the top.
 
-    lines: label -> (x, values), x (P,), values (P,) of one run or (K, P) of K seeds: their mean, and a band from least to largest.
-    reported: label -> a value published for that line, drawn across in its colour, thin and dotted, with a hollow marker.
+    lines: label -> (x, values), x (P,), values (P,) of one run or (K, P) of K seeds: then the line is their mean, in a
+    band from least to largest.
+    reported: label -> a value published for that line, drawn across in its colour, thin and dotted, with a hollow
+    marker.
     log: y on a logarithmic scale, for values above 0.
     ValueError: no lines or more than 8, lengths that don't fit, a figure reported for a line that isn't there.
     """
@@ -68,9 +70,7 @@ def compare(
         raise ValueError(f"compare: reported figures of {', '.join(unknown)}, but there is no such line")
     log, percent = flag("compare: log", log), flag("compare: percent", percent)
     limits = {"least": -FARTHEST, "most": FARTHEST, "above": 0.0 if log else None}
-    published = {
-        str(label): number(f"compare: reported: {label}", value, **limits) for label, value in reported.items()
-    }
+    published = {str(label): number(f"compare: reported: {label}", v, **limits) for label, v in reported.items()}
     figure = Figure(figsize=(7, 3.8), layout="constrained")
     axes = axes_of(figure, *texts("compare", xlabel=xlabel, ylabel=ylabel, title=title))
     drawn, several = [], False
@@ -105,14 +105,13 @@ def learning_curves(
 ) -> Figure:
     """Accuracy on training and test data against the size of the training set, for up to 8 networks.
 
-    networks: label -> (sizes, train, test), sizes (P,), train and test (P,) of one run or (K, P) of K seeds: the mean, and a
-    band from least to largest. Test is solid, training dashed with hollow markers, in the network's shade. log: a logarithmic x.
-    ValueError: no networks or more than 8, lengths that don't fit, sizes of 0 or below.
+    networks: label -> (sizes, train, test), sizes (P,), train and test (P,) of one run or (K, P) of K seeds: then the
+    line is their mean, in a band from least to largest. Test is solid, training dashed with hollow markers, both in the
+    network's colour. log: a logarithmic x. ValueError: no networks or more than 8, lengths that don't fit, sizes of 0
+    or below.
     """
-    given, log = (
-        lines_of("learning_curves: networks", networks, ("sizes", "train", "test")),
-        flag("learning_curves: log", log),
-    )
+    given = lines_of("learning_curves: networks", networks, ("sizes", "train", "test"))
+    log = flag("learning_curves: log", log)
     xlabel, title = texts("learning_curves", xlabel=xlabel, title=title)
     figure = Figure(figsize=(7, 3.8), layout="constrained")
     axes = axes_of(figure, xlabel, "accuracy", title)

@@ -21,23 +21,21 @@ def filters(
 ) -> Figure:
     """The filters of a first layer as images, each divided by its own largest magnitude, so that mid-grey is 0.
 
-    weight: (F, C, KH, KW) of a convolution, or (F, D) of a linear layer with image_shape = (C, H, W), D = C·H·W. C is 1, drawn in
-    grey, or 3, drawn in colour. ValueError: another shape, no filters, a weight that is not finite.
+    weight: (F, C, KH, KW) of a convolution, or (F, D) of a linear layer with image_shape = (C, H, W), D = C·H·W. C is
+    1, drawn in grey, or 3, drawn in colour. ValueError: another shape, no filters, a weight that is not finite.
     """
     weight, columns = numbers("filters: weight", weight), whole("filters: columns", columns, -LARGEST)
     (title,) = texts("filters", title=title)
     if image_shape is not None:
         image_shape = shape("filters: image_shape", image_shape)
         if weight.ndim != 2 or len(image_shape) != 3 or weight.shape[1] != math.prod(image_shape):
-            raise ValueError(
-                f"filters: a weight {weight.shape} is not (F, D) with images {image_shape}, an image_shape (C, H, W)"
-            )
+            wanted = f"(F, D) with images {image_shape}, an image_shape (C, H, W)"
+            raise ValueError(f"filters: a weight {weight.shape} is not {wanted}")
         weight = weight.reshape(-1, *image_shape) if weight.size else weight
     if weight.ndim != 4 or weight.shape[1] not in (1, 3) or not weight.size:
         hint = "; image_shape gives a linear layer's" if weight.ndim == 2 else ""
-        raise ValueError(
-            f"filters: expected a weight (F, C, KH, KW) with C 1 or 3, none of them 0, got {weight.shape}{hint}"
-        )
+        wanted = "a weight (F, C, KH, KW) with C 1 or 3, none of them 0"
+        raise ValueError(f"filters: expected {wanted}, got {weight.shape}{hint}")
     if not np.isfinite(weight).all():
         raise ValueError("filters: a weight is not finite")
     if columns < 1:
@@ -71,16 +69,15 @@ def predictions(
 ) -> Figure:
     """A grid of images (N, C, H, W), values in [0, 1], each under its predicted class.
 
-    predicted (N,) and labels (N,): integers. A wrong one is red and bold, with the right one below. Drawn into the `place` of a
-    `figure`, or as a figure of its own. ValueError: lengths that differ.
+    predicted (N,) and labels (N,): integers. A wrong class is red and bold, with the right one below. Drawn into the
+    `place` of a `figure`, or as a figure of its own. ValueError: lengths that differ.
     """
     classes, columns = labels_of("predictions: classes", classes), whole("predictions: columns", columns, 1, MOST)
     images = numbers("predictions: images", images)
     predicted, labels = array("predictions: predicted", predicted, "biuf"), array("predictions: labels", labels, "biuf")
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:] or len(images) > MOST:
-        raise ValueError(
-            f"predictions: images must be (N, C, H, W) with N at most {MOST}, C 1 or 3, got {images.shape}"
-        )
+        wanted = f"(N, C, H, W) with N at most {MOST}, C 1 or 3"
+        raise ValueError(f"predictions: images must be {wanted}, got {images.shape}")
     if predicted.ndim != 1 or labels.ndim != 1 or not len(images) == len(predicted) == len(labels):
         lengths = f"{len(images)} images, {length(predicted)} predicted and {length(labels)} labels"
         raise ValueError(f"predictions: {lengths} differ in length")
@@ -93,10 +90,8 @@ def predictions(
     grid = place.subgridspec(rows, columns) if place is not None else figure.add_gridspec(rows, columns)
     for n, image in enumerate(np.clip(images, 0, 1)):
         axes = figure.add_subplot(grid[n // columns, n % columns])
-        greyscale = image.shape[0] == 1
-        axes.imshow(
-            image[0] if greyscale else image.transpose(1, 2, 0), cmap="gray" if greyscale else None, vmin=0, vmax=1
-        )
+        pixels, colours = (image[0], "gray") if image.shape[0] == 1 else (image.transpose(1, 2, 0), None)
+        axes.imshow(pixels, cmap=colours, vmin=0, vmax=1)
         right = predicted[n] == labels[n]
         title = classes[predicted[n]] if right else f"{classes[predicted[n]]}\nis {classes[labels[n]]}"
         axes.set_title(title, fontsize=9, color=RIGHT if right else WRONG, fontweight="normal" if right else "bold")

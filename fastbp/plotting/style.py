@@ -36,7 +36,7 @@ DPI = 110
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Write the figure as a PNG, which takes its name when it is whole. One drawn again from the same data has the same bytes."""
+    """Write the figure as a PNG, which takes its name when it is whole. The same data give the same bytes."""
     instance("save: figure", figure, Figure)
     with written_atomically(path) as file:
         figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"optimize": True})
@@ -71,14 +71,16 @@ def text_beside(axes: Axes, y: float | None, column: int, text: str, weight: str
     """Text in a column at the right of the axes, at y, or above the axes for the column's heading."""
     xy, coordinates = ((1, 1), "axes fraction") if y is None else ((1, y), axes.get_yaxis_transform())
     style = {"fontsize": 8 if y is None else 9, "fontweight": weight, "va": "bottom" if y is None else "center"}
-    axes.annotate(
-        text, xy, (52 + 56 * column, 0), coordinates, "offset points", ha="right", annotation_clip=False, **style
-    )
+    style |= {"ha": "right", "annotation_clip": False}
+    axes.annotate(text, xy, (52 + 56 * column, 0), coordinates, "offset points", **style)
 
 
 def draw_line(axes: Axes, x: np.ndarray, seeds: np.ndarray, label: str, style: dict) -> Line2D:
-    """The mean of the seeds (K, P) and, if there are several, a band from least to largest. A long line has some ten markers, at
-    steps that what is measured six times an epoch does not have."""
+    """The mean of the seeds (K, P) and, if there are several, a band from least to largest.
+
+    A long line has about ten markers, which lie one point more than a tenth of the line apart: at exactly a tenth, a
+    line with several points an epoch might have all its markers at the same place of an epoch.
+    """
     if len(seeds) > 1:
         axes.fill_between(x, seeds.min(axis=0), seeds.max(axis=0), color=style["color"], alpha=0.18, linewidth=0)
     with np.errstate(invalid="ignore"):  # of infinite losses
@@ -89,20 +91,12 @@ def draw_line(axes: Axes, x: np.ndarray, seeds: np.ndarray, label: str, style: d
 
 def reported_style(color: str, marker: str) -> dict:
     """A thin dotted line whose right end has a hollow marker."""
-    dotted = {"color": color, "linestyle": ":", "linewidth": 1.2}
-    return {
-        **dotted,
-        "marker": marker,
-        "markersize": 5,
-        "markerfacecolor": "white",
-        "markevery": [-1],
-        "clip_on": False,
-    }
+    dotted = {"color": color, "linestyle": ":", "linewidth": 1.2, "clip_on": False}
+    return dotted | {"marker": marker, "markersize": 5, "markerfacecolor": "white", "markevery": [-1]}
 
 
 def legend_beside(figure: Figure, lines: list[Line2D], several: bool) -> None:
     title = "mean and range\nof the seeds" if several else None
-    legend = figure.legend(
-        handles=lines, loc="outside right upper", frameon=False, handlelength=4, title=title, alignment="left"
-    )
+    look = {"frameon": False, "handlelength": 4, "alignment": "left"}
+    legend = figure.legend(handles=lines, loc="outside right upper", title=title, **look)
     legend.get_title().set_fontsize(8)

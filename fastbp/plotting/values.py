@@ -44,9 +44,8 @@ def seeds_of(name: str, x: ArrayLike, values: ArrayLike) -> tuple[np.ndarray, np
     x, values = numbers(f"{name}: x", x), numbers(f"{name}: values", values)
     seeds = np.atleast_2d(values)
     if x.ndim != 1 or seeds.ndim != 2 or seeds.shape[1] != len(x) or not seeds.size:
-        raise ValueError(
-            f"{name}: expected x (P,) and values (P,) or (K, P), not empty, got {x.shape} and {values.shape}"
-        )
+        got = f"got {x.shape} and {values.shape}"
+        raise ValueError(f"{name}: expected x (P,) and values (P,) or (K, P), not empty, {got}")
     return x, seeds
 
 

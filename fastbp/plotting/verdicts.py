@@ -35,18 +35,17 @@ class Report(Protocol):
 
 
 def gradient_errors(report) -> Figure:
-    """Where in each tensor of a GradientReport the error sits: one panel a tensor, one square an element, coloured by verdict.
+    """Where in each tensor of a GradientReport the error sits: a panel for each tensor, a square for each element.
 
-    The darker the red, the larger the relative error. A tensor of more than two axes is laid out in blocks of its last two, one
-    row of blocks for each index of its first axis.
+    A square has the colour of the element's verdict; the darker the red, the larger the relative error. A tensor of
+    more than two axes is laid out in blocks of its last two, with one row of blocks for each index of its first axis.
     """
     instance("gradient_errors: report", report, Report, "GradientReport")
     tensors = [t for t in report.tensors if t.verdicts is not None] or list(report.tensors)
     figure = Figure(figsize=(4 * max(len(tensors), 1), 3.6), layout="constrained")
     figure.suptitle(report.subject)
-    for tensor, axes in zip(
-        tensors, figure.subplots(1, len(tensors), squeeze=False)[0] if tensors else [], strict=True
-    ):
+    panels = figure.subplots(1, len(tensors), squeeze=False)[0] if tensors else []
+    for tensor, axes in zip(tensors, panels, strict=True):
         axes.set_xticks([])
         axes.set_yticks([])
         title = f"{tensor.name} {tensor.shape}: {tensor.problem or tensor.summary}"
@@ -71,7 +70,7 @@ def _shades(tensor) -> np.ndarray:
     if wrong.any():
         with np.errstate(all="ignore"):
             error = np.abs(tensor.given - tensor.measured) / np.maximum(np.abs(tensor.given), np.abs(tensor.measured))
+        # from a millionth, the least error that is a mismatch by default, to one
         size = np.clip(1 + np.log10(np.nan_to_num(error, nan=1.0).max(axis=0)) / 6, 0.25, 1)[..., None]
-        # -- from a millionth, the least that is a mismatch by default, to one
         shades = np.where(wrong[..., None], 1 - size * (1 - shades), shades)
     return shades
