@@ -1,6 +1,8 @@
-"""Checks of arguments, shared by every room: each gives the value as the code wants it, or an error that names the argument.
+"""Checks of arguments, shared by every room: each gives the value as the code wants it, or an error that names the
+argument.
 
-`what` names the argument as the message shall: "Conv2d: stride". A wrong kind of value is a TypeError, a wrong value a ValueError.
+`what` names the argument as the message shall: "Conv2d: stride". A wrong kind of value is a TypeError, a wrong value a
+ValueError.
 """
 
 import contextlib
@@ -210,8 +212,8 @@ def unmasked(what: str, value) -> None:
 
 
 def converted(what: str, value, dtype: np.dtype) -> np.ndarray:
-    """`value` as an array of `dtype`, by a copy if need be: numbers that `dtype` has not are a ValueError, complex ones and
-    text a TypeError. A float may be rounded."""
+    """`value` as an array of `dtype`, by a copy if need be: numbers that `dtype` has not are a ValueError, complex ones
+    and text a TypeError. A float may be rounded."""
     given = array(what, value, "biuf")
     if given.dtype == dtype:
         return given
@@ -229,8 +231,8 @@ def writable(array: np.ndarray) -> np.ndarray:
 
 
 def owned(attributes: dict[str, Any]) -> dict[str, Any]:
-    """An object's attributes as it takes them over from a pickle: arrays that came back read-only, from a memory map or another
-    process's buffers, are copied."""
+    """An object's attributes as it takes them over from a pickle: arrays that came back read-only, from a memory map or
+    another process's buffers, are copied."""
     return {name: writable(value) if isinstance(value, np.ndarray) else value for name, value in attributes.items()}
 
 

@@ -1,8 +1,9 @@
 """matplotlib's Figure, whatever MPLBACKEND says.
 
 matplotlib looks at MPLBACKEND as it is imported, and a name that it does not know is an error then: a notebook's
-"module://matplotlib_inline.backend_inline", say, which commands started from the notebook inherit, where that is not installed.
-A figure that is drawn into a file needs no such backend: Agg draws it. Import from here before any other part of matplotlib.
+"module://matplotlib_inline.backend_inline", say, which commands started from the notebook inherit, where that is not
+installed. A figure that is drawn into a file needs no such backend: Agg draws it. Import from here before any other
+part of matplotlib.
 """
 
 import contextlib

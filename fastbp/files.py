@@ -1,7 +1,8 @@
 """Files: all that fastbp reads and writes under a name of the user's is opened here.
 
 A name is a str or an os.PathLike, and nothing else: `open` takes an int for a file that is open already, and closes it.
-What is written is seen whole or not at all, and what stands under its name already keeps its kind, its mode and its owner.
+What is written is seen whole or not at all, and what stands under its name already keeps its kind, its mode and its
+owner.
 """
 
 import contextlib
@@ -63,13 +64,14 @@ def written_into(path: str | os.PathLike) -> bool:
 def written_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A binary file that takes the name `path` when the block has ended well, and leaves nothing behind otherwise.
 
-    Until then an older file of that name stays as it was, whatever happens: an exception, a full disk, Ctrl-C. The new one
-    has the older one's mode, and its owner as far as the system allows it; without an older one the umask decides. A FIFO, a
-    character device and an open file such as /dev/stdout stay what they are: the content goes into them when it is whole.
+    Until then an older file of that name stays as it was, whatever happens: an exception, a full disk, Ctrl-C. The new
+    one has the older one's mode, and its owner as far as the system allows it; without an older one the umask decides.
+    A FIFO, a character device and an open file such as /dev/stdout stay what they are: the content goes into them when
+    it is whole.
 
     A process that was killed leaves its part of a file, of which nobody holds the lock any more; the next writer of the
-    file removes it. TypeError for anything but a name; OSError that names the path for a folder, a socket, a block device
-    and a file that may not be written to, and for whatever the system has against it.
+    file removes it. TypeError for anything but a name; OSError that names the path for a folder, a socket, a block
+    device and a file that may not be written to, and for whatever the system has against it.
     """
     name = arguments.path("path", path)
     try:
@@ -145,8 +147,8 @@ def _replaced(path: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
 
 
 def _part(name: str, path: Path, mode: int) -> BinaryIO | None:
-    """The new file `name`, to write the content of `path` to, locked as long as it is open: its writer lives. None where another
-    writer has taken it for a dead one's in the moment before it was locked."""
+    """The new file `name`, to write the content of `path` to, locked as long as it is open: its writer lives. None
+    where another writer has taken it for a dead one's in the moment before it was locked."""
     try:
         file = open(name, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
     except OSError as error:
@@ -184,7 +186,8 @@ def _short(name: str) -> str:
     return name if len(os.fsencode(name)) <= LONGEST else name[: LONGEST // 4]
 
 
-# -- what is written into --------------------------------------------------------------------------------------------------
+# -- what is written into
+# --------------------------------------------------------------------------------------------------
 
 
 def _open_file(name: str) -> int | None:
@@ -211,12 +214,14 @@ def _write_into(name: str, content: memoryview) -> None:
         raise
 
 
-# -- locks -----------------------------------------------------------------------------------------------------------------
+# -- locks
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def claimed(path: str | os.PathLike) -> BinaryIO | None:
-    """The file of that name, made if need be, open to read and write, and this process's alone until it is closed or the
-    process has ended, however it ends; None where it is another's. On a file system without locks it is everybody's."""
+    """The file of that name, made if need be, open to read and write, and this process's alone until it is closed or
+    the process has ended, however it ends; None where it is another's. On a file system without locks it is
+    everybody's."""
     name = arguments.path("path", path)
     while True:
         file = open(name, "r+b", buffering=0, opener=_or_made)  # noqa: SIM115 -- it stays open

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM as the command `fastbp` takes them: both end it with status 130 and without a traceback.
 
-Importing the package takes most of the command's first second. So in its process this module, which is imported first and
-imports little itself, has the signals end it at once. `Interruptible` makes KeyboardInterrupts of them for the time in
-which there is something to keep.
+Importing the package takes most of the command's first second. So in its process this module, which is imported first
+and imports little itself, has the signals end it at once. `Interruptible` makes KeyboardInterrupts of them for the time
+in which there is something to keep.
 """
 
 import _signal as signal  # what the module signal puts enums around, for which it takes ten times as long to import
@@ -15,8 +15,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruptible:
-    """A block in which a signal raises KeyboardInterrupt, and sets `Interruptible.came`: libraries make other exceptions of
-    one that comes while they are imported, or drop it. So whoever catches an Exception and goes on, calls `check`."""
+    """A block in which a signal raises KeyboardInterrupt, and sets `Interruptible.came`: libraries make other
+    exceptions of one that comes while they are imported, or drop it. So whoever catches an Exception and goes on, calls
+    `check`."""
 
     came = False
 

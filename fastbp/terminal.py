@@ -18,8 +18,8 @@ def watched() -> bool:
 class Terminal:
     """Standard error for a tqdm bar: what can't be written is left out.
 
-    Where a write raises in tqdm's `refresh`, tqdm keeps the lock that all bars of the process share, and the next bar in
-    another thread would wait for ever.
+    Where a write raises in tqdm's `refresh`, tqdm keeps the lock that all bars of the process share, and the next bar
+    in another thread would wait for ever.
     """
 
     def __init__(self):

@@ -235,7 +235,7 @@ FLOORS = [
     {"layers", "losses", "optimizers", "initializers", "threads", "costs", "plotting"},
     {"gradients", "plan", "network", "graph"},
     {"gradcheck", "training", "datasets", "models"},
-    {"testing", "grading", "sweeps", "trainings"},
+    {"testing", "grading", "sweeps"},
     {"cli"},
 ]
 

@@ -42,22 +42,23 @@ def fit(
 ) -> History:
     """Train on (x, targets) pairs in mini-batches; return the history.
 
-    Every epoch visits all of `train` in a new random order, drawn from `seed` and the epoch's number alone; the last, smaller
-    batch is trained on too. `callbacks` are Callback objects, schedules among them, and plain functions of the
-    run. Training ends early when a callback asks for it or the loss is no longer finite: a warning says so, and where in `train`
-    there is a value that is not finite, if that is why.
+    Every epoch visits all of `train` in a new random order, drawn from `seed` and the epoch's number alone; the last,
+    smaller batch is trained on too. `callbacks` are Callback objects, schedules among them, and plain functions of the
+    run. Training ends early when a callback asks for it or the loss is no longer finite: a warning says so, and where
+    in `train` there is a value that is not finite, if that is why.
     `progress` shows a bar in a terminal or notebook, and prints a line an epoch to standard error elsewhere.
 
-    `test` is measured after every epoch, as `validation` is, and nothing is decided by it. `augment` is called with each training
-    batch, `augment(x, rng)`, and gives an x of the same shape and dtype; of several the one gets what the one before gave. Its
-    generator depends on `seed` and the epoch's number alone.
+    `test` is measured after every epoch, as `validation` is, and nothing is decided by it. `augment` is called with
+    each training batch, `augment(x, rng)`, and gives an x of the same shape and dtype; of several the one gets what the
+    one before gave. Its generator depends on `seed` and the epoch's number alone.
 
     `resume` names a file that holds the state of training after each epoch. Where it is there at the start, training
-    goes on from it and ends with the same bits as without the interruption, in the same History but for the seconds; a training
-    that has ended gives its history at once, and goes on if `epochs` is larger now. A callback's `on_train_begin` and
-    `on_train_end` are called each time. What a callback keeps must be in its `state_dict`, what a layer keeps in `state`.
-    ValueError, and nothing changed, for the file of another training: other layers, loss, settings of the optimiser, shapes of
-    data, `batch_size`, `seed`, callbacks or augmentation of other kinds or settings (see Callback).
+    goes on from it and ends with the same bits as without the interruption, in the same History but for the seconds; a
+    training that has ended gives its history at once, and goes on if `epochs` is larger now. A callback's
+    `on_train_begin` and `on_train_end` are called each time. What a callback keeps must be in its `state_dict`, what a
+    layer keeps in `state`. ValueError, and nothing changed, for the file of another training: other layers, loss,
+    settings of the optimiser, shapes of data, `batch_size`, `seed`, callbacks or augmentation of other kinds or
+    settings (see Callback).
 
     Same network seed, data, `seed` and machine: the same parameters, bit for bit, on any number of threads.
     """

@@ -16,11 +16,11 @@ from .predicting import Evaluation
 class History:
     """What `fit` measured, one number an epoch in each list.
 
-    `train_loss` and `train_accuracy` are means over the epoch's batches as they were trained on (in training mode, while the
-    parameters moved); `validation_…` and `test_…` are measured at the epoch's end in evaluation
-    mode, and empty without such data. Accuracies are fractions, empty for a loss that is not a classifier's. `seconds`
-    is the time of the epoch's training and measuring, `lr` the learning rate of its last step. `stop_reason` says why
-    training ended before `epochs`, or is empty.
+    `train_loss` and `train_accuracy` are means over the epoch's batches as they were trained on (in training mode,
+    while the parameters moved); `validation_…` and `test_…` are measured at the epoch's end in evaluation mode, and
+    empty without such data. Accuracies are fractions, empty for a loss that is not a classifier's. `seconds` is the
+    time of the epoch's training and measuring, `lr` the learning rate of its last step. `stop_reason` says why training
+    ended before `epochs`, or is empty.
     """
 
     train_loss: list[float] = field(default_factory=list)

@@ -51,17 +51,18 @@ def outputs(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.nda
 
 
 def predict(network: Sequential, x: np.ndarray, batch_size: int = 256, *, loss: Loss | None = None) -> np.ndarray:
-    """What the network says of each sample of x (N, …): the decided class, int64 (N,), or the numbers of a regression, (N, …).
+    """What the network says of each sample of x (N, …): the decided class, int64 (N,), or the numbers of a regression,
+    (N, …).
 
     Which of the two is known from, in this order:
     - `loss`, if it is given: its own `predict` decides; MeanSquaredError gives the outputs as they are
     - `network.task`: that of the loss that the network was last trained with (fit, Trainer); files keep it
     - the last layer: Softmax, LogSoftmax, and Sigmoid with one output, make a classifier
-    Otherwise the outputs are taken for scores of classes, and a UserWarning says so: give `loss`, set `network.task`, or call
-    `fastbp.outputs`.
+    Otherwise the outputs are taken for scores of classes, and a UserWarning says so: give `loss`, set `network.task`,
+    or call `fastbp.outputs`.
 
-    Classes: for outputs (N, C) with C of at least 2 the largest; for one output a sample, 1 where it is positive (above one
-    half, if the network ends in Sigmoid), else 0.
+    Classes: for outputs (N, C) with C of at least 2 the largest; for one output a sample, 1 where it is positive (above
+    one half, if the network ends in Sigmoid), else 0.
 
     >>> import fastbp
     >>> network, x = fastbp.Sequential(fastbp.Linear(2, 1)), np.eye(2, dtype=np.float32)
@@ -93,10 +94,10 @@ def predict(network: Sequential, x: np.ndarray, batch_size: int = 256, *, loss: 
 def predict_proba(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
     """The probability of each class, (N, C), or of class 1 for one output a sample, (N,).
 
-    Outputs are taken as what the network's last layer says they are: probabilities after Softmax or Sigmoid, their logarithms
-    after LogSoftmax, scores for softmax or for the sigmoid otherwise. A network trained with a hinge loss has
-    scores that are no log-odds: these numbers are then a ranking, not probabilities. ValueError for a network trained for
-    regression (`network.task`), which has no classes.
+    Outputs are taken as what the network's last layer says they are: probabilities after Softmax or Sigmoid, their
+    logarithms after LogSoftmax, scores for softmax or for the sigmoid otherwise. A network trained with a hinge loss
+    has scores that are no log-odds: these numbers are then a ranking, not probabilities. ValueError for a network
+    trained for regression (`network.task`), which has no classes.
     """
     y, last = outputs(network, x, batch_size), network.layers[-1]
     if network.task == "regression":

@@ -24,8 +24,8 @@ SHOWN = 3  # differences in a message
 class SavedTraining:
     """The state of a training in one .npz file, never pickle: `write` after every epoch, `restore` before the first.
 
-    `training` says by name what must be the same for the file to fit. ValueError, before anything changes, for a file of another
-    training, or that is none or damaged.
+    `training` says by name what must be the same for the file to fit. ValueError, before anything changes, for a file
+    of another training, or that is none or damaged.
     """
 
     def __init__(self, path: str | os.PathLike, run, callbacks: list, augment: list, training: dict):
@@ -69,8 +69,8 @@ class SavedTraining:
         return header, arrays
 
     def restore(self) -> None:
-        """The state of the file, if it was there, into the network, the optimiser, the history and the callbacks. ValueError, and
-        network and optimiser as they were, where something in it does not fit them."""
+        """The state of the file, if it was there, into the network, the optimiser, the history and the callbacks.
+        ValueError, and network and optimiser as they were, where something in it does not fit them."""
         if self.header is None:
             return
         network, optimizer = self.run.network, self.run.optimizer

@@ -1,8 +1,9 @@
 """Learning-rate schedules: callbacks of `fit` that scale the optimiser's learning rate as training goes on.
 
-Time is counted in epochs, as a fraction within one (half-way through the third epoch is 2.5), so a schedule does not depend on
-the batch size. `fit` sets lr = (the optimiser's lr before training) · product of all schedules' factors before each step, and
-puts the lr back when it ends. In a loop of your own: `optimizer.lr = 0.1 * schedule.factor(epoch)`.
+Time is counted in epochs, as a fraction within one (half-way through the third epoch is 2.5), so a schedule does not
+depend on the batch size. `fit` sets lr = (the optimiser's lr before training) · product of all schedules' factors
+before each step, and puts the lr back when it ends. In a loop of your own: `optimizer.lr = 0.1 *
+schedule.factor(epoch)`.
 """
 
 import math
@@ -55,7 +56,8 @@ class StepDecay(Schedule):
 
 
 class CosineDecay(Schedule):
-    """factor = final + (1 − final) · (1 + cos(π · epoch / epochs)) / 2, and `final` after `epochs` (Loshchilov and Hutter 2017).
+    """factor = final + (1 − final) · (1 + cos(π · epoch / epochs)) / 2, and `final` after `epochs` (Loshchilov and
+    Hutter 2017).
 
     >>> [round(CosineDecay(epochs=10).factor(epoch), 3) for epoch in (0, 5, 10, 11)]
     [1.0, 0.5, 0.0, 0.0]
@@ -70,7 +72,8 @@ class CosineDecay(Schedule):
 
 
 class OneCycle(Schedule):
-    """Up from `start` to 1 over the first `warm` of `epochs`, then down to `final`, both along a half cosine (Smith 2018).
+    """Up from `start` to 1 over the first `warm` of `epochs`, then down to `final`, both along a half cosine (Smith
+    2018).
 
     The optimiser's learning rate is the peak.
 

@@ -37,8 +37,8 @@ class Trainer:
     def step(self, x: np.ndarray, targets: np.ndarray) -> float:
         """Forward, loss, backward and one update for the batch x (N, …); the loss before the update.
 
-        The network's output for the batch stays in `scores`. The step is computed by the network's plan, so the layers keep
-        nothing for a `network.backward` afterwards. The network's `task` becomes the loss's, where that says one.
+        The network's output for the batch stays in `scores`. The step is computed by the network's plan, so the layers
+        keep nothing for a `network.backward` afterwards. The network's `task` becomes the loss's, where that says one.
         """
         network, loss = self.network, self.loss
         plan = network.plan(network.check(x).shape[1:])
@@ -65,10 +65,11 @@ class Trainer:
 
 
 def warmup(network: Sequential, loss: Loss, optimizer: Optimizer, batch: tuple[np.ndarray, np.ndarray]) -> int:
-    """Compile the kernels that training on batches like this one needs, or load them from the disk; return how many were compiled.
+    """Compile the kernels that training on batches like this one needs, or load them from the disk; return how many
+    were compiled.
 
-    Otherwise the first step does it. `batch` is a pair (x, targets); copies of the network and the optimiser make a step and a
-    prediction with it, so nothing that is given changes.
+    Otherwise the first step does it. `batch` is a pair (x, targets); copies of the network and the optimiser make a
+    step and a prediction with it, so nothing that is given changes.
 
     >>> import fastbp
     >>> network, batch = fastbp.Sequential(fastbp.Linear(4, 3)), (np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0]))

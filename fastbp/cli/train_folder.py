@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from . import __version__
-from .files import claimed, new_folder, opened
-from .training.resume import epochs_done, part_done
+from .. import __version__
+from ..files import claimed, new_folder, opened
+from ..training.resume import epochs_done, part_done
 
 ELSEWHERE = "choose another folder"
 
@@ -44,10 +44,10 @@ def training_folder(
     """The folder for a training with these settings, by option names; this process's alone as long as the block lasts.
 
     output: the folder; None for a new one, the first of stem, stem-2, … that is not there, or with `resume` the one of
-    these in which such a training can go on. epochs: how many were asked for; None for those of the training that is there,
-    or the `default`. A new training needs a folder that holds nothing of one. With `resume` it may hold one of the same
-    settings, or nothing yet. Refused, and nothing changed, for any other folder. Where no epoch comes to its end, nothing of
-    the training stays.
+    these in which such a training can go on. epochs: how many were asked for; None for those of the training that is
+    there, or the `default`. A new training needs a folder that holds nothing of one. With `resume` it may hold one of
+    the same settings, or nothing yet. Refused, and nothing changed, for any other folder. Where no epoch comes to its
+    end, nothing of the training stays.
     """
     path = output or (_to_resume(stem, settings) if resume else None)
     made = path is None or not path.exists()
@@ -119,8 +119,8 @@ def _write(lock: BinaryIO, record: dict, path: Path) -> None:
 
 
 def _to_resume(stem: str, settings: dict) -> Path | None:
-    """Of the folders stem, stem-2, stem-3, … in the working directory the one in which a training with these settings can
-    go on; a single one whatever its settings are. None where there is none; Refused where there are several."""
+    """Of the folders stem, stem-2, stem-3, … in the working directory the one in which a training with these settings
+    can go on; a single one whatever its settings are. None where there is none; Refused where there are several."""
     found = [path for path in Path().glob(f"{stem}*") if re.fullmatch(re.escape(stem) + r"(-\d+)?", path.name)]
     folders = [Folder(path) for path in found]
     folders = sorted((f for f in folders if f.record.is_file()), key=lambda f: (len(f.path.name), f.path.name))
