@@ -28,7 +28,7 @@ __all__ = ["Figure", "can_set"]
 
 
 def can_set(text: str) -> bool:
-    """Whether matplotlib can set the text: what stands between two $ is a formula then, and nothing is half of a character."""
+    """Whether matplotlib can set the text: what stands between two $ is a formula, and no character is a half one."""
     try:
         text.encode()
         for line in filter(is_math_text, text.split("\n")):

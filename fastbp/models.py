@@ -20,9 +20,8 @@ def softmax_classifier(
 ) -> Sequential:
     """Multinomial logistic regression: one linear layer on the flattened input, starting at zero."""
     size = math.prod(shape("softmax_classifier: input_shape", input_shape, 1))
-    linear = Linear(
-        _size("softmax_classifier: input_shape", size), _size("softmax_classifier: classes", classes), init="zeros"
-    )
+    size = _size("softmax_classifier: input_shape", size)
+    linear = Linear(size, _size("softmax_classifier: classes", classes), init="zeros")
     return Sequential(Flatten(), linear, dtype=dtype, seed=seed)
 
 
@@ -63,12 +62,8 @@ def lenet5(
     classes = _size("lenet5: classes", classes)
     padding = 2 if (H, W) == (28, 28) else 0
     convolutions = [
-        Conv2d(C, 6, 5, padding=padding, init="glorot_normal"),
-        Tanh(),
-        AvgPool2d(2),
-        Conv2d(6, 16, 5, init="glorot_normal"),
-        Tanh(),
-        AvgPool2d(2),
+        *(Conv2d(C, 6, 5, padding=padding, init="glorot_normal"), Tanh(), AvgPool2d(2)),
+        *(Conv2d(6, 16, 5, init="glorot_normal"), Tanh(), AvgPool2d(2)),
         Flatten(),
     ]
     (features,) = _shape_after(convolutions, input_shape)
@@ -100,11 +95,8 @@ def cnn(
     (10,)
     """
     C, H, W = input_shape = _image("cnn: input_shape", input_shape)
-    classes, filters, hidden = (
-        _size("cnn: classes", classes),
-        _size("cnn: filters", filters),
-        _size("cnn: hidden", hidden),
-    )
+    classes, filters = _size("cnn: classes", classes), _size("cnn: filters", filters)
+    hidden = _size("cnn: hidden", hidden)
     batch_norm, dropout = flag("cnn: batch_norm", batch_norm), number("cnn: dropout", dropout, least=0, below=1)
     if kernel_size is None:
         kernel_size = 7 if min(H, W) >= 16 else 3

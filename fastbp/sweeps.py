@@ -40,7 +40,7 @@ LOOK = 1.0  # seconds between two looks at the files of the runs that are under 
 
 
 class SweepError(RuntimeError):
-    """Some runs of a sweep failed; the message says which and why. The others' results are in its `runs` and in the folder."""
+    """Some runs of a sweep failed; the message says which and why. The other runs are in `runs` and in the folder."""
 
     def __init__(self, message: str, runs: "list[Run]"):
         super().__init__(message)
@@ -49,8 +49,10 @@ class SweepError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """One call of the function: the keyword arguments `settings`, what it returned as JSON has it, the time it took (of
-    one that went on after an interruption, with that of the epochs before)."""
+    """One call of the function: the keyword arguments `settings`, what it returned as JSON has it, the time it took.
+
+    The time of a run that went on after an interruption includes that of the epochs before.
+    """
 
     settings: dict[str, Any]
     result: Any
@@ -99,9 +101,8 @@ def sweep(
     """
     inside = inspect.unwrap(function) if callable(function) else None  # of functools.cache and other decorators
     if not (inspect.isfunction(inside) or inspect.ismethod(inside)) or not hasattr(function, "__qualname__"):
-        raise TypeError(
-            f"sweep: function must be a function of Python's, whose source can be told, got {shown(function)}"
-        )
+        wanted = "a function of Python's, whose source can be told"
+        raise TypeError(f"sweep: function must be {wanted}, got {shown(function)}")
     settings = [_named(chosen) for chosen in _items("sweep: settings", settings)]
     jobs = usable_cores() if jobs is None else whole("sweep: jobs", jobs)
     if executor is not None:
@@ -274,9 +275,7 @@ def _sources(function: Callable) -> list[str]:
             found[place] = f"{thing.__module__}.{thing.__qualname__}"
         elif code:
             found[place] = _source(thing)
-            methods = (
-                [thing] if inspect.isfunction(thing) else [m for m in vars(thing).values() if inspect.isfunction(m)]
-            )
+            methods = [thing] if inspect.isfunction(thing) else filter(inspect.isfunction, vars(thing).values())
             todo += [(n, m.__globals__[n], m) for m in methods for n in _names(m.__code__) if n in m.__globals__]
         elif isinstance(thing, (dict, list, tuple)):
             inside = thing.items() if isinstance(thing, dict) else enumerate(thing)

@@ -6,7 +6,10 @@ from .streams import Failure
 
 
 def grade(options) -> int:
-    """Grade the submissions; the report is printed or written. 1 where something failed that is not a submission's doing."""
+    """Grade the submissions, and print or write the report.
+
+    The exit status is 1 where something failed that is not a submission's doing.
+    """
     from ..grading import AssignmentError, find_submissions, grade_all, load_assignment
     from ..grading.batch import Job, left_out
     from ..grading.reports import Report

@@ -15,9 +15,9 @@ from .train_command import train
 TRAIN = """Train a network on a data set. The folder of the results holds network.npz and history.json, new after each
 epoch, training.png at the end, and training.npz and training.json, the state and the settings for --resume. Ctrl-C and
 SIGTERM end the training with exit status 130. After these, and after anything else that ends it, the same command with
---resume goes on from the last finished epoch, to the same network, bit for bit. It needs the same settings, but --epochs
-may be larger, also when the training had come to its end. Where nothing is there yet, --resume begins at the beginning.
-A folder is for one training at a time."""
+--resume goes on from the last finished epoch, to the same network, bit for bit. It needs the same settings, but
+--epochs may be larger, also when the training had come to its end. Where nothing is there yet, --resume begins at the
+beginning. A folder is for one training at a time."""
 
 
 class Parser(argparse.ArgumentParser):

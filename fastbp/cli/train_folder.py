@@ -1,4 +1,4 @@
-"""The folder of a `fastbp train`: whose it is, what it holds, and whether the training there can go on."""
+"""The folder of a `fastbp train`: which process has it, what it holds, and whether the training in it can go on."""
 
 import contextlib
 import json

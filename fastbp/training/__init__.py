@@ -15,4 +15,6 @@ from .history import History, Run
 from .predicting import Evaluation, evaluate, outputs, predict, predict_proba
 from .trainer import Trainer, warmup
 
-__all__ = ["Evaluation", "History", "Run", "Trainer", "evaluate", "fit", "outputs", "predict", "predict_proba", "warmup"]
+__all__ = [
+    "Evaluation", "History", "Run", "Trainer", "evaluate", "fit", "outputs", "predict", "predict_proba", "warmup",
+]  # fmt: skip

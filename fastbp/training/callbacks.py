@@ -97,11 +97,8 @@ class EarlyStopping(Callback):
         return figures | {f"network.{name}": array for name, array in (self.best_state or {}).items()}
 
     def load_state_dict(self, state):
-        self.best, self.best_epoch, self.previous = (
-            float(state["best"]),
-            int(state["best_epoch"]),
-            float(state["previous"]),
-        )
+        self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
+        self.previous = float(state["previous"])
         best = {name.removeprefix("network."): array for name, array in state.items() if name.startswith("network.")}
         self.best_state = best or None
 

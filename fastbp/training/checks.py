@@ -1,4 +1,4 @@
-"""What the functions of this room check of their arguments."""
+"""Checks of arguments that several functions of this room share."""
 
 import contextlib
 
@@ -9,6 +9,7 @@ from ..losses import Loss
 
 
 def expect(who: str, name: str, value, kind: type) -> None:
+    """TypeError unless `value` is of that kind; for the class itself it says to make an object of it."""
     if not isinstance(value, kind):
         hint = isinstance(value, type) and issubclass(value, kind)
         got = f"the class {value.__name__}; make one: {value.__name__}()" if hint else type(value).__name__
@@ -16,6 +17,7 @@ def expect(who: str, name: str, value, kind: type) -> None:
 
 
 def x_and_targets(name: str, data) -> tuple[np.ndarray, np.ndarray]:
+    """The two of a pair (x, targets), as arrays of one length."""
     try:
         x, targets = data
     except Exception:  # also of an iterator of the user's own
@@ -33,7 +35,7 @@ def is_ours(loss: Loss) -> bool:
 
 @contextlib.contextmanager
 def named(what: str):
-    """Errors that say what they are of."""
+    """A block whose errors say what they are about."""
     try:
         yield
     except (TypeError, ValueError) as error:

@@ -44,21 +44,21 @@ def fit(
 
     Every epoch visits all of `train` in a new random order, drawn from `seed` and the epoch's number alone; the last,
     smaller batch is trained on too. `callbacks` are Callback objects, schedules among them, and plain functions of the
-    run. Training ends early when a callback asks for it or the loss is no longer finite: a warning says so, and where
-    in `train` there is a value that is not finite, if that is why.
+    run. Training ends early when a callback asks for it, and when the loss is no longer finite: then a warning says so,
+    and where in `train` a value is not finite, if that is why.
     `progress` shows a bar in a terminal or notebook, and prints a line an epoch to standard error elsewhere.
 
     `test` is measured after every epoch, as `validation` is, and nothing is decided by it. `augment` is called with
-    each training batch, `augment(x, rng)`, and gives an x of the same shape and dtype; of several the one gets what the
-    one before gave. Its generator depends on `seed` and the epoch's number alone.
+    each training batch, `augment(x, rng)`, and gives an x of the same shape and dtype; of several, each gets what the
+    one before gave. The generator `rng` depends on `seed` and the epoch's number alone.
 
-    `resume` names a file that holds the state of training after each epoch. Where it is there at the start, training
-    goes on from it and ends with the same bits as without the interruption, in the same History but for the seconds; a
-    training that has ended gives its history at once, and goes on if `epochs` is larger now. A callback's
-    `on_train_begin` and `on_train_end` are called each time. What a callback keeps must be in its `state_dict`, what a
-    layer keeps in `state`. ValueError, and nothing changed, for the file of another training: other layers, loss,
-    settings of the optimiser, shapes of data, `batch_size`, `seed`, callbacks or augmentation of other kinds or
-    settings (see Callback).
+    `resume` names a file that holds the state of training after each epoch. Where the file is there at the start,
+    training goes on from it and ends with the same bits as without the interruption, and with the same History but for
+    the seconds. A training that has ended gives its history at once, and goes on if `epochs` is larger now. A
+    callback's `on_train_begin` and `on_train_end` are called each time. What a callback keeps must be in its
+    `state_dict`, what a layer keeps in `state`. ValueError, and nothing changed, for the file of another training:
+    other layers, loss, settings of the optimiser, shapes of data, `batch_size` or `seed`, or callbacks or augmentation
+    of other kinds or settings (see Callback).
 
     Same network seed, data, `seed` and machine: the same parameters, bit for bit, on any number of threads.
     """
@@ -136,7 +136,8 @@ def _name(change: Augmentation) -> str:
 
 
 def _check_data(name: str, network: Sequential, loss: Loss, x: np.ndarray, targets: np.ndarray) -> None:
-    """Errors that would come up in the middle of training come up before it: one sample goes through, all targets are checked."""
+    """Have errors come up before training that would come up in the middle of it: one sample goes through the network,
+    and all targets are checked."""
     if len(x) == 0:
         raise ValueError(f"fit: {name} holds no samples")
     with named(f"fit: {name}"):
@@ -145,12 +146,10 @@ def _check_data(name: str, network: Sequential, loss: Loss, x: np.ndarray, targe
             loss.check(np.broadcast_to(scores, (len(x), *scores.shape[1:])), targets)
 
 
-def _batches(
-    x, targets, batch_size: int, augment: list[Augmentation], seed: list[int]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(x, targets, batch_size: int, augment: list[Augmentation], seed: list[int]) -> Iterator[tuple]:
     """The mini-batches of an epoch, in the order and with the changes that its seed gives."""
     order = np.random.default_rng(seed).permutation(len(x))
-    rng = np.random.default_rng([*seed, 1])  # one for the epoch: to make one takes as long as a step of a small batch
+    rng = np.random.default_rng([*seed, 1])  # one for the epoch: making one takes as long as a step of a small batch
     for start in range(0, len(x), batch_size):
         chosen = order[start : start + batch_size]
         batch = x[chosen]

@@ -47,12 +47,10 @@ class History:
 
     def to_json(self, path: str | os.PathLike | None = None) -> str:
         """The history as JSON text, also written to `path` if given. A loss that is not finite becomes null."""
-        lists = {
-            k: [v if math.isfinite(v) else None for v in values]
-            for k, values in vars(self).items()
-            if k != "stop_reason"
-        }
-        text = json.dumps({"epochs": len(self), **lists, "stop_reason": self.stop_reason}, indent=2) + "\n"
+        record: dict[str, object] = {"epochs": len(self)}
+        for name, values in vars(self).items():
+            record[name] = values if name == "stop_reason" else [v if math.isfinite(v) else None for v in values]
+        text = json.dumps(record, indent=2) + "\n"
         if path is not None:
             with written_atomically(path) as file:
                 file.write(text.encode())

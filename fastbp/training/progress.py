@@ -1,4 +1,4 @@
-"""The progress of a training on standard error: a tqdm bar where somebody watches, a line an epoch where it goes to a file."""
+"""The progress of a training on standard error: a bar where somebody watches, a line an epoch where it is a file."""
 
 import contextlib
 import sys

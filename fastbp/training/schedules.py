@@ -29,10 +29,10 @@ class Schedule(Callback):
         return number(f"{type(self).__name__}: {name}", value, least=0, most=1)
 
     def _time(self, epoch) -> float:
-        """`epoch` after a check, which the floats of `fit` don't need."""
-        return (
-            epoch if type(epoch) is float and math.isfinite(epoch) else number(f"{type(self).__name__}: epoch", epoch)
-        )
+        """`epoch` after a check, which a finite float, as `fit` gives it, does not need."""
+        if type(epoch) is float and math.isfinite(epoch):
+            return epoch
+        return number(f"{type(self).__name__}: epoch", epoch)
 
 
 class StepDecay(Schedule):
@@ -50,9 +50,8 @@ class StepDecay(Schedule):
         try:
             return self.decay**drops
         except OverflowError:
-            raise ValueError(
-                f"StepDecay: {self.decay:g} to the power of {drops}, at epoch {epoch:g}, is no number"
-            ) from None
+            power = f"{self.decay:g} to the power of {drops}, at epoch {epoch:g}"
+            raise ValueError(f"StepDecay: {power}, is no number") from None
 
 
 class CosineDecay(Schedule):

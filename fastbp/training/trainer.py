@@ -25,12 +25,9 @@ class Trainer:
     """
 
     def __init__(self, network: Sequential, loss: Loss, optimizer: Optimizer):
-        for name, value, kind in (
-            ("network", network, Sequential),
-            ("loss", loss, Loss),
-            ("optimizer", optimizer, Optimizer),
-        ):
-            expect("Trainer", name, value, kind)
+        expect("Trainer", "network", network, Sequential)
+        expect("Trainer", "loss", loss, Loss)
+        expect("Trainer", "optimizer", optimizer, Optimizer)
         self.network, self.loss, self.optimizer = network, loss, optimizer
         self.scores: np.ndarray | None = None
 
@@ -51,7 +48,7 @@ class Trainer:
             self.scores = batch.y.copy()
         if loss.task != network.task and loss.task is not None:
             network.task = loss.task
-        return float(value)  # a loss of one's own may give a NumPy number
+        return float(value)  # a loss of the user's own may give a NumPy number
 
     def _accept(self, x: np.ndarray, targets):
         """The targets of a batch, if they can be; a loss of the user's own may take others than arrays."""
@@ -65,11 +62,10 @@ class Trainer:
 
 
 def warmup(network: Sequential, loss: Loss, optimizer: Optimizer, batch: tuple[np.ndarray, np.ndarray]) -> int:
-    """Compile the kernels that training on batches like this one needs, or load them from the disk; return how many
-    were compiled.
+    """Compile the kernels for training on batches like this one, or load them from the disk.
 
-    Otherwise the first step does it. `batch` is a pair (x, targets); copies of the network and the optimiser make a
-    step and a prediction with it, so nothing that is given changes.
+    Returns how many were compiled. Without this the first step does it. `batch` is a pair (x, targets); copies of the
+    network and the optimiser make a step and a prediction with it, so nothing that is given changes.
 
     >>> import fastbp
     >>> network, batch = fastbp.Sequential(fastbp.Linear(4, 3)), (np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0]))
