@@ -44,8 +44,8 @@ __all__ = [
     "SGD", "Adagrad", "Adam", "AdamW", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Callback", "Checkpoint", "Conv2d",
     "CosineDecay", "Dropout", "EarlyStopping", "Flatten", "GradientError", "GradientReport", "HingeLoss", "History",
     "Identity", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "LogisticLoss", "Loss", "MaxPool2d", "MeanSquaredError",
-    "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp", "ReLU", "RunningLoss", "SGD", "Schedule",
-    "Sequential", "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients",
-    "datasets", "evaluate", "fit", "get_num_threads", "load", "models", "outputs", "predict", "predict_proba", "set_num_threads",
-    "warmup",
+    "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp", "ReLU", "RunningLoss", "Schedule",
+    "Sequential", "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "WarmUp",
+    "check_gradients", "datasets", "evaluate", "fit", "get_num_threads", "load", "models", "outputs", "predict",
+    "predict_proba", "set_num_threads", "warmup",
 ]  # fmt: skip

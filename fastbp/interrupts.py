@@ -66,8 +66,10 @@ class Interruptible:
 
 
 def _take(handler) -> dict:
-    """Give the signals this handler; returns their handlers before. A signal that is ignored, as in a shell's
-    background job, stays ignored."""
+    """Give the signals this handler; returns those that they had.
+
+    A signal that is ignored, as in a shell's background job, stays ignored.
+    """
     taken = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     return {number: signal.signal(number, handler) for number in taken}
 

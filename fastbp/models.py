@@ -1,5 +1,8 @@
-"""Networks that courses train, ready made. Each takes `dtype` and `seed` as Sequential does and returns scores (N,
-classes) for the loss SoftmaxCrossEntropy; none ends in a softmax."""
+"""Networks that courses train, ready made.
+
+Each takes `dtype` and `seed` as Sequential does and returns scores (N, classes) for the loss SoftmaxCrossEntropy; none
+ends in a softmax.
+"""
 
 import math
 from collections.abc import Sequence
@@ -28,9 +31,10 @@ def softmax_classifier(
 def mlp(
     sizes: Sequence[int], activation: str = "relu", dropout: float = 0.0, dtype=np.float32, seed: int = 0
 ) -> Sequential:
-    """Linear layers of sizes[0] → sizes[1] → … with an activation ("relu", "tanh" or "sigmoid") between them, and
-    dropout at this rate after each activation. The input is flattened; ReLU networks start from He's initialisation,
-    the others from Glorot's.
+    """Linear layers of sizes[0] → sizes[1] → … with an activation between them: "relu", "tanh" or "sigmoid".
+
+    `dropout` is the rate of dropout after each activation; 0 leaves it out. The input is flattened. ReLU networks start
+    from He's initialisation, the others from Glorot's.
 
     >>> mlp([784, 100, 10]).parameter_vector.size
     79510
@@ -51,9 +55,11 @@ def mlp(
 def lenet5(
     input_shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10, dtype=np.float32, seed: int = 0
 ) -> Sequential:
-    """LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998): two 5×5 convolutions (6 and 16 filters) with tanh and 2×2 average
-    pooling, then 120, 84 and `classes` units. 28×28 images are padded by 2 to the paper's 32×32. Simpler than the
-    paper's: every filter of the second convolution sees all maps, pooling has no weights, the output is linear.
+    """LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998), a little simplified.
+
+    Two 5×5 convolutions (6 and 16 filters) with tanh and 2×2 average pooling, then 120, 84 and `classes` units. 28×28
+    images are padded by 2 to the paper's 32×32. Simpler than in the paper: every filter of the second convolution sees
+    all maps, pooling has no weights, the output is linear.
 
     >>> lenet5().parameter_vector.size
     61706
@@ -85,11 +91,11 @@ def cnn(
     dtype=np.float32,
     seed: int = 0,
 ) -> Sequential:
-    """The small MNIST network: 7×7 valid convolution of 32 filters, ReLU, 2×2 max pooling, 100 hidden units with ReLU,
-    10 outputs.
+    """The small MNIST network: convolution, ReLU, max pooling, a hidden layer with ReLU, the output.
 
-    With `batch_norm` and `dropout`: convolution, batch norm, ReLU, pooling, dropout, linear, ReLU, linear.
-    `kernel_size` is 7, or 3 for images smaller than 16 pixels, unless given.
+    By default 32 filters of 7×7 without padding, 2×2 max pooling, 100 hidden units and 10 outputs. With `batch_norm`
+    and `dropout`: convolution, batch norm, ReLU, pooling, dropout, linear, ReLU, linear. `kernel_size` is 7, or 3 for
+    images smaller than 16 pixels, unless given.
 
     >>> cnn().output_shape((1, 28, 28))
     (10,)

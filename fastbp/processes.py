@@ -15,8 +15,7 @@ from .arguments import instance, whole
 
 @contextlib.contextmanager
 def pool(jobs: int, given: Executor | None = None) -> Iterator[Executor | None]:
-    """The executor that was given, or `jobs` new processes; None where one job at a time will do: that needs no other
-    process.
+    """The executor that was given, or `jobs` new processes; None for one job at a time, which needs no other process.
 
     The processes are spawned, not forked: the caller's threads and locks are not in them. When the block ends with an
     exception, Ctrl-C among them, they are ended at once, by SIGTERM.

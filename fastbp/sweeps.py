@@ -260,8 +260,11 @@ def _key(function: Callable, settings: dict) -> str:
 
 
 def _sources(function: Callable) -> list[str]:
-    """The source of the function, of the functions and classes that it refers to in modules of its folder, and the
-    values of its constants; of what comes from elsewhere the name."""
+    """The source of the function and of all that it refers to: what its result depends on.
+
+    Of functions and classes in modules of its folder it is the source, of constants the value, and of what comes from
+    elsewhere the name.
+    """
     found: dict[tuple[str, str], str] = {}
     todo = [(function.__qualname__, function, function)]
     while todo:

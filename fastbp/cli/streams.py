@@ -19,8 +19,10 @@ class Failure(Exception):
 
 @contextlib.contextmanager
 def working_streams() -> Iterator[None]:
-    """Standard output and error that can be written to: one that is None, closed or no stream is replaced by one that
-    leads nowhere."""
+    """A block with a standard output and error that can be written to.
+
+    One that is None, closed or no stream is replaced by one that leads nowhere.
+    """
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         sys.stdout, sys.stderr = (stream if _works(stream) else nowhere for stream in before)

@@ -16,8 +16,11 @@ FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accura
 
 
 class Callback:
-    """Methods that `fit` calls with its `Run`: `run.network`, `.loss`, `.optimizer`, `.history`, `.epoch` (how many
-    have ended), `.epochs`, and `run.stop(reason)` to end training after this epoch."""
+    """Base class: methods that `fit` calls with its `Run`.
+
+    A run has `network`, `loss`, `optimizer`, `history`, `epoch` (how many have ended) and `epochs`, and
+    `run.stop(reason)` ends training after this epoch.
+    """
 
     def on_train_begin(self, run) -> None: ...
 

@@ -136,8 +136,7 @@ def _name(change: Augmentation) -> str:
 
 
 def _check_data(name: str, network: Sequential, loss: Loss, x: np.ndarray, targets: np.ndarray) -> None:
-    """Have errors come up before training that would come up in the middle of it: one sample goes through the network,
-    and all targets are checked."""
+    """Errors that would end a training in its middle come first: one sample goes through, all targets are checked."""
     if len(x) == 0:
         raise ValueError(f"fit: {name} holds no samples")
     with named(f"fit: {name}"):

@@ -51,8 +51,7 @@ def outputs(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.nda
 
 
 def predict(network: Sequential, x: np.ndarray, batch_size: int = 256, *, loss: Loss | None = None) -> np.ndarray:
-    """What the network says of each sample of x (N, …): the decided class, int64 (N,), or the numbers of a regression,
-    (N, …).
+    """What the network says of each sample of x (N, …): its class, int64 (N,), or the numbers of a regression (N, …).
 
     Which of the two is known from, in this order:
     - `loss`, if it is given: its own `predict` decides; MeanSquaredError gives the outputs as they are

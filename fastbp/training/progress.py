@@ -11,9 +11,11 @@ COMPILED = 2.0  # seconds that a first step takes only if kernels were compiled 
 
 
 class Progress:
-    """Shows `epochs` epochs of `batches` steps each on standard error: a bar for the epoch under way where somebody
-    watches, and a line for each that has ended. `epoch` of them have ended before. A context manager, so that a bar is
-    always closed."""
+    """Shows `epochs` epochs of `batches` steps each on standard error; `epoch` of them have ended before.
+
+    There is a bar for the epoch under way where somebody watches, and a line for each epoch that has ended. It is a
+    context manager, so that a bar is always closed.
+    """
 
     def __init__(self, epochs: int, batches: int, shown: bool, epoch: int = 0):
         self.epochs, self.batches = epochs, batches

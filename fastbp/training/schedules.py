@@ -55,8 +55,9 @@ class StepDecay(Schedule):
 
 
 class CosineDecay(Schedule):
-    """factor = final + (1 − final) · (1 + cos(π · epoch / epochs)) / 2, and `final` after `epochs` (Loshchilov and
-    Hutter 2017).
+    """factor = final + (1 − final) · (1 + cos(π · epoch / epochs)) / 2, and `final` after `epochs`.
+
+    By Loshchilov and Hutter (2017), without their restarts.
 
     >>> [round(CosineDecay(epochs=10).factor(epoch), 3) for epoch in (0, 5, 10, 11)]
     [1.0, 0.5, 0.0, 0.0]
@@ -71,10 +72,9 @@ class CosineDecay(Schedule):
 
 
 class OneCycle(Schedule):
-    """Up from `start` to 1 over the first `warm` of `epochs`, then down to `final`, both along a half cosine (Smith
-    2018).
+    """Up from `start` to 1 over the first `warm` of `epochs`, then down to `final`, both along a half cosine.
 
-    The optimiser's learning rate is the peak.
+    By Smith (2018). The optimiser's learning rate is the peak.
 
     >>> [round(OneCycle(epochs=10).factor(epoch), 3) for epoch in (0, 1.5, 3, 10)]
     [0.04, 0.52, 1.0, 0.0]
