@@ -19,7 +19,6 @@ from .kernels.activations import sigmoid_forward
 from .kernels.softmax import softmax_forward
 
 
-
 class Loss(Checked):
     """Base class. A loss of your own defines `forward(scores, targets)` and `backward()`, as above.
 

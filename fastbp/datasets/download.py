@@ -130,7 +130,7 @@ def _progress(name: str, source: Any) -> Iterator[Callable[[bytes], None]]:
 
     Whatever standard error is and does, it costs the bar at most, never the download.
     """
-    from ..progress import Terminal, watched
+    from ..terminal import Terminal, watched
 
     bar: Any = None
     if watched():
