@@ -1569,7 +1569,7 @@ def test_cifar10_out_of_its_archive(tmp_path, place, name, inside, mode):
 
 
 def test_a_member_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastbp.datasets.archives.MOST_BYTES", 3072)
+    monkeypatch.setattr("fastbp.datasets.packed.MOST_BYTES", 3072)
     put(tmp_path, {"cifar-10-binary.tar.gz": tar_of("cifar-10-batches-bin", cifar_files(1))})
     with pytest.raises(DataError, match="data_batch_1.bin: expected at most 3072 bytes, found 3073"):
         datasets.cifar10(tmp_path)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from .. import arguments
 from . import pickles
-from .archives import GZIP_MAGIC, Source
 from .errors import DataError
 from .images import UnreadableImageError, open_image
+from .packed import GZIP_MAGIC, Source
 
 StrPath: TypeAlias = str | os.PathLike[str]
 

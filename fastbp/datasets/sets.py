@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import arguments
-from . import archives
-from .archives import Source
+from . import packed
 from .dataset import Dataset, Split
 from .download import Remote, download, extract, make_folder
 from .errors import DataError, DataNotFoundError
 from .formats import cifar_batch, cifar_names, class_files, idx_array, is_image, is_junk, read_images
 from .lookup import find
+from .packed import Source
 
 DIGITS = tuple("0123456789")
 LETTERS = tuple("ABCDEFGHIJ")
@@ -316,7 +316,7 @@ def _in_folder(folder: Path) -> Look:
 def _in_archives(paths: Iterable[Path], names: Iterable[str]) -> Iterator[Look]:
     wanted = set(names)
     for path in paths:
-        yield archives.members(path, lambda member: member.name if member.name in wanted else None).get
+        yield packed.members(path, lambda member: member.name if member.name in wanted else None).get
 
 
 def _first_of(look: Look, names: Sequence[str]) -> Source | None:
@@ -344,8 +344,8 @@ def _all_of(
 
 
 def _not_there(name: str, wanted: str, folders: Sequence[Path]) -> DataNotFoundError:
-    packed = archives.lying_about(folders)
-    hint = f". If they are in {' or '.join(packed)}, unpack that first" if packed else ""
+    archives = packed.lying_about(folders)
+    hint = f". If they are in {' or '.join(archives)}, unpack that first" if archives else ""
     return DataNotFoundError(f"{name}: expected {wanted} in {' or '.join(map(str, folders))}; not there{hint}")
 
 
@@ -360,7 +360,7 @@ def _match_cifar(root: Path) -> tuple[list[Source], Source | None]:
 
     def looks() -> Iterator[Look]:
         yield from map(_in_folder, folders)
-        yield from _in_archives(archives.present(homes, CIFAR_ARCHIVES), (*CIFAR_BATCHES, *CIFAR_PICKLES, *meta))
+        yield from _in_archives(packed.present(homes, CIFAR_ARCHIVES), (*CIFAR_BATCHES, *CIFAR_PICKLES, *meta))
 
     paths, look = _all_of("cifar10", versions, looks(), folders)
     return paths, _first_of(look, meta)
@@ -386,8 +386,8 @@ def _match_notmnist(root: Path) -> tuple[list[Source], None] | tuple[list[tuple[
             return class_files(folder, LETTERS), folder
         if len(missing) < len(LETTERS):
             incomplete = incomplete or f" ({folder} has no {', '.join(missing)})"
-    for archive in archives.present(homes, NOTMNIST_FOLDERS):
-        inside = archives.members(archive, _letter_and_name)
+    for archive in packed.present(homes, NOTMNIST_FOLDERS):
+        inside = packed.members(archive, _letter_and_name)
         missing = sorted(set(LETTERS) - {letter for letter, _ in inside})
         if not missing:
             return [(LETTERS.index(key[0]), inside[key]) for key in sorted(inside)], archive

@@ -1,6 +1,6 @@
 """A submission in a process of its own: the side that trusts nothing.
 
-The child runs `child.py`, which closes itself in (`isolation.py`) and answers one message a call (`wire.py`) over two pipes.
+The child runs `child.py`, which closes itself in (`isolation.py`) and answers one message a call (`messages.py`) over two pipes.
 Every read and write here has a deadline, every length a limit, and whatever the child sends that is no proper answer is a
 SubmissionError and ends the child.
 """
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import wire
+from . import messages
 
 START_SECONDS = 60  # for Python and NumPy to start, before the submission is read: not the submission's time
 WATCH_SECONDS = 0.25  # between two looks at the folder's size
@@ -90,7 +90,7 @@ class Limits:
     reply_bytes: int = 256 << 20
 
 
-class Handle(wire.Handle):
+class Handle(messages.Handle):
     """A value that stays in the child, e.g. a cache. It is gone when the child is."""
 
     __slots__ = ("child",)
@@ -114,7 +114,7 @@ class Sandbox:
 
     After a call, `calls_inside` counts the submission's own functions that ran during it, the called one left out, and
     `arguments_after` has the arguments as the call left them: the same object where it is unchanged, a new one where an array,
-    dict or list was changed. What cannot cross in a changed dict is a wire.Opaque.
+    dict or list was changed. What cannot cross in a changed dict is a messages.Opaque.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -192,13 +192,13 @@ class Sandbox:
         `keep` names positions of the result, a tuple, that stay in the child and come back as a Handle, which may be an
         argument of later calls: `out, cache = sandbox.call("relu_forward", x, keep=(1,))`. `strided` makes the arrays in the child
         not contiguous. Before every call the generators of NumPy and of Python are put back to the state they had at the start:
-        the same arguments, the same mask. Raises SubmissionError; wire.WireError
+        the same arguments, the same mask. Raises SubmissionError; messages.MessageError
         (a ValueError) for an argument that cannot be sent.
         """
         self.calls_inside, self.arguments_after = Counter(), list(arguments)
         self._start()
         child = self._child
-        message = wire.Writer(sys.maxsize)
+        message = messages.Writer(sys.maxsize)
         message.write("call")
         message.write(name)
         message.write(tuple(keep) or None)
@@ -227,7 +227,7 @@ class Sandbox:
         try:
             self._child = child = _Child(self.path, self.main, self.limits, self._layers)
             self._notes = child.notes
-            message = wire.Writer(sys.maxsize)
+            message = messages.Writer(sys.maxsize)
             message.write("import")
             (functions,) = self._ask(child, message, "the import of the submission", 1)
             self._functions = functions
@@ -236,17 +236,17 @@ class Sandbox:
             self.close()
             raise
 
-    def _ask(self, child: "_Child", message: wire.Writer, what: str, count: int) -> list:
+    def _ask(self, child: "_Child", message: messages.Writer, what: str, count: int) -> list:
         """Send the message; the so many values of the answer. Whatever is wrong with it is the submission's doing."""
         try:
-            reader = wire.Reader(
+            reader = messages.Reader(
                 child.exchange(message, self.limits.seconds, what), lambda number: Handle(number, child)
             )
             well = reader.read()
             values = [reader.read() for _ in range(count if well is True else 2)]
             reader.end()
             _check(well, values)
-        except (wire.WireError, MemoryError) as error:
+        except (messages.MessageError, MemoryError) as error:
             self.close()
             raise SubmissionError("protocol", f"{what}: the answer could not be read ({error})") from None
         except BaseException:  # KeyboardInterrupt too: the child is in the middle of something
@@ -274,7 +274,7 @@ def _check(well: object, values: list) -> None:
         good = inside is None or isinstance(inside, dict) and all(isinstance(times, int) for times in inside.values())
         good = good and (changed is None or isinstance(changed, dict))
     if not good:
-        raise wire.WireError("of the wrong types")
+        raise messages.MessageError("of the wrong types")
 
 
 class _Child:
@@ -314,7 +314,7 @@ class _Child:
             "requests": child_requests,
             "replies": child_replies,
             "lifeline": child_lifeline,
-            "wire": str(HERE / "wire.py"),
+            "messages": str(HERE / "messages.py"),
             "isolation": str(HERE / "isolation.py"),
             "hidden": str(HERE.parent),
             "readable": _readable(),
@@ -357,10 +357,10 @@ class _Child:
         # The answer before the output: where an answer is ready, what was printed before it is seen in the same look.
         self._poll.register(self._replies, select.POLLIN)
         self._poll.register(self._output, select.POLLIN)
-        message = wire.Writer(sys.maxsize)
+        message = messages.Writer(sys.maxsize)
         message.write("start")
         try:
-            reader = wire.Reader(self.exchange(message, START_SECONDS, "the start of Python"))
+            reader = messages.Reader(self.exchange(message, START_SECONDS, "the start of Python"))
             reader.read()
             self.notes, self._alone = reader.read(), reader.read()
         except SubmissionError as error:
@@ -390,7 +390,7 @@ class _Child:
         """Is the child alive, with nothing on the pipe for answers?"""
         return all(descriptor != self._replies for descriptor, _ in self._poll.poll(0))
 
-    def exchange(self, message: wire.Writer, seconds: float, what: str) -> memoryview:
+    def exchange(self, message: messages.Writer, seconds: float, what: str) -> memoryview:
         """Send the message and read the answer's body, within so many seconds."""
         deadline = time.monotonic() + seconds
         self._number = number = (self._number + 1) & 0xFFFFFFFF
@@ -399,19 +399,19 @@ class _Child:
         unsent = self._send(unsent)
         if unsent:
             self._poll.register(self._requests, select.POLLOUT)
-        answer, needed = bytearray(), wire.HEADER.size
+        answer, needed = bytearray(), messages.HEADER.size
         while len(answer) < needed:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise SubmissionError("timeout", f"{what} did not end within {seconds:g} s")
             for descriptor, _ in self._poll.poll(1000 * min(left, WATCH_SECONDS) + 1):
                 if descriptor == self._replies:
-                    headless = len(answer) < wire.HEADER.size
+                    headless = len(answer) < messages.HEADER.size
                     part = self._receive(1 << 16 if headless else needed - len(answer) + 1)
                     if part == b"":
                         raise self._ended(what)
                     answer += part or b""
-                    if headless and len(answer) >= wire.HEADER.size:
+                    if headless and len(answer) >= messages.HEADER.size:
                         needed += self._announced(answer, number, what)
                     if len(answer) > needed:
                         raise SubmissionError(
@@ -426,7 +426,7 @@ class _Child:
             self._look(what)
         if unsent:
             raise SubmissionError("protocol", f"{what}: an answer came before the question was read")
-        return memoryview(answer)[wire.HEADER.size :]
+        return memoryview(answer)[messages.HEADER.size :]
 
     def _send(self, data: memoryview) -> memoryview:
         try:
@@ -443,8 +443,8 @@ class _Child:
             return None
 
     def _announced(self, answer: bytearray, number: int, what: str) -> int:
-        mark, its_number, size = wire.HEADER.unpack_from(answer)
-        if mark != wire.MARK or its_number != number:
+        mark, its_number, size = messages.HEADER.unpack_from(answer)
+        if mark != messages.MARK or its_number != number:
             raise SubmissionError("protocol", f"{what}: something else than an answer was written to the grader's pipe")
         if size > self.limits.reply_bytes:
             raise SubmissionError(

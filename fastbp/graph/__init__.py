@@ -48,7 +48,7 @@ RuntimeError. `backward(keep_graph=True)` keeps them. Values are kept by referen
 """
 
 from .drawing import dot, draw
-from .layers import GraphLayer, apply_layer, apply_loss
+from .layer_ops import GraphLayer, apply_layer, apply_loss
 from .nodes import Op, OpNode, TensorNode, no_grad, tensors
 from .ops import (
     concatenate,
