@@ -21,9 +21,10 @@ from ahead import ahead
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbp.grading import messages
-from fastbp.grading import sandbox as sandbox_module
-from fastbp.grading.sandbox import Handle, Limits, Sandbox, SubmissionError, _remove
+from fastbp.grading import child_process, messages
+from fastbp.grading.folders import remove
+from fastbp.grading.limits import Limits, SubmissionError
+from fastbp.grading.sandbox import Handle, Sandbox
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="submissions run on Linux and macOS only")
 
@@ -659,7 +660,7 @@ def test_a_child_dies_with_its_parent(tmp_path):
     parent.wait()
     parent.stdout.close()
     assert gone(int(pid))
-    _remove(Path(place.strip()))
+    remove(Path(place.strip()))
 
 
 def test_an_interrupted_call_ends_the_child(tmp_path):
@@ -698,7 +699,7 @@ def test_a_folder_nested_too_deep_is_removed(tmp_path):
         os.close(descriptor)
         descriptor = inner
     os.close(descriptor)
-    _remove(top)
+    remove(top)
     assert not top.exists()
 
 
@@ -708,7 +709,7 @@ def test_a_locked_folder_is_removed(tmp_path):
     (locked / "file").write_text("here")
     locked.chmod(0)
     locked.parent.chmod(0o500)
-    _remove(locked.parent)
+    remove(locked.parent)
     assert not locked.parent.exists()
 
 
@@ -939,11 +940,11 @@ def test_fastbp_is_hidden_where_it_is_installed_beside_other_packages(tmp_path, 
     (site / "other").mkdir(parents=True)
     (site / "other" / "__init__.py").write_text("VALUE = 6\n")
     (site / "fastbp").mkdir()
-    shutil.copytree(sandbox_module.HERE, site / "fastbp" / "grading")
+    shutil.copytree(child_process.HERE, site / "fastbp" / "grading")
     (site / "fastbp" / "__init__.py").write_text("VALUE = 7\n")
-    packages = sandbox_module._packages()
-    monkeypatch.setattr(sandbox_module, "HERE", site / "fastbp" / "grading")
-    monkeypatch.setattr(sandbox_module, "_packages", lambda: [*packages, str(site)])
+    packages = child_process.packages()
+    monkeypatch.setattr(child_process, "HERE", site / "fastbp" / "grading")
+    monkeypatch.setattr(child_process, "packages", lambda: [*packages, str(site)])
     file = write(
         tmp_path,
         "import os\n"
