@@ -119,6 +119,9 @@ class Sequential(Chain):
                 parameter.place(values[part], gradients.array[part], rng, gradients)
                 places[parameter], start = start, part.stop
             layer.set_dtype(dtype)
+        for layer in self.descendants():
+            if isinstance(layer, Sequential):
+                layer._dtype = dtype
         self._dtype, self._values, self._gradients, self._places = dtype, values, gradients, places
         self.forget_engines()
 
@@ -139,7 +142,7 @@ class Sequential(Chain):
     @property
     def dtype(self) -> np.dtype:
         """float32 or float64, of all arrays inside."""
-        return (self.network or self)._dtype
+        return self._dtype
 
     @property
     def parameter_vector(self) -> np.ndarray:

@@ -205,13 +205,19 @@ def kind_of_type(kind: type, entries: int) -> type | None:
     return None
 
 
-def op_alone(layer: LayerLike, x: Wire, y: Wire, setting: Setting) -> Op:
-    """The op of a layer on its own; TypeError for one that is not in the table and has no forward of its own."""
+def op_alone(layer: LayerLike, x: np.ndarray, y: np.ndarray, training: bool) -> Op:
+    """The op of a layer on its own, for arrays like x and y. Its `everything` has the whole ranges of each method.
+
+    TypeError for a layer that is not in the table and has no forward of its own.
+    """
     known = {entry.kinds[0] for entry in TABLE if len(entry.kinds) == 1}
     kind = next((base for base in type(layer).__mro__ if base in known), None)
+    ends, setting = (Wire(x.shape[1:]), Wire(y.shape[1:])), Setting(len(x), x.dtype, training)
     for entry in TABLE if kind else ():
-        if entry.kinds == (kind,) and entry.suits((layer,), x.shape, setting):
-            (op,) = entry.maker((layer,), (x,), y, setting, ("",))
+        if entry.kinds == (kind,) and entry.suits((layer,), x.shape[1:], setting):
+            (op,) = entry.maker((layer,), ends[:1], ends[1], setting, ("",))
+            methods = "forward", "gradients", "backward"
+            op.everything = {name: {axis: op.whole(axis) for axis in op.axes(name)} for name in methods}
             return op
     raise TypeError(f"{type(layer).__name__} does not define forward and backward, and no op computes it")
 

@@ -76,7 +76,7 @@ class EngineProblem(LayerProblem):
         loss, targets = (WeightedSum(), dout) if self.loss is None else (self.loss, self.targets)
         batch = self.engine.batch(len(self.tensors["x"]), training=True)
         np.copyto(batch.x, self.tensors["x"])
-        training_step(batch, loss, SGD(lr=1.0), network.parameter_vector, network.gradients)(targets)
+        training_step(batch, loss, SGD(lr=1.0), network)(targets)
         after, network.parameter_vector = network.parameter_vector.copy(), before
         ends = np.cumsum([p.size for p in network.parameters])
         parts = np.split(before - after, ends[:-1]) if len(ends) else []

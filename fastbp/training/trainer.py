@@ -45,7 +45,7 @@ class Trainer:
         with engine.lock:
             batch = engine.batch(len(x), training=True)
             batch.x[...] = x
-            step = training_step(batch, loss, self.optimizer, network.parameter_vector, network.gradients)
+            step = training_step(batch, loss, self.optimizer, network)
             value = step(targets)
             self.scores = batch.y.copy()
         if loss.task != network.task and loss.task is not None:
