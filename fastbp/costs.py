@@ -78,7 +78,9 @@ def cost_of(layer: Layer, *input_shapes_and_N) -> Cost | None:
         return None if None in costs else sum(costs[1:], costs[0])
     cost = layer.costs(*shapes, N) if says_costs(layer) else None
     if not isinstance(cost, Cost | None):
-        raise TypeError(f"{type(layer).__name__}.costs: expected a fastbp.costs.Cost or None, got {type(cost).__name__}")
+        raise TypeError(
+            f"{type(layer).__name__}.costs: expected a fastbp.costs.Cost or None, got {type(cost).__name__}"
+        )
     return cost
 
 
@@ -139,9 +141,7 @@ class CostSheet:
     ([1152000, 2560], 1154560)
     """
 
-    def __init__(
-        self, layers: Layer | Sequence[Layer], input_shape: tuple[int, ...], batch: int = 1, dtype=np.float32
-    ):
+    def __init__(self, layers: Layer | Sequence[Layer], input_shape: tuple[int, ...], batch: int = 1, dtype=np.float32):
         self.input_shape, self.dtype = shape_of("CostSheet: input_shape", input_shape), float_dtype(dtype)
         self.batch = whole("CostSheet: batch", batch)
         if not isinstance(layers, (Layer, list, tuple)):
@@ -153,7 +153,9 @@ class CostSheet:
                 needing.add(step.output)
         readers = [wire for step in steps for wire in step.inputs if step.output in needing]
         self.rows = tuple(self._row(step, needing, readers) for step in steps)
-        spared = [row.cost and row.cost.dx for row, s in zip(self.rows, steps, strict=True) if needing.isdisjoint(s.inputs)]
+        spared = [
+            row.cost and row.cost.dx for row, s in zip(self.rows, steps, strict=True) if needing.isdisjoint(s.inputs)
+        ]
         self.input_gradient = _sum([*spared, self._joins(x, [wire for step in steps for wire in step.inputs])])
 
     def _row(self, step: Step, needing: set[Wire], readers: list[Wire]) -> LayerCosts:
@@ -169,7 +171,9 @@ class CostSheet:
             with_dx = not needing.isdisjoint(step.inputs)
             backward = cost.dw + cost.db + cost.dx * with_dx + self._joins(step.output, readers)
             products = cost.multiply_adds * (1 + with_dx)
-        return LayerCosts(repr(layer), output, weights, biases, cost, backward, products, self._bytes(output), step.path)
+        return LayerCosts(
+            repr(layer), output, weights, biases, cost, backward, products, self._bytes(output), step.path
+        )
 
     def _joins(self, wire: Wire, readers: list[Wire]) -> int:
         """The additions of the gradients that a value has from its readers."""

@@ -60,7 +60,12 @@ class Op:
     descend: Callable | None = None
 
     def __init__(
-        self, layers: tuple[LayerLike, ...], inputs: tuple[Wire, ...], output: Wire, setting: Setting, paths: tuple[str, ...] = ()
+        self,
+        layers: tuple[LayerLike, ...],
+        inputs: tuple[Wire, ...],
+        output: Wire,
+        setting: Setting,
+        paths: tuple[str, ...] = (),
     ):
         self.layers, self.layer, self.paths = layers, layers[0], paths
         self.inputs, self.output, self.setting = inputs, output, setting

@@ -39,7 +39,9 @@ def partition(ops: list[Op], setting: Setting, machine: Machine) -> Partition:
         by_rows = [rows or is_large(op, "gradients", "rows", machine) for op, rows in zip(ops, by_rows, strict=True)]
         count = parts_of_batch(ops, by_rows, setting, machine)
     bounds = [slice(k * setting.N // count, (k + 1) * setting.N // count) for k in range(count)]
-    return Partition(bounds, [cuts_of(op, rows, bounds, setting, machine) for op, rows in zip(ops, by_rows, strict=True)])
+    return Partition(
+        bounds, [cuts_of(op, rows, bounds, setting, machine) for op, rows in zip(ops, by_rows, strict=True)]
+    )
 
 
 def cuts_of(op: Op, by_rows: bool, bounds: list[slice], setting: Setting, machine: Machine) -> Cuts:

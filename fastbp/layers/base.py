@@ -63,7 +63,9 @@ class Layer(Checked):
         super().__init_subclass__()
         for name in ("forward_calls", "input_calls", "parameter_calls"):
             if name in vars(cls):
-                raise TypeError(f"{cls.__name__}: layers have no {name}; kernels belong into a fastbp.engine.Op that computes it")
+                raise TypeError(
+                    f"{cls.__name__}: layers have no {name}; kernels belong into a fastbp.engine.Op that computes it"
+                )
         Layer.types[cls.type_name()] = cls
 
     @classmethod
@@ -297,7 +299,9 @@ class Layer(Checked):
         """Called by the network that takes this layer; a layer belongs to one network at most."""
         owner = self.network
         if owner is not None and owner is not network and not network.holds(owner):
-            raise ValueError(f"{self!r} belongs to another network; use copy.deepcopy(layer) for a copy with its values")
+            raise ValueError(
+                f"{self!r} belongs to another network; use copy.deepcopy(layer) for a copy with its values"
+            )
         self._network = weakref.ref(network)
 
     def config(self) -> dict:

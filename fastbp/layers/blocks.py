@@ -61,7 +61,12 @@ class Container(Layer):
     # -- what is inside ------------------------------------------------------------------------------------------
 
     @property
-    def children(self) -> dict[str, Layer]:
+    def children(self) -> tuple[Layer, ...]:
+        """The layers inside, in order."""
+        return tuple(self._children.values())
+
+    @property
+    def named_children(self) -> dict[str, Layer]:
         """The layers inside, by name."""
         return dict(self._children)
 
@@ -106,7 +111,9 @@ class Container(Layer):
         return {f"{path}.{p.name}": p for path, leaf in self.leaves().items() for p in leaf.parameters}
 
     def parameter(self, name, shape, draw):
-        raise TypeError(f"{type(self).__name__}: a container has no parameters of its own: make a layer that has them a child")
+        raise TypeError(
+            f"{type(self).__name__}: a container has no parameters of its own: make a layer that has them a child"
+        )
 
     @property
     def dtype(self) -> np.dtype | None:
@@ -123,11 +130,11 @@ class Container(Layer):
             leaf.set_dtype(dtype)
 
     def __setattr__(self, name: str, value) -> None:
-        if isinstance(value, Layer) and name[0] != "_" and self._children.get(name) is not value:
-            if name in self._children:
-                raise AttributeError(f"{type(self).__name__}: {name} can't be set once the container is made: make a new one")
+        if name[0] != "_" and self._children.get(name, value) is not value:
+            raise AttributeError(f"{type(self).__name__}: {name} can't be set once it is there: make a new container")
+        if isinstance(value, Layer) and name[0] != "_" and name not in self._children:
             if self.network is not None:
-                raise AttributeError(f"{type(self).__name__}: {name} can't be set in a network: make a new one")
+                raise AttributeError(f"{type(self).__name__}: {name} can't be set in a network: make a new container")
             self._add(name, value)
         super().__setattr__(name, value)
         if name[0] != "_" and (network := self.network) is not None:
@@ -220,10 +227,10 @@ class Chain(Container):
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers, in order."""
-        return tuple(self._children.values())
+        return self.children
 
     def connect(self, x, place):
-        for layer in self._children.values():
+        for layer in self.children:
             x = place(layer, x)
         return x
 
@@ -246,23 +253,16 @@ class Residual(Container):
     def __init__(self, *layers: Layer, shortcut: Layer | None = None):
         if not layers:
             raise ValueError("Residual: expected at least one layer")
-        super().__init__()
-        self._add("body", Chain(*layers))
-        if shortcut is not None:
-            self._add("shortcut", instance("Residual: shortcut", shortcut, Layer, "layer"))
+        super().__init__(body=Chain(*layers))
+        self.shortcut = None if shortcut is None else instance("Residual: shortcut", shortcut, Layer, "layer")
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers of the body."""
-        return self._children["body"].layers
-
-    @property
-    def shortcut(self) -> Layer | None:
-        """What x goes through to be added, if anything."""
-        return self._children.get("shortcut")
+        return self.body.layers
 
     def connect(self, x, place):
-        y = place(self._children["body"], x)
+        y = place(self.body, x)
         beside = x if self.shortcut is None else place(self.shortcut, x)
         if y.shape != beside.shape:
             what = "the input has" if self.shortcut is None else "the shortcut gives"
@@ -292,10 +292,10 @@ class Concat(Container):
     @property
     def branches(self) -> tuple[Layer, ...]:
         """The branches, in order."""
-        return tuple(self._children.values())
+        return self.children
 
     def connect(self, x, place):
-        return place(Join(), *(place(branch, x) for branch in self._children.values()))
+        return place(Join(), *(place(branch, x) for branch in self.children))
 
 
 class Plus(Layer):

@@ -95,7 +95,10 @@ class NormReLUPool(BatchNormOp):
 
     def gradients(self, into, channels):
         """dgamma and dbeta, from the pixels that have a gradient"""
-        sums, kernel = (into[self.layer.gamma], into[self.layer.beta]), norm_relu_pool.norm_relu_pool_backward_parameters
+        sums, kernel = (
+            (into[self.layer.gamma], into[self.layer.beta]),
+            norm_relu_pool.norm_relu_pool_backward_parameters,
+        )
         yield partial(kernel, self.dout, self.y, self.chosen, (self.mean, self.inv_std), *sums, channels)
 
     def backward(self, channels):
