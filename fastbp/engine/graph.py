@@ -9,7 +9,8 @@ from ..parameters import Parameter
 
 
 class LayerLike(Protocol):
-    """What the engine asks of a layer. `opens` says that it is a container, with `named_children` and `connect(*wires, place)`."""
+    """What the engine asks of a layer. `opens` says that it is a container, with `named_children` and `connect(*wires,
+    place)`."""
 
     parameters: list[Parameter]
     opens: bool
@@ -72,7 +73,8 @@ def opened(layer: LayerLike, input_shape: tuple[int, ...]) -> Graph:
 
 
 def connected(layer: LayerLike, x: Wire, apply: Callable[..., Wire]) -> Wire:
-    """The output of a layer on wire x: `apply(layer, path, *wires)` is called for each layer inside that is no container."""
+    """The output of a layer on wire x: `apply(layer, path, *wires)` is called for each layer inside that is no
+    container."""
     seen: set[int] = set()
 
     def placed(layer, path: str, inputs: tuple[Wire, ...]) -> Wire:
