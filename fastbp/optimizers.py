@@ -19,10 +19,11 @@ from .layers.base import FLOATS, State
 
 
 class Optimizer(Checked):
-    """Base class: checks and state. Subclasses name their vectors and define `update`, which works element by element: training
-    calls it for parts of the vectors. One that can't work so (it needs the norm of the whole gradient, say) defines `step`.
+    """Base class: checks and state. Subclasses name their vectors and define `update`, which works element by
+    element: training calls it for parts of the vectors. One that can't work so (it needs the norm of the whole
+    gradient, say) defines `step`.
 
-    The package's own name, in place of `update`, the `kernel` that it calls with the vectors and with the numbers of `settings()`.
+    The package's own name a `kernel` in place of `update`: it is called with the vectors and the numbers of `settings()`.
     """
 
     vectors: tuple[str, ...] = ()
@@ -36,19 +37,12 @@ class Optimizer(Checked):
         self.steps = 0
         self.state = {}
         self.numbers: np.ndarray | None = None  # this step's settings, where the kernel reads them
-        self._settings: tuple[float, ...] | None = (
-            None  # what they hold: writing to an array takes 0.4 µs of a step's 10
-        )
+        self._settings: tuple[float, ...] | None = None  # what they hold; they are only written where that changes
 
     def step(self, values: np.ndarray, grads: np.ndarray) -> None:
         """Update `values` in place; both are contiguous vectors (P,) of one floating dtype."""
-        plain = (
-            type(values) is type(grads) is np.ndarray
-            and values.dtype in FLOATS
-            and values.flags.carray
-            and grads.flags.carray
-        )
-        if not plain:
+        plain = type(values) is type(grads) is np.ndarray and values.dtype in FLOATS
+        if not (plain and values.flags.carray and grads.flags.carray):
             values, grads = self._vector("values", values), self._vector("grads", grads)
             if not values.flags.carray:
                 raise ValueError(f"{type(self).__name__}: values must be a contiguous vector that can be written")
@@ -70,10 +64,8 @@ class Optimizer(Checked):
         """Begin a step: check the vectors, count it and return the optimiser's own vectors. `update` does the rest."""
         shape, dtype = values.shape, values.dtype
         if len(shape) != 1 or grads.shape != shape or grads.dtype != dtype:
-            raise ValueError(
-                f"{type(self).__name__}: expected two vectors of one size and dtype, "
-                f"got {values.dtype} {values.shape} and {grads.dtype} {grads.shape}"
-            )
+            got = f"got {values.dtype} {values.shape} and {grads.dtype} {grads.shape}"
+            raise ValueError(f"{type(self).__name__}: expected two vectors of one size and dtype, {got}")
         vectors = [self.state.get(name) for name in self.vectors]
         for i, vector in enumerate(vectors):
             if vector is None:
@@ -83,7 +75,9 @@ class Optimizer(Checked):
                     f"{type(self).__name__}: this optimiser has been training {vector.size} {vector.dtype} parameters, "
                     f"got {values.size} {values.dtype}; make a new one for another network"
                 )
-        object.__setattr__(self, "steps", self.steps + 1)  # it has no check, and a step of a small network takes 7 µs
+        object.__setattr__(
+            self, "steps", self.steps + 1
+        )  # it has no check, and small networks take many steps a second
         if (settings := self.settings()) != self._settings:
             if self.numbers is None:
                 self.numbers = np.zeros(len(settings))
@@ -160,7 +154,10 @@ class Adagrad(Optimizer):
 
 
 class RMSProp(Optimizer):
-    """square ← decay · square + (1 − decay) · g²;  value ← value − lr · g / (√square + eps)   (Tieleman and Hinton 2012)."""
+    """square ← decay · square + (1 − decay) · g²;  value ← value − lr · g / (√square + eps)
+
+    (Tieleman and Hinton 2012).
+    """
 
     vectors, kernel = ("square",), staticmethod(kernels.rmsprop_update)
 
@@ -201,8 +198,8 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: value ← value · (1 − lr · weight_decay) before Adam's step on the plain gradient
-    (Loshchilov and Hutter 2019)."""
+    """Adam with decoupled weight decay: value ← value · (1 − lr · weight_decay) before Adam's step on the plain
+    gradient (Loshchilov and Hutter 2019)."""
 
     def __init__(
         self,
@@ -215,5 +212,5 @@ class AdamW(Adam):
         super().__init__(lr, beta1, beta2, eps, weight_decay)
 
     def settings(self):
-        lr, beta1, beta2, eps, weight_decay, _, c1, c2 = super().settings()
-        return lr, beta1, beta2, eps, 0.0, lr * weight_decay, c1, c2
+        *first, weight_decay, _, c1, c2 = super().settings()
+        return *first, 0.0, self.lr * weight_decay, c1, c2
