@@ -23,7 +23,7 @@ class Optimizer(Checked):
     element: training calls it for parts of the vectors. One that can't work so (it needs the norm of the whole
     gradient, say) defines `step`.
 
-    The package's own name a `kernel` in place of `update`: it is called with the vectors and the numbers of `settings()`.
+    The package's own name a `kernel` in place of `update`: it gets the vectors and the numbers of `settings()`.
     """
 
     vectors: tuple[str, ...] = ()
@@ -75,9 +75,7 @@ class Optimizer(Checked):
                     f"{type(self).__name__}: this optimiser has been training {vector.size} {vector.dtype} parameters, "
                     f"got {values.size} {values.dtype}; make a new one for another network"
                 )
-        object.__setattr__(
-            self, "steps", self.steps + 1
-        )  # it has no check, and small networks take many steps a second
+        object.__setattr__(self, "steps", self.steps + 1)  # it has no check, and a small network's step is short
         if (settings := self.settings()) != self._settings:
             if self.numbers is None:
                 self.numbers = np.zeros(len(settings))
@@ -193,8 +191,12 @@ class Adam(Optimizer):
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def settings(self):
+        return self._numbers(self.weight_decay, 0.0)
+
+    def _numbers(self, decay: float, shrink: float) -> tuple[float, ...]:
+        """`decay` · value is added to the gradient; `shrink` · value is taken off the value itself."""
         c1, c2 = 1 - self.beta1**self.steps, 1 - self.beta2**self.steps
-        return self.lr, self.beta1, self.beta2, self.eps, self.weight_decay, 0.0, c1, c2
+        return self.lr, self.beta1, self.beta2, self.eps, decay, shrink, c1, c2
 
 
 class AdamW(Adam):
@@ -212,5 +214,4 @@ class AdamW(Adam):
         super().__init__(lr, beta1, beta2, eps, weight_decay)
 
     def settings(self):
-        *first, weight_decay, _, c1, c2 = super().settings()
-        return *first, 0.0, self.lr * weight_decay, c1, c2
+        return self._numbers(0.0, self.lr * self.weight_decay)
