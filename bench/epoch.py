@@ -1,15 +1,17 @@
 """One whole epoch of training on real images, fastbp.fit beside a PyTorch loop over a shuffling DataLoader.
 
-    python bench/epoch.py [--workloads mnist-cnn,cifar-2conv] [--batches 32,128] [--threads 1] [--fraction 0.1] [--json epoch.json]
+    python bench/epoch.py [--workloads mnist-cnn,cifar-2conv] [--batches 32,128] [--threads 1] [--fraction 0.1] [--json
+    epoch.json]
 
-How it is measured. Each side in a process of its own, from the same first parameters: shuffling, batching, training steps, and
-the mean loss and accuracy over the batches, which both sides keep. PyTorch's loop is the usual one: TensorDataset, DataLoader
-with 0 and with 2 worker processes; the faster one counts. Loading the data and the first steps of another network, which
-compile, are not timed; starting the worker processes is, as it happens in every epoch. Threads are set in both libraries,
+How it is measured. Each side in a process of its own, from the same first parameters: shuffling, batching, training
+steps, and the mean loss and accuracy over the batches, which both sides keep. PyTorch's loop is the usual one:
+TensorDataset, DataLoader with 0 and with 2 worker processes; the faster one counts. Loading the data and the first
+steps of another network, which compile, are not timed; starting the worker processes is, as it happens in every epoch.
+Threads are set in both libraries,
 but processes are not pinned: workers need a core of their own.
 
-How to read it. `ratio` is PyTorch's time by fastbp's. The losses are means over the epoch in training mode; they differ by the
-order of the images alone, so they must be close. `--fraction` trains on the first part of the images.
+How to read it. `ratio` is PyTorch's time by fastbp's. The losses are means over the epoch in training mode; they differ
+by the order of the images alone, so they must be close. `--fraction` trains on the first part of the images.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""What the two proofs of the gradient checker check: fastbp's layers, losses and a network, and the NumPy twins, at drawn inputs.
+"""What the two proofs of the gradient checker check: fastbp's layers, losses and a network, and the NumPy twins, at
+drawn inputs.
 
 `check` is the only place that knows how the checker is called.
 """
@@ -26,8 +27,8 @@ class Draw:
     """Sizes and values of one case.
 
     Tame: sizes of 2 to 5, as different as can be; values of order 1, no two nearer than 1/(4·size), none near 0.
-    Wild: sizes from 0 or 1; values of scales 1e-3 … 1e3, zeros, ties, repeated values, values on and beside whole numbers,
-    which are kinks of the hinges, and columns that are constant or nearly so.
+    Wild: sizes from 0 or 1; values of scales 1e-3 … 1e3, zeros, ties, repeated values, values on and beside whole
+    numbers, which are kinks of the hinges, and columns that are constant or nearly so.
     """
 
     def __init__(self, rng: np.random.Generator, wild: bool):
@@ -327,7 +328,8 @@ def fill(layer, draw) -> None:
 class NetworkSubject:
     """Several layers, which a network computes together where it can.
 
-    Always tame: where layers add up kinks of several units, the slopes on either side say nothing about the right values.
+    Always tame: where layers add up kinks of several units, the slopes on either side say nothing about the right
+    values.
     """
 
     training: bool

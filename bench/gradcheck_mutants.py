@@ -1,6 +1,7 @@
 """No miss: the gradient checker on backward passes with a planted fault, thousands of them, one at a time.
 
-    python bench/gradcheck_mutants.py [--functions conv,batchnorm] [--jobs 2] [--seed 0] [--output mutants.json] [--list]
+    python bench/gradcheck_mutants.py [--functions conv,batchnorm] [--jobs 2] [--seed 0] [--output mutants.json]
+    [--list]
 
 The faults are those of mutations.py, planted in every backward function of tests/twins and in the gradient part of
 every loss there. A mutant is checked at drawn inputs until it is caught:
@@ -12,17 +13,18 @@ every loss there. A mutant is checked at drawn inputs until it is caught:
     equivalent   the gradient is still right: the reason is in EQUIVALENT, and is verified on many more inputs
     MISSED       none of these
 
-Two more tables say how many of the "wrong" have the planted cause named. All of them count, none is left out. Of a mutant with
-several wrong gradients the one with the best answer counts. "named first": the first cause of the diagnosis is one that
-describes the change, so that a student who reads it looks at the right place: those in CAUSES for this kind of mutant, and
-what `planted` adds where the change can be read in other words that are as true (`return dxhat` for `dx = dxhat / std` is both
-another name and a missing factor). "in the first three" likewise; "explained": there is a cause at all, right or not.
+Two more tables say how many of the "wrong" have the planted cause named. All of them count, none is left out. Of a
+mutant with several wrong gradients the one with the best answer counts. "named first": the first cause of the diagnosis
+is one that describes the change, so that a student who reads it looks at the right place: those in CAUSES for this kind
+of mutant, and what `planted` adds where the change can be read in other words that are as true (`return dxhat` for `dx
+= dxhat / std` is both another name and a missing factor). "in the first three" likewise; "explained": there is a cause
+at all, right or not.
 
-"shape" and "raises" are counted apart, in a table of their own: they are named where the report's own words say it, the shape
-(and dtype) that was given, and the exception with a message, which check_gradients lets through.
+"shape" and "raises" are counted apart, in a table of their own: they are named where the report's own words say it, the
+shape (and dtype) that was given, and the exception with a message, which check_gradients lets through.
 
-How to read it. The exit status is 1 if a mutant is missed, or if the checker rejects an unmutated function, or if a reason in
-EQUIVALENT does not hold or is not needed any more. `--list` prints every mutant with its verdict.
+How to read it. The exit status is 1 if a mutant is missed, or if the checker rejects an unmutated function, or if a
+reason in EQUIVALENT does not hold or is not needed any more. `--list` prints every mutant with its verdict.
 """
 
 import argparse
@@ -43,14 +45,15 @@ from gradcheck_cases import ALL_TWINS, Case, Draw, Twin, check
 from mutations import KINDS, Mutant, locals_of, mutants
 from tqdm import tqdm
 
-from fastbp.progress import watched
+from fastbp.terminal import watched
 
 TAME, WILD = 16, 24  # inputs that a mutant must survive
 VERIFIED = 300  # inputs at which a mutant called equivalent must give the function's own gradient
 SECONDS = 20  # after which a mutant counts as endless
 OUTCOMES = ("wrong", "shape", "property", "raises", "equivalent", "MISSED")
 
-# -- Mutants whose gradient is right all the same: patterns of the function's name and of the changed statement, and why.
+# -- Mutants whose gradient is right all the same: patterns of the function's name and of the changed statement, and
+# why.
 KINK = "differs at the kink only, where either slope is right"
 EQUIVALENT = [
     (".*relu_backward|eecs598 svm_loss", r">= 0", KINK),

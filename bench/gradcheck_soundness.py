@@ -1,14 +1,16 @@
-"""No false alarm: the gradient checker in full mode on correct gradients, of fastbp and of NumPy twins, at drawn inputs.
+"""No false alarm: the gradient checker in full mode on correct gradients, of fastbp and of NumPy twins, at drawn
+inputs.
 
     python bench/gradcheck_soundness.py [--cases 100000] [--jobs 2] [--seed 0] [--output soundness.json]
 
-Layers and a network in training and evaluation, losses, and the function pairs of tests/twins take turns. Inputs are drawn to be
-awkward: axes of length 0 and 1, scales of 1e-3 to 1e3, zeros, ties, values on kinks and at 1e-2 to 1e-12 beside them, columns
-that are constant or nearly so. Every gradient is right, so every mismatch is a false alarm: it is printed with the options that
-reproduce it, and the exit status is 1.
+Layers and a network in training and evaluation, losses, and the function pairs of tests/twins take turns. Inputs are
+drawn to be
+awkward: axes of length 0 and 1, scales of 1e-3 to 1e3, zeros, ties, values on kinks and at 1e-2 to 1e-12 beside them,
+columns that are constant or nearly so. Every gradient is right, so every mismatch is a false alarm: it is printed with
+the options that reproduce it, and the exit status is 1.
 
-How to read it. `elements` is how many were compared; `kink` of them lie on a kink, where the one-sided slopes differ; `noise`
-of them are too small to tell from rounding.
+How to read it. `elements` is how many were compared; `kink` of them lie on a kink, where the one-sided slopes differ;
+`noise` of them are too small to tell from rounding.
 """
 
 import argparse
@@ -25,7 +27,7 @@ import numpy as np
 from gradcheck_cases import SUBJECTS, Case, Draw, check
 from tqdm import tqdm
 
-from fastbp.progress import watched
+from fastbp.terminal import watched
 
 CHUNK = 100  # cases that a process is given at a time
 SHOWN = 20  # failures that are printed in full

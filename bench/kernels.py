@@ -1,17 +1,21 @@
-"""The rate of each family of kernels over a range of shapes, beside what this machine can compute and move, and beside oneDNN.
+"""The rate of each family of kernels over a range of shapes, beside what this machine can compute and move, and beside
+oneDNN.
 
-    python bench/kernels.py [--families linear,conv,fused,elementwise] [--quick] [--json kernels.json] [--figure kernels.png]
+    python bench/kernels.py [--families linear,conv,fused,elementwise] [--quick] [--json kernels.json] [--figure
+    kernels.png]
 
-How it is measured. Float32, one thread, through the layers' own forward and backward; the same arrays again and again, so
-they are in cache where they fit. Forward is timed with `out=`; dW is backward(need_dx=False), with the bias's gradient; dX is the
-difference of the whole backward and dW, medians of alternating runs ("–" where noise swallowed it). PyTorch, if
-installed, alternates with it in the same process: functional.linear and conv2d, their backward by its own operators (mm, and
-convolution_backward with one gradient asked for), which are oneDNN's and MKL's kernels without autograd's overhead.
+How it is measured. Float32, one thread, through the layers' own forward and backward; the same arrays again and again,
+so they are in cache where they fit. Forward is timed with `out=`; dW is backward(need_dx=False), with the bias's
+gradient; dX is the difference of the whole backward and dW, medians of alternating runs ("–" where noise swallowed it).
+PyTorch, if installed, alternates with it in the same process: functional.linear and conv2d, their backward by its own
+operators (mm, and convolution_backward with one gradient asked for), which are oneDNN's and MKL's kernels without
+autograd's overhead.
 
 How to read it. Linear, convolution and the fused convolution + ReLU + pooling are judged by GFLOP/s: two FLOPs for each
-multiply–add of fastbp's cost sheet, as a plain convolution would do them, so a kernel that avoids work (pooled gradients,
-Winograd) may pass the peak. FLOP/B is that by the bytes of all inputs and outputs, each once. The other kernels do little per
-number and are judged by GB/s, again of inputs and outputs once, beside a loop a[i] = b[i] + s·c[i] over as many bytes.
+multiply–add of fastbp's cost sheet, as a plain convolution would do them, so a kernel that avoids work (pooled
+gradients, Winograd) may pass the peak. FLOP/B is that by the bytes of all inputs and outputs, each once. The other
+kernels do little per number and are judged by GB/s, again of inputs and outputs once, beside a loop a[i] = b[i] +
+s·c[i] over as many bytes.
 The figure is a roofline: no kernel can be above min(peak, intensity × bandwidth of the level its arrays are in).
 """
 
@@ -42,7 +46,8 @@ rng = np.random.default_rng(0)
 
 @dataclass
 class Case:
-    """Passes of one kernel at one shape: ours and, where there is one, the peer's, with useful FLOPs and bytes of each pass.
+    """Passes of one kernel at one shape: ours and, where there is one, the peer's, with useful FLOPs and bytes of each
+    pass.
 
     A pass named `both` is the whole backward: dX is the difference of it and dW."""
 

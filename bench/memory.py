@@ -1,12 +1,15 @@
 """The memory that training takes: peak resident size of a process that trains 20 steps, fastbp beside PyTorch and JAX.
 
-    python bench/memory.py [--peers torch,jax] [--workloads mnist-cnn] [--steps 20] [--json memory.json] [--figure memory.png]
+    python bench/memory.py [--peers torch,jax] [--workloads mnist-cnn] [--steps 20] [--json memory.json] [--figure
+    memory.png]
 
-How it is measured. Each side, workload and batch in a process of its own that imports its own library and no other, builds
-network, optimiser and batch and trains, on one thread. The system keeps the largest resident size; it is read after the import
-and at the end. fastbp's kernels are compiled beforehand, in a process that is not measured, so they are loaded from its cache.
+How it is measured. Each side, workload and batch in a process of its own that imports its own library and no other,
+builds network, optimiser and batch and trains, on one thread. The system keeps the largest resident size; it is read
+after the import and at the end. fastbp's kernels are compiled beforehand, in a process that is not measured, so they
+are loaded from its cache.
 
-How to read it. `peak` holds everything, the interpreter and the library included; `more` is the rise over the peak of the
+How to read it. `peak` holds everything, the interpreter and the library included; `more` is the rise over the peak of
+the
 import: parameters, gradients, velocities, activations, buffers, loaded kernels. `least` is what the step must hold:
 parameters three times, the batch, and every layer's output once.
 """

@@ -59,8 +59,8 @@ class Mutant:
 def mutants(source: str, name: str, local_values: dict, after: str | None = None) -> list[Mutant]:
     """All mutants of a function in a module's source, without duplicates.
 
-    `local_values` are the values of its local names as it returns: names are swapped for those of like values, the most alike
-    first. `after`: only statements below the one that assigns to this name (a loss function's gradient part).
+    `local_values` are the values of its local names as it returns: names are swapped for those of like values, the most
+    alike first. `after`: only statements below the one that assigns to this name (a loss function's gradient part).
     """
     (function,) = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
     if ast.get_docstring(function):

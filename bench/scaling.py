@@ -5,11 +5,11 @@
 How it is measured. One network a sweep, one size changed and the rest kept; float32, one thread but in the sweep over
 threads, medians. Steps of one sweep alternate, so a slow moment of the machine does not fall on one point alone.
 
-How to read it. `slope` is that of log time over log size, by least squares over the points that are linear; the FLOPs' own slope
-stands beside it. Linear means in proportion to the FLOPs: the points around the best GFLOP/s, as far as they keep 75 % of it.
-`why` tells what was measured at the others: "fixed" is the share of the time that the same number of layers takes at
-size 1, where there is nothing to compute; "working set" (parameters, gradients, velocities, batch and outputs)
-is named where it outgrows a cache that the best point still fits. Where neither holds, nothing is said.
+How to read it. `slope` is that of log time over log size, by least squares over the points that are linear; the FLOPs'
+own slope stands beside it. Linear means in proportion to the FLOPs: the points around the best GFLOP/s, as far as they
+keep 75 % of it. `why` tells what was measured at the others: "fixed" is the share of the time that the same number of
+layers takes at size 1, where there is nothing to compute; "working set" (parameters, gradients, velocities, batch and
+outputs) is named where it outgrows a cache that the best point still fits. Where neither holds, nothing is said.
 """
 
 import math

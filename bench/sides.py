@@ -1,7 +1,7 @@
 """One training step in each library: forward, softmax cross-entropy, backward, SGD with momentum 0.9.
 
-`build(name, workload, batch)` gives the step of one side; all sides start from the same parameters and batch. Libraries are
-imported when their side is built, and no other.
+`build(name, workload, batch)` gives the step of one side; all sides start from the same parameters and batch. Libraries
+are imported when their side is built, and no other.
 """
 
 import functools

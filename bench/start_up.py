@@ -1,10 +1,13 @@
-"""What starting costs: imports, `fastbp train`, and whole processes from their start to the end of a first training step.
+"""What starting costs: imports, `fastbp train`, and whole processes from their start to the end of a first training
+step.
 
-    python bench/start_up.py [--runs 5] [--parts imports,train,steps] [--workloads mnist-cnn | --all] [--json start_up.json]
+    python bench/start_up.py [--runs 5] [--parts imports,train,steps] [--workloads mnist-cnn | --all] [--json
+    start_up.json]
 
-How it is measured. Every figure is the wall time of a whole fresh process, the interpreter's own start and end included; what is
-compared alternates. A cold run gets an empty kernel cache of its own; the warm runs after it reuse that cache. A first step is
-import, network, batch of 32 random images, forward, loss, backward, update, in the same few lines for both libraries.
+How it is measured. Every figure is the wall time of a whole fresh process, the interpreter's own start and end
+included; what is compared alternates. A cold run gets an empty kernel cache of its own; the warm runs after it reuse
+that cache. A first step is import, network, batch of 32 random images, forward, loss, backward, update, in the same few
+lines for both libraries.
 
 How to read it. Cold is paid once after installing or upgrading fastbp, warm in every later process. The files of the
 kernels that the cold run compiled are counted in the cache folder.

@@ -1,20 +1,22 @@
-"""The time of one training step, fastbp beside PyTorch and JAX: forward, softmax cross-entropy, backward, SGD with momentum 0.9.
+"""The time of one training step, fastbp beside PyTorch and JAX: forward, softmax cross-entropy, backward, SGD with
+momentum 0.9.
 
     python bench/training_step.py [--peers torch,jax,torch-compile] [--threads 1,2] [--workloads mnist-cnn,mlp-100]
                                   [--rounds 3] [--markdown] [--json step.json] [--figure step.png]
 
 How it is measured. Float32; every side starts from the same parameters and the same batch, and the gradients of the
 first step are compared (not where there is dropout: each side draws its own). Each workload is run in one process
-where the sides alternate, and by each side alone in a process of its own, since thread pools disturb each other; the best of
-a side's medians counts, for fastbp as for the others. `--rounds` does all that several times: on a shared machine, others may slow
-one process down by half, and not the next. Processes are pinned to as many cores as they have threads.
-First steps, which compile or load compiled code, are told apart from the timed ones; fastbp's kernel cache is as it is found.
+where the sides alternate, and by each side alone in a process of its own, since thread pools disturb each other; the
+best of a side's medians counts, for fastbp as for the others. `--rounds` does all that several times: on a shared
+machine, others may slow one process down by half, and not the next. Processes are pinned to as many cores as they have
+threads. First steps, which compile or load compiled code, are told apart from the timed ones; fastbp's kernel cache is
+as it is found.
 
-How to read it. `fastbp`, `torch`, … are medians, `best` the shortest step seen. GF/s counts two FLOPs for each multiply–add of
-Linear and Conv2d in fastbp's cost sheet; `peak` is its fraction of what this machine reaches with all operands in registers,
-measured at the start and after each workload (the best so far, in files and the README's table the best of all). `error` is the
-largest difference of a gradient from fastbp's, relative to its tensor's largest element. `ratio` is the fastest peer's time by
-fastbp's and `torch×` PyTorch's (eager): below 1, fastbp loses.
+How to read it. `fastbp`, `torch`, … are medians, `best` the shortest step seen. GF/s counts two FLOPs for each
+multiply–add of Linear and Conv2d in fastbp's cost sheet; `peak` is its fraction of what this machine reaches with all
+operands in registers, measured at the start and after each workload (the best so far, in files and the README's table
+the best of all). `error` is the largest difference of a gradient from fastbp's, relative to its tensor's largest
+element. `ratio` is the fastest peer's time by fastbp's and `torch×` PyTorch's (eager): below 1, fastbp loses.
 """
 
 import importlib
@@ -136,7 +138,8 @@ def measure(names: list[str], options) -> list[dict]:
 def difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
     """The largest difference of two lists of gradients, relative to each tensor's largest element.
 
-    The scale is at least 1 % of the largest of all: a bias before batch norm has a gradient of rounding errors alone."""
+    The scale is at least 1 % of the largest of all: a bias before batch norm has a gradient of rounding errors
+    alone."""
     least = 0.01 * max(float(np.abs(b).max()) for b in theirs)
     return max(float(np.abs(a - b).max() / max(np.abs(b).max(), least)) for a, b in zip(ours, theirs, strict=True))
 

@@ -1,7 +1,7 @@
 """The networks that the benchmarks train, in words that belong to no library: each side builds its own from them.
 
-A layer is (name, argument, …), with names and arguments that fastbp and torch.nn share. This module imports neither, so that
-a process which measures one library does not hold the other.
+A layer is (name, argument, …), with names and arguments that fastbp and torch.nn share. This module imports neither, so
+that a process which measures one library does not hold the other.
 """
 
 import math

@@ -1,10 +1,11 @@
-"""CIFAR-10 with eight 3×3 convolutions: a thin network, a wide one, and what batch norm, augmentation and a schedule add.
+"""CIFAR-10 with eight 3×3 convolutions: a thin network, a wide one, and what batch norm, augmentation and a schedule
+add.
 
     python examples/cifar10_cnn.py [--quick] [--seed 0] [--jobs 2] [--out FOLDER]
 
-Convolution 32, pool, 64, pool, 128, 128, pool, 256, 256, pool, 256, 256, pool (3×3, padding 1, ReLU), linear 256, linear 10; the
-thin network has a quarter of the filters. The best run adds batch norm, random flips and crops, and a learning rate that
-rises and falls once.
+Convolution 32, pool, 64, pool, 128, 128, pool, 256, 256, pool, 256, 256, pool (3×3, padding 1, ReLU), linear 256,
+linear 10; the thin network has a quarter of the filters. The best run adds batch norm, random flips and crops, and a
+learning rate that rises and falls once.
 """
 
 import functools

@@ -2,8 +2,8 @@
 
     python examples/cifar10_cnn_variants.py [--quick] [--seed 0] [--jobs 2] [--out FOLDER]
 
-Convolution 6, pool, convolution 16, pool, 120, 84, 10, filters 5×5, batches of 32, SGD with momentum 0.9, 10 epochs: the
-activation, the learning rate, one to three convolutions and their channels are changed.
+Convolution 6, pool, convolution 16, pool, 120, 84, 10, filters 5×5, batches of 32, SGD with momentum 0.9, 10 epochs:
+the activation, the learning rate, one to three convolutions and their channels are changed.
 """
 
 import functools

@@ -2,8 +2,9 @@
 
     python examples/cifar10_mlp_depth.py [--quick] [--seed 0] [--jobs 2] [--out FOLDER]
 
-Linear layers with ReLU between them on the 3072 pixels, batches of 4, SGD with learning rate 0.001 and momentum 0.9, 10 epochs; the
-mean loss of every 2,000 mini-batches. Weights start as PyTorch's do, pixels are (x − 0.5) / 0.5: the tutorial's setting.
+Linear layers with ReLU between them on the 3072 pixels, batches of 4, SGD with learning rate 0.001 and momentum 0.9, 10
+epochs; the mean loss of every 2,000 mini-batches. Weights start as PyTorch's do, pixels are (x − 0.5) / 0.5: the
+tutorial's setting.
 """
 
 import functools

@@ -2,9 +2,9 @@
 
     python examples/cifar10_optimizers.py [--quick] [--seed 0] [--jobs 2] [--out FOLDER]
 
-The tutorial's network (convolution 6, pool, convolution 16, pool, 120, 84, 10). Batch sizes at one learning rate, learning rates at
-one batch size, Adam against SGD, and batches of 4 with Adam, where the training loss goes on falling when the validation loss rises
-again. The epoch is chosen on the validation set.
+The tutorial's network (convolution 6, pool, convolution 16, pool, 120, 84, 10). Batch sizes at one learning rate,
+learning rates at one batch size, Adam against SGD, and batches of 4 with Adam, where the training loss goes on falling
+when the validation loss rises again. The epoch is chosen on the validation set.
 """
 
 import functools

@@ -2,12 +2,12 @@
 
     python examples/SCRIPT.py [--quick | --full] [--seed 0] [--jobs 2] [--out FOLDER]
 
---full, the default, is the setting that the coursework reports, with three seeds from --seed on; --quick is a few images and
-epochs, to see that it works. --jobs runs are made at once, each on one thread (a single one on all); the numbers do not depend
-on it. FOLDER (by default
-fastbp-SCRIPT, or fastbp-SCRIPT-quick) gets results.md with the table and the notes, the figures, and results.json with what was
-measured, but for large arrays, which are in its runs. A script that was interrupted goes on where it was when it is started again
-with the same FOLDER.
+--full, the default, is the setting that the coursework reports, with three seeds from --seed on; --quick is a few
+images and epochs, to see that it works. --jobs runs are made at once, each on one thread (a single one on all); the
+numbers do not depend on it. FOLDER (by default
+fastbp-SCRIPT, or fastbp-SCRIPT-quick) gets results.md with the table and the notes, the figures, and results.json with
+what was measured, but for large arrays, which are in its runs. A script that was interrupted goes on where it was when
+it is started again with the same FOLDER.
 
     python examples/experiment.py FOLDER …
 
@@ -53,8 +53,8 @@ def _first_images(name: str) -> Dataset:
 
 
 def curves(history: fastbp.History) -> dict:
-    """What `fit` measured, as lists, with the epoch (from 1) of the best validation accuracy and the accuracies there; at the last
-    epoch where nothing was validated."""
+    """What `fit` measured, as lists, with the epoch (from 1) of the best validation accuracy and the accuracies there;
+    at the last epoch where nothing was validated."""
     result = {name: values for name, values in vars(history).items() if name.endswith(("loss", "accuracy")) and values}
     chosen = history.validation_accuracy or range(len(history))
     result["epoch"] = int(np.argmax(chosen)) + 1 if len(history) else 0
@@ -80,8 +80,8 @@ class Setting:
         return float(self[name].mean())
 
     def line(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(epochs, values): epochs (P,) from 1 on, and what was measured at the end of each, (K, P) for K seeds; NaN after
-        the end of a run."""
+        """(epochs, values): epochs (P,) from 1 on, and what was measured at the end of each, (K, P) for K seeds; NaN
+        after the end of a run."""
         measured = [run.result[name] for run in self.runs]
         epochs = max(map(len, measured))
         return np.arange(1, epochs + 1), np.array([values + [np.nan] * (epochs - len(values)) for values in measured])
@@ -110,8 +110,8 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 class Experiment:
-    """A script's options, and what it has to show: `sweep` makes runs, `row`, `figure` and `note` add to the report, and
-    `finish` writes it."""
+    """A script's options, and what it has to show: `sweep` makes runs, `row`, `figure` and `note` add to the report,
+    and `finish` writes it."""
 
     def __init__(self, script: str, title: str, arguments: Sequence[str] | None = None):
         self.name, self.title = Path(script).stem, title

@@ -2,10 +2,10 @@
 
     python examples/learning_curves.py [--quick] [--seed 0] [--jobs 2] [--out FOLDER]
 
-Networks are trained on subsets of 250 to 10,000 images until the training loss moves by less than 0.005 from one epoch to the
-next, at most 500 epochs. A deep sigmoid network that starts from small normal weights stands still at once, and the rule takes
-that for the end of training. The gradients of its layers show why; ReLU with He's initialisation cures it; Glorot's
-alone does so in some of the runs.
+Networks are trained on subsets of 250 to 10,000 images until the training loss moves by less than 0.005 from one epoch
+to the next, at most 500 epochs. A deep sigmoid network that starts from small normal weights stands still at once, and
+the rule takes that for the end of training. The gradients of its layers show why; ReLU with He's initialisation cures
+it; Glorot's alone does so in some of the runs.
 """
 
 import functools

@@ -2,8 +2,9 @@
 
     python examples/mnist_activations.py [--quick] [--seed 0] [--jobs 2] [--out FOLDER]
 
-Networks 784 – m·784 – 10 with m = 2, 4, 6 and one or two hidden layers, 20 epochs of plain SGD; the accuracy on the validation set
-after every epoch. The two activations get learning rates of their own: the sigmoid's slope is at most a quarter.
+Networks 784 – m·784 – 10 with m = 2, 4, 6 and one or two hidden layers, 20 epochs of plain SGD; the accuracy on the
+validation set after every epoch. The two activations get learning rates of their own: the sigmoid's slope is at most a
+quarter.
 """
 
 import functools

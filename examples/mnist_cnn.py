@@ -2,9 +2,9 @@
 
     python examples/mnist_cnn.py [--quick] [--seed 0] [--jobs 2] [--out FOLDER]
 
-Convolution (32 filters), ReLU, max pooling, linear, ReLU, linear: the filter's side and the number of hidden units are chosen on
-the validation set. Then convolution, batch norm, ReLU, max pooling, dropout, linear, ReLU, linear with the chosen sizes; the
-dropout rate is chosen on the validation set.
+Convolution (32 filters), ReLU, max pooling, linear, ReLU, linear: the filter's side and the number of hidden units are
+chosen on the validation set. Then convolution, batch norm, ReLU, max pooling, dropout, linear, ReLU, linear with the
+chosen sizes; the dropout rate is chosen on the validation set.
 """
 
 import functools

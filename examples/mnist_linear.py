@@ -1,9 +1,11 @@
-"""MNIST with linear classifiers: logistic regression, the support vector machine, softmax, and each with a hidden layer.
+"""MNIST with linear classifiers: logistic regression, the support vector machine, softmax, and each with a hidden
+layer.
 
     python examples/mnist_linear.py [--quick] [--seed 0] [--jobs 2] [--out FOLDER]
 
 Two questions with two answers, "4 or 9?", which look alike, and "odd or even?", by the logistic loss
-and the hinge loss; then all ten digits by softmax. The width of the hidden layer of the binary networks is chosen on validation.
+and the hinge loss; then all ten digits by softmax. The width of the hidden layer of the binary networks is chosen on
+validation.
 """
 
 import functools

@@ -2,8 +2,9 @@
 
     python examples/notmnist_mlp.py [--quick] [--seed 0] [--jobs 2] [--out FOLDER]
 
-A network 784-1000-10 with ReLU is trained by plain SGD at several learning rates; the one with the best validation accuracy is used
-for other widths, for two hidden layers and for dropout. The epoch, too, is the one that is best on the validation set.
+A network 784-1000-10 with ReLU is trained by plain SGD at several learning rates; the one with the best validation
+accuracy is used for other widths, for two hidden layers and for dropout. The epoch, too, is the one that is best on the
+validation set.
 """
 
 import functools

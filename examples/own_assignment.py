@@ -1,7 +1,8 @@
-"""An assignment of your own: an instructor's file for `fastbp grade SUBMISSIONS --assignment examples/own_assignment.py`.
+"""An assignment of your own: an instructor's file for `fastbp grade SUBMISSIONS --assignment
+examples/own_assignment.py`.
 
-It defines one name, `assignment`. Each item says which functions a submission must have, what is right, how inputs are drawn,
-and what it is worth. This one asks for a leaky rectifier and for the mean squared error:
+It defines one name, `assignment`. Each item says which functions a submission must have, what is right, how inputs are
+drawn, and what it is worth. This one asks for a leaky rectifier and for the mean squared error:
 
     leaky_forward(x, slope) -> out, cache        leaky_backward(dout, cache) -> dx
     mse_loss(x, target) -> loss, dx
@@ -16,9 +17,9 @@ import numpy as np
 from fastbp import LeakyReLU, MeanSquaredError
 from fastbp.grading import Assignment, Case, Convention, Item
 
-# What is right. A reference is given the submission's output (only functions with chance in them need it) and the arguments by
-# name. It gives the output that is right, and a function from dout to the gradients. Layers of fastbp make good references, since
-# their gradients are tested; plain NumPy does as well.
+# What is right. A reference is given the submission's output (only functions with chance in them need it) and the
+# arguments by name. It gives the output that is right, and a function from dout to the gradients. Layers of fastbp make
+# good references, since their gradients are tested; plain NumPy does as well.
 
 
 def leaky(out, x, slope):
@@ -37,8 +38,8 @@ def half_squared(out, x, target):
     return value / 2, lambda: tuple(g / 2 for g in gradients())
 
 
-# How inputs are drawn: arguments by name, from a generator that `--seed` decides. Small ones where gradients are checked: a call
-# is made for every element.
+# How inputs are drawn: arguments by name, from a generator that `--seed` decides. Small ones where gradients are
+# checked: a call is made for every element.
 
 
 def some(rng, N=4):

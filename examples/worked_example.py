@@ -2,7 +2,8 @@
 
     python examples/worked_example.py [graph.png]
 
-1. A graph of two layers of sigmoids: all values, all gradients, and ∂L/∂w3 by hand, by fastbp's graph and by finite differences.
+1. A graph of two layers of sigmoids: all values, all gradients, and ∂L/∂w3 by hand, by fastbp's graph and by finite
+differences.
    The graph is drawn with values and gradients on its edges, to graph.png or to the file named.
 2. Deep networks with linear activations are one linear layer.
 3. Derivatives of sigmoid and tanh from their outputs alone.
@@ -50,8 +51,8 @@ def forward(w: np.ndarray, x: np.ndarray, target: float) -> dict[str, float]:
 def backward(w: np.ndarray, x: np.ndarray, target: float, v: dict[str, float]) -> dict[str, float]:
     """∂L/∂ of every value and every weight by name, in the order of the backward pass, from the values v of `forward`.
 
-    Each line is the chain rule: the gradient of what the value goes into, times the derivative of that step. For a sigmoid
-    s = σ(z) that derivative is s (1 − s).
+    Each line is the chain rule: the gradient of what the value goes into, times the derivative of that step. For a
+    sigmoid s = σ(z) that derivative is s (1 − s).
     """
     g = {"L": 1.0}
     g["y"] = g["L"] * 2 * (v["y"] - target)
@@ -223,7 +224,8 @@ def derivatives() -> None:
 
 
 def perceptron(parameters: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray, target: np.ndarray):
-    """(loss, [(dW, db) of each layer], dx) of a sigmoid perceptron and the mean of the squared errors, as formulas have it.
+    """(loss, [(dW, db) of each layer], dx) of a sigmoid perceptron and the mean of the squared errors, as formulas have
+    it.
 
     Samples are columns: x (D, N), target (F, N), W (F, D), b (F,). With h₀ = x, for each layer
         hₖ = f(Wₖ hₖ₋₁ + bₖ)        L = mean of (h_last − target)²

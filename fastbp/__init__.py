@@ -2,11 +2,12 @@
 
 __version__ = "0.1.0"
 
+import sys
+
 from . import interrupts  # noqa: F401 -- first: Ctrl-C while the others are imported
 
 # isort: split
 from . import datasets, models
-from .callbacks import Callback, Checkpoint, EarlyStopping, RunningLoss
 from .engine.threads import get_num_threads, set_num_threads
 from .gradcheck import GradientError, GradientReport, check_gradients
 from .layers import (
@@ -34,17 +35,20 @@ from .layers import (
 from .losses import HingeLoss, LogisticLoss, Loss, MeanSquaredError, MulticlassHinge, NLLLoss, SoftmaxCrossEntropy
 from .network import Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
-from .schedules import CosineDecay, OneCycle, Schedule, StepDecay, WarmUp
-from .training import History, Trainer, evaluate, fit, outputs, predict, predict_proba, warmup
+from .training import History, Trainer, callbacks, evaluate, fit, outputs, predict, predict_proba, schedules, warmup
+from .training.callbacks import Callback, Checkpoint, EarlyStopping, RunningLoss
+from .training.schedules import CosineDecay, OneCycle, Schedule, StepDecay, WarmUp
 
 load = Sequential.load
+# imports and pickles of users know these two by the names that they had before they moved into the training room
+sys.modules |= {f"{__name__}.callbacks": callbacks, f"{__name__}.schedules": schedules}
 
 __all__ = [
-    "SGD", "Adagrad", "Adam", "AdamW", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Callback", "Checkpoint", "Concat",
-    "Container", "Conv2d", "CosineDecay", "Dropout", "EarlyStopping", "Flatten", "GradientError", "GradientReport", "HingeLoss", "History",
-    "Identity", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "LogisticLoss", "Loss", "MaxPool2d", "MeanSquaredError",
-    "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp", "ReLU", "Residual", "RunningLoss", "Schedule",
-    "Sequential", "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients",
-    "datasets", "evaluate", "fit", "get_num_threads", "load", "models", "outputs", "predict", "predict_proba", "set_num_threads",
-    "warmup",
+    "Adagrad", "Adam", "AdamW", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Callback", "Checkpoint", "Concat",
+    "Container", "Conv2d", "CosineDecay", "Dropout", "EarlyStopping", "Flatten", "GradientError", "GradientReport",
+    "HingeLoss", "History", "Identity", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "LogisticLoss", "Loss",
+    "MaxPool2d", "MeanSquaredError", "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp",
+    "ReLU", "Residual", "RunningLoss", "SGD", "Schedule", "Sequential", "Sigmoid", "Softmax", "SoftmaxCrossEntropy",
+    "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients", "datasets", "evaluate", "fit", "get_num_threads",
+    "load", "models", "outputs", "predict", "predict_proba", "set_num_threads", "warmup",
 ]  # fmt: skip

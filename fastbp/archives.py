@@ -14,12 +14,13 @@ class Damaged(ValueError):
 
 
 def read_arrays(path: str | os.PathLike, *names: str) -> dict[str, np.ndarray]:
-    """The arrays of these names, or all, by name. OSError, which names the path, for a file that can't be opened;
-    Damaged for one that is none or damaged. Nothing in it is executed.
+    """The arrays of these names, or all of them, by name. Nothing in the file is executed.
 
-    NumPy reads no further than an array's head says. A damaged head can so name another dtype or shape, and the
-    checksum of what follows is never compared. Here each part is read to its end, by its checksum, before NumPy sees
-    it. No checksum covers the list of the parts: who needs them all has to know their names.
+    OSError, which names the path, for a file that can't be opened; Damaged for one that is no archive or is damaged.
+
+    NumPy reads no further than an array's head says. So a damaged head may name another dtype or shape, and the
+    checksum of what follows is never compared. Here each part is read to its end, and its checksum compared, before
+    NumPy sees it. No checksum covers the list of the parts: who needs them all has to know their names.
     """
     with opened(path) as file:
         try:

@@ -1,6 +1,8 @@
-"""Checks of arguments, shared by every room: each gives the value as the code wants it, or an error that names the argument.
+"""Checks of arguments, shared by every room: each gives the value as the code wants it, or an error that names the
+argument.
 
-`what` names the argument as the message shall: "Conv2d: stride". A wrong kind of value is a TypeError, a wrong value a ValueError.
+`what` names the argument as the message shall: "Conv2d: stride". A wrong kind of value is a TypeError, a wrong value a
+ValueError.
 """
 
 import contextlib
@@ -22,7 +24,7 @@ AXES = 32  # of an array, at most
 
 
 def shown(value, width: int = 80) -> str:
-    """`value` for a message: its repr, cut where it is long, on one line; the kind alone of a value without a usable repr."""
+    """`value` for a message: its repr on one line, cut where it is long; its kind alone where the repr fails."""
     if isinstance(value, np.ndarray) and value.ndim:
         return f"an array {value.dtype} {value.shape}"
     try:
@@ -156,7 +158,8 @@ def function(what: str, value, wanted: str = "a function") -> Any:
 def path(what: str, value) -> str:
     """`value` as the name of a file: a str or an os.PathLike of one.
 
-    An int is a file descriptor to `open`, which would close it: so it is refused, and so are bytes."""
+    An int would be a file descriptor to `open`, which would close it: so it is refused, and so are bytes.
+    """
     try:
         if not isinstance(value, (str, os.PathLike)) or not isinstance(name := os.fspath(value), str):
             raise TypeError
@@ -173,7 +176,8 @@ def path(what: str, value) -> str:
 def array(what: str, value, kinds: str = "biufc") -> np.ndarray:
     """`value` as a plain array of numbers, of the dtype kinds given: b bool, i int, u unsigned int, f float, c complex.
 
-    Lists of numbers become arrays."""
+    Lists of numbers become arrays.
+    """
     unmasked(what, value)
     if isinstance(value, (str, bytes, dict, set)):
         raise TypeError(f"{what} must be an array of numbers, got {shown(value)}")
@@ -200,18 +204,19 @@ def _is_masked(value) -> bool:
 
 
 def unmasked(what: str, value) -> None:
-    """TypeError for a masked array, since no kernel sees its mask, and for np.matrix, whose products are not an array's."""
+    """TypeError for a masked array, since no kernel sees its mask, and for np.matrix, since it multiplies otherwise."""
     if isinstance(value, np.ma.MaskedArray) or (type(value) in (list, tuple) and any(map(_is_masked, value))):
-        raise TypeError(
-            f"{what} is a masked array, whose mask would be lost: pass {what.rpartition(' ')[2]}.filled(…) instead"
-        )
+        instead = f"{what.rpartition(' ')[2]}.filled(…)"
+        raise TypeError(f"{what} is a masked array, whose mask would be lost: pass {instead} instead")
     if isinstance(value, np.matrix):
         raise TypeError(f"{what} is a np.matrix: pass np.asarray({what.rpartition(' ')[2]}) instead")
 
 
 def converted(what: str, value, dtype: np.dtype) -> np.ndarray:
-    """`value` as an array of `dtype`, by a copy if need be: numbers that `dtype` has not are a ValueError, complex ones and
-    text a TypeError. A float may be rounded."""
+    """`value` as an array of `dtype`, by a copy if need be. A float may be rounded.
+
+    ValueError for numbers that `dtype` does not have, TypeError for complex ones and for text.
+    """
     given = array(what, value, "biuf")
     if given.dtype == dtype:
         return given
@@ -229,23 +234,25 @@ def writable(array: np.ndarray) -> np.ndarray:
 
 
 def owned(attributes: dict[str, Any]) -> dict[str, Any]:
-    """An object's attributes as it takes them over from a pickle: arrays that came back read-only, from a memory map or another
-    process's buffers, are copied."""
+    """An object's attributes as it takes them over from a pickle.
+
+    Arrays that came back read-only, from a memory map or another process's buffers, are copied.
+    """
     return {name: writable(value) if isinstance(value, np.ndarray) else value for name, value in attributes.items()}
 
 
 class Setting:
-    """How an attribute of a Checked class is checked: one of the functions above, and its limits.
+    """How an attribute of a Checked class is checked: by one of the functions above, with limits.
 
-    One that is `fixed` is set once: other things have been made for it."""
+    A `fixed` one is set once, since other things have been made for its value.
+    """
 
     def __init__(self, check: Callable, *, fixed: bool = False, **limits):
         self.check, self.fixed, self.limits = check, fixed, limits
         low = math.nextafter(limits["above"], math.inf) if "above" in limits else limits.get("least", -LARGEST_FLOAT)
         high = math.nextafter(limits["below"], -math.inf) if "below" in limits else limits.get("most", LARGEST_FLOAT)
-        self.low, self.high = (
-            (low, high) if check is number else (math.inf, -math.inf)
-        )  # floats that need no further check
+        # floats from low to high need no further check
+        self.low, self.high = (low, high) if check is number else (math.inf, -math.inf)
 
     def checked(self, owner, name: str, value) -> Any:
         """`value` as the attribute `name` of `owner`."""
@@ -256,9 +263,9 @@ class Setting:
 
 
 class Checked:
-    """Base of classes with attributes that are checked whenever they are set, in the constructor and later:
+    """Base of classes with attributes that are checked whenever they are set, in the constructor and later.
 
-    rate = Setting(number, least=0, below=1)
+    `rate = Setting(number, least=0, below=1)` in the class's body declares one.
     """
 
     _settings_by_name: dict[str, Setting] = {}
@@ -268,7 +275,7 @@ class Checked:
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Setting)}
         cls._settings_by_name = {**cls._settings_by_name, **own}
         for name in own:
-            delattr(cls, name)  # it takes twice as long to read an attribute that the class has too
+            delattr(cls, name)  # reading an attribute takes longer where the class has one of that name too
 
     def __setattr__(self, name: str, value) -> None:
         setting = self._settings_by_name.get(name)

@@ -1,8 +1,9 @@
 """matplotlib's Figure, whatever MPLBACKEND says.
 
 matplotlib looks at MPLBACKEND as it is imported, and a name that it does not know is an error then: a notebook's
-"module://matplotlib_inline.backend_inline", say, which commands started from the notebook inherit, where that is not installed.
-A figure that is drawn into a file needs no such backend: Agg draws it. Import from here before any other part of matplotlib.
+"module://matplotlib_inline.backend_inline", say, which commands started from the notebook inherit, where that is not
+installed. A figure that is drawn into a file needs no such backend: Agg draws it. Import from here before any other
+part of matplotlib.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ __all__ = ["Figure", "can_set"]
 
 
 def can_set(text: str) -> bool:
-    """Whether matplotlib can set the text: what stands between two $ is a formula then, and nothing is half of a character."""
+    """Whether matplotlib can set the text: what stands between two $ is a formula, and no character is a half one."""
     try:
         text.encode()
         for line in filter(is_math_text, text.split("\n")):

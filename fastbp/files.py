@@ -1,7 +1,8 @@
 """Files: all that fastbp reads and writes under a name of the user's is opened here.
 
 A name is a str or an os.PathLike, and nothing else: `open` takes an int for a file that is open already, and closes it.
-What is written is seen whole or not at all, and what stands under its name already keeps its kind, its mode and its owner.
+What is written is seen whole or not at all, and what stands under its name already keeps its kind, its mode and its
+owner.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ except ImportError:  # Windows
     import msvcrt
 
 OPEN_FILES = re.compile(r"/proc/(\d+)(/task/\d+)?/fd|/dev/fd")  # folders whose names are numbers of open files
-LONGEST = 200  # bytes of a name, of which file systems take 255, to which more is added
+LONGEST = 200  # bytes of a name to which more is added: file systems take 255 in all
 
 
 def new_folder(stem: str) -> Path:
@@ -43,14 +44,16 @@ def new_folder(stem: str) -> Path:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """The file of that name, to be read from any place in it, open as long as the block lasts. TypeError for no name."""
+    """The file of that name, open as long as the block lasts, to be read from any place. TypeError for no name."""
     with open(arguments.path("path", path), "rb") as file:
         yield file if file.seekable() else io.BytesIO(file.read())  # a FIFO is read through first
 
 
 def written_into(path: str | os.PathLike) -> bool:
-    """Is there something at this name that is written into, since it is no file that could be replaced: a FIFO, a
-    character device such as /dev/null, or an open file such as /dev/stdout?"""
+    """Does this name stand for something that is written into, since it can't be replaced as a file can?
+
+    That is a FIFO, a character device such as /dev/null, or an open file such as /dev/stdout.
+    """
     name = arguments.path("path", path)
     try:
         mode = os.stat(name).st_mode
@@ -63,13 +66,14 @@ def written_into(path: str | os.PathLike) -> bool:
 def written_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A binary file that takes the name `path` when the block has ended well, and leaves nothing behind otherwise.
 
-    Until then an older file of that name stays as it was, whatever happens: an exception, a full disk, Ctrl-C. The new one
-    has the older one's mode, and its owner as far as the system allows it; without an older one the umask decides. A FIFO, a
-    character device and an open file such as /dev/stdout stay what they are: the content goes into them when it is whole.
+    Until then an older file of that name stays as it was, whatever happens: an exception, a full disk, Ctrl-C. The new
+    one has the older one's mode, and its owner as far as the system allows it; without an older one the umask decides.
+    A FIFO, a character device and an open file such as /dev/stdout stay what they are: the content goes into them when
+    it is whole.
 
     A process that was killed leaves its part of a file, of which nobody holds the lock any more; the next writer of the
-    file removes it. TypeError for anything but a name; OSError that names the path for a folder, a socket, a block device
-    and a file that may not be written to, and for whatever the system has against it.
+    file removes it. TypeError for anything but a name; OSError that names the path for a folder, a socket, a block
+    device and a file that may not be written to, and for whatever the system has against it.
     """
     name = arguments.path("path", path)
     try:
@@ -90,7 +94,10 @@ def written_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def write_arrays(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
-    """Write the arrays to an open file as .npz. Ctrl-C is KeyboardInterrupt, also where zipfile makes another error of it."""
+    """Write the arrays to an open file as .npz.
+
+    Ctrl-C is a KeyboardInterrupt, also where zipfile makes another error of it.
+    """
     try:
         np.savez(file, **arrays)
     except Exception as error:
@@ -106,12 +113,8 @@ def _not_written(name: str, mode: int) -> OSError:
     """Why nothing is written to what is at this name."""
     if stat.S_ISDIR(mode):
         return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    kinds = {
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFBLK: "a block device",
-        stat.S_IFIFO: "a FIFO",
-        stat.S_IFCHR: "a device",
-    }
+    kinds = {stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a block device"}
+    kinds |= {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device"}
     return OSError(errno.EINVAL, f"can't be written, it is {kinds.get(stat.S_IFMT(mode), 'no regular file')}", name)
 
 
@@ -145,8 +148,10 @@ def _replaced(path: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
 
 
 def _part(name: str, path: Path, mode: int) -> BinaryIO | None:
-    """The new file `name`, to write the content of `path` to, locked as long as it is open: its writer lives. None where another
-    writer has taken it for a dead one's in the moment before it was locked."""
+    """The new file `name` for the content of `path`, locked as long as it is open, which says that its writer lives.
+
+    None where another writer took it for a dead one's in the moment before it was locked.
+    """
     try:
         file = open(name, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
     except OSError as error:
@@ -162,7 +167,7 @@ def _part(name: str, path: Path, mode: int) -> BinaryIO | None:
 def _keep_mode(file: BinaryIO, mode: int, old: os.stat_result) -> None:
     if hasattr(os, "fchown"):
         new = os.fstat(file.fileno())
-        for uid, gid in ((old.st_uid, -1), (-1, old.st_gid)):  # each alone: all may give a file to a group of theirs
+        for uid, gid in ((old.st_uid, -1), (-1, old.st_gid)):  # each alone: the group can be set without the owner
             if (uid, gid) not in ((new.st_uid, -1), (-1, new.st_gid)):
                 with contextlib.suppress(OSError):
                     os.fchown(file.fileno(), uid, gid)
@@ -170,7 +175,7 @@ def _keep_mode(file: BinaryIO, mode: int, old: os.stat_result) -> None:
 
 
 def _remove_dead(path: Path) -> None:
-    """Remove the parts of this file that dead processes have left: those that nobody, here or elsewhere, holds locked."""
+    """Remove the parts of this file that dead processes have left: those that nobody holds locked."""
     part = re.compile(rf"\.{re.escape(_short(path.name))}\.\d+\.[0-9a-f]+\.part")
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
@@ -184,12 +189,15 @@ def _short(name: str) -> str:
     return name if len(os.fsencode(name)) <= LONGEST else name[: LONGEST // 4]
 
 
-# -- what is written into --------------------------------------------------------------------------------------------------
+# -- what is written into ----------------------------------------------------------------------------------------------
 
 
 def _open_file(name: str) -> int | None:
-    """The number of the open file that a name like /dev/stdout stands for, −1 if another process has it; None for others."""
-    for _ in range(40):  # links, of which the system follows as many
+    """The number of the open file that a name like /dev/stdout stands for; None for other names.
+
+    It is −1 if another process has the file open.
+    """
+    for _ in range(40):  # as many links as the system follows
         folder = os.path.realpath(os.path.dirname(name) or os.curdir)
         if (found := OPEN_FILES.fullmatch(folder)) and (number := os.path.basename(name)).isdecimal():
             return int(number) if found[1] in (None, str(os.getpid())) else -1
@@ -202,7 +210,7 @@ def _open_file(name: str) -> int | None:
 def _write_into(name: str, content: memoryview) -> None:
     number = _open_file(name)
     try:
-        # an open file of ours is not opened again: that would not begin where what was printed there before ends
+        # an open file of ours is not opened again: then writing would not begin where the text printed before ends
         ours = number is not None and number >= 0
         with open(os.dup(number), "wb") if ours else open(name, "ab") as file:
             file.write(content)
@@ -211,12 +219,15 @@ def _write_into(name: str, content: memoryview) -> None:
         raise
 
 
-# -- locks -----------------------------------------------------------------------------------------------------------------
+# -- locks -------------------------------------------------------------------------------------------------------------
 
 
 def claimed(path: str | os.PathLike) -> BinaryIO | None:
-    """The file of that name, made if need be, open to read and write, and this process's alone until it is closed or the
-    process has ended, however it ends; None where it is another's. On a file system without locks it is everybody's."""
+    """The file of that name, made if need be, open to read and write; None where another process holds it.
+
+    It is this process's alone until it is closed or the process ends, however it ends. On a file system without locks
+    it is everybody's.
+    """
     name = arguments.path("path", path)
     while True:
         file = open(name, "r+b", buffering=0, opener=_or_made)  # noqa: SIM115 -- it stays open

@@ -1,11 +1,11 @@
 """Ctrl-C and SIGTERM as the command `fastbp` takes them: both end it with status 130 and without a traceback.
 
-Importing the package takes most of the command's first second. So in its process this module, which is imported first and
-imports little itself, has the signals end it at once. `Interruptible` makes KeyboardInterrupts of them for the time in
-which there is something to keep.
+Importing the package takes most of the command's first second. So in its process this module, which is imported first
+and imports little itself, has the signals end it at once. `Interruptible` makes KeyboardInterrupts of them for the time
+in which there is something to keep.
 """
 
-import _signal as signal  # what the module signal puts enums around, for which it takes ten times as long to import
+import _signal as signal  # the module signal only puts enums around it, and takes ten times as long to import
 import atexit
 import os
 import sys
@@ -15,8 +15,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruptible:
-    """A block in which a signal raises KeyboardInterrupt, and sets `Interruptible.came`: libraries make other exceptions of
-    one that comes while they are imported, or drop it. So whoever catches an Exception and goes on, calls `check`."""
+    """A block in which a signal raises KeyboardInterrupt, and sets `Interruptible.came`.
+
+    Libraries make another exception of a KeyboardInterrupt that comes while they are imported, or drop it. So whoever
+    catches an Exception and goes on calls `check`.
+    """
 
     came = False
 
@@ -63,13 +66,19 @@ class Interruptible:
 
 
 def _take(handler) -> dict:
-    """Give the signals this handler; the ones before. What is ignored, as in a shell's background job, stays so."""
+    """Give the signals this handler; returns those that they had.
+
+    A signal that is ignored, as in a shell's background job, stays ignored.
+    """
     taken = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     return {number: signal.signal(number, handler) for number in taken}
 
 
 def _is_command() -> bool:
-    """Is this process `python -m fastbp`, or the script `fastbp`? Its workers are not: they have its sys.argv alone."""
+    """Is this process `python -m fastbp`, or the script `fastbp`?
+
+    Its workers are not, though they have its sys.argv: what the interpreter was told differs.
+    """
     said = sys.orig_argv[-len(sys.argv) :][:1]  # the module or script, as the interpreter was told
     if sys.argv[:1] == ["-m"]:  # while Python looks for the module to run
         return said in (["fastbp"], ["-mfastbp"])
@@ -84,7 +93,7 @@ def _end(*_) -> None:
 
 
 if _is_command():
-    for number in range(3):  # a closed standard stream: the next file opened would get its number, and what is printed
+    for number in range(3):  # else the next file opened takes a closed stream's number, and gets what is printed
         try:
             os.fstat(number)
         except OSError:

@@ -1,5 +1,8 @@
-"""Networks that courses train, ready made. Each takes `dtype` and `seed` as Sequential does and returns scores (N, classes)
-for the loss SoftmaxCrossEntropy; none ends in a softmax."""
+"""Networks that courses train, ready made.
+
+Each takes `dtype` and `seed` as Sequential does and returns scores (N, classes) for the loss SoftmaxCrossEntropy; none
+ends in a softmax.
+"""
 
 import math
 from collections.abc import Sequence
@@ -20,18 +23,18 @@ def softmax_classifier(
 ) -> Sequential:
     """Multinomial logistic regression: one linear layer on the flattened input, starting at zero."""
     size = math.prod(shape("softmax_classifier: input_shape", input_shape, 1))
-    linear = Linear(
-        _size("softmax_classifier: input_shape", size), _size("softmax_classifier: classes", classes), init="zeros"
-    )
+    size = _size("softmax_classifier: input_shape", size)
+    linear = Linear(size, _size("softmax_classifier: classes", classes), init="zeros")
     return Sequential(Flatten(), linear, dtype=dtype, seed=seed)
 
 
 def mlp(
     sizes: Sequence[int], activation: str = "relu", dropout: float = 0.0, dtype=np.float32, seed: int = 0
 ) -> Sequential:
-    """Linear layers of sizes[0] → sizes[1] → … with an activation ("relu", "tanh" or "sigmoid") between them, and dropout at
-    this rate after each activation. The input is flattened; ReLU networks start from He's initialisation, the
-    others from Glorot's.
+    """Linear layers of sizes[0] → sizes[1] → … with an activation between them: "relu", "tanh" or "sigmoid".
+
+    `dropout` is the rate of dropout after each activation; 0 leaves it out. The input is flattened. ReLU networks start
+    from He's initialisation, the others from Glorot's.
 
     >>> mlp([784, 100, 10]).parameter_vector.size
     79510
@@ -52,9 +55,11 @@ def mlp(
 def lenet5(
     input_shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10, dtype=np.float32, seed: int = 0
 ) -> Sequential:
-    """LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998): two 5×5 convolutions (6 and 16 filters) with tanh and 2×2 average pooling,
-    then 120, 84 and `classes` units. 28×28 images are padded by 2 to the paper's 32×32. Simpler than the
-    paper's: every filter of the second convolution sees all maps, pooling has no weights, the output is linear.
+    """LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998), a little simplified.
+
+    Two 5×5 convolutions (6 and 16 filters) with tanh and 2×2 average pooling, then 120, 84 and `classes` units. 28×28
+    images are padded by 2 to the paper's 32×32. Simpler than in the paper: every filter of the second convolution sees
+    all maps, pooling has no weights, the output is linear.
 
     >>> lenet5().parameter_vector.size
     61706
@@ -63,12 +68,8 @@ def lenet5(
     classes = _size("lenet5: classes", classes)
     padding = 2 if (H, W) == (28, 28) else 0
     convolutions = [
-        Conv2d(C, 6, 5, padding=padding, init="glorot_normal"),
-        Tanh(),
-        AvgPool2d(2),
-        Conv2d(6, 16, 5, init="glorot_normal"),
-        Tanh(),
-        AvgPool2d(2),
+        *(Conv2d(C, 6, 5, padding=padding, init="glorot_normal"), Tanh(), AvgPool2d(2)),
+        *(Conv2d(6, 16, 5, init="glorot_normal"), Tanh(), AvgPool2d(2)),
         Flatten(),
     ]
     (features,) = _shape_after(convolutions, input_shape)
@@ -90,20 +91,18 @@ def cnn(
     dtype=np.float32,
     seed: int = 0,
 ) -> Sequential:
-    """The small MNIST network: 7×7 valid convolution of 32 filters, ReLU, 2×2 max pooling, 100 hidden units with ReLU, 10 outputs.
+    """The small MNIST network: convolution, ReLU, max pooling, a hidden layer with ReLU, the output.
 
-    With `batch_norm` and `dropout`: convolution, batch norm, ReLU, pooling, dropout, linear, ReLU, linear. `kernel_size` is
-    7, or 3 for images smaller than 16 pixels, unless given.
+    By default 32 filters of 7×7 without padding, 2×2 max pooling, 100 hidden units and 10 outputs. With `batch_norm`
+    and `dropout`: convolution, batch norm, ReLU, pooling, dropout, linear, ReLU, linear. `kernel_size` is 7, or 3 for
+    images smaller than 16 pixels, unless given.
 
     >>> cnn().output_shape((1, 28, 28))
     (10,)
     """
     C, H, W = input_shape = _image("cnn: input_shape", input_shape)
-    classes, filters, hidden = (
-        _size("cnn: classes", classes),
-        _size("cnn: filters", filters),
-        _size("cnn: hidden", hidden),
-    )
+    classes, filters = _size("cnn: classes", classes), _size("cnn: filters", filters)
+    hidden = _size("cnn: hidden", hidden)
     batch_norm, dropout = flag("cnn: batch_norm", batch_norm), number("cnn: dropout", dropout, least=0, below=1)
     if kernel_size is None:
         kernel_size = 7 if min(H, W) >= 16 else 3

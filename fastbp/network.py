@@ -1,6 +1,5 @@
 """Sequential: layers in a row, with all parameters in one vector and all gradients in another."""
 
-import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -19,42 +18,12 @@ from .engine.machine import USUAL, Machine
 from .files import write_arrays, written_atomically
 from .layers.base import Layer
 from .layers.blocks import Chain, Container
+from .layers.entries import built
 from .memory import aligned
 
 ENGINES_KEPT = 4  # a network rarely sees more than two input shapes
 FORMAT = 2  # of saved networks with layers inside layers, or a Machine of their own; others have 1, which older versions read
 TASKS = ("classification", "regression")
-
-
-def _layer_type(name: str) -> type[Layer]:
-    """The class of layers that files call by this name."""
-    if name in Layer.types:
-        return Layer.types[name]
-    module, _, plain = name.rpartition(":")
-    alike = [kind for key, kind in Layer.types.items() if ":" in key and key.rpartition(":")[2] == plain]
-    in_script = [
-        kind for kind in alike if "__main__" in (module, kind.__module__) or not module
-    ]  # older files name no module
-    if len(in_script) == 1:
-        return in_script[0]
-    where = f", {module}" if module else ""
-    raise ValueError(f"layer {plain} is unknown; import the module that defines it first{where}")
-
-
-def _built(entry: dict) -> Layer:
-    """The layer of a file's entry, with those inside it."""
-    kind = _layer_type(entry["type"])
-    given = {}
-    for name, value in entry.items():
-        if isinstance(value, dict):
-            value = _built(value)
-        elif isinstance(value, list):
-            value = [_built(each) if isinstance(each, dict) else each for each in value]
-        given[name] = value
-    del given["type"]
-    several = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.VAR_POSITIONAL]
-    inside = [each for name in several for each in given.pop(name, [])]
-    return kind(*inside, **given)
 
 
 def seeds_of(path: str) -> list[int]:
@@ -150,6 +119,9 @@ class Sequential(Chain):
                 parameter.place(values[part], gradients.array[part], rng, gradients)
                 places[parameter], start = start, part.stop
             layer.set_dtype(dtype)
+        for layer in self.descendants():
+            if isinstance(layer, Sequential):
+                layer._dtype = dtype
         self._dtype, self._values, self._gradients, self._places = dtype, values, gradients, places
         self.forget_engines()
 
@@ -170,7 +142,7 @@ class Sequential(Chain):
     @property
     def dtype(self) -> np.dtype:
         """float32 or float64, of all arrays inside."""
-        return (self.network or self)._dtype
+        return self._dtype
 
     @property
     def parameter_vector(self) -> np.ndarray:
@@ -370,7 +342,7 @@ class Sequential(Chain):
                 f"{path}: this fastbp reads networks of formats 1 to {FORMAT}, the file has {found}; upgrade fastbp"
             )
         try:
-            layers = [_built(entry) for entry in header["layers"]]
+            layers = [built(entry) for entry in header["layers"]]
             network = cls(*layers, dtype=header["dtype"], seed=header["seed"], winograd=header.get("winograd", 2))
             network.load_state_dict(arrays)
             network.task = header.get("task")

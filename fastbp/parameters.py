@@ -7,7 +7,7 @@ import numpy as np
 
 from .arguments import LARGEST, array, converted, function, owned, shown, text
 from .arguments import shape as shape_of
-from .dtypes import FLOATS, float_dtype
+from .dtypes import float_dtype
 
 
 class Parameter:

@@ -8,8 +8,8 @@
         for run in sweep(train, grid(width=[100, 1000], seed=[0, 1, 2]), folder="runs"):
             print(run.settings["width"], run.result["accuracy"])
 
-Runs share nothing, and a network's results do not depend on the number of threads: the numbers are the same with any number of
-jobs and any executor.
+Runs share nothing, and a network's results do not depend on the number of threads: the numbers are the same with any
+number of jobs and any executor.
 """
 
 import contextlib
@@ -32,15 +32,15 @@ from . import __version__
 from .arguments import flag, instance, path, shown, whole
 from .engine.threads import set_num_threads, usable_cores
 from .files import written_atomically
-from .pools import pool
-from .progress import Terminal, tell, watched
-from .resume import part_done, seconds_spent
+from .processes import pool
+from .terminal import Terminal, tell, watched
+from .training.resume import part_done, seconds_spent
 
 LOOK = 1.0  # seconds between two looks at the files of the runs that are under way
 
 
 class SweepError(RuntimeError):
-    """Some runs of a sweep failed; the message says which and why. The others' results are in its `runs` and in the folder."""
+    """Some runs of a sweep failed; the message says which and why. The other runs are in `runs` and in the folder."""
 
     def __init__(self, message: str, runs: "list[Run]"):
         super().__init__(message)
@@ -49,8 +49,10 @@ class SweepError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """One call of the function: the keyword arguments `settings`, what it returned as JSON has it, the time it took (of one that
-    went on after an interruption, with that of the epochs before)."""
+    """One call of the function: the keyword arguments `settings`, what it returned as JSON has it, the time it took.
+
+    The time of a run that went on after an interruption includes that of the epochs before.
+    """
 
     settings: dict[str, Any]
     result: Any
@@ -80,25 +82,27 @@ def sweep(
 ) -> list[Run]:
     """Call `function(**settings[k])` for every k and return the runs in that order.
 
-    The calls are spread over `jobs` processes, as many as there are cores unless given, with one of fastbp's threads each. With one
-    job, or one call, there are no other processes and the call may use all threads. An `executor` given takes their place: any of
-    `concurrent.futures`, Dask's `client.get_executor()`, mpi4py's MPIPoolExecutor. Settings and results must be what JSON can hold.
+    The calls are spread over `jobs` processes, as many as there are cores unless given, with one of fastbp's threads
+    each. With one job, or one call, there are no other processes and the call may use all threads. An `executor` given
+    takes their place: any of `concurrent.futures`, Dask's `client.get_executor()`, mpi4py's MPIPoolExecutor. Settings
+    and results must be what JSON can hold.
 
-    With a `folder`, each result is kept there as its run ends, and a run whose result is there already is not run again: a
-    sweep that was interrupted goes on where it was. Results belong to the settings and to the source of the function with all
-    that it refers to in the modules of its folder; where these or fastbp's version change, the run is made anew. If the function
-    has a parameter `resume`, it is called with the path of a file of this run alone, for `fit(..., resume=resume)`: then a run
-    that was interrupted goes on too. An executor's workers must see the folder under the same path.
+    With a `folder`, each result is kept there as its run ends, and a run whose result is there already is not run
+    again: a sweep that was interrupted goes on where it was. Results belong to the settings and to the source of the
+    function with all that it refers to in the modules of its folder; where these or fastbp's version change, the run is
+    made anew. If the function has a parameter `resume`, it is called with the path of a file of this run alone, for
+    `fit(..., resume=resume)`: then a run that was interrupted goes on too. An executor's workers must see the folder
+    under the same path.
 
-    `progress` shows a bar in a terminal, and prints a line a run to standard error elsewhere; the bar moves with the epochs of runs
-    that use `resume`. A call that raises does not keep the others from running: SweepError tells of it at the end. TypeError or
-    ValueError before any call for arguments that can't be used, settings that JSON can't hold among them.
+    `progress` shows a bar in a terminal, and prints a line a run to standard error elsewhere; the bar moves with the
+    epochs of runs that use `resume`. A call that raises does not keep the others from running: SweepError tells of it
+    at the end. TypeError or ValueError before any call for arguments that can't be used, settings that JSON can't hold
+    among them.
     """
     inside = inspect.unwrap(function) if callable(function) else None  # of functools.cache and other decorators
     if not (inspect.isfunction(inside) or inspect.ismethod(inside)) or not hasattr(function, "__qualname__"):
-        raise TypeError(
-            f"sweep: function must be a function of Python's, whose source can be told, got {shown(function)}"
-        )
+        wanted = "a function of Python's, whose source can be told"
+        raise TypeError(f"sweep: function must be {wanted}, got {shown(function)}")
     settings = [_named(chosen) for chosen in _items("sweep: settings", settings)]
     jobs = usable_cores() if jobs is None else whole("sweep: jobs", jobs)
     if executor is not None:
@@ -193,7 +197,8 @@ def _outcomes(work: dict[str, _Call], workers: Executor | None) -> Iterator[tupl
 class _Progress:
     """Runs as they end: a bar where somebody watches, a line each elsewhere, both on standard error.
 
-    The bar also counts the parts of the runs that are `begun`, as their files say: so it needs nothing of an executor or a worker.
+    The bar also counts the parts of the runs that are `begun`, as their files say: so it needs nothing of an executor
+    or a worker.
     """
 
     def __init__(self, total: int, ended: int, begun: list[Path], wanted: bool):
@@ -255,8 +260,11 @@ def _key(function: Callable, settings: dict) -> str:
 
 
 def _sources(function: Callable) -> list[str]:
-    """The source of the function, of the functions and classes that it refers to in modules of its folder, and the values of its
-    constants; of what comes from elsewhere the name."""
+    """The source of the function and of all that it refers to: what its result depends on.
+
+    Of functions and classes in modules of its folder it is the source, of constants the value, and of what comes from
+    elsewhere the name.
+    """
     found: dict[tuple[str, str], str] = {}
     todo = [(function.__qualname__, function, function)]
     while todo:
@@ -270,9 +278,7 @@ def _sources(function: Callable) -> list[str]:
             found[place] = f"{thing.__module__}.{thing.__qualname__}"
         elif code:
             found[place] = _source(thing)
-            methods = (
-                [thing] if inspect.isfunction(thing) else [m for m in vars(thing).values() if inspect.isfunction(m)]
-            )
+            methods = [thing] if inspect.isfunction(thing) else filter(inspect.isfunction, vars(thing).values())
             todo += [(n, m.__globals__[n], m) for m in methods for n in _names(m.__code__) if n in m.__globals__]
         elif isinstance(thing, (dict, list, tuple)):
             inside = thing.items() if isinstance(thing, dict) else enumerate(thing)

@@ -6,11 +6,11 @@ from .gradcheck import GradientReport, check_gradients
 
 
 def assert_gradients(thing, *inputs, **options) -> GradientReport:
-    """Fail, with the report as the message, unless every gradient of `thing` at the inputs is right; the report otherwise.
+    """Fail, with the report as the message, unless every gradient of `thing` at the inputs is right.
 
-    `thing`, inputs and options are those of `fastbp.check_gradients`: a layer, a network, a loss, a pair of NumPy functions
-    `(f_forward, f_backward)` or a loss function `f_loss(x, y) -> (loss, dx)`. GradientError, an AssertionError, has the table,
-    the likely causes and the smallest failing case.
+    Returns the report otherwise. `thing`, inputs and options are those of `fastbp.check_gradients`: a layer, a network,
+    a loss, a pair of NumPy functions `(f_forward, f_backward)` or a loss function `f_loss(x, y) -> (loss, dx)`.
+    GradientError, an AssertionError, has the table, the likely causes and the smallest failing case.
 
     >>> import numpy as np
     >>> def scale_forward(x, factor):

@@ -155,7 +155,7 @@ def test_a_batch_larger_than_the_data_trains_once_an_epoch(capsys):
 def test_a_training_that_diverges_says_so_without_a_line_of_source_code():
     result = run("train", "--model", "mlp", "--lr", "1e30", "--epochs", "3", "--output", "out")
     assert "the loss is" in result.stderr and "lower --lr" in result.stderr
-    assert "cli.py" not in result.stderr and "warnings.warn" not in result.stderr and "fit(" not in result.stderr
+    assert ".py" not in result.stderr and "warnings.warn" not in result.stderr and "fit(" not in result.stderr
 
 
 # -- predict ---------------------------------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ def test_ctrl_c_after_training_says_where_the_network_is(tmp_path, capsys, monke
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fastbp.cli, "_draw", interrupt)
+    monkeypatch.setattr(fastbp.cli.train_command, "_draw", interrupt)
     assert main([*QUICK, "--output", "out"]) == 130
     assert "network.npz" in capsys.readouterr().err.splitlines()[-1]
 
@@ -573,7 +573,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(capsys, tmp_path, stop, whol
     wait_for(lambda: len(list(tmp_path.glob("out/training.npz"))) == 1)
     process.kill()
     process.communicate()
-    done = fastbp.resume.epochs_done("out/training.npz")[0]
+    done = fastbp.training.resume.epochs_done("out/training.npz")[0]
     (tmp_path / "out" / ".network.npz.1.ab.part").write_bytes(b"half")  # as it may leave
     (tmp_path / "out" / ".matplotlib.abc").mkdir()
     (tmp_path / "out" / ".matplotlib.abc" / "cache").write_bytes(b"half")
@@ -665,7 +665,7 @@ def test_a_full_disk_costs_no_finished_epoch(capsys, tmp_path, stop, whole, monk
     replace = os.replace
 
     def full(source, target):
-        if Path(target).name == name and fastbp.resume.epochs_done("out/training.npz")[0] == 2:
+        if Path(target).name == name and fastbp.training.resume.epochs_done("out/training.npz")[0] == 2:
             raise OSError(28, "No space left on device", source)
         replace(source, target)
 
@@ -775,7 +775,7 @@ def test_of_two_trainings_in_one_folder_one_trains_and_the_other_says_so(capsys,
         r"fastbp: interrupted. new/out/network.npz holds the network after epoch \d+", err.splitlines()[-1]
     )
     assert "--resume" in err.splitlines()[-2]
-    done, asked = fastbp.resume.epochs_done("new/out/training.npz")
+    done, asked = fastbp.training.resume.epochs_done("new/out/training.npz")
     assert done >= 1 and asked == 1_000_000 and "--resume" in failed(capsys, 2, *forever)
 
 

@@ -24,12 +24,12 @@ from PIL import Image
 
 import fastbp.datasets as datasets
 import fastbp.files as files_module
-from fastbp.datasets import DataError, DataNotFoundError, Dataset, Split, lookup, sets
+from fastbp.datasets import DataError, DataNotFoundError, Dataset, Split, lookup, places, published, sets
 from fastbp.datasets import download as download_module
 from fastbp.datasets.download import Remote, download, extract
 
 REAL = os.environ.get("FASTBP_DATA")
-MNIST_NAMES = [remote.name for remote in sets.MNIST_FILES]
+MNIST_NAMES = [remote.name for remote in published.MNIST]
 quick = settings(deadline=None, max_examples=60)
 
 
@@ -71,7 +71,7 @@ def digit_images(count, seed=0, shape=(28, 28)):
 def idx_files(train=30, test=20, pack=lambda data: gzip.compress(data, 1)):
     """The four files as {stem: content}, and the arrays they hold."""
     arrays = (*digit_images(train, 1), *digit_images(test, 2))
-    names = (*sets.TRAIN, *sets.TEST)
+    names = (*places.TRAIN, *places.TEST)
     return {name: pack(idx(array)) for name, array in zip(names, arrays, strict=True)}, arrays
 
 
@@ -90,7 +90,7 @@ def cifar_file(count, seed=0):
 
 
 def cifar_files(count=10):
-    return {name: cifar_file(count, seed) for seed, name in enumerate(sets.CIFAR_BATCHES)}
+    return {name: cifar_file(count, seed) for seed, name in enumerate(places.CIFAR_BATCHES)}
 
 
 def image_folder(folder, names="AB", count=3, size=(28, 28), mode="L", suffix=".png"):
@@ -490,12 +490,12 @@ MISMATCHED = {
 def test_mismatched_idx_files(tmp_path, case):
     index, data, message, blamed = MISMATCHED[case]
     contents, _ = idx_files(pack=bytes)
-    contents[sets.TRAIN[index]] = data
+    contents[places.TRAIN[index]] = data
     put(tmp_path / "root", contents)
     with pytest.raises(DataError, match=message) as error:
         datasets.mnist(tmp_path / "root")
     assert not isinstance(error.value, DataNotFoundError)
-    assert str(tmp_path / "root" / sets.TRAIN[blamed]) in str(error.value)
+    assert str(tmp_path / "root" / places.TRAIN[blamed]) in str(error.value)
 
 
 # notmnist
@@ -503,13 +503,13 @@ def test_mismatched_idx_files(tmp_path, case):
 
 def test_notmnist_sample_alone(tmp_path):
     images, labels = digit_images(10)
-    contents = {sets.TEST[0]: gzip.compress(idx(images)), sets.TEST[1]: idx(labels)}
+    contents = {places.TEST[0]: gzip.compress(idx(images)), places.TEST[1]: idx(labels)}
     put(tmp_path / "notmnist", contents, ".gz")
     data = datasets.notmnist(tmp_path)
     assert data.classes == tuple("ABCDEFGHIJ") and data.name == "notmnist"
     assert data.train.y.tolist() == list(range(8)) and data.test.y.tolist() == [8, 9]
     np.testing.assert_array_equal(data.test.x[:, 0], images[8:].astype(np.float32) / 255)
-    put(tmp_path / "notmnist", {sets.TEST[0]: idx(images[:1]), sets.TEST[1]: idx(labels[:1])})
+    put(tmp_path / "notmnist", {places.TEST[0]: idx(images[:1]), places.TEST[1]: idx(labels[:1])})
     with pytest.raises(DataError, match="at least 2"):
         datasets.notmnist(tmp_path)
 
@@ -519,7 +519,7 @@ def test_notmnist_pairs(tmp_path):
     folder = put(tmp_path / "notmnist", contents, ".gz")
     data = datasets.notmnist(tmp_path)
     assert (len(data.train.y), len(data.test.y)) == (30, 20)
-    (folder / f"{sets.TRAIN[1]}.gz").unlink()
+    (folder / f"{places.TRAIN[1]}.gz").unlink()
     with pytest.raises(DataError, match="expected both train-images"):
         datasets.notmnist(tmp_path)
     with pytest.raises(DataNotFoundError):
@@ -654,14 +654,14 @@ def gz_named(contents):
 
 
 def test_published_addresses():
-    mnist, cifar = sets.MNIST_FILES, sets.CIFAR_ARCHIVE
+    mnist, cifar = published.MNIST, published.CIFAR
     assert mnist[0].urls == (
         "https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx3-ubyte.gz",
         "https://storage.googleapis.com/cvdf-datasets/mnist/train-images-idx3-ubyte.gz",
     )
     assert cifar.urls == ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",)
     assert (cifar.algorithm, cifar.digest) == ("md5", "c32a1d4ab5d03f1284b67883e8d87530")
-    everything = [*mnist, *sets.NOTMNIST_FILES, cifar]
+    everything = [*mnist, *published.NOTMNIST, cifar]
     assert all(url.startswith("https://") for remote in everything for url in remote.urls)
     assert len({remote.digest for remote in everything}) == 7
     assert 0 < download_module.TIMEOUT <= 60
@@ -669,7 +669,7 @@ def test_published_addresses():
 
 def test_mnist_download_once(monkeypatch, cache, server, capsys):
     contents, arrays = idx_files()
-    monkeypatch.setattr(sets, "MNIST_FILES", server.offer(gz_named(contents)))
+    monkeypatch.setattr(sets, "MNIST", server.offer(gz_named(contents)))
     data = datasets.mnist()
     np.testing.assert_array_equal(data.train.y, arrays[1])
     assert leftovers(cache) == sorted(MNIST_NAMES)
@@ -681,7 +681,7 @@ def test_mnist_download_once(monkeypatch, cache, server, capsys):
 
 def test_download_resumes_after_whole_files(monkeypatch, cache, server):
     contents = gz_named(idx_files()[0])
-    monkeypatch.setattr(sets, "MNIST_FILES", server.offer(contents))
+    monkeypatch.setattr(sets, "MNIST", server.offer(contents))
     folder = put(cache / "mnist", {MNIST_NAMES[0]: contents[MNIST_NAMES[0]]})
     (folder / MNIST_NAMES[1]).write_bytes(b"damaged")
     datasets.mnist()
@@ -689,8 +689,8 @@ def test_download_resumes_after_whole_files(monkeypatch, cache, server):
 
 
 def test_notmnist_download(monkeypatch, cache, server):
-    contents = gz_named({name: idx_files()[0][name] for name in sets.TEST})
-    monkeypatch.setattr(sets, "NOTMNIST_FILES", server.offer(contents))
+    contents = gz_named({name: idx_files()[0][name] for name in places.TEST})
+    monkeypatch.setattr(sets, "NOTMNIST", server.offer(contents))
     assert len(datasets.notmnist().train.y) == 16
     assert leftovers(cache) == sorted(contents)
     assert (cache / "notmnist").is_dir()
@@ -716,7 +716,7 @@ def test_wrong_checksum_leaves_nothing(monkeypatch, cache, server):
     contents = gz_named(idx_files()[0])
     remotes = server.offer(contents)
     server.contents[f"/a/{MNIST_NAMES[0]}"] = b"a page that asks you to log in"
-    monkeypatch.setattr(sets, "MNIST_FILES", remotes)
+    monkeypatch.setattr(sets, "MNIST", remotes)
     with pytest.raises(DataNotFoundError, match="expected sha256") as error:
         datasets.mnist()
     assert remotes[0].digest in str(error.value)
@@ -763,7 +763,7 @@ def test_file_has_no_final_name_before_it_is_whole(tmp_path, monkeypatch):
 
 
 def test_many_at_once(monkeypatch, cache, server):
-    monkeypatch.setattr(sets, "MNIST_FILES", server.offer(gz_named(idx_files()[0])))
+    monkeypatch.setattr(sets, "MNIST", server.offer(gz_named(idx_files()[0])))
     results = []
     threads = [threading.Thread(target=lambda: results.append(datasets.mnist())) for _ in range(6)]
     for thread in threads:
@@ -824,7 +824,7 @@ def test_a_broken_standard_error_does_not_cost_the_download(tmp_path, monkeypatc
     [
         (datasets.mnist, MNIST_NAMES),
         (datasets.notmnist, MNIST_NAMES[2:]),
-        (datasets.cifar10, [*sets.CIFAR_BATCHES, "batches.meta.txt"]),
+        (datasets.cifar10, [*places.CIFAR_BATCHES, "batches.meta.txt"]),
     ],
 )
 def test_offline_error_says_what_to_do(tmp_path, monkeypatch, cache, load, names):
@@ -940,11 +940,11 @@ def test_cifar_download(monkeypatch, tmp_path, cache, server):
         }
     )
     (remote,) = server.offer({"cifar-10-binary.tar.gz": archive}, algorithm="md5")
-    monkeypatch.setattr(sets, "CIFAR_ARCHIVE", remote)
+    monkeypatch.setattr(published, "CIFAR", remote)
     data = datasets.cifar10()
     assert len(data.train.y) == 10 and data.classes == tuple("abcdefghij")
     everything = leftovers(tmp_path)
-    assert everything == sorted([*sets.CIFAR_BATCHES, "batches.meta.txt"])
+    assert everything == sorted([*places.CIFAR_BATCHES, "batches.meta.txt"])
     datasets.cifar10()
     assert len(server.asked) == 1
 
@@ -954,7 +954,7 @@ def test_cifar_archive_with_links_or_gaps(monkeypatch, cache, server):
     del members["cifar-10-batches-bin/test_batch.bin"]
     archive = tar_gz(members, [("cifar-10-batches-bin/test_batch.bin", "/etc/passwd")])
     (remote,) = server.offer({"cifar-10-binary.tar.gz": archive}, algorithm="md5")
-    monkeypatch.setattr(sets, "CIFAR_ARCHIVE", remote)
+    monkeypatch.setattr(published, "CIFAR", remote)
     with pytest.raises(DataNotFoundError, match="expected test_batch.bin inside"):
         datasets.cifar10()
     assert "test_batch.bin" not in leftovers(cache)
@@ -963,7 +963,7 @@ def test_cifar_archive_with_links_or_gaps(monkeypatch, cache, server):
 def test_cifar_wrong_checksum(monkeypatch, cache, server):
     (remote,) = server.offer({"cifar-10-binary.tar.gz": tar_gz(cifar_members())}, algorithm="md5")
     server.contents["/a/cifar-10-binary.tar.gz"] += b"x"
-    monkeypatch.setattr(sets, "CIFAR_ARCHIVE", remote)
+    monkeypatch.setattr(published, "CIFAR", remote)
     with pytest.raises(DataNotFoundError, match="expected md5"):
         datasets.cifar10()
     assert leftovers(cache) == []
@@ -973,7 +973,7 @@ def test_cifar_wrong_checksum(monkeypatch, cache, server):
 def test_damaged_archive(tmp_path, data):
     archive = tmp_path / "a.tar.gz"
     archive.write_bytes(data)
-    wanted = {f"cifar-10-batches-bin/{name}": name for name in sets.CIFAR_BATCHES}
+    wanted = {f"cifar-10-batches-bin/{name}": name for name in places.CIFAR_BATCHES}
     with pytest.raises(DataError, match="cannot be unpacked"):
         extract(archive, wanted, tmp_path)
     assert not [name for name in leftovers(tmp_path) if name.endswith(".part")]
@@ -1569,7 +1569,7 @@ def test_cifar10_out_of_its_archive(tmp_path, place, name, inside, mode):
 
 
 def test_a_member_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastbp.datasets.archives.MOST_BYTES", 3072)
+    monkeypatch.setattr("fastbp.datasets.packed.MOST_BYTES", 3072)
     put(tmp_path, {"cifar-10-binary.tar.gz": tar_of("cifar-10-batches-bin", cifar_files(1))})
     with pytest.raises(DataError, match="data_batch_1.bin: expected at most 3072 bytes, found 3073"):
         datasets.cifar10(tmp_path)
@@ -1613,8 +1613,8 @@ def test_the_error_names_places_and_files(tmp_path, load):
     with pytest.raises(DataNotFoundError) as error:
         load(tmp_path / "root")
     wanted = {
-        datasets.mnist: ["mnist", "MNIST/raw", *sets.TRAIN, *sets.TEST],
-        datasets.notmnist: ["notmnist", "notMNIST_small", *sets.TEST, "A to J"],
+        datasets.mnist: ["mnist", "MNIST/raw", *places.TRAIN, *places.TEST],
+        datasets.notmnist: ["notmnist", "notMNIST_small", *places.TEST, "A to J"],
         datasets.cifar10: [
             "cifar10",
             "cifar-10-batches-py",

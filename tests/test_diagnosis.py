@@ -8,10 +8,10 @@ import pytest
 
 from fastbp.gradcheck.diagnosis import NOTHING, OTHERWISE, RULES, Evidence, diagnose
 from fastbp.gradcheck.diagnosis.formulas import recognised
-from fastbp.gradcheck.diagnosis.layers import normalised
+from fastbp.gradcheck.diagnosis.layer_formulas import normalised
 from fastbp.gradcheck.diagnosis.partial import describe
 from fastbp.gradcheck.diagnosis.slips import slips
-from fastbp.gradcheck.diagnosis.windows import windows
+from fastbp.gradcheck.diagnosis.window_sums import windows
 
 K, STEP = 3, 1e-5
 

@@ -23,8 +23,8 @@ from fastbp.grading import find_submissions, grade_all
 from fastbp.grading.batch import Job
 from fastbp.grading.reports import Report
 from fastbp.grading.results import Result
-from fastbp.resume import epochs_done, part_done, seconds_spent
 from fastbp.sweeps import sweep
+from fastbp.training.resume import epochs_done, part_done, seconds_spent
 
 
 def write(path, content):

@@ -241,7 +241,7 @@ def hostile(request):
 
 @pytest.mark.parametrize("path", sorted(HOSTILE.glob("*.py")), ids=lambda path: path.stem)
 def test_a_hostile_submission_loses_its_item_and_nothing_else(path, hostile, monkeypatch):
-    monkeypatch.setattr("fastbp.grading.grader.TRIES", 1)  # of the search for the smallest failing input
+    monkeypatch.setattr("fastbp.grading.item_grader.TRIES", 1)  # of the search for the smallest failing input
     result = hostile(path)
     assert result.finished and len(result.items) == 2
     if part(result, "relu", "present").passed:  # it could be imported
@@ -313,7 +313,7 @@ def test_wrong_items_are_clear_errors():
 def test_references_agree_with_finite_differences_in_every_convention(module):
     """The references are the layers, whose gradients are tested; here their dressing is: transposes, sums, flips, masks."""
     from fastbp import check_gradients
-    from fastbp.grading.grader import copied
+    from fastbp.grading.answers import copied
 
     for item in module.ITEMS:
         for convention in item.conventions:

@@ -616,7 +616,7 @@ LAYERS = [
 def test_a_layer_is_an_operation(layer, shape, training):
     layer.astype(np.float64)
     x = numbers(np.random.default_rng(0), shape)
-    passes(graph.layers.LayerOp, x, *(p.value for p in layer.parameters), {"layer": layer, "training": training})
+    passes(graph.layer_nodes.LayerOp, x, *(p.value for p in layer.parameters), {"layer": layer, "training": training})
 
 
 def test_a_layer_adds_to_the_gradients_of_its_parameters():
@@ -690,7 +690,7 @@ def test_a_loss_is_an_operation(loss, shape, kind):
     rng = np.random.default_rng(0)
     scores = numbers(rng, shape)
     targets = {"labels": rng.integers(0, 3, 4), "binary": np.array([0, 1, 1, 0]), "real": rng.normal(size=shape)}[kind]
-    passes(graph.layers.LossOp, scores, {"targets": targets, "loss": loss})
+    passes(graph.layer_nodes.LossOp, scores, {"targets": targets, "loss": loss})
     node = TensorNode(scores)
     value = graph.apply_loss(loss, node, targets)
     assert value.shape == () and value.value == loss.forward(scores, targets)

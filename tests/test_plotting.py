@@ -15,6 +15,8 @@ from PIL import Image
 from refused import refused
 
 from fastbp import History, plotting
+from fastbp.gradcheck.report import VERDICTS
+from fastbp.plotting.verdicts import VERDICT_COLOURS
 
 FULL = {
     "train_loss": [2.0, 1.5, 0.7],
@@ -835,3 +837,8 @@ def test_numbers_that_no_axis_reaches_are_drawn_as_infinite_ones(log):
 
 def test_formulas_and_dollars_in_texts():
     rendered(plotting.compare({"$\\eta$, 5 \\$": LINES["a"], "5$": LINES["a"]}, "$x^2$", title="a $ alone"))
+
+
+def test_every_verdict_of_a_gradient_check_has_its_colour():
+    """The figure finds the colours by the verdicts' numbers."""
+    assert list(VERDICT_COLOURS) == list(VERDICTS)

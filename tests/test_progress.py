@@ -9,7 +9,7 @@ import pytest
 from tqdm import tqdm
 
 import fastbp
-from fastbp.progress import tell, watched
+from fastbp.terminal import tell, watched
 
 
 class NoTerminal:

@@ -36,7 +36,7 @@ from fastbp import (
     load,
 )
 from fastbp.datasets import RandomCrop, RandomFlip
-from fastbp.resume import part_done
+from fastbp.training.resume import part_done
 
 rng = np.random.default_rng(0)
 IMAGES, LABELS = rng.normal(size=(60, 1, 4, 4)), rng.integers(0, 3, 60)

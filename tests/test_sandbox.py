@@ -21,9 +21,10 @@ from ahead import ahead
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbp.grading import sandbox as sandbox_module
-from fastbp.grading import wire
-from fastbp.grading.sandbox import Handle, Limits, Sandbox, SubmissionError, _remove
+from fastbp.grading import child_process, messages
+from fastbp.grading.folders import remove
+from fastbp.grading.limits import Limits, SubmissionError
+from fastbp.grading.sandbox import Handle, Sandbox
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="submissions run on Linux and macOS only")
 
@@ -36,14 +37,14 @@ PATIENT = Limits(seconds=20, memory_bytes=320 << 20, output_bytes=50_000)
 
 
 def pack(*values, limit=1 << 30, opaque=False) -> bytes:
-    writer = wire.Writer(limit, opaque)
+    writer = messages.Writer(limit, opaque)
     for value in values:
         writer.write(value)
-    return writer.message(7)[wire.HEADER.size :]
+    return writer.message(7)[messages.HEADER.size :]
 
 
 def unpack(data):
-    reader = wire.Reader(data)
+    reader = messages.Reader(data)
     value = reader.read()
     reader.end()
     return value
@@ -61,25 +62,25 @@ def same(a, b) -> bool:
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict):
         return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, wire.Handle):
+    if isinstance(a, messages.Handle):
         return a.number == b.number
     return repr(a) == repr(b)
 
 
 arrays = hnp.arrays(
-    st.sampled_from(wire.DTYPES) | st.sampled_from([np.dtype("q"), np.dtype("l")]),
+    st.sampled_from(messages.DTYPES) | st.sampled_from([np.dtype("q"), np.dtype("l")]),
     hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
 )
 leaves = (
     st.none()
     | st.booleans()
-    | st.integers(-(2 ** (8 * wire.INT_BYTES - 2)), 2 ** (8 * wire.INT_BYTES - 2))
+    | st.integers(-(2 ** (8 * messages.INT_BYTES - 2)), 2 ** (8 * messages.INT_BYTES - 2))
     | st.floats()
     | st.complex_numbers()
     | st.text()
     | arrays
-    | hnp.arrays(st.sampled_from(wire.DTYPES), ()).map(lambda array: array[()])
-    | st.integers(0, 2**64 - 1).map(wire.Handle)
+    | hnp.arrays(st.sampled_from(messages.DTYPES), ()).map(lambda array: array[()])
+    | st.integers(0, 2**64 - 1).map(messages.Handle)
 )
 keys = st.text() | st.integers(-1000, 1000) | st.none()
 values = st.recursive(
@@ -133,8 +134,8 @@ def test_what_is_written_as_something_plainer():
         (np.zeros(2, [("a", int)]), "dtype"),
         ({(1, 2): 3}, "key of type tuple"),
         (2**600, "integer"),
-        ({i: i for i in range(wire.KEYS + 1)}, "entries"),
-        ([0] * (wire.VALUES + 1), "values"),
+        ({i: i for i in range(messages.KEYS + 1)}, "entries"),
+        ([0] * (messages.VALUES + 1), "values"),
         ("x" * 2000, "too large"),
         (np.broadcast_to(0.0, (10**6, 10**6)), "too large"),
         (np.zeros((1,) * 33) if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else object(), "."),
@@ -142,21 +143,21 @@ def test_what_is_written_as_something_plainer():
 )
 def test_what_cannot_cross_is_said(value, message):
     limit = 1000 if isinstance(value, str) else 1 << 30
-    with pytest.raises(wire.WireError, match=message):
+    with pytest.raises(messages.MessageError, match=message):
         pack(value, limit=limit)
 
 
 def test_nesting_is_limited_on_both_sides():
     value = []
-    for _ in range(wire.DEPTH):
+    for _ in range(messages.DEPTH):
         value = [value]
     assert same(unpack(pack(value)), value)
-    with pytest.raises(wire.WireError, match="nested"):
+    with pytest.raises(messages.MessageError, match="nested"):
         pack([value])
-    with pytest.raises(wire.WireError, match="nested"):
+    with pytest.raises(messages.MessageError, match="nested"):
         unpack(b"l\1\0\0\0" * 50_000 + b"N")
     value.append(value)
-    with pytest.raises(wire.WireError, match="nested"):
+    with pytest.raises(messages.MessageError, match="nested"):
         pack(value)
 
 
@@ -166,7 +167,7 @@ def test_opaque_stands_for_what_cannot_cross():
 
 
 @given(values, st.randoms(use_true_random=False))
-def test_damaged_messages_are_wire_errors(value, rng):
+def test_damaged_messages_are_message_errors(value, rng):
     data = bytearray(pack(value))
     for _ in range(20):
         damaged = bytearray(data)
@@ -177,15 +178,15 @@ def test_damaged_messages_are_wire_errors(value, rng):
         del damaged[rng.randint(0, len(damaged)) :]
         try:
             unpack(damaged)
-        except wire.WireError:
+        except messages.MessageError:
             pass
 
 
 @given(st.binary(max_size=200), st.sampled_from("NTFidcsnatlmho"))
-def test_garbage_is_a_wire_error(data, tag):
+def test_garbage_is_a_message_error(data, tag):
     try:
         unpack(tag.encode() + data)
-    except wire.WireError:
+    except messages.MessageError:
         pass
 
 
@@ -205,7 +206,7 @@ def test_a_length_is_checked_before_anything_is_allocated():
     ]
     tracemalloc.start()
     for data in huge:
-        with pytest.raises(wire.WireError):
+        with pytest.raises(messages.MessageError):
             unpack(data)
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
@@ -217,7 +218,7 @@ def test_a_bool_is_0_or_1():
 
 
 def test_reading_cannot_execute_code():
-    tree = ast.parse(Path(wire.__file__).read_text())
+    tree = ast.parse(Path(messages.__file__).read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     assert imported == {"math", "struct", "numpy"} and not any(
@@ -433,7 +434,7 @@ def test_wrong_calls(shared, arguments, keep, kind, message):
 
 
 def test_an_argument_that_cannot_be_sent_is_the_callers_mistake(shared):
-    with pytest.raises(wire.WireError, match="type set"):
+    with pytest.raises(messages.MessageError, match="type set"):
         shared.call("twice", {1, 2})
     assert shared.call("twice", 2) == 4
 
@@ -659,7 +660,7 @@ def test_a_child_dies_with_its_parent(tmp_path):
     parent.wait()
     parent.stdout.close()
     assert gone(int(pid))
-    _remove(Path(place.strip()))
+    remove(Path(place.strip()))
 
 
 def test_an_interrupted_call_ends_the_child(tmp_path):
@@ -698,7 +699,7 @@ def test_a_folder_nested_too_deep_is_removed(tmp_path):
         os.close(descriptor)
         descriptor = inner
     os.close(descriptor)
-    _remove(top)
+    remove(top)
     assert not top.exists()
 
 
@@ -708,7 +709,7 @@ def test_a_locked_folder_is_removed(tmp_path):
     (locked / "file").write_text("here")
     locked.chmod(0)
     locked.parent.chmod(0o500)
-    _remove(locked.parent)
+    remove(locked.parent)
     assert not locked.parent.exists()
 
 
@@ -939,11 +940,11 @@ def test_fastbp_is_hidden_where_it_is_installed_beside_other_packages(tmp_path, 
     (site / "other").mkdir(parents=True)
     (site / "other" / "__init__.py").write_text("VALUE = 6\n")
     (site / "fastbp").mkdir()
-    shutil.copytree(sandbox_module.HERE, site / "fastbp" / "grading")
+    shutil.copytree(child_process.HERE, site / "fastbp" / "grading")
     (site / "fastbp" / "__init__.py").write_text("VALUE = 7\n")
-    packages = sandbox_module._packages()
-    monkeypatch.setattr(sandbox_module, "HERE", site / "fastbp" / "grading")
-    monkeypatch.setattr(sandbox_module, "_packages", lambda: [*packages, str(site)])
+    packages = child_process.packages()
+    monkeypatch.setattr(child_process, "HERE", site / "fastbp" / "grading")
+    monkeypatch.setattr(child_process, "packages", lambda: [*packages, str(site)])
     file = write(
         tmp_path,
         "import os\n"

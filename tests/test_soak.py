@@ -47,7 +47,7 @@ PLANTED = '''
 import os, signal, time
 import numpy as np
 import fastbp.network
-import fastbp.training
+import fastbp.training.history
 import soak
 from soaking import guards, kills, kinds, trials
 from soaking.trials import Fork, Lost
@@ -60,7 +60,7 @@ def in_place(path):  # a writer of files that are seen half written
     return open_file(path, "wb")
 
 def saves(trial):
-    fastbp.network.written_atomically = fastbp.training.written_atomically = in_place
+    fastbp.network.written_atomically = fastbp.training.history.written_atomically = in_place
     kills.saves(trial)
 
 def hangs(trial):

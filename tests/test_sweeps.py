@@ -270,7 +270,7 @@ def test_ctrl_c_keeps_what_has_ended_and_ends_the_workers(tmp_path):
 
 def test_workers_that_are_told_to_end_while_they_end_say_nothing(tmp_path):
     (tmp_path / "late.py").write_text(
-        "import time, weakref\nfrom fastbp.pools import pool\n"
+        "import time, weakref\nfrom fastbp.processes import pool\n"
         "class Held: pass\n"
         "def ends_slowly():\n"
         "    global held\n    held = Held()\n    weakref.finalize(held, time.sleep, 0.5)\n    time.sleep(0.2)\n"

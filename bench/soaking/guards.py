@@ -21,6 +21,7 @@ import types
 import weakref
 from collections.abc import Iterator
 
+import fastbp.plan
 import llvmlite.binding as llvm
 import numpy as np
 from numba.core.registry import CPUDispatcher, cpu_target
@@ -28,7 +29,6 @@ from numba.core.runtime import _nrt_python, rtsys
 
 import fastbp
 import fastbp.engine.gradients
-import fastbp.plan
 from fastbp.engine import program
 from fastbp.engine.threads import run
 

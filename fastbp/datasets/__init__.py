@@ -9,21 +9,6 @@ from .sets import cifar10, digits, mnist, notmnist
 from .splits import batches, distinct, split
 
 __all__ = [
-    "DataError",
-    "DataNotFoundError",
-    "Dataset",
-    "RandomCrop",
-    "RandomFlip",
-    "Split",
-    "batches",
-    "cifar10",
-    "digits",
-    "distinct",
-    "mnist",
-    "normalize",
-    "notmnist",
-    "read_cifar_batch",
-    "read_idx",
-    "read_image_folder",
-    "split",
-]
+    "DataError", "DataNotFoundError", "Dataset", "RandomCrop", "RandomFlip", "Split", "batches", "cifar10", "digits",
+    "distinct", "mnist", "normalize", "notmnist", "read_cifar_batch", "read_idx", "read_image_folder", "split",
+]  # fmt: skip

@@ -6,10 +6,10 @@ from ..arguments import LARGEST, array, instance, whole
 
 
 class RandomFlip:
-    """Mirrors each image left to right with probability one half.
+    """Mirrors each image left to right with probability one half:   y[n, c, i, j] = x[n, c, i, W − 1 − j]
 
-    x (N, C, H, W), of numbers of any dtype; the result is a new array like it. ValueError for another
-    shape, TypeError for another kind of x or rng.
+    x (N, C, H, W), of numbers of any dtype; the result is a new array like it. ValueError for another shape, TypeError
+    for another kind of x or rng.
 
     >>> x = np.arange(9.0).reshape(3, 1, 1, 3)
     >>> RandomFlip()(x, np.random.default_rng(0)).reshape(3, 3)
@@ -22,17 +22,16 @@ class RandomFlip:
         x = _images("RandomFlip", x, rng)
         y = x.copy()
         for i in np.flatnonzero(rng.random(len(x)) < 0.5):
-            y[i] = x[i, :, :, ::-1]  # 64 images 3×32×32: 0.10 ms, all of them at once by np.where 0.24 ms
+            y[i] = x[i, :, :, ::-1]  # image by image: faster than np.where over all of them
         return y
 
 
 class RandomCrop:
     """Pads each image with `padding` zeros on every side and cuts out a window of the image's size, at a random place.
 
-    x (N, C, H, W), of numbers of any dtype; the result is a new array like it. Each of the
-    (2 · padding + 1)² places is as likely as any other. The padding is 0 in the scaling that x has:
-    after `normalize` that is the mean pixel, in images from 0 to 1 black.
-    ValueError for another shape, TypeError for another kind of x or rng.
+    x (N, C, H, W), of numbers of any dtype; the result is a new array like it. Each of the (2 · padding + 1)² places is
+    as likely as any other. The padding is 0 in the scaling that x has: after `normalize` that is the mean pixel, in
+    images from 0 to 1 black. ValueError for another shape, TypeError for another kind of x or rng.
     """
 
     def __init__(self, padding: int = 4):
@@ -46,9 +45,10 @@ class RandomCrop:
         padded = np.zeros((N, C, H + 2 * p, W + 2 * q), x.dtype)
         padded[:, :, p : p + H, q : q + W] = x
         y = np.empty(x.shape, x.dtype)
+        # image by image: as fast as one index into sliding_window_view, and faster for few images
         for i, (top, left) in enumerate((shifts.clip((-p, -q), (p, q)) + (p, q)).tolist()):
             y[i] = padded[i, :, top : top + H, left : left + W]
-        return y  # 64 images 3×32×32: 0.21 ms, 4 images 0.03; with sliding_window_view and one index 0.21 and 0.06
+        return y
 
 
 def _images(who: str, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -33,12 +33,12 @@ def open_url(url: str) -> IO[bytes]:
 
 
 def download(remote: Remote, folder: Path) -> Path:
-    """Fetch a file into a folder, made if need be, and return its path.
+    """Fetch a file into a folder, made if need be; its path.
 
-    A file already there is kept if its checksum is right, and replaced otherwise. Mirrors are
-    tried in turn. Progress goes to standard error if that is a terminal.
+    A file already there is kept if its checksum is right, and replaced otherwise. Mirrors are tried in turn. Progress
+    goes to standard error if that is a terminal.
 
-    Raises DataError if the folder cannot be written or no address gives the right bytes.
+    DataError for a folder that can't be written, and where no address gives the right bytes.
     """
     target = folder / remote.name
     if os.path.isfile(target) and _digest(target, remote.algorithm) == remote.digest:
@@ -56,12 +56,12 @@ def download(remote: Remote, folder: Path) -> Path:
 
 
 def extract(archive: Path, members: dict[str, str], folder: Path) -> None:
-    """Copy the regular files named in ``members`` out of a tar.gz archive into a folder.
+    """Copy the regular files whose names in a tar.gz archive are keys of `members` into a folder, under the values.
 
-    members: archive name to plain file name. The archive's own paths, links, modes and
-    owners are never applied; members not listed are ignored, listed ones not found too.
+    The archive's own paths, links, modes and owners are never applied; members not listed are ignored, and so are
+    listed ones that are not there.
 
-    Raises DataError if the archive is damaged or the folder cannot be written.
+    DataError for an archive that is damaged, and for a folder that can't be written.
     """
     import tarfile
     import zlib
@@ -78,6 +78,7 @@ def extract(archive: Path, members: dict[str, str], folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it; DataError where that can't be done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -86,7 +87,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[BinaryIO]:
-    """``written_atomically``, with a DataError where the folder cannot be written."""
+    """`written_atomically`, with a DataError where the folder can't be written."""
     try:
         with written_atomically(target) as file:
             yield file
@@ -126,11 +127,11 @@ def _copy(source: IO[bytes], sinks: Sequence[Callable[[bytes], Any]]) -> None:
 
 @contextmanager
 def _progress(name: str, source: Any) -> Iterator[Callable[[bytes], None]]:
-    """Gives a function to be told of every block: a bar on a terminal, nothing elsewhere.
+    """A function to be told of every block: it moves a bar on a terminal, and does nothing elsewhere.
 
     Whatever standard error is and does, it costs the bar at most, never the download.
     """
-    from ..progress import Terminal, watched
+    from ..terminal import Terminal, watched
 
     bar: Any = None
     if watched():

@@ -1,4 +1,4 @@
-"""Errors raised by the data room."""
+"""What is raised where data is not there or not as it should be."""
 
 
 class DataError(Exception):

@@ -1,7 +1,7 @@
 """Readers for the file formats of the classic image sets: idx, CIFAR binary and Python, image folders.
 
-Compression is recognised by the first bytes of a file, never by its name. All sizes a header
-declares are compared with the bytes really there before anything of that size is made.
+Compression is recognised by the first bytes of a file, never by its name. All sizes that a header declares are compared
+with the bytes that are there before anything of that size is made.
 """
 
 import math
@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import arguments
 from . import pickles
-from .archives import GZIP_MAGIC, Source
 from .errors import DataError
 from .images import UnreadableImageError, open_image
+from .packed import GZIP_MAGIC, Source
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
@@ -36,21 +35,18 @@ JUNK = frozenset(  # what systems and unpackers leave in folders, in lower case,
 )
 
 
-def read_idx(path: StrPath) -> NDArray[np.uint8]:
-    """Read a uint8 idx file (the MNIST format), plain or gzipped.
+def read_idx(path: StrPath) -> np.ndarray:
+    """The uint8 array, writable, in an idx file (the MNIST format), plain or gzipped.
 
-    Layout: bytes 0, 0, 8 (type code of uint8), rank; then ``rank`` big-endian uint32
-    dimensions; then the values in C order.
+    Layout: bytes 0, 0, 8 (type code of uint8), rank; then as many big-endian uint32 sizes; then the values in C order.
 
-    Returns a writable uint8 array of the declared shape.
-
-    Raises DataError if the magic bytes, the type code or the size is wrong, or if the
-    compressed stream is damaged; OSError if the file cannot be opened.
+    DataError for wrong first bytes, type code or size, and for a compressed stream that is damaged; OSError for a file
+    that can't be opened.
     """
     return idx_array(Path(arguments.path("read_idx: path", path)))
 
 
-def idx_array(path: Source) -> NDArray[np.uint8]:
+def idx_array(path: Source) -> np.ndarray:
     """As read_idx, of a file or a member of an archive."""
     data = _content(path)
     if len(data) < 4:
@@ -77,32 +73,27 @@ def idx_array(path: Source) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def read_cifar_batch(path: StrPath) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Read one file of CIFAR-10's binary or Python version, plain, xz or gzipped.
+def read_cifar_batch(path: StrPath) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (N, 3, 32, 32), and labels, uint8 (N,), in one file of CIFAR-10, plain, xz or gzipped.
 
-    Layout of the binary version: records of 3,073 bytes, one label then 1,024 red, green and blue
-    bytes each. The Python version, told by its first byte, is a pickle of a dictionary with the
-    entries "data", uint8 of shape (N, 3072), and "labels"; nothing in it is ever run: names of
-    functions and classes other than those of plain arrays are an error.
+    Layout of the binary version: records of 3,073 bytes, one label, then 1,024 red, green and blue bytes each. The
+    Python version, told by its first byte, is a pickle of a dictionary with the entries "data", uint8 (N, 3072), and
+    "labels". Nothing in it is ever run: names of functions and classes other than those of plain arrays are an error.
 
-    Returns images, uint8 of shape (N, 3, 32, 32), and labels, uint8 of shape (N,).
-
-    Raises DataError if the size is not a whole number of records (at least one), if a label
-    exceeds 9, if a pickle holds anything else, or if the compressed stream is damaged; OSError if
-    the file cannot be opened.
+    DataError for a size that is no whole number of records (at least one), a label above 9, a pickle that holds
+    anything else, and a compressed stream that is damaged; OSError for a file that can't be opened.
     """
     return cifar_batch(Path(arguments.path("read_cifar_batch: path", path)))
 
 
-def cifar_batch(path: Source) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def cifar_batch(path: Source) -> tuple[np.ndarray, np.ndarray]:
     """As read_cifar_batch, of a file or a member of an archive."""
     data = _content(path, pickles.MOST_BYTES)
     if data and data[0] == PICKLE_MAGIC:
         return _pickled_batch(pickles.read_pickle(data, path), path)
     if not data or len(data) % CIFAR_RECORD:
-        raise DataError(
-            f"{path}: expected a whole number of {CIFAR_RECORD}-byte CIFAR records, found {len(data)} bytes"
-        )
+        wanted = f"expected a whole number of {CIFAR_RECORD}-byte CIFAR records"
+        raise DataError(f"{path}: {wanted}, found {len(data)} bytes")
     records = np.frombuffer(data, np.uint8).reshape(-1, CIFAR_RECORD)
     labels = records[:, 0].copy()
     if labels.max() > 9:
@@ -110,14 +101,12 @@ def cifar_batch(path: Source) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return np.ascontiguousarray(records[:, 1:]).reshape(-1, 3, 32, 32), labels
 
 
-def _pickled_batch(value: Any, path: Source) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _pickled_batch(value: Any, path: Source) -> tuple[np.ndarray, np.ndarray]:
     entries = _entries(value, ("data", "labels"), path)
     images = pickles.array(entries["data"], f"{path}: data")
     if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != CIFAR_RECORD - 1:
-        raise DataError(
-            f"{path}: expected data of dtype uint8 and shape (N, {CIFAR_RECORD - 1}), "
-            f"found {images.dtype} and {images.shape}"
-        )
+        wanted = f"expected data of dtype uint8 and shape (N, {CIFAR_RECORD - 1})"
+        raise DataError(f"{path}: {wanted}, found {images.dtype} and {images.shape}")
     found = entries["labels"]
     labels = found if type(found) is list else pickles.array(found, f"{path}: labels").tolist()
     if len(labels) != len(images):
@@ -154,25 +143,19 @@ def _entries(value: Any, wanted: Sequence[str], path: Source) -> dict[str, Any]:
     return entries
 
 
-def read_image_folder(
-    path: StrPath, skip_unreadable: bool = False
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
-    """Read a folder with one sub-folder of image files (PNG, JPEG, ...) for each class.
+def read_image_folder(path: StrPath, skip_unreadable: bool = False) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Images, uint8 (N, C, H, W), labels, int64 (N,), and the names of the classes: a sub-folder of image files each.
 
-    Sub-folders and files are taken in sorted order. Ignored are hidden ones, empty sub-folders, files
-    without an image suffix, and what systems and unpackers leave behind (``__MACOSX``, Thumbs.db).
+    Sub-folders and files (PNG, JPEG, …) are taken in sorted order. Ignored are hidden ones, empty sub-folders, files
+    without an image suffix, and what systems and unpackers leave behind (`__MACOSX`, Thumbs.db).
 
-    Images stand upright: the EXIF orientation is applied. Transparency is laid over white paper, or
-    over black if all that is drawn is light. Of several frames the first counts. If every image is
-    greyscale there is one channel, otherwise all are RGB.
+    Images stand upright: the EXIF orientation is applied. Transparency is laid over white paper, or over black if all
+    that is drawn is light. Of several frames the first counts. If every image is greyscale there is one channel,
+    otherwise all are RGB.
 
-    Returns images, uint8 of shape (N, C, H, W), labels, int64 of shape (N,), and the names of
-    the classes.
-
-    Raises DataError if there is no class, a class without image files, an unreadable image
-    (with ``skip_unreadable`` these are left out, with one warning giving their number), an
-    image of another size than the first, or a greyscale one of more than 8 bits; OSError
-    if the folder cannot be listed.
+    DataError for a folder without classes, a class without image files, an unreadable image (with `skip_unreadable`
+    these are left out, with one warning that gives their number), an image of another size than the first, and a
+    greyscale one of more than 8 bits; OSError for a folder that can't be listed.
     """
     folder = Path(arguments.path("read_image_folder: path", path))
     skip = arguments.flag("read_image_folder: skip_unreadable", skip_unreadable)
@@ -196,7 +179,7 @@ def is_image(name: str) -> bool:
 
 
 def class_files(folder: Path, classes: Sequence[str]) -> list[tuple[int, Source]]:
-    """The image files in these sub-folders, in order, each with its label; label k is ``classes[k]``."""
+    """The image files in these sub-folders, in order, each with its label; label k is `classes[k]`."""
     found: list[tuple[int, Source]] = []
     for label, name in enumerate(classes):
         files = sorted(entry for entry in (folder / name).iterdir() if is_image(entry.name))
@@ -208,9 +191,9 @@ def class_files(folder: Path, classes: Sequence[str]) -> list[tuple[int, Source]
 
 def read_images(
     files: Sequence[tuple[int, Source]], where: Path, skip_unreadable: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Read labelled image files, as read_image_folder; to be called by what the user calls, which a warning names."""
-    images: list[NDArray[np.uint8]] = []
+    images: list[np.ndarray] = []
     labels: list[int] = []
     skipped: list[Source] = []
     for label, file in files:
@@ -230,10 +213,8 @@ def read_images(
     if not images:
         raise DataError(f"{where}: expected readable images, found none")
     if skipped:
-        warnings.warn(
-            f"{where}: skipped {len(skipped)} unreadable image file(s), the first is {skipped[0]}",
-            stacklevel=3,
-        )
+        first = f"the first is {skipped[0]}"
+        warnings.warn(f"{where}: skipped {len(skipped)} unreadable image file(s), {first}", stacklevel=3)
     channels = max(image.shape[0] for image in images)
     stack = np.empty((len(images), channels, *images[0].shape[1:]), np.uint8)
     for row, image in zip(stack, images, strict=True):
@@ -241,7 +222,7 @@ def read_images(
     return stack, np.array(labels, np.int64)
 
 
-def _pixels(file: Source) -> NDArray[np.uint8]:
+def _pixels(file: Source) -> np.ndarray:
     """One image as uint8 (C, H, W), C = 1 for greyscale and 3 otherwise."""
     with file.open("rb") as stream:
         image = open_image(stream, file)
@@ -251,7 +232,7 @@ def _pixels(file: Source) -> NDArray[np.uint8]:
     return pixels[None] if image.mode == "L" else pixels.transpose(2, 0, 1)
 
 
-def _size(image: NDArray[np.uint8]) -> str:
+def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[2]} (height x width)"
 
 
@@ -283,9 +264,8 @@ def _blocks(file: BinaryIO, path: Source) -> Iterator[bytes]:
     try:
         yield from _decompress(file, kind)
     except _errors(kind) as error:
-        raise DataError(
-            f"{path}: expected one whole {kind} file, found it damaged, truncated or followed by other bytes ({error})"
-        ) from error
+        found = f"found it damaged, truncated or followed by other bytes ({error})"
+        raise DataError(f"{path}: expected one whole {kind} file, {found}") from error
 
 
 def _errors(kind: str) -> tuple[type[Exception], ...]:

@@ -21,19 +21,18 @@ class UnreadableImageError(DataError):
 def open_image(file: BinaryIO, name: object) -> "Image.Image":
     """The image in an open file as a viewer shows it: a Pillow image of mode "L" (greyscale) or "RGB".
 
-    It stands upright: the EXIF orientation is applied, in which cameras and phones note how they
-    were held. Of several frames or pages it is the first.
+    It stands upright: the EXIF orientation is applied, in which cameras and phones note how they were held. Of several
+    frames or pages it is the first.
 
-    Transparency is laid over paper: white paper, but black where all that is drawn is light, as white
-    ink is. Drawn are the pixels at least half as opaque as the most opaque one; light are shades of
-    128 and more. Opaque images are never changed by this.
+    Transparency is laid over paper: white paper, but black where all that is drawn is light, as white ink is. Drawn are
+    the pixels at least half as opaque as the most opaque one; light are shades of 128 and more. Opaque images are never
+    changed by this.
 
-    Greyscale images of more than 8 bits keep their mode "I;16", "I" (32 bits) or "F"; see eight_bits.
+    Greyscale images of more than 8 bits keep their mode "I;16", "I" (32 bits) or "F"; see eight_bits. `name` stands for
+    the file in messages.
 
-    name: stands for the file in messages.
-
-    Raises UnreadableImageError if the file is not an image or damaged, or has more pixels than
-    Pillow's limit against decompression bombs.
+    UnreadableImageError for a file that is no image or damaged, or has more pixels than Pillow's limit against
+    decompression bombs.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -46,9 +45,8 @@ def open_image(file: BinaryIO, name: object) -> "Image.Image":
                 # Pillow turns TIFF images itself as it loads them; some versions leave the tag
                 return _plain(image if image.format == "TIFF" else _upright(image), image.format)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UnreadableImageError(
-            f"{name}: expected an image of at most {Image.MAX_IMAGE_PIXELS} pixels; it is too large"
-        ) from None
+        most = f"expected an image of at most {Image.MAX_IMAGE_PIXELS} pixels"
+        raise UnreadableImageError(f"{name}: {most}; it is too large") from None
     except UnidentifiedImageError:
         raise UnreadableImageError(f"{name}: expected a readable image, found something else") from None
     except MemoryError:
@@ -61,7 +59,7 @@ def open_image(file: BinaryIO, name: object) -> "Image.Image":
 def eight_bits(image: "Image.Image", name: object) -> "Image.Image":
     """An image from open_image in mode "L" or "RGB": of 16 bits the value / 257, rounded.
 
-    Raises DataError for 32 bits and floating-point pixels: nothing says which value is white.
+    DataError for pixels of 32 bits and floating ones: nothing says which value is white.
     """
     from PIL import Image
 

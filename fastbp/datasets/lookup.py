@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from .. import arguments
+from ..arguments import path
 from .errors import DataError, DataNotFoundError
 
 VARIABLE = "FASTBP_DATA"
@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 def user_cache() -> Path | None:
-    """The per-user data folder, by the platform's convention; None if there is no home."""
+    """The user's own folder for data, by the platform's convention; None if there is no home."""
     from platformdirs import user_cache_dir
 
     try:
-        path = Path(user_cache_dir("fastbp"), "data")
+        folder = Path(user_cache_dir("fastbp"), "data")
     except (KeyError, OSError, RuntimeError):
         return None
     # Without a home the "~" stays as it is, and would become a folder of that name here.
-    return path if path.is_absolute() else None
+    return folder if folder.is_absolute() else None
 
 
 def find(
@@ -31,20 +31,17 @@ def find(
     fetch: Callable[[Path], None],
     files: Sequence[str],
 ) -> T:
-    """Find a data set, or fetch it.
+    """Find a data set, or fetch it: in `data_dir` alone if it is given, else in $FASTBP_DATA, then in the user cache.
 
-    Searched are ``data_dir`` alone if given, else $FASTBP_DATA, then the user cache.
-
-    match: takes a root folder; gives what it found or raises DataNotFoundError.
-    fetch: takes the folder to download into; raises DataError.
-    files: the names to ask for if nothing helps.
+    - `match(root)` gives what it found in a root folder, or raises DataNotFoundError
+    - `fetch(folder)` downloads into a folder, or raises DataError
+    - `files` are the names to ask for if nothing helps
     """
     if data_dir is not None:
-        root = _expand(arguments.path(f"{name}: data_dir", data_dir))
+        root = _expand(path(f"{name}: data_dir", data_dir))
         if os.path.isfile(root):
-            raise DataNotFoundError(
-                f"{name}: data_dir must be a folder, and {root} is a file: give the folder that it is in"
-            )
+            wrong = f"data_dir must be a folder, and {root} is a file"
+            raise DataNotFoundError(f"{name}: {wrong}: give the folder that it is in")
         return match(root)
     cache = user_cache()
     roots = [_expand(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else []
@@ -69,8 +66,8 @@ def find(
     return match(cache)
 
 
-def _expand(path: str) -> Path:
-    return Path(os.path.expanduser(path))
+def _expand(name: str) -> Path:
+    return Path(os.path.expanduser(name))
 
 
 def _advice(name: str, files: Sequence[str], looked: Sequence[str], cache: Path | None, error: Exception) -> str:

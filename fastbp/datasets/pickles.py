@@ -1,10 +1,10 @@
 """Reading pickles of plain data, as CIFAR-10's Python version is made of, without ever running what they say.
 
-A pickle is a little program. Python's unpickler carries it out, and with it any function that the
-file names. Here the standard library only takes the file apart into operations. Those that build
-numbers, bytes, texts, lists, tuples and dictionaries are carried out; a call of one of the few names
-that NumPy's arrays need makes a `Call`, a note of what was to be called, from which `array` takes the
-numbers. Nothing is imported, looked up or called, and every other name or operation is an error.
+A pickle is a little program. Python's unpickler carries it out, and with it any function that the file names. Here the
+standard library only takes the file apart into operations. Those that build numbers, bytes, texts, lists, tuples and
+dictionaries are carried out; a call of one of the few names that NumPy's arrays need makes a `Call`, a note of what was
+to be called, from which `array` takes the numbers. Nothing is imported, looked up or called, and every other name or
+operation is an error.
 """
 
 import math
@@ -13,19 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import DataError
 
 MOST_BYTES = 1 << 26  # a batch of CIFAR-10 has 31 million
 MOST_OPERATIONS = 1 << 18  # and 30,000 of these; each makes at most one small object
-NAMES = {
-    "numpy.ndarray",
-    "numpy.dtype",
-    "numpy.core.multiarray._reconstruct",
-    "numpy.core.numeric._frombuffer",
-    "_codecs.encode",
-}
+RECONSTRUCT, FROM_BUFFER = "numpy.core.multiarray._reconstruct", "numpy.core.numeric._frombuffer"
+NAMES = {"numpy.ndarray", "numpy.dtype", RECONSTRUCT, FROM_BUFFER, "_codecs.encode"}
+DAMAGED = (ValueError, LookupError, TypeError, OverflowError, Warning)  # a warning about a text, made an error
 
 # The operations of pickletools that stand for what they carry
 NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
@@ -58,8 +53,8 @@ class Call:
 def read_pickle(data: bytes | bytearray, where: object) -> Any:
     """The value in a pickle of plain data; texts of Python 2 are bytes.
 
-    Raises DataError, which begins with `where`, if the data is no whole pickle, or holds anything but
-    numbers, bytes, texts, lists, tuples, dictionaries and NumPy arrays.
+    DataError, which begins with `where`, for data that is no whole pickle, or holds anything but numbers, bytes, texts,
+    lists, tuples, dictionaries and NumPy arrays.
     """
     if len(data) > MOST_BYTES:
         raise DataError(f"{where}: expected a pickle of at most {MOST_BYTES} bytes, found more")
@@ -67,13 +62,7 @@ def read_pickle(data: bytes | bytearray, where: object) -> Any:
         return _value(data)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        OverflowError,
-        Warning,
-    ) as error:  # a warning about a text, made an error
+    except DAMAGED as error:
         raise DataError(f"{where}: expected a whole pickle, found it damaged ({error})") from error
 
 
@@ -178,19 +167,15 @@ def _name(module: str, name: str) -> Name:
     return Name(full)
 
 
-def array(value: Any, what: str) -> NDArray[np.integer]:
+def array(value: Any, what: str) -> np.ndarray:
     """The array of integers that a value out of read_pickle stands for, read-only.
 
-    Raises DataError, which begins with `what`, if it is anything else, or its size is wrong.
+    DataError, which begins with `what`, for anything else, and for a size that is wrong.
     """
     match value:
-        case Call(
-            "numpy.core.multiarray._reconstruct",
-            (Name("numpy.ndarray"), _, _),
-            (int(), shape, kind, fortran, content),
-        ):
+        case Call(name, (Name("numpy.ndarray"), _, _), (int(), shape, kind, fortran, content)) if name == RECONSTRUCT:
             order = "F" if fortran else "C"
-        case Call("numpy.core.numeric._frombuffer", (content, kind, shape, order), None):
+        case Call(name, (content, kind, shape, order), None) if name == FROM_BUFFER:
             pass
         case _:
             raise DataError(f"{what}: expected an array of integers, found something else")

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from .. import arguments
+from ..arguments import instance, number, whole
 from .dataset import Split, checked_pair
 
 
@@ -18,23 +17,23 @@ def split(
 ) -> tuple[Split, ...]:
     """Cut data at random into disjoint pieces, one for each fraction.
 
-    data: a Split or a pair (x, y) of equal length N; dtypes are kept, values copied.
-    fractions: positive, of sum at most 1; piece boundaries are the running sums times N,
-    rounded. What is over is in no piece; with a sum of 1 nothing is.
+    `data` is a Split or a pair (x, y) of one length N; dtypes are kept, values copied. `fractions` are positive, their
+    sum is at most 1. The pieces end at the running sums times N, rounded. What is over is in no piece; with a sum of 1
+    nothing is.
 
-    Raises ValueError if x and y differ in length, the fractions are not as above, a piece would be
-    empty, or seed is negative; TypeError if an argument is of another kind.
+    ValueError for x and y of different lengths, fractions that are not as above, a piece that would be empty, and a
+    negative seed; TypeError for an argument of another kind.
     """
     x, y = checked_pair("split: data", data)
     if isinstance(fractions, np.ndarray):
         fractions = fractions.ravel().tolist()
-    arguments.instance("split: fractions", fractions, (tuple, list), "sequence of numbers")
-    shares = [arguments.number("split: fractions (positive, at most 1)", fraction) for fraction in fractions]
-    seed = arguments.whole("split: seed", seed, 0)
+    instance("split: fractions", fractions, (tuple, list), "sequence of numbers")
+    shares = [number("split: fractions (positive, at most 1)", fraction) for fraction in fractions]
+    seed = whole("split: seed", seed, 0)
     if not shares or not all(0 < share <= 1 for share in shares):
-        raise ValueError(f"split: fractions must be positive and at most 1, not {tuple(shares)}")
+        raise ValueError(f"split: fractions must be positive and at most 1, got {tuple(shares)}")
     if math.fsum(shares) > 1 + 1e-9:
-        raise ValueError(f"split: fractions must sum to at most 1, not {math.fsum(shares)}")
+        raise ValueError(f"split: fractions must have a sum of at most 1, got {math.fsum(shares)}")
     count = len(x)
     ends = [min(count, round(math.fsum(shares[: k + 1]) * count)) for k in range(len(shares))]
     starts = [0, *ends[:-1]]
@@ -47,14 +46,15 @@ def split(
 
 
 def distinct(data: Split | tuple[ArrayLike, ArrayLike]) -> Split:
-    """The data without repeated inputs: of equal x the first stays, with its label, in the order given. Values are copied.
+    """The data without repeated inputs: of equal x the first stays, with its label, in the order given.
 
-    An image that stands in the training and in the test set makes the test too easy: call this before `split`.
+    Values are copied. An image that stands in the training and in the test set makes the test too easy: call this
+    before `split`.
 
     >>> distinct((np.array([[1.0], [2.0], [1.0]]), np.array([0, 1, 0])))
     Split(x=(2, 1) float64, y=(2,) int64)
 
-    Raises ValueError if x and y differ in length; TypeError if data is no pair of arrays.
+    ValueError for x and y of different lengths; TypeError for data that is no pair of arrays.
     """
     x, y = checked_pair("distinct: data", data)
     seen: dict[bytes, int] = {}
@@ -66,25 +66,23 @@ def distinct(data: Split | tuple[ArrayLike, ArrayLike]) -> Split:
 
 def batches(
     x: ArrayLike, y: ArrayLike, batch_size: int, rng: np.random.Generator | None = None
-) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Walk once over (x, y) in batches of batch_size; the last one may be smaller.
 
-    Without rng the order is kept and the batches are views. With a NumPy Generator the order
-    is a fresh permutation drawn from it at the call, and the batches are copies.
+    Without rng the order is kept and the batches are views. With a NumPy Generator the order is a new permutation,
+    drawn from it at the call, and the batches are copies.
 
-    Raises, at the call, ValueError if batch_size < 1 or the lengths differ; TypeError if
-    batch_size is not an integer or rng not a Generator.
+    At the call: ValueError for a batch_size below 1 and lengths that differ; TypeError for a batch_size that is no int
+    and an rng that is no Generator.
     """
     x, y = checked_pair("batches", (x, y))
-    size = arguments.whole("batches: batch_size", batch_size)
+    size = whole("batches: batch_size", batch_size)
     if rng is not None:
-        arguments.instance("batches: rng", rng, np.random.Generator, "numpy.random.Generator or None")
+        instance("batches: rng", rng, np.random.Generator, "numpy.random.Generator or None")
     return _walk(x, y, size, None if rng is None else rng.permutation(len(x)))
 
 
-def _walk(
-    x: NDArray[Any], y: NDArray[Any], size: int, order: NDArray[np.int64] | None
-) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def _walk(x: np.ndarray, y: np.ndarray, size: int, order: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for start in range(0, len(x), size):
         part = slice(start, start + size)
         if order is None:

@@ -12,7 +12,7 @@ from ..memory import aligned
 from ..parameters import Parameter
 from .compiling import compile_kernels
 from .gradients import Gradients
-from .graph import opened
+from .graph import LayerLike, opened
 from .machine import USUAL, Machine
 from .ops import Setting, lowered
 from .partition import partition
@@ -21,7 +21,6 @@ from .sections import Parts, Piece, Schedule
 from .threads import get_num_threads, run
 
 if TYPE_CHECKING:
-    from ..layers.base import Layer
     from .step import TrainingStep
 
 BATCHES_KEPT = 6  # sizes of batches: training, validation and test, and the smaller last batch of each
@@ -39,14 +38,14 @@ class Engine:
 
     def __init__(
         self,
-        layer: "Layer",
+        layer: LayerLike,
         input_shape: tuple[int, ...],
         gradients: Gradients,
         places: dict[Parameter, int],
         machine: Machine = USUAL,
     ):
         self.input_shape, self.machine = tuple(input_shape), machine
-        self.layer: Callable[[], Layer | None] = weakref.ref(layer)
+        self.layer: Callable[[], LayerLike | None] = weakref.ref(layer)
         self.gradient_vector, self.places = gradients.array, places
         self._gradients = weakref.ref(gradients)
         self.lock = threading.RLock()  # a loss or an optimiser may make predictions in the middle of a step

@@ -1,12 +1,23 @@
 """What is computed: containers opened into steps, which wires join."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..layers.base import Layer
+from ..parameters import Parameter
+
+
+class LayerLike(Protocol):
+    """What the engine asks of a layer. `opens` says that it is a container, with `children` and `connect(*wires, place)`."""
+
+    parameters: list[Parameter]
+    opens: bool
+
+    def output_shape(self, *input_shapes): ...
+    def multiply_adds(self, input_shape): ...
+    def forward(self, *inputs, training): ...
+    def backward(self, dout, need_dx): ...
 
 
 class Wire:
@@ -33,7 +44,7 @@ Place = Callable[..., Wire]  # place(layer, *wires) makes this layer the next st
 class Step(NamedTuple):
     """A layer on its wires; `path` is its name in the network: "3.body.0", or "" for a layer that stands alone."""
 
-    layer: "Layer"
+    layer: LayerLike
     inputs: tuple[Wire, ...]
     output: Wire
     path: str
@@ -47,7 +58,7 @@ class Graph(NamedTuple):
     y: Wire
 
 
-def opened(layer: "Layer", input_shape: tuple[int, ...]) -> Graph:
+def opened(layer: LayerLike, input_shape: tuple[int, ...]) -> Graph:
     """The graph of a layer for samples of this shape, with all containers in it opened."""
     steps: list[Step] = []
 
@@ -60,7 +71,7 @@ def opened(layer: "Layer", input_shape: tuple[int, ...]) -> Graph:
     return Graph(steps, x, connected(layer, x, apply))
 
 
-def connected(layer: "Layer", x: Wire, apply: Callable[..., Wire]) -> Wire:
+def connected(layer: LayerLike, x: Wire, apply: Callable[..., Wire]) -> Wire:
     """The output of a layer on wire x: `apply(layer, path, *wires)` is called for each layer inside that is no container."""
     seen: set[int] = set()
 

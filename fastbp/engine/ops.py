@@ -18,16 +18,13 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..arguments import instance
 from ..parameters import Parameter
-from .graph import Graph, Step, Wire
-
-if TYPE_CHECKING:
-    from ..layers.base import Layer
+from .graph import Graph, LayerLike, Step, Wire
 
 AXES = ("samples", "channels", "features", "columns", "terms", "rows")
 Calls = Iterator[Callable[[], None]]
@@ -63,7 +60,7 @@ class Op:
     descend: Callable | None = None
 
     def __init__(
-        self, layers: "tuple[Layer, ...]", inputs: tuple[Wire, ...], output: Wire, setting: Setting, paths: tuple[str, ...] = ()
+        self, layers: tuple[LayerLike, ...], inputs: tuple[Wire, ...], output: Wire, setting: Setting, paths: tuple[str, ...] = ()
     ):
         self.layers, self.layer, self.paths = layers, layers[0], paths
         self.inputs, self.output, self.setting = inputs, output, setting
@@ -76,7 +73,7 @@ class Op:
             setattr(self, name, np.empty((setting.N, *output.shape), dtype or setting.dtype))
 
     @classmethod
-    def suits(cls, layers: "tuple[Layer, ...]", shape: tuple[int, ...], setting: Setting) -> bool:
+    def suits(cls, layers: tuple[LayerLike, ...], shape: tuple[int, ...], setting: Setting) -> bool:
         """Is this the op for these layers, of the kinds that it is for, on samples of this shape?"""
         return True
 
@@ -152,7 +149,7 @@ def axes(function: Callable) -> tuple[str, ...]:
 class Entry(NamedTuple):
     """A line of the table: `maker(layers, inputs, output, setting, paths)` gives the ops of layers of these kinds in a row."""
 
-    kinds: "tuple[type[Layer], ...]"
+    kinds: tuple[type, ...]
     suits: Callable
     maker: Callable[..., list[Op]]
 
@@ -160,7 +157,7 @@ class Entry(NamedTuple):
 TABLE: list[Entry] = []
 
 
-def computes(*kinds: "type[Layer]", when: Callable | None = None) -> Callable:
+def computes(*kinds: type, when: Callable | None = None) -> Callable:
     """Enter a class of ops, or a function that returns a list of ops, as what computes layers of these kinds in a row.
 
     A longer row is asked before a shorter one, and of two entries for the same kinds the one that was entered first. `when(layers,
@@ -190,7 +187,7 @@ def in_table(kind: type) -> bool:
     return any(kind in entry.kinds for entry in TABLE)
 
 
-def kind_of(layer: "Layer") -> "type[Layer] | None":
+def kind_of(layer: LayerLike) -> type | None:
     """The class in the table that says how this layer is computed; None for one with a forward or backward of its own."""
     if "forward" in vars(layer) or "backward" in vars(layer):
         return None
@@ -208,13 +205,19 @@ def kind_of_type(kind: type, entries: int) -> type | None:
     return None
 
 
-def op_alone(layer: "Layer", x: Wire, y: Wire, setting: Setting) -> Op:
-    """The op of a layer on its own; TypeError for one that is not in the table and has no forward of its own."""
+def op_alone(layer: LayerLike, x: np.ndarray, y: np.ndarray, training: bool) -> Op:
+    """The op of a layer on its own, for arrays like x and y. Its `everything` has the whole ranges of each method.
+
+    TypeError for a layer that is not in the table and has no forward of its own.
+    """
     known = {entry.kinds[0] for entry in TABLE if len(entry.kinds) == 1}
     kind = next((base for base in type(layer).__mro__ if base in known), None)
+    ends, setting = (Wire(x.shape[1:]), Wire(y.shape[1:])), Setting(len(x), x.dtype, training)
     for entry in TABLE if kind else ():
-        if entry.kinds == (kind,) and entry.suits((layer,), x.shape, setting):
-            (op,) = entry.maker((layer,), (x,), y, setting, ("",))
+        if entry.kinds == (kind,) and entry.suits((layer,), x.shape[1:], setting):
+            (op,) = entry.maker((layer,), ends[:1], ends[1], setting, ("",))
+            methods = "forward", "gradients", "backward"
+            op.everything = {name: {axis: op.whole(axis) for axis in op.axes(name)} for name in methods}
             return op
     raise TypeError(f"{type(layer).__name__} does not define forward and backward, and no op computes it")
 

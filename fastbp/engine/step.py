@@ -4,6 +4,7 @@ import math
 import operator
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -15,13 +16,18 @@ from .sections import Parts, Piece
 from .threads import run
 
 
-def training_step(
-    batch: Batch, loss: Loss, optimizer: Optimizer, values: np.ndarray, gradients: Gradients
-) -> "TrainingStep":
+class Trained(Protocol):
+    """What a step asks of a network: its vectors of parameters and of gradients."""
+
+    parameter_vector: np.ndarray
+    gradients: Gradients
+
+
+def training_step(batch: Batch, loss: Loss, optimizer: Optimizer, network: Trained) -> "TrainingStep":
     """The step of this batch with this loss and optimiser: the last one again, if it was made for them."""
     step = batch.step
     if step is None or step.loss is not loss or step.optimizer is not optimizer:
-        step = batch.step = TrainingStep(batch, loss, optimizer, values, gradients)
+        step = batch.step = TrainingStep(batch, loss, optimizer, network)
     return step
 
 
@@ -31,14 +37,13 @@ class TrainingStep:
     A loss, or an optimiser's step, that is more than one kernel is one call among the others.
     """
 
-    def __init__(
-        self, batch: Batch, loss: Loss, optimizer: Optimizer, values: np.ndarray, gradients: Gradients
-    ):
+    def __init__(self, batch: Batch, loss: Loss, optimizer: Optimizer, network: Trained):
         self.batch, self.loss, self.optimizer = batch, loss, optimizer
-        self.values, self.gradients = values, gradients
+        self.values, self.gradients = network.parameter_vector, network.gradients
         self.loss_call = loss.step_call(batch.y, batch.dout) or LossCall(loss, batch.y, batch.dout)
         self.program: list[Callable[[], None]] = []
-        self.bound_to: tuple = ()  # whether gradients are kept, whether parts may be updated apart, the optimiser's vectors
+        self.kept = self.by_parts = None  # what the program is bound to: are gradients kept, may parts be updated apart,
+        self.vectors: list[np.ndarray] = []  # and the optimiser's vectors
         left = [[call for piece in pieces if piece.descend for call in piece.calls] for pieces in batch.ranges]
         self.left_open = [calls for calls in left if calls]  # of the gradients that an update with `descend` leaves open
 
@@ -49,11 +54,14 @@ class TrainingStep:
         kept = gradients.kept or not optimizer.descends
         gradients.begin()
         self.loss_call.begin(targets)
-        vectors = optimizer.begin(self.values, gradients.array) if by_parts else ()
-        state = (kept, by_parts, *vectors)
+        vectors = optimizer.begin(self.values, gradients.array) if by_parts else []
         try:
-            if len(state) != len(self.bound_to) or not all(map(operator.is_, self.bound_to, state)):
-                self._bind(state)
+            if (
+                kept is not self.kept
+                or by_parts is not self.by_parts
+                or not all(map(operator.is_, self.vectors, vectors))
+            ):
+                self._bind(kept, by_parts, vectors)
             for call in self.program:
                 run(call)
         except Exception as error:  # before anything was updated, but for an optimiser's own step
@@ -64,13 +72,12 @@ class TrainingStep:
         gradients.end(self.batch.engine(), [] if kept else self.left_open)
         return self.loss_call.value
 
-    def _bind(self, state: tuple) -> None:
+    def _bind(self, kept: bool, by_parts: bool, vectors: list[np.ndarray]) -> None:
         """Make the program."""
-        kept, by_parts, *vectors = state
         update = self._update((self.values, self.gradients.array, *vectors), kept, by_parts)
         batch, loss = self.batch, [[self.loss_call.call]]
         self.program = bound([*batch.schedule.forward, loss, *batch.training_sections, *update])
-        self.bound_to = state
+        self.kept, self.by_parts, self.vectors = kept, by_parts, vectors
 
     def _update(self, vectors: tuple, kept: bool, by_parts: bool) -> list[Parts]:
         """The gradients that backward leaves open, and the optimiser's update, range by range."""

@@ -10,6 +10,7 @@ from ..losses import Loss
 from .diagnosis import Evidence, diagnose
 from .measure import DIRECTIONS, Measure
 from .numeric import away_from_zero
+from .paths import check_network, opens
 from .problems import Problem, problem_of
 from .properties import check_backward, check_forward, check_kinds, copied
 from .report import KINK, GradientReport, TensorCheck
@@ -34,7 +35,9 @@ def check_gradients(
 
     - a layer or a network, `check_gradients(layer, x)`: what is differentiated is Σ y · dout, for three random cotangents dout
     - a loss, `check_gradients(loss, scores, targets)`
-    - a network with a loss, `check_gradients(network, x, targets, loss=loss)`
+    - a network with a loss, `check_gradients(network, x, targets, loss=loss)`. Of a network, and of a container of layers, the
+      engine's path is checked: fused ops, parts and threads as training uses them, an SGD step too. The layers one by one are
+      compared with it; where they differ, the report says which of the two is wrong and names the op.
     - a pair of plain functions, `check_gradients((forward, backward), x, w, …)`, with `out, cache = forward(x, w, …)`
       and `dx, dw, … = backward(dout, cache)`, one gradient for each floating-point array, in order; None for one without
     - one function that gives a loss and its gradient, `check_gradients(svm_loss, x, y)`, with `loss, dx = svm_loss(x, y)`
@@ -86,7 +89,15 @@ def check_gradients(
         instance("check_gradients: loss", loss, Loss)
     training, mode = flag("check_gradients: training", training), "sampled" if samples is not None else mode
     try:
-        report = check(problem_of(thing, inputs, loss, training), mode, samples, tolerance, seed)
+        problem = problem_of(thing, inputs, loss, training)
+
+        def judged(problem: Problem) -> GradientReport:
+            return check(problem, mode, samples, tolerance, seed)
+
+        if opens(thing):
+            report = check_network(judged, thing, inputs, loss, training, seed)
+        else:
+            report = judged(problem)
     except MemoryError as error:
         raise MemoryError("check_gradients: the inputs are too large for the memory that there is") from error
     if smallest and not report.passed:

@@ -16,6 +16,7 @@ import numpy as np
 from ..arguments import array, shown
 from ..graph.nodes import Op
 from ..layers.base import Layer
+from ..layers.blocks import Container
 from ..losses import Loss
 from ..network import Sequential
 
@@ -69,7 +70,7 @@ def problem_of(thing, inputs: tuple, loss: Loss | None = None, training: bool = 
                 "check_gradients: inputs: a loss takes scores and targets, check_gradients(loss, scores, targets)"
             )
         return LossProblem(thing, *inputs)
-    if isinstance(thing, (Layer, Sequential)):
+    if isinstance(thing, Layer):
         if len(inputs) != (1 if loss is None else 2):
             raise TypeError("check_gradients: inputs: a layer or network takes x; with loss=… it takes x and targets")
         return LayerProblem(thing, *inputs, loss=loss, training=training)
@@ -144,40 +145,47 @@ class LayerProblem(Problem):
 
     def __init__(self, thing, x, targets=None, loss: Loss | None = None, training: bool = True):
         super().__init__()
-        network = isinstance(thing, Sequential)
+        container, network = isinstance(thing, Container), isinstance(thing, Sequential)
         self.subject = f"Sequential of {len(thing.layers)} layers" if network else shown(thing, 1000)
         self.subject += f" with {shown(loss, 1000)}" if loss is not None else ""
         self.subject += "" if training else " in evaluation mode"
         self.thing = copy.deepcopy(thing).astype(np.float64)
         self.loss, self.training, self.scalar = copy.deepcopy(loss), training, loss is not None
         self.targets = None if loss is None else as_float64("targets", targets)
-        layers = self.thing.layers if network else (self.thing,)
-        self.state = [(layer, {name: array.copy() for name, array in layer.state.items()}) for layer in layers]
-        if network:
-            kinds = [type(layer).__name__ for layer in layers]
-            self.parameters = {
-                f"{n} ({kinds[int(n.split('.')[0])]})": p for n, p in self.thing.named_parameters.items()
-            }
-        else:
-            self.parameters = {p.name: p for p in self.thing.parameters}
+        leaves = self.thing.leaves() if container else {"": self.thing}
+        self.state = [(leaf, {name: array.copy() for name, array in leaf.state.items()}) for leaf in leaves.values()]
+        self.parameters = {}
+        for path, leaf in leaves.items():
+            for parameter in leaf.parameters:
+                name = f"{path}.{parameter.name} ({type(leaf).__name__})" if container else parameter.name
+                self.parameters[name] = parameter
+        if not container:
             self.others = {"layer": type(thing).__name__, "training": training}
             with contextlib.suppress(AttributeError):  # a layer of the user's own that doesn't keep its arguments
                 self.others |= thing.config()
         self.tensors = {"x": as_float64("x", x), **{name: p.value for name, p in self.parameters.items()}}
 
-    def forward(self):
+    def put_state_back(self) -> None:
+        """So that a pass has the same mask and running statistics as the one before."""
         for layer, saved in self.state:
             for name, values in saved.items():
                 layer.state[name][...] = values
-        self.y = self.thing.forward(self.tensors["x"], training=self.training)
+
+    def value(self) -> np.ndarray:
+        """The output of the last forward pass, or the loss of it."""
         return np.array(self.y if self.loss is None else self.loss.forward(self.y, self.targets), np.float64)
+
+    def forward(self):
+        self.put_state_back()
+        self.y = self.thing.forward(self.tensors["x"], training=self.training)
+        return self.value()
 
     def backward(self, dout):
         dx = self.thing.backward(dout if self.loss is None else self.loss.backward())
         return {"x": dx, **{name: p.grad.copy() for name, p in self.parameters.items()}}
 
     def held(self):
-        caches = [layer.__dict__.get("_cache") for layer, _ in self.state]
+        caches = [layer.__dict__.get("_cache") and layer.cache for layer, _ in self.state]
         return {"the inputs": list(self.tensors.values()), "the cache": arrays_in(caches)}
 
     def results(self):

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..layers.base import Layer
+from ..layers.blocks import Container
 from ..losses import Loss
-from ..network import Sequential
 from .problems import Problem, parameter_names, problem_of
 from .report import GradientReport
 
-TRIES, SECONDS = (
-    400,
-    10.0,
-)  # of a search; the number of tries, so that it finds the same each time, and a time as a last resort
+TRIES = 400  # of a search: a number and not a time, so that it finds the same each time
+SECONDS = 10.0  # the time after which a search ends all the same
 LARGEST = 4  # a size that is drawn: small cases fail as well as large ones, and are quick
 VALUES = 9  # elements are whole numbers from −9 to 9
 
@@ -50,7 +48,7 @@ def smallest_failure(
     thing, inputs: tuple, loss: Loss | None, training: bool, report: GradientReport
 ) -> SmallestCase | None:
     """A small failing case of `check_gradients(thing, *inputs, …)`, which gave `report`; None where none is found in time."""
-    if isinstance(thing, Sequential):
+    if isinstance(thing, Container):
         return None  # its sizes are its layers': check them one by one
     if isinstance(thing, Layer):
         if loss is not None:

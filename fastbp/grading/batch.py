@@ -12,7 +12,7 @@ from .. import arguments
 from ..arguments import flag, instance, number, whole
 from ..engine.threads import usable_cores
 from ..files import written_atomically
-from ..pools import pool
+from ..processes import pool
 from .assignment import AssignmentError, load_assignment
 from .grader import grade
 from .results import Result

@@ -38,7 +38,7 @@ def main() -> None:
     import numpy
 
     own = dict(vars(builtins))
-    wire = _load("wire", settings["wire"], own)
+    messages = _load("messages", settings["messages"], own)
     guard, notes, alone = _isolate(settings, _load("isolation", settings["isolation"], own))
     sys.path.insert(0, folder)  # only now: a submission may have a numpy.py
     default_rng = numpy.random.default_rng
@@ -48,7 +48,7 @@ def main() -> None:
     random.seed(0)
     keep_alive = sys.modules["__main__"]  # its globals are this module's: they go when it goes
     sys.modules["__main__"] = types.ModuleType("__main__")
-    Runner(settings, wire, guard, (notes, alone), requests, replies).serve()
+    Runner(settings, messages, guard, (notes, alone), requests, replies).serve()
     del keep_alive
 
 
@@ -75,10 +75,10 @@ def _isolate(settings: dict, isolation) -> tuple:
 class Runner:
     """Answers messages. What it calls later, it holds from before the submission is read."""
 
-    def __init__(self, settings: dict, wire, guard, isolated: tuple[list[str], bool], requests: int, replies: int):
+    def __init__(self, settings: dict, messages, guard, isolated: tuple[list[str], bool], requests: int, replies: int):
         self.folder, self.main = settings["folder"].rstrip("/") + "/", settings["main"]
         self.reply_bytes = settings["reply_bytes"]
-        self.wire, self.guard, self.isolated = wire, guard, isolated
+        self.messages, self.guard, self.isolated = messages, guard, isolated
         self.requests, self.replies = requests, replies
         self.os_read, self.os_write, self.exit = os.read, os.write, os._exit
         self.threads, self.profiler, self.sleep = _thread._count, _lsprof.Profiler, time.sleep
@@ -94,7 +94,7 @@ class Runner:
         while True:
             number, body = self.receive()
             try:
-                reader = self.wire.Reader(body, self.handle)
+                reader = self.messages.Reader(body, self.handle)
                 kind = reader.read()
                 answer = answers[kind](reader, number)
             except MemoryError:
@@ -107,7 +107,7 @@ class Runner:
 
     def receive(self) -> tuple[int, memoryview]:
         """The next message's number and body. The parent sends one and waits, so that what there is to read belongs to it."""
-        data, needed = bytearray(), self.wire.HEADER.size
+        data, needed = bytearray(), self.messages.HEADER.size
         headless = True
         while len(data) < needed:
             try:
@@ -118,10 +118,10 @@ class Runner:
                 self.exit(0)  # the parent has gone
             data += part
             if headless and len(data) >= needed:
-                _, number, size = self.wire.HEADER.unpack_from(data)
+                _, number, size = self.messages.HEADER.unpack_from(data)
                 needed += size
                 headless = False
-        return number, memoryview(data)[self.wire.HEADER.size :]
+        return number, memoryview(data)[self.messages.HEADER.size :]
 
     def send(self, message: bytes) -> None:
         view = memoryview(message)
@@ -132,7 +132,7 @@ class Runner:
             self.exit(PIPE_BROKEN)
 
     def answer(self, number: int, *values) -> bytes:
-        writer = self.wire.Writer(self.reply_bytes)
+        writer = self.messages.Writer(self.reply_bytes)
         for value in values:
             writer.write(value)
         return writer.message(number)
@@ -173,7 +173,7 @@ class Runner:
         functions = {
             name: self.parameters(value) for name, value in list(vars(module).items()) if self.is_public(name, value)
         }
-        return self.answer(number, True, dict(list(functions.items())[: self.wire.KEYS]))
+        return self.answer(number, True, dict(list(functions.items())[: self.messages.KEYS]))
 
     def call(self, reader, number: int) -> bytes:
         name, keep, strided, count = reader.read(), reader.read(), reader.read(), reader.read()
@@ -219,14 +219,14 @@ class Runner:
         changed = {}
         for i, argument in enumerate(before):
             if isinstance(argument, (self.array, dict, list)):
-                writer = self.wire.Writer(self.reply_bytes, opaque=True)
+                writer = self.messages.Writer(self.reply_bytes, opaque=True)
                 try:
                     writer.write(argument)
                     if writer.body() != bytes(reader.data[starts[i] : starts[i + 1]]):
                         changed[i] = argument
                 except ValueError as error:
-                    changed[i] = self.wire.Opaque(f"{type(argument).__name__}: {error}")
-        writer = self.wire.Writer(self.reply_bytes)
+                    changed[i] = self.messages.Opaque(f"{type(argument).__name__}: {error}")
+        writer = self.messages.Writer(self.reply_bytes)
         writer.write(True)
         try:
             writer.write(result)
@@ -271,7 +271,7 @@ class Runner:
         for position in positions:
             self.last_kept += 1
             self.kept[self.last_kept] = result[position]
-            result[position] = self.wire.Handle(self.last_kept)
+            result[position] = self.messages.Handle(self.last_kept)
         return tuple(result)
 
     def counts(self, profiler, function) -> dict[str, int]:
@@ -283,7 +283,7 @@ class Runner:
             if (
                 isinstance(code, types.CodeType)
                 and code.co_filename.startswith(self.folder)
-                and len(counts) < self.wire.KEYS
+                and len(counts) < self.messages.KEYS
             ):
                 times = entry.callcount - (code is own)
                 if times:

@@ -1,7 +1,7 @@
 """A graph as a figure, laid out by hand, and as DOT text for Graphviz.
 
-A tensor is a box: its name, its value if it has few elements and its shape if not, and the gradient once there is one. An
-operation is an oval between the tensors that it takes and those that it gives.
+A tensor is a box: its name, its value if it has few elements and its shape if not, and the gradient once there is one.
+An operation is an oval between the tensors that it takes and those that it gives.
 """
 
 import numpy as np
@@ -14,11 +14,7 @@ FEW = 4  # elements of a value that are written out
 LARGEST = 300  # nodes of a figure that can still be read
 SWEEPS = 12  # of ordering and of straightening; more change little
 EDGE = {"color": "#555555", "linewidth": 0.8}
-COLUMN, ROW, LETTER = (
-    1.1,
-    0.75,
-    0.075,
-)  # inches: from column to column with room for a text, from row to row, a letter's width
+COLUMN, ROW, LETTER = 1.1, 0.75, 0.075  # inches: from column to column, from row to row, a letter's width
 
 
 def label(vertex: TensorNode | OpNode) -> str:
@@ -74,8 +70,8 @@ def dot(node: TensorNode) -> str:
 def draw(node: TensorNode):
     """A matplotlib Figure of the graph of a node, from the inputs on the left to the node on the right.
 
-    `figure.savefig("graph.png")` writes it. Draw before `backward`, or keep the graph with `backward(keep_graph=True)`: then the
-    gradients are in the figure too. ValueError for a graph of more than 300 nodes, which nobody could read.
+    `figure.savefig("graph.png")` writes it. Draw before `backward`, or keep the graph with `backward(keep_graph=True)`:
+    then the gradients are in the figure too. ValueError for a graph of more than 300 nodes, which nobody could read.
     """
     from ..canvas import Figure, can_set
 
@@ -87,9 +83,8 @@ def draw(node: TensorNode):
     places = _places(columns, routes)
     width, height = (max(place[k] for place in places.values()) for k in (0, 1))
     longest = max(len(line) for vertex in columns for line in label(vertex).split("\n"))
-    figure = Figure(
-        figsize=((width + 1) * (COLUMN + (longest - 6) * LETTER if longest > 6 else COLUMN), (height + 1) * ROW)
-    )
+    column = COLUMN + max(0, longest - 6) * LETTER
+    figure = Figure(figsize=((width + 1) * column, (height + 1) * ROW))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-0.5, width + 0.5), ylim=(height + 0.5, -0.5))
     axes.set_axis_off()
@@ -97,15 +92,15 @@ def draw(node: TensorNode):
     for vertex in columns:
         tensor = isinstance(vertex, TensorNode)
         leaf = tensor and vertex.source is None
-        style = {"boxstyle": "square,pad=0.4" if tensor else "round,pad=0.5,rounding_size=0.8", "edgecolor": "#1f4e9c" if leaf
-                 else "#7f7f7f", "facecolor": "white" if tensor else "#e8edf5"}  # fmt: skip
+        box = {
+            "boxstyle": "square,pad=0.4" if tensor else "round,pad=0.5,rounding_size=0.8",
+            "edgecolor": "#1f4e9c" if leaf else "#7f7f7f",
+            "facecolor": "white" if tensor else "#e8edf5",
+        }
         shown = label(vertex).encode(errors="replace").decode()
-        style = {
-            "bbox": style,
-            "parse_math": can_set(shown),
-            "fontsize": 8,
-        }  # a name may have a $ that begins no formula
-        boxes[vertex] = axes.text(*places[vertex], shown, ha="center", va="center", zorder=2, **style)
+        style = {"bbox": box, "fontsize": 8, "ha": "center", "va": "center", "zorder": 2}
+        # a name may have a $ that begins no formula
+        boxes[vertex] = axes.text(*places[vertex], shown, parse_math=can_set(shown), **style)
     figure.draw_without_rendering()  # now the boxes have their sizes, and arrows can end at them
     for route in routes:
         _line(axes, route, places, boxes)
@@ -123,11 +118,11 @@ def _line(axes, route: list[Vertex], places: dict, boxes: dict) -> None:
     axes.annotate("", xy=places[end], xytext=places[last], arrowprops=arrow, zorder=3)
 
 
-# -- the layout: columns, the order in each that crosses few edges, and heights that make edges straight ---------------------
+# -- the layout: columns, the order in each that crosses few edges, and heights that make edges straight ---------------
 
 
 def _columns(node: TensorNode, edges: list) -> tuple[dict[Vertex, int], list[list[Vertex]]]:
-    """The column of each node, and each edge as the places that it passes: itself a place in every column between its ends.
+    """The column of each node, and each edge as its places: the nodes at its ends, and one in each column between.
 
     A node stands one column after the last that it needs; one that needs nothing, one before the first that needs it.
     """

@@ -1,40 +1,38 @@
-"""The two kinds of nodes, what an operation is, and the backward pass."""
+"""The two kinds of nodes, and the backward pass over them."""
 
-import inspect
 import itertools
 import operator
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import partial
 
 import numpy as np
 
 from ..arguments import array, flag, instance, text
 from ..dtypes import FLOATS
 from ..parameters import Parameter
+from . import ops
+from .axes import require_broadcast
+from .op import Op
 
 NUMERIC = (np.ndarray, np.generic, bool, int, float, list, tuple)  # what a node can be equal to, beside a node
-
-_recording = ContextVar("recording", default=True)
 
 
 class TensorNode:
     """A tensor in the graph.
 
-    - `value` the array, float32 or float64, kept by reference; numbers, and arrays of integers or truth values, become float64.
-      A new one may be assigned, of the same shape and dtype once there is a gradient
+    - `value` the array, float32 or float64, kept by reference; numbers, and arrays of integers or truth values, become
+      float64. A new one may be assigned, of the same shape and dtype once there is a gradient
     - `grad` ∂L/∂value, of the value's shape: zero until a backward pass, then the sum over all backward passes
     - `source` the OpNode that made it; None for an input, a weight, a constant
     - `name` for error messages and drawings
 
-    Python's operators, +, −, *, /, **, @ and [ ], give new nodes. Nodes, arrays and numbers mix, and shapes broadcast as in NumPy;
-    what is not of a floating type takes the dtype of the nodes that it meets. Comparisons give plain arrays of truth values, with
-    no gradient. Nodes are not assigned to: `a += b` makes a new node, and a[i] = b is an error. Results are NumPy's, NaN and
-    infinity among them, without its warnings.
+    Python's operators, +, −, *, /, **, @ and [ ], give new nodes. Nodes, arrays and numbers mix, and shapes broadcast
+    as in NumPy; what is not of a floating type takes the dtype of the nodes that it meets. Comparisons give plain
+    arrays of truth values, with no gradient. Nodes are not assigned to: `a += b` makes a new node, and a[i] = b is an
+    error. Results are NumPy's, NaN and infinity among them, without its warnings.
 
-    TypeError for what is no array of numbers; ValueError for shapes that don't fit; an index beyond the end is an IndexError too.
+    TypeError for what is no array of numbers; ValueError for shapes that don't fit; an index beyond the end is an
+    IndexError too.
     """
 
     __slots__ = ("_value", "source", "name", "_grad", "__weakref__")
@@ -49,7 +47,7 @@ class TensorNode:
 
     @classmethod
     def of(cls, parameter: Parameter) -> "TensorNode":
-        """A node over a layer's parameter: value and grad are the parameter's own arrays, so gradients add up in parameter.grad."""
+        """A node over the parameter's own arrays, value and grad: gradients add up in `parameter.grad`."""
         node = cls(instance("TensorNode.of: parameter", parameter, Parameter).value, name=parameter.name)
         node._grad = parameter.grad
         return node
@@ -63,9 +61,8 @@ class TensorNode:
         value = as_floats(value, self.dtype)
         if self._grad is not None and (value.shape, value.dtype) != (self.shape, self.dtype):
             kept, got = f"{self.dtype} {self.shape}", f"{value.dtype} {value.shape}"
-            raise ValueError(
-                f"TensorNode: value must stay an array {kept}, since there is a gradient for it, got {got}"
-            )
+            wanted = f"value must stay an array {kept}, since there is a gradient for it"
+            raise ValueError(f"TensorNode: {wanted}, got {got}")
         self._value = value
 
     # -- the gradient --------------------------------------------------------------------------------------------
@@ -80,9 +77,8 @@ class TensorNode:
     def grad(self, gradient) -> None:
         gradient = array("TensorNode: grad", gradient, "fiub")
         if gradient.ndim and gradient.shape != self.shape:
-            raise ValueError(
-                f"TensorNode: grad must have the value's shape {self.shape}, or be a number, got {gradient.shape}"
-            )
+            wanted = f"grad must have the value's shape {self.shape}, or be a number"
+            raise ValueError(f"TensorNode: {wanted}, got {gradient.shape}")
         with np.errstate(over="ignore"):
             self.grad[...] = gradient
 
@@ -99,12 +95,13 @@ class TensorNode:
     def backward(self, dout=None, keep_graph: bool = False) -> None:
         """Add ∂L/∂node to the grad of this node and of each node that it was computed from.
 
-        `dout` = ∂L/∂self, of this node's shape; left out for a node of a single element, which is then L itself. The operations
-        that have been passed are freed, unless `keep_graph`; RuntimeError where a backward pass before this one has freed them.
+        `dout` = ∂L/∂self, of this node's shape; left out for a node of a single element, which is then L itself. The
+        operations that have been passed are freed, unless `keep_graph`; RuntimeError where a backward pass before this
+        one has freed them.
         """
-        # An operation comes after those that made its inputs. So in the order from the newest to the oldest, all uses of a
-        # tensor have had their say before its own source is asked, and the shares that have come in are its whole gradient.
-        # They are kept apart from `grad`, where the sum of earlier passes may stand.
+        # An operation comes after those that made its inputs. So in the order from the newest to the oldest, all uses
+        # of a tensor have had their say before its own source is asked, and the shares that have come in are its whole
+        # gradient. They are kept apart from `grad`, where the sum of earlier passes may stand.
         keep_graph = flag("backward: keep_graph", keep_graph)
         gradients = {self: self._cotangent(dout)}
         operations = ancestors(self)
@@ -127,9 +124,8 @@ class TensorNode:
     def _cotangent(self, dout) -> np.ndarray:
         if dout is None:
             if self.value.size != 1:
-                raise ValueError(
-                    f"backward: a node of shape {self.shape} is no single number: give dout, of the same shape"
-                )
+                reason = f"a node of shape {self.shape} is no single number"
+                raise ValueError(f"backward: {reason}: give dout, of the same shape")
             return np.ones(self.shape, self.dtype)
         with np.errstate(over="ignore"):
             dout = array("backward: dout", plain(dout), "fiub").astype(self.dtype, copy=False)
@@ -273,8 +269,8 @@ class OpNode:
     - `outputs` the TensorNodes that it gave; None for one that nobody holds any more
     - `context` what forward left for backward, by name
 
-    Tensors hold their source and an operation holds its inputs, so the last tensor holds the whole graph. The way back, to the
-    outputs, is by weak references: a graph that nobody holds is gone at once, without a garbage collection.
+    Tensors hold their source and an operation holds its inputs, so the last tensor holds the whole graph. The way back,
+    to the outputs, is by weak references: a graph that nobody holds is gone at once, without a garbage collection.
     """
 
     __slots__ = ("op", "number", "_inputs", "_outputs", "_context")
@@ -282,9 +278,7 @@ class OpNode:
 
     def __init__(self, op: type["Op"], inputs: tuple[TensorNode, ...], context: dict):
         self.op, self._inputs, self._outputs, self._context = op, inputs, [], context
-        self.number = next(
-            OpNode._numbers
-        )  # in order of creation: an operation has a higher one than those it depends on
+        self.number = next(OpNode._numbers)  # higher than those of the operations that it depends on
 
     @property
     def inputs(self) -> tuple[TensorNode, ...]:
@@ -330,71 +324,11 @@ class OpNode:
 
     def _check(self) -> None:
         if self._inputs is None:
-            raise RuntimeError(
-                f"{self.op.__name__}: this part of the graph was freed by a backward pass; to use it again, call "
-                "backward(keep_graph=True)"
-            )
+            reason = "this part of the graph was freed by a backward pass"
+            raise RuntimeError(f"{self.op.__name__}: {reason}; to use it again, call backward(keep_graph=True)")
 
     def __repr__(self) -> str:
         return f"OpNode({self.op.__name__}{', freed' if self._inputs is None else ''})"
-
-
-class Op:
-    """An operation: how its outputs are computed, and how the gradients of its inputs follow from those of its outputs.
-
-    A subclass defines two static methods on arrays:
-
-    - `forward(context, *inputs)` gives the output, or a tuple of outputs. What backward needs goes into the dictionary
-      `context`. Options are keyword arguments.
-    - `backward(context, *goutputs)`, for the gradient of each output (zeros for one that the loss does not depend on), gives the
-      gradient of the input, or a tuple with that of each input, of the input's shape. It writes neither to the context nor to
-      goutputs.
-
-    `Op.do_forward(*inputs, **options)` carries it out: nodes in, a node out (or a tuple of nodes).
-    """
-
-    @staticmethod
-    def forward(context: dict, *inputs: np.ndarray):
-        raise NotImplementedError("an Op defines forward(context, *inputs)")
-
-    @staticmethod
-    def backward(context: dict, *goutputs: np.ndarray):
-        raise NotImplementedError("an Op defines backward(context, *goutputs)")
-
-    @classmethod
-    def title(cls, context: dict) -> str:
-        """What a drawing calls it."""
-        return cls.__name__
-
-    @classmethod
-    def do_forward(cls, *inputs, **options) -> "TensorNode | tuple[TensorNode, ...]":
-        """Apply the operation to nodes, arrays or numbers, and enter it in the graph (not under `no_grad`)."""
-        inputs, context = as_nodes(cls, inputs), {}
-        try:
-            with np.errstate(all="ignore"):
-                result = cls.forward(context, *(node.value for node in inputs), **options)
-        except MemoryError:
-            given = ", ".join(f"{input_name(cls, k)} {node.shape}" for k, node in enumerate(inputs))
-            raise MemoryError(f"{given}: the result needs more memory than there is") from None
-        except Exception as error:
-            if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # the call itself
-                raise TypeError(f"{cls.__name__}: inputs or options that forward does not take: {error}") from None
-            error.add_note(
-                f"in the graph's operation {cls.__name__} of inputs {', '.join(str(node.shape) for node in inputs)}"
-            )
-            raise
-        make = OpNode(cls, inputs, context).gives if _recording.get() else TensorNode
-        return tuple(map(make, result)) if isinstance(result, tuple) else make(result)
-
-
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """`with no_grad():` operations are carried out, but not entered in a graph: their results have no source."""
-    token = _recording.set(False)
-    try:
-        yield
-    finally:
-        _recording.reset(token)
 
 
 def ancestors(node: TensorNode) -> list[OpNode]:
@@ -417,29 +351,8 @@ def tensors(node: TensorNode) -> list[TensorNode]:
     return [*found, node]
 
 
-def as_nodes(op: type[Op], inputs: tuple) -> tuple[TensorNode, ...]:
-    """Every input of an operation as a node."""
-    dtypes = [x.dtype for x in inputs if isinstance(x, TensorNode)]
-    dtype = np.result_type(*dtypes) if dtypes else None
-    return tuple(
-        x if isinstance(x, TensorNode) else TensorNode(as_floats(x, dtype, partial(input_name, op, k)))
-        for k, x in enumerate(inputs)
-    )
-
-
-def input_name(op: type[Op], number: int) -> str:
-    """What an error calls an input of an operation: its parameter of forward."""
-    try:
-        _, *parameters = inspect.signature(op.forward).parameters.values()
-    except (TypeError, ValueError):  # not a function of Python's
-        parameters = []
-    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    others = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL] or ["input"]
-    return f"{op.__name__}: input {named[number] if number < len(named) else f'{others[0]}[{number}]'}"
-
-
 def as_floats(value, dtype: np.dtype | None = None, what: Callable[[], str] = lambda: "value") -> np.ndarray:
-    """An array of float32 or float64 itself; numbers, lists, integers and truth values as an array of `dtype`, if given."""
+    """`value` as an array of floats: one of float32 or float64 as it is, anything else of `dtype`, if given."""
     if type(value) is np.ndarray and value.dtype in FLOATS:
         return value
     try:
@@ -454,22 +367,8 @@ def as_floats(value, dtype: np.dtype | None = None, what: Callable[[], str] = la
     if dtype is None or dtype == np.float64:
         return numbers.astype(np.float64)
     with np.errstate(over="ignore"):
-        return numbers.astype(
-            dtype
-        )  # a number has no dtype of its own: 2 * x, and np.pi * x, of a float32 x are float32
+        return numbers.astype(dtype)  # a number has no dtype of its own: 2 * x and np.pi * x of a float32 x are float32
 
 
 def plain(x):
     return x.value if isinstance(x, TensorNode) else x
-
-
-def require_broadcast(what: str, a: np.ndarray, b: np.ndarray) -> None:
-    """ValueError unless NumPy's rules of broadcasting fit the shapes to each other."""
-    if a.shape != b.shape and any(
-        m != n and m != 1 and n != 1 for m, n in zip(a.shape[::-1], b.shape[::-1], strict=False)
-    ):
-        rule = "counted from the last axis, two sizes must be equal, or one of them 1"
-        raise ValueError(f"{what}: inputs a {a.shape} and b {b.shape} don't broadcast: {rule}")
-
-
-from . import ops  # noqa: E402 -- at the end: operations build on what is above, and only calls of the operators need them

@@ -1,30 +1,18 @@
-"""The operations, and a function for each.
+"""The operations.
 
-Names: the inputs are a, b or x, the output is c or y, and ga, gb, gx, gc, gy are the gradients of the loss with respect to them.
+Names: the inputs are a, b or x, the output is c or y, and ga, gb, gx, gc, gy are the gradients of the loss with respect
+to them.
 """
 
 import math
 
 import numpy as np
 
-from ..arguments import LARGEST, array, flag, instance, shown, whole
-from ..arguments import shape as sizes_of
-from .nodes import Op, TensorNode, require_broadcast
+from ..arguments import flag, instance, shown
+from .axes import BadIndex, as_shape, less_largest, one_axis, require_broadcast, require_index, sum_to, summed
+from .op import Op
 
 # -- element by element, with broadcasting ---------------------------------------------------------------------------
-
-
-def sum_to(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The gradient of an array of `shape` that was broadcast to the gradient's shape.
-
-    Each of its elements was used several times, and the gradients of its uses add up: the sum over the axes that broadcasting has
-    added in front, and over those that it has stretched from 1.
-    """
-    if gradient.shape == shape:
-        return gradient
-    added = gradient.ndim - len(shape)
-    stretched = [added + k for k, size in enumerate(shape) if size == 1 and gradient.shape[added + k] != 1]
-    return gradient.sum(axis=(*range(added), *stretched)).reshape(shape)
 
 
 class Add(Op):
@@ -90,8 +78,8 @@ class Divide(Op):
 class Power(Op):
     """c = aᵇ        ga = gc · b · aᵇ⁻¹,  gb = gc · c · log a
 
-    A negative a has powers with whole exponents, but no derivative with respect to the exponent: gb is NaN there. It is 0 where a
-    is 0.
+    A negative a has powers with whole exponents, but no derivative with respect to the exponent: gb is NaN there. It is
+    0 where a is 0.
     """
 
     @staticmethod
@@ -223,12 +211,6 @@ class Softmax(Op):
         return y * (gy - (gy * y).sum(axis=context["axis"], keepdims=True))
 
 
-def less_largest(x: np.ndarray, axis: int) -> np.ndarray:
-    """x less its largest elements along `axis`."""
-    result = np.empty(x.shape, x.dtype)  # before anything is computed: that there is no memory for it is soon seen
-    return np.subtract(x, x.max(axis=axis, keepdims=True, initial=-np.inf), out=result)
-
-
 class LogSoftmax(Op):
     """y = x − log Σ eˣ, the sum over `axis`        gx = gy − eʸ · Σ gy"""
 
@@ -261,9 +243,8 @@ class MatMul(Op):
         try:
             return a @ b
         except ValueError:
-            raise ValueError(
-                f"MatMul: a {a.shape} and b {b.shape} are not (…, N, K) and (…, K, M), or vectors (K,)"
-            ) from None
+            shapes = f"a {a.shape} and b {b.shape}"
+            raise ValueError(f"MatMul: {shapes} are not (…, N, K) and (…, K, M), or vectors (K,)") from None
 
     @staticmethod
     def backward(context, gc):
@@ -316,27 +297,8 @@ class Mean(Op):
         return Sum.backward(context, gy) / context["count"]
 
 
-def summed(x: np.ndarray, axis: int | tuple[int, ...] | None, op: str = "Sum") -> tuple[int, ...]:
-    """The axes that `axis` means."""
-    if axis is None:
-        return tuple(range(x.ndim))
-    given = axis if isinstance(axis, (tuple, list)) else (axis,)
-    axes = tuple(one_axis(f"{op}: axis", k, x.ndim) for k in given)
-    if len(set(axes)) != len(axes):
-        raise ValueError(f"{op}: axis must not name one of the axes twice, got {shown(axis)}")
-    return axes
-
-
-def one_axis(what: str, axis: int, ndim: int) -> int:
-    """`axis` of an x with `ndim` axes, counted from the first; negative ones are counted from the end."""
-    axis = whole(what, axis, -LARGEST)
-    if not -ndim <= axis < ndim:
-        raise ValueError(f"{what} must be one of the {ndim} axes of x, got {axis}")
-    return axis % ndim
-
-
 class Expand(Op):
-    """y = copies of x along new axes in front and along axes of size 1, up to `shape`        gx = Σ gy over the copies"""
+    """y = copies of x along new axes and axes of size 1, up to `shape`        gx = Σ gy over the copies"""
 
     @staticmethod
     def forward(context, x, shape):
@@ -344,9 +306,8 @@ class Expand(Op):
         try:
             return np.broadcast_to(x, shape).copy()
         except ValueError:
-            raise ValueError(
-                f"Expand: x {x.shape} can't be copied along new axes and axes of size 1 to shape {shape}"
-            ) from None
+            grown = "can't be copied along new axes and axes of size 1"
+            raise ValueError(f"Expand: x {x.shape} {grown} to shape {shape}") from None
 
     @staticmethod
     def backward(context, gy):
@@ -372,20 +333,14 @@ class Reshape(Op):
         return gy.reshape(context["shape"])
 
 
-def as_shape(op: str, shape: int | tuple[int, ...], least: int = 0) -> tuple[int, ...]:
-    """`shape` as a tuple; a single number is that of a vector."""
-    return sizes_of(f"{op}: shape", shape if isinstance(shape, (tuple, list)) else (shape,), least)
-
-
 class Transpose(Op):
     """y = x with its axes in another order, reversed if `axes` is None        gx = gy with the axes put back"""
 
     @staticmethod
     def forward(context, x, axes=None):
         if axes is not None:
-            axes = tuple(
-                one_axis("Transpose: axes: each", k, x.ndim) for k in instance("Transpose: axes", axes, (tuple, list))
-            )
+            given = instance("Transpose: axes", axes, (tuple, list))
+            axes = tuple(one_axis("Transpose: axes: each", k, x.ndim) for k in given)
             if sorted(axes) != list(range(x.ndim)):
                 raise ValueError(f"Transpose: axes must name each of the {x.ndim} axes of x once, got {axes}")
         context["back"] = None if axes is None else np.argsort(axes).tolist()
@@ -396,13 +351,11 @@ class Transpose(Op):
         return gy.transpose(context["back"])
 
 
-class BadIndex(ValueError, IndexError):
-    """An index that the array does not have: a bad value as any other, and what Python's `[ ]` is expected to raise."""
-
-
 class Select(Op):
-    """y = x[index], for any index that NumPy takes        gx = gy at the places that were taken, added up where one was taken
-    several times, 0 elsewhere"""
+    """y = x[index], for any index that NumPy takes        gx = gy, put back at the places that were taken
+
+    What was taken several times gets the sum, what was never taken 0.
+    """
 
     @staticmethod
     def forward(context, x, index):
@@ -421,15 +374,6 @@ class Select(Op):
         gx = np.zeros(context["shape"], gy.dtype)
         np.add.at(gx, context["index"], gy)
         return gx
-
-
-def require_index(part) -> None:
-    """TypeError for what is no index of one axis or of some: a masked array, text, floats."""
-    if part is None or part is ... or isinstance(part, (int, slice)):
-        return
-    chosen = array("Select: index", part, "biuf")
-    if chosen.dtype.kind == "f" and chosen.size:  # an empty list is of floats
-        raise TypeError(f"Select: index must consist of whole numbers, slices or truth values, got {shown(part)}")
 
 
 class Concatenate(Op):
@@ -451,89 +395,3 @@ class Concatenate(Op):
     @staticmethod
     def backward(context, gy):
         return tuple(np.split(gy, context["ends"][:-1], axis=context["axis"]))
-
-
-# -- a function for each that is not one of Python's operators -------------------------------------------------------
-
-Tensor = TensorNode | np.ndarray | float
-
-
-def matmul(a: Tensor, b: Tensor) -> TensorNode:
-    """a b for a (…, N, K) and b (…, K, M); the same as a @ b."""
-    return MatMul.do_forward(a, b)
-
-
-def maximum(a: Tensor, b: Tensor) -> TensorNode:
-    """The larger of a and b, element by element; in a tie the gradient goes to a."""
-    return Maximum.do_forward(a, b)
-
-
-def exp(x: Tensor) -> TensorNode:
-    """eˣ"""
-    return Exp.do_forward(x)
-
-
-def log(x: Tensor) -> TensorNode:
-    """The natural logarithm of x."""
-    return Log.do_forward(x)
-
-
-def relu(x: Tensor) -> TensorNode:
-    """max(x, 0), with derivative 0 at 0."""
-    return ReLU.do_forward(x)
-
-
-def sigmoid(x: Tensor) -> TensorNode:
-    """1 / (1 + e⁻ˣ)"""
-    return Sigmoid.do_forward(x)
-
-
-def tanh(x: Tensor) -> TensorNode:
-    """The hyperbolic tangent of x."""
-    return Tanh.do_forward(x)
-
-
-def softmax(x: Tensor, axis: int = -1) -> TensorNode:
-    """eˣ / Σ eˣ, the sum over `axis`."""
-    return Softmax.do_forward(x, axis=axis)
-
-
-def log_softmax(x: Tensor, axis: int = -1) -> TensorNode:
-    """x − log Σ eˣ, the sum over `axis`."""
-    return LogSoftmax.do_forward(x, axis=axis)
-
-
-def sum(x: Tensor, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> TensorNode:
-    """Σ x over one axis, some, or all (None)."""
-    return Sum.do_forward(x, axis=axis, keepdims=keepdims)
-
-
-def mean(x: Tensor, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> TensorNode:
-    """The mean of x over one axis, some, or all (None)."""
-    return Mean.do_forward(x, axis=axis, keepdims=keepdims)
-
-
-def expand(x: Tensor, shape: tuple[int, ...]) -> TensorNode:
-    """Copies of x along new axes in front and along axes of size 1, up to `shape`."""
-    return Expand.do_forward(x, shape=shape)
-
-
-def reshape(x: Tensor, shape: tuple[int, ...]) -> TensorNode:
-    """x in another shape, in row-major order; one size may be −1."""
-    return Reshape.do_forward(x, shape=shape)
-
-
-def transpose(x: Tensor, axes: tuple[int, ...] | None = None) -> TensorNode:
-    """x with its axes in another order, reversed if `axes` is None."""
-    return Transpose.do_forward(x, axes=axes)
-
-
-def select(x: Tensor, index) -> TensorNode:
-    """x[index], for any index that NumPy takes."""
-    return Select.do_forward(x, index=index)
-
-
-def concatenate(tensors: list[Tensor] | tuple[Tensor, ...], axis: int = 0) -> TensorNode:
-    """The tensors one after the other along `axis`."""
-    instance("concatenate: tensors", tensors, (list, tuple))
-    return Concatenate.do_forward(*tensors, axis=axis)

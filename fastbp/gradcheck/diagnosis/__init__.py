@@ -6,7 +6,7 @@ either what backward gave, changed in one way, is the numeric gradient, or a kno
 general         signs, factors, dout, another tensor's gradient
 shapes          wrong shapes; the right numbers at the wrong places
 masks           elementwise layers: ReLU, dropout
-norm            batch norm and layer norm, term by term
+norm_slips      batch norm and layer norm, term by term
 cotangents      dout left out in part, overwritten or rearranged
 window_slips    convolution, and what pooling has in common with it
 pool_slips      maximum pooling
@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from . import cotangents, formulas, general, masks, norm, partial, pool_slips, shapes, window_slips
+from . import cotangents, formulas, general, masks, norm_slips, partial, pool_slips, shapes, window_slips
 from .evidence import Cause, Evidence, Rule
 
 RULES: tuple[Rule, ...] = (
@@ -32,9 +32,9 @@ RULES: tuple[Rule, ...] = (
     general.not_times_dout,
     masks.dout_added,
     general.constant_factor,
-    norm.norm_terms,
-    norm.not_constant,
-    norm.gamma_gradient,
+    norm_slips.norm_terms,
+    norm_slips.not_constant,
+    norm_slips.gamma_gradient,
     shapes.moved,
     shapes.rearranged,
     cotangents.dout_left_out,
@@ -50,7 +50,7 @@ OTHERWISE: tuple[Rule, ...] = (
     general.factor_by_element,
     partial.unfilled,
     shapes.shifted,
-    norm.wrong_term,
+    norm_slips.wrong_term,
     masks.wrong_derivative,
     general.factor_by_feature,
     partial.not_finite,

@@ -8,7 +8,7 @@ import numpy as np
 from .evidence import Cause, Evidence, axis_names
 from .formula import fit
 from .formulas import recognised
-from .windows import windows
+from .window_sums import windows
 
 
 def backwards(e: Evidence) -> list[Callable[[np.ndarray], np.ndarray | None]]:

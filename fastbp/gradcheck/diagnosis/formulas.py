@@ -13,8 +13,8 @@ import numpy as np
 from .evidence import Cause, Evidence, close
 from .formula import Formula, fit
 from .general import option_arrays
-from .layers import affine, elementwise, normalisation
-from .losses import losses
+from .layer_formulas import affine, elementwise, normalisation
+from .loss_formulas import losses
 from .slips import Slip, slips
 
 LARGEST = 20_000

@@ -6,7 +6,7 @@ import numpy as np
 
 from .evidence import Cause, Evidence, number
 from .general import options
-from .layers import derivative, mask_scale
+from .layer_formulas import derivative, mask_scale
 
 
 def mask_slips(e: Evidence) -> Iterator[Cause]:

@@ -7,7 +7,7 @@ import numpy as np
 from .evidence import Cause, Evidence, close
 from .formula import Formula
 from .slips import slips
-from .windows import Windows, WindowSlip, gather, one_of, windows, wrong_places
+from .window_sums import Windows, WindowSlip, gather, one_of, windows, wrong_places
 
 
 def pool_masks(e: Evidence, w: Windows) -> Iterator[WindowSlip]:

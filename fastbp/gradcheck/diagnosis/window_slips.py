@@ -7,7 +7,7 @@ import numpy as np
 
 from .evidence import Cause, Evidence
 from .pool_slips import pool_masks, pool_positions
-from .windows import Windows, WindowSlip, crop, scatter, windows, wrong_places
+from .window_sums import Windows, WindowSlip, crop, scatter, windows, wrong_places
 
 
 def window_slips(e: Evidence) -> Iterator[Cause]:

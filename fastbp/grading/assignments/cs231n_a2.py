@@ -5,7 +5,7 @@ from functools import partial
 from ...losses import MulticlassHinge, SoftmaxCrossEntropy
 from .. import references
 from ..assignment import Assignment, Case, Convention, Item
-from ..drawing import sizes, spread
+from ..inputs import sizes, spread
 from .eecs598_hw1 import DROP, KEEP, batchnorm, classes, dropout, fc, loss_cases, max_pool
 
 # -- inputs ----------------------------------------------------------------------------------------------------------------

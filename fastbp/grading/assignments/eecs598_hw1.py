@@ -3,7 +3,7 @@
 from ...losses import HingeLoss, LogisticLoss, SoftmaxCrossEntropy
 from .. import references
 from ..assignment import Assignment, Case, Convention, Item
-from ..drawing import labels, signs, sizes, spread
+from ..inputs import labels, signs, sizes, spread
 
 # -- inputs ----------------------------------------------------------------------------------------------------------------
 

@@ -8,16 +8,19 @@ import os
 
 import numpy as np
 
-from . import arguments
-from .arguments import LARGEST, flag, number, text, whole
-from .progress import tell
+from .. import arguments
+from ..arguments import LARGEST, flag, number, text, whole
+from ..terminal import tell
 
 FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
 
 class Callback:
-    """Methods that `fit` calls with its `Run`: `run.network`, `.loss`, `.optimizer`, `.history`, `.epoch` (how many have
-    ended), `.epochs`, and `run.stop(reason)` to end training after this epoch."""
+    """Base class: methods that `fit` calls with its `Run`.
+
+    A run has `network`, `loss`, `optimizer`, `history`, `epoch` (how many have ended) and `epochs`, and
+    `run.stop(reason)` ends training after this epoch.
+    """
 
     def on_train_begin(self, run) -> None: ...
 
@@ -49,12 +52,12 @@ def _check_monitor(who: str, monitor) -> None:
 class EarlyStopping(Callback):
     """Stop when a figure of the history stops improving. Give one of two rules, or both:
 
-    - `patience`: stop after so many epochs in a row without a new best of `monitor`; the best epoch's parameters and state
-      are put back when training ends, but not after an exception or Ctrl-C.
+    - `patience`: stop after so many epochs in a row without a new best of `monitor`; the best epoch's parameters and
+      state are put back when training ends, but not after an exception or Ctrl-C.
     - `tolerance`: the plateau rule, stop when |previous − current| < tolerance for `monitor`.
 
-    `monitor` is "train_loss", "train_accuracy", "validation_loss" or "validation_accuracy"; a loss is better when lower,
-    an accuracy when higher.
+    `monitor` is "train_loss", "train_accuracy", "validation_loss" or "validation_accuracy"; a loss is better when
+    lower, an accuracy when higher.
     """
 
     def __init__(self, monitor: str = "validation_loss", patience: int | None = None, tolerance: float | None = None):
@@ -97,11 +100,8 @@ class EarlyStopping(Callback):
         return figures | {f"network.{name}": array for name, array in (self.best_state or {}).items()}
 
     def load_state_dict(self, state):
-        self.best, self.best_epoch, self.previous = (
-            float(state["best"]),
-            int(state["best_epoch"]),
-            float(state["previous"]),
-        )
+        self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
+        self.previous = float(state["previous"])
         best = {name.removeprefix("network."): array for name, array in state.items() if name.startswith("network.")}
         self.best_state = best or None
 
@@ -151,8 +151,8 @@ class Checkpoint(Callback):
 class RunningLoss(Callback):
     """The mean training loss of every `every` mini-batches within an epoch; what is left at an epoch's end is left out.
 
-    `losses` is a list of (epoch, batch, mean): the mean over the `every` batches that end with this one, both counted from 1.
-    `show` also prints each to standard error: [10, 12000] loss 0.902
+    `losses` is a list of (epoch, batch, mean): the mean over the `every` batches that end with this one, both counted
+    from 1. `show` also prints each to standard error: [10, 12000] loss 0.902
     """
 
     def __init__(self, every: int = 2000, show: bool = False):

@@ -39,7 +39,7 @@ _SCALAR, _SMALL, _NUMBER = struct.Struct("<cB"), struct.Struct("<cB"), struct.St
 _SHAPES = tuple(struct.Struct(f"<{n}Q") for n in range(DIMENSIONS + 1))
 
 
-class WireError(ValueError):
+class MessageError(ValueError):
     """A value that cannot cross, or bytes that are no message."""
 
 
@@ -65,9 +65,9 @@ class Opaque:
 
 
 class Writer:
-    """Collects values; `message` gives the bytes. WireError past `limit` bytes, before the bytes are copied.
+    """Collects values; `message` gives the bytes. MessageError past `limit` bytes, before the bytes are copied.
 
-    With `opaque`, a value that cannot cross becomes an Opaque; without, it is a WireError. `handles` lists the handles met.
+    With `opaque`, a value that cannot cross becomes an Opaque; without, it is a MessageError. `handles` lists the handles met.
     """
 
     def __init__(self, limit: int, opaque: bool = False):
@@ -85,20 +85,20 @@ class Writer:
     def write(self, value, depth: int = 0) -> None:
         self._values -= 1
         if self._values < 0:
-            raise WireError(f"more than {VALUES} values")
+            raise MessageError(f"more than {VALUES} values")
         if depth > DEPTH:
-            raise WireError(f"nested deeper than {DEPTH} levels")
+            raise MessageError(f"nested deeper than {DEPTH} levels")
         writer = _WRITERS.get(type(value)) or _writer_of(value)
         if writer is None:
             if not self.opaque:
-                raise WireError(f"an object of type {type(value).__name__[:100]}")
+                raise MessageError(f"an object of type {type(value).__name__[:100]}")
             value, writer = Opaque(type(value).__name__[:100]), Writer._write_opaque
         writer(self, value, depth)
 
     def _add(self, part: bytes) -> None:
         self.size += len(part)
         if self.size > self._limit:
-            raise WireError("too large")
+            raise MessageError("too large")
         self.parts.append(part)
 
     def _write_none(self, value, depth) -> None:
@@ -111,7 +111,7 @@ class Writer:
         value = int(value)
         size = value.bit_length() // 8 + 1
         if size > INT_BYTES:
-            raise WireError(f"an integer of more than {INT_BYTES} bytes")
+            raise MessageError(f"an integer of more than {INT_BYTES} bytes")
         self._add(_SMALL.pack(b"i", size) + value.to_bytes(size, "little", signed=True))
 
     def _write_float(self, value, depth) -> None:
@@ -132,9 +132,9 @@ class Writer:
         value = _asarray(value)  # a subclass's array
         code, dtype = _code(value.dtype), value.dtype
         if value.ndim > DIMENSIONS:
-            raise WireError(f"an array of more than {DIMENSIONS} dimensions")
+            raise MessageError(f"an array of more than {DIMENSIONS} dimensions")
         if self.size + value.nbytes > self._limit:
-            raise WireError(f"an array of shape {value.shape}, {dtype}: too large")
+            raise MessageError(f"an array of shape {value.shape}, {dtype}: too large")
         if not dtype.isnative:
             value = value.astype(DTYPES[code])
         flags = value.flags
@@ -157,11 +157,11 @@ class Writer:
 
     def _write_dict(self, value, depth) -> None:
         if len(value) > KEYS:
-            raise WireError(f"a dict of more than {KEYS} entries")
+            raise MessageError(f"a dict of more than {KEYS} entries")
         self._add(_TEXT.pack(b"m", len(value)))
         for key, item in value.items():
             if not isinstance(key, (str, int, float, type(None))):
-                raise WireError(f"a dict with a key of type {type(key).__name__[:100]}")
+                raise MessageError(f"a dict with a key of type {type(key).__name__[:100]}")
             self.write(key, depth + 1)
             self.write(item, depth + 1)
 
@@ -206,12 +206,12 @@ def _code(dtype) -> int:
     if code is None and dtype.kind in "biufc":
         code = _CODES.get(dtype.newbyteorder("="))
     if code is None:
-        raise WireError("an array of objects" if dtype.kind == "O" else f"an array of dtype {str(dtype)[:100]}")
+        raise MessageError("an array of objects" if dtype.kind == "O" else f"an array of dtype {str(dtype)[:100]}")
     return code
 
 
 class Reader:
-    """Reads values from a message's body. WireError for anything that Writer does not write.
+    """Reads values from a message's body. MessageError for anything that Writer does not write.
 
     `handle` turns a handle's number into what stands for it.
     """
@@ -222,33 +222,33 @@ class Reader:
 
     def end(self) -> None:
         if self.position != self._size:
-            raise WireError("bytes after the last value")
+            raise MessageError("bytes after the last value")
 
     def read(self, depth: int = 0):
         self._values -= 1
         if self._values < 0:
-            raise WireError(f"more than {VALUES} values")
+            raise MessageError(f"more than {VALUES} values")
         if depth > DEPTH:
-            raise WireError(f"nested deeper than {DEPTH} levels")
+            raise MessageError(f"nested deeper than {DEPTH} levels")
         if self.position >= self._size:
-            raise WireError("cut short")
+            raise MessageError("cut short")
         reader = _READERS.get(self.data[self.position])
         if reader is None:
-            raise WireError("an unknown tag")
+            raise MessageError("an unknown tag")
         return reader(self, depth)
 
     def _take(self, layout: struct.Struct) -> tuple:
         start = self.position
         self.position = start + layout.size
         if self.position > self._size:
-            raise WireError("cut short")
+            raise MessageError("cut short")
         return layout.unpack_from(self.data, start)
 
     def _take_bytes(self, size: int) -> memoryview:
         start = self.position
         self.position = start + size
         if self.position > self._size:
-            raise WireError("cut short")
+            raise MessageError("cut short")
         return self.data[start : self.position]
 
     def _read_none(self, depth):
@@ -265,7 +265,7 @@ class Reader:
     def _read_int(self, depth):
         _, size = self._take(_SMALL)
         if size > INT_BYTES:
-            raise WireError(f"an integer of more than {INT_BYTES} bytes")
+            raise MessageError(f"an integer of more than {INT_BYTES} bytes")
         return int.from_bytes(self._take_bytes(size), "little", signed=True)
 
     def _read_float(self, depth):
@@ -279,7 +279,7 @@ class Reader:
         try:
             return str(self._take_bytes(self._take(_TEXT)[1]), "utf-8")
         except UnicodeDecodeError:
-            raise WireError("a string that is not UTF-8") from None
+            raise MessageError("a string that is not UTF-8") from None
 
     def _read_scalar(self, depth):
         dtype = self._dtype(self._take(_SCALAR)[1])
@@ -290,12 +290,12 @@ class Reader:
         _, code, layout, ndim = self._take(_ARRAY)
         dtype = self._dtype(code)
         if ndim > DIMENSIONS or layout > STRIDED:
-            raise WireError("an array of an unknown layout")
+            raise MessageError("an array of an unknown layout")
         shape = self._take(_SHAPES[ndim])
         start = self.position
         self.position = start + _prod(shape) * dtype.itemsize
         if self.position > self._size:
-            raise WireError("cut short")
+            raise MessageError("cut short")
         try:
             view = _ndarray(shape, dtype, self.data, start, None, "F" if layout == FORTRAN else "C")
             if dtype.kind == "b":
@@ -306,24 +306,24 @@ class Reader:
             array[...] = view
             return array
         except (_array_error, OverflowError, IndexError, TypeError):
-            raise WireError(f"an array of shape {shape}") from None
+            raise MessageError(f"an array of shape {shape}") from None
 
     def _read_sequence(self, depth):
         tag, size = self._take(_TEXT)
         if size > self._size - self.position:
-            raise WireError("cut short")
+            raise MessageError("cut short")
         items = [self.read(depth + 1) for _ in range(size)]
         return tuple(items) if tag == b"t" else items
 
     def _read_dict(self, depth):
         _, size = self._take(_TEXT)
         if size > KEYS:
-            raise WireError(f"a dict of more than {KEYS} entries")
+            raise MessageError(f"a dict of more than {KEYS} entries")
         result = {}
         for _ in range(size):
             key = self.read(depth + 1)
             if not isinstance(key, (str, int, float, type(None))):
-                raise WireError("a dict's key")
+                raise MessageError("a dict's key")
             result[key] = self.read(depth + 1)
         return result
 
@@ -335,7 +335,7 @@ class Reader:
 
     def _dtype(self, code: int) -> np.dtype:
         if code >= len(DTYPES):
-            raise WireError("an unknown dtype")
+            raise MessageError("an unknown dtype")
         return DTYPES[code]
 
 

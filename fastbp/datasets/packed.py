@@ -58,7 +58,7 @@ def lying_about(folders: Sequence[Path]) -> list[str]:
 def members(archive: Path, key: Callable[[PurePosixPath], Hashable]) -> dict[Hashable, Member]:
     """The regular files of a tar archive for whose path `key` gives something other than None, under what it gives.
 
-    Raises DataError if the archive is damaged, or such a file is larger than any of a data set.
+    DataError for an archive that is damaged, or such a file that is larger than any of a data set.
     """
     import tarfile
     import zlib

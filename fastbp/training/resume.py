@@ -10,13 +10,13 @@ from dataclasses import fields
 
 import numpy as np
 
-from . import arguments
-from .archives import read_arrays
-from .arguments import kept, number, shown, text, whole
+from .. import arguments
+from ..archives import read_arrays
+from ..arguments import kept, number, shown, text, whole
+from ..files import write_arrays, written_atomically
 from .callbacks import Callback
-from .files import write_arrays, written_atomically
 
-STRANGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # where what was read is something else
+STRANGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what reading something else may raise
 FORMAT = 1  # of the files; raised when an older fastbp could not read a newer one
 SHOWN = 3  # differences in a message
 
@@ -24,8 +24,8 @@ SHOWN = 3  # differences in a message
 class SavedTraining:
     """The state of a training in one .npz file, never pickle: `write` after every epoch, `restore` before the first.
 
-    `training` says by name what must be the same for the file to fit. ValueError, before anything changes, for a file of another
-    training, or that is none or damaged.
+    `training` says by name what must be the same for the file to fit. ValueError, before anything changes, for a file
+    of another training, or that is none or damaged.
     """
 
     def __init__(self, path: str | os.PathLike, run, callbacks: list, augment: list, training: dict):
@@ -63,14 +63,13 @@ class SavedTraining:
             more = f", and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
             raise ValueError(f"fit: resume: {self.path} is of another training: {'; '.join(said)}{more}")
         if epochs > self.run.epochs:
-            raise ValueError(
-                f"fit: resume: {self.path} has {epochs} epochs already, epochs={self.run.epochs} asks for fewer"
-            )
+            fewer = f"epochs={self.run.epochs} asks for fewer"
+            raise ValueError(f"fit: resume: {self.path} has {epochs} epochs already, {fewer}")
         return header, arrays
 
     def restore(self) -> None:
-        """The state of the file, if it was there, into the network, the optimiser, the history and the callbacks. ValueError, and
-        network and optimiser as they were, where something in it does not fit them."""
+        """The state of the file, if it was there, into the network, the optimiser, the history and the callbacks.
+        ValueError, and network and optimiser as they were, where something in it does not fit them."""
         if self.header is None:
             return
         network, optimizer = self.run.network, self.run.optimizer
@@ -114,25 +113,20 @@ class SavedTraining:
         states["history"] = {name: np.array(getattr(history, name), np.float64) for name in lists}
         for k, callback in enumerate(self.callbacks):
             states[f"callbacks.{k}"] = callback.state_dict() if isinstance(callback, Callback) else {}
-        arrays = {
-            f"{part}.{name}": np.asarray(value) for part, state in states.items() for name, value in state.items()
-        }
+        named = [(f"{part}.{name}", value) for part, state in states.items() for name, value in state.items()]
+        arrays = {name: np.asarray(value) for name, value in named}
         for name, array in arrays.items():
             if array.dtype.hasobject:
                 raise TypeError(f"fit: resume: {name} is neither a number nor an array of numbers")
         header = {"format": FORMAT, "training": self.training, "epochs": run.epoch, "stop_reason": history.stop_reason}
-        header |= {
-            "steps": int(run.optimizer.steps),
-            "lr": float(run.optimizer.lr),
-            "of": run.epochs,
-            "arrays": sorted(arrays),
-        }
+        header |= {"steps": int(run.optimizer.steps), "lr": float(run.optimizer.lr), "of": run.epochs}
+        header["arrays"] = sorted(arrays)
         with written_atomically(self.path) as file:
             write_arrays(file, {"training": np.array(json.dumps(header)), **arrays})
 
 
 def epochs_done(path: str | os.PathLike) -> tuple[int, int]:
-    """The epochs that a file of fit holds, and how many were asked for; (0, 0) for no file, or another."""
+    """The epochs that a file of fit holds, and how many were asked for; (0, 0) for no file and any other."""
     try:
         header = json.loads(str(_saved(path, "training")))
         return int(header["epochs"]), int(header["of"])
@@ -141,13 +135,13 @@ def epochs_done(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def part_done(path: str | os.PathLike) -> float:
-    """How much of its training a file of fit holds: epochs done by epochs asked for, 0 to 1; 0 for no file, or another."""
+    """How much of its training a file of fit holds, 0 to 1: epochs done by epochs asked for; 0 for any other file."""
     done, of = epochs_done(path)
     return min(done / max(of, 1), 1.0)
 
 
 def seconds_spent(path: str | os.PathLike | None) -> float:
-    """The seconds of the epochs that a file of fit holds; 0 for no file, or another."""
+    """The seconds of the epochs that a file of fit holds; 0 for no file and any other."""
     try:
         return float(np.sum(_saved(path, "history.seconds")))
     except (OSError, *STRANGE):
@@ -155,7 +149,7 @@ def seconds_spent(path: str | os.PathLike | None) -> float:
 
 
 def _saved(path: str | os.PathLike, name: str) -> np.ndarray:
-    """One array of a file, which is not read further."""
+    """One array of a file, of which no more is read."""
     return read_arrays(path, name)[name]
 
 

@@ -1,4 +1,4 @@
-"""The folder of a `fastbp train`: whose it is, what it holds, and whether the training there can go on."""
+"""The folder of a `fastbp train`: which process has it, what it holds, and whether the training in it can go on."""
 
 import contextlib
 import json
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from . import __version__
-from .files import claimed, new_folder, opened
-from .resume import epochs_done, part_done
+from .. import __version__
+from ..files import claimed, new_folder, opened
+from ..training.resume import epochs_done, part_done
 
 ELSEWHERE = "choose another folder"
 
@@ -21,9 +21,12 @@ class Refused(Exception):
 
 
 class Folder:
-    """The files in the folder of one training. `record` has its settings, is written once, and is locked as long as the
-    training's process lives. `state` is what `fit(resume=…)` goes on from. `network`, `history` and `figure` are the
-    results. `done` epochs had ended before, of `epochs`."""
+    """The files in the folder of one training.
+
+    `record` has its settings, is written once, and is locked as long as the training's process lives.
+    `state` is what `fit(resume=…)` goes on from. `network`, `history` and `figure` are the results. `done` epochs, of
+    `epochs`, had ended before.
+    """
 
     def __init__(self, path: Path):
         self.path, self.record, self.state = path, path / "training.json", path / "training.npz"
@@ -41,19 +44,21 @@ class Folder:
 def training_folder(
     output: Path | None, stem: str, settings: dict, epochs: int | None, default: int, resume: bool
 ) -> Iterator[Folder]:
-    """The folder for a training with these settings, by option names; this process's alone as long as the block lasts.
+    """The folder for a training with these settings, which are named as the options are.
 
-    output: the folder; None for a new one, the first of stem, stem-2, … that is not there, or with `resume` the one of
-    these in which such a training can go on. epochs: how many were asked for; None for those of the training that is there,
-    or the `default`. A new training needs a folder that holds nothing of one. With `resume` it may hold one of the same
-    settings, or nothing yet. Refused, and nothing changed, for any other folder. Where no epoch comes to its end, nothing of
-    the training stays.
+    It is this process's alone as long as the block lasts. output: the folder; None for a new one, the first of stem,
+    stem-2, … that is not there, or with `resume` the one of these in which such a training can go on. epochs: how many
+    were asked for; None for those of the training that is there, or the `default`.
+
+    A new training needs a folder that holds nothing of another one. With `resume` it may hold one of the same settings,
+    or nothing yet. Refused, and nothing changed, for any other folder. Where no epoch comes to its end, nothing of the
+    training stays.
     """
     path = output or (_to_resume(stem, settings) if resume else None)
     made = path is None or not path.exists()
     path = path or new_folder(stem)
     folder, lock = Folder(path), None
-    held = begun = True  # does it hold something of a training before, which stays whatever comes?
+    held = begun = True  # does it hold something of an earlier training, which stays whatever comes?
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = claimed(folder.record)
@@ -119,8 +124,11 @@ def _write(lock: BinaryIO, record: dict, path: Path) -> None:
 
 
 def _to_resume(stem: str, settings: dict) -> Path | None:
-    """Of the folders stem, stem-2, stem-3, … in the working directory the one in which a training with these settings can
-    go on; a single one whatever its settings are. None where there is none; Refused where there are several."""
+    """The one of the folders stem, stem-2, stem-3, … here in which a training with these settings can go on.
+
+    Where there is a single folder, it is that one whatever its settings are. None where there is none; Refused where
+    there are several to choose from.
+    """
     found = [path for path in Path().glob(f"{stem}*") if re.fullmatch(re.escape(stem) + r"(-\d+)?", path.name)]
     folders = [Folder(path) for path in found]
     folders = sorted((f for f in folders if f.record.is_file()), key=lambda f: (len(f.path.name), f.path.name))

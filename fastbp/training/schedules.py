@@ -1,13 +1,14 @@
 """Learning-rate schedules: callbacks of `fit` that scale the optimiser's learning rate as training goes on.
 
-Time is counted in epochs, as a fraction within one (half-way through the third epoch is 2.5), so a schedule does not depend on
-the batch size. `fit` sets lr = (the optimiser's lr before training) · product of all schedules' factors before each step, and
-puts the lr back when it ends. In a loop of your own: `optimizer.lr = 0.1 * schedule.factor(epoch)`.
+Time is counted in epochs, as a fraction within one (half-way through the third epoch is 2.5), so a schedule does not
+depend on the batch size. `fit` sets lr = (the optimiser's lr before training) · product of all schedules' factors
+before each step, and puts the lr back when it ends. In a loop of your own: `optimizer.lr = 0.1 *
+schedule.factor(epoch)`.
 """
 
 import math
 
-from .arguments import kept, number
+from ..arguments import kept, number
 from .callbacks import Callback
 
 
@@ -28,10 +29,10 @@ class Schedule(Callback):
         return number(f"{type(self).__name__}: {name}", value, least=0, most=1)
 
     def _time(self, epoch) -> float:
-        """`epoch` after a check, which the floats of `fit` don't need."""
-        return (
-            epoch if type(epoch) is float and math.isfinite(epoch) else number(f"{type(self).__name__}: epoch", epoch)
-        )
+        """`epoch` after a check, which a finite float, as `fit` gives it, does not need."""
+        if type(epoch) is float and math.isfinite(epoch):
+            return epoch
+        return number(f"{type(self).__name__}: epoch", epoch)
 
 
 class StepDecay(Schedule):
@@ -49,13 +50,14 @@ class StepDecay(Schedule):
         try:
             return self.decay**drops
         except OverflowError:
-            raise ValueError(
-                f"StepDecay: {self.decay:g} to the power of {drops}, at epoch {epoch:g}, is no number"
-            ) from None
+            power = f"{self.decay:g} to the power of {drops}, at epoch {epoch:g}"
+            raise ValueError(f"StepDecay: {power}, is no number") from None
 
 
 class CosineDecay(Schedule):
-    """factor = final + (1 − final) · (1 + cos(π · epoch / epochs)) / 2, and `final` after `epochs` (Loshchilov and Hutter 2017).
+    """factor = final + (1 − final) · (1 + cos(π · epoch / epochs)) / 2, and `final` after `epochs`.
+
+    By Loshchilov and Hutter (2017), without their restarts.
 
     >>> [round(CosineDecay(epochs=10).factor(epoch), 3) for epoch in (0, 5, 10, 11)]
     [1.0, 0.5, 0.0, 0.0]
@@ -70,9 +72,9 @@ class CosineDecay(Schedule):
 
 
 class OneCycle(Schedule):
-    """Up from `start` to 1 over the first `warm` of `epochs`, then down to `final`, both along a half cosine (Smith 2018).
+    """Up from `start` to 1 over the first `warm` of `epochs`, then down to `final`, both along a half cosine.
 
-    The optimiser's learning rate is the peak.
+    By Smith (2018). The optimiser's learning rate is the peak.
 
     >>> [round(OneCycle(epochs=10).factor(epoch), 3) for epoch in (0, 1.5, 3, 10)]
     [0.04, 0.52, 1.0, 0.0]

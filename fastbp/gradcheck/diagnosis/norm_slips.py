@@ -12,7 +12,7 @@ import numpy as np
 
 from .evidence import Cause, Evidence, number
 from .general import names_of
-from .layers import Norm, evaluated, normalised
+from .layer_formulas import Norm, evaluated, normalised
 
 TERMS = ("direct", "mean", "variance")
 HINTS = (

@@ -1,4 +1,4 @@
-"""Processes to share work among: any executor of concurrent.futures, and by default a pool that ends when it is told to."""
+"""Worker processes: any executor of concurrent.futures, or by default new processes that end when they are told to."""
 
 import contextlib
 import os
@@ -15,10 +15,10 @@ from .arguments import instance, whole
 
 @contextlib.contextmanager
 def pool(jobs: int, given: Executor | None = None) -> Iterator[Executor | None]:
-    """The executor that was given, or `jobs` new processes; None where one job at a time will do: that needs no other process.
+    """The executor that was given, or `jobs` new processes; None for one job at a time, which needs no other process.
 
-    The processes are spawned, not forked: the caller's threads and locks are not in them. When the block ends with an exception,
-    Ctrl-C among them, they are ended at once, by SIGTERM.
+    The processes are spawned, not forked: the caller's threads and locks are not in them. When the block ends with an
+    exception, Ctrl-C among them, they are ended at once, by SIGTERM.
     """
     jobs = whole("pool: jobs", jobs, 0)
     if given is not None:
@@ -29,17 +29,15 @@ def pool(jobs: int, given: Executor | None = None) -> Iterator[Executor | None]:
         others = set(active_children())
         executor = _Pool(jobs, mp_context=get_context("spawn"), initializer=_begin)
         try:
-            with (
-                _interrupts_held_back()
-            ):  # in the workers for good: Ctrl-C reaches the whole group, and the parent ends them
+            # Held back in the workers for good: Ctrl-C reaches the whole group of processes, and the parent ends them.
+            with _interrupts_held_back():
                 for _ in range(jobs):
                     executor.submit(_begun)
             yield executor
         except BaseException:  # what is under way may take hours yet
             executor.shutdown(wait=False, cancel_futures=True)
-            while (
-                workers := set(active_children()) - others
-            ):  # one that was ended takes the next call, if it has that already
+            # Again and again: a worker that was told to end may have its next call already, and goes on with that.
+            while workers := set(active_children()) - others:
                 for worker in workers:
                     worker.terminate()
                 time.sleep(0.1)
@@ -94,13 +92,16 @@ def _begin() -> None:
 
 
 def _end(*_) -> None:
-    """By an exception out of its work, otherwise at once: an exception could leave half a message in the queue that all read."""
+    """End by an exception while at work, otherwise at once.
+
+    Between two calls an exception could leave half a message in the queue that all workers read.
+    """
     if _at_work:
         sys.exit(1)
     os._exit(1)
 
 
 def _unraisable(about) -> None:
-    """Python shows what is raised where nobody can catch it, as in a finaliser. That the process was told to end is no news."""
+    """Show what was raised where nobody can catch it, as in a finaliser, but not that the process was told to end."""
     if about.exc_type is not SystemExit:
         sys.__unraisablehook__(about)

@@ -7,14 +7,16 @@ import numpy as np
 from ..arguments import flag, instance, shape, shown
 from ..layers.base import Layer
 from ..losses import Loss
-from .nodes import Op, TensorNode, no_grad, tensors
+from .calls import no_grad
+from .nodes import TensorNode, tensors
+from .op import Op
 
 
 class LayerOp(Op):
     """y = layer(x, *parameters)        gx and the gradients of the parameters by the layer's own backward
 
-    Each use has a shallow copy of the layer: a cache of its own, so that a layer may stand in a graph several times, and the same
-    parameters and running statistics.
+    Each use has a shallow copy of the layer: a cache of its own, so that a layer may stand in a graph several times,
+    and the same parameters and running statistics.
     """
 
     @staticmethod
@@ -60,8 +62,8 @@ class LossOp(Op):
 def apply_layer(layer: Layer, x: TensorNode | np.ndarray, training: bool = False) -> TensorNode:
     """A fastbp layer as one operation: x (N, …) to layer.forward(x, training).
 
-    The layer's parameters enter the graph as nodes over their own arrays, so a backward pass adds to `parameter.grad`. Set a
-    network's `gradient_vector` to zero before it, and an optimiser's step on the vectors is the usual one.
+    The layer's parameters enter the graph as nodes over their own arrays, so a backward pass adds to `parameter.grad`.
+    Set a network's `gradient_vector` to zero before it, and an optimiser's step on the vectors is the usual one.
     """
     instance("apply_layer: layer", layer, Layer)
     flag("apply_layer: training", training)
@@ -80,9 +82,9 @@ class GraphLayer(Layer):
     """A layer whose forward pass is written with nodes and whose backward pass the graph finds.
 
     A subclass adds its parameters in the constructor, with `self.parameter(name, shape, draw)`, and defines
-    `compute(x, *parameters)`: nodes for the input (N, …) and for each parameter, in the order in which they were added, to the node
-    of the output (N, …). In a `Sequential` it trains as any layer does, with `fit` and the optimisers. `self.training` says which
-    kind of pass it is.
+    `compute(x, *parameters)`. It is given nodes for the input (N, …) and for each parameter, in the order in which they
+    were added, and gives the node of the output (N, …). In a `Sequential` it trains as any layer does, with `fit` and
+    the optimisers. `self.training` says which kind of pass it is.
 
     >>> from fastbp import Sequential, graph, initializers
     >>> class Perceptron(GraphLayer):

@@ -1,0 +1,206 @@
+"""A network as it really trains: by the engine, with its fused ops, parts and threads; and the layers one by one beside it.
+
+What `check` differentiates is the engine's path. The layers one by one are compared with it at the same point, and where they
+differ they are checked against finite differences too, and the op that differs is named. A step of SGD is compared with the
+gradient, for a step may make its update together with the gradient.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ..engine.ops import Op, Opaque
+from ..engine.step import training_step
+from ..layers.base import Layer
+from ..layers.blocks import Container
+from ..losses import Loss
+from ..network import Sequential
+from ..optimizers import SGD
+from .numeric import EPS, away_from_zero
+from .problems import LayerProblem
+from .properties import Property
+from .report import GradientReport
+
+CLOSE = 1e-8  # of a tensor's largest number: two paths that differ by less agree
+AGREE, DESCENDS, PREDICTS = "engine and layers agree", "SGD follows the gradient", "prediction as by the layers"
+
+
+class WeightedSum(Loss):
+    """L = Σ scores · weights, the loss whose gradient is the weights."""
+
+    def forward(self, scores, targets):
+        self._weights = np.asarray(targets)
+        return float(np.sum(scores * self._weights))
+
+    def backward(self, out=None):
+        return self._weights
+
+
+class EngineProblem(LayerProblem):
+    """A network, or a container in one, as the engine computes a training pass."""
+
+    def __init__(self, thing: Container, x, targets=None, loss: Loss | None = None):
+        super().__init__(thing, x, targets, loss)
+        self.network = self.thing
+        if not isinstance(self.network, Sequential):
+            self.network = Sequential(self.thing, dtype=np.float64)
+        self.engine = self.network.engine(self.tensors["x"].shape[1:])
+        self.tensors |= {name: p.value for name, p in self.parameters.items()}  # which a new network has moved
+
+    def forward(self):
+        self.put_state_back()
+        self.y = self.engine.forward(self.tensors["x"], training=True).copy()
+        return self.value()
+
+    def backward(self, dout):
+        dx = self.engine.backward(dout if self.loss is None else self.loss.backward()).copy()
+        return {"x": dx, **{name: p.grad.copy() for name, p in self.parameters.items()}}
+
+    def held(self):
+        return {"the inputs": list(self.tensors.values())}
+
+    def by_layers(self, dout: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The value and the gradients of the same network, layer by layer."""
+        self.put_state_back()
+        self.y = self.network.forward(self.tensors["x"], training=True)
+        value = self.value()
+        dx = self.network.backward(dout if self.loss is None else self.loss.backward())
+        return value, {"x": np.array(dx), **{name: p.grad.copy() for name, p in self.parameters.items()}}
+
+    def descended(self, dout: np.ndarray) -> dict[str, np.ndarray]:
+        """What a step of SGD with a learning rate of 1 takes off each parameter."""
+        self.put_state_back()
+        network, before = self.network, self.network.parameter_vector.copy()
+        network.forget_gradients()
+        loss, targets = (WeightedSum(), dout) if self.loss is None else (self.loss, self.targets)
+        batch = self.engine.batch(len(self.tensors["x"]), training=True)
+        np.copyto(batch.x, self.tensors["x"])
+        training_step(batch, loss, SGD(lr=1.0), network)(targets)
+        after, network.parameter_vector = network.parameter_vector.copy(), before
+        ends = np.cumsum([p.size for p in network.parameters])
+        parts = np.split(before - after, ends[:-1]) if len(ends) else []
+        return {name: part.reshape(p.shape) for (name, p), part in zip(self.parameters.items(), parts, strict=True)}
+
+    def blamed(self, dout: np.ndarray) -> list[str]:
+        """The ops that give something else than their layers one by one, from the same input and the same dout."""
+        self.forward()
+        gradients = self.backward(dout)
+        grads = {id(p): gradients[name] for name, p in self.parameters.items()}
+        found = []
+        for op in self.engine.last.schedule.ops:
+            differing = [] if isinstance(op, Opaque) else list(self._differences(op, grads))
+            if differing:
+                found.append(f"{type(op).__name__}({' + '.join(map(repr, op.layers))}): its {' and '.join(differing)}")
+        return found
+
+    def _differences(self, op: Op, grads: dict[int, np.ndarray]) -> Iterator[str]:
+        layers = [copy.deepcopy(layer) for layer in op.layers]
+        saved = {id(layer): state for layer, state in self.state}
+        for layer, original in zip(layers, op.layers, strict=True):
+            for name, values in saved.get(id(original), {}).items():
+                layer.state[name][...] = values
+        y, inputs = [wire.array for wire in op.inputs], len(op.inputs)
+        for layer in layers:
+            y = [layer.forward(*y, training=True)]
+        y = np.maximum(y[0], 0) if getattr(op, "relu", False) and len(op.layers) == 1 else y[0]
+        if not close(op.y, y):
+            yield "output"
+        if op.dout is None:
+            return
+        given = op.dout
+        for layer in reversed(layers):
+            given = layer.backward(given)
+        readers = [wire for each in self.engine.last.schedule.ops for wire in each.inputs]
+        for wire, dx, right in zip(op.inputs, op.dxs, given if inputs > 1 else (given,), strict=True):
+            if dx is not None and readers.count(wire) == 1 and not close(dx, right):  # others have been added to
+                yield "dx"
+        for layer, original in zip(layers, op.layers, strict=True):
+            for parameter, of_op in zip(layer.parameters, original.parameters, strict=True):
+                if not close(grads[id(of_op)], parameter.grad):
+                    yield f"gradient of {parameter.name}"
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    """Are these equal, to the rounding of two ways to compute them? What is not finite is left to the finite differences."""
+    fine = np.isfinite(a) & np.isfinite(b)
+    if not fine.any():
+        return True
+    with np.errstate(all="ignore"):
+        scale = max(np.abs(a[fine]).max(), np.abs(b[fine]).max())
+        return bool((np.abs(a - b)[fine] <= CLOSE * scale + 1e-12).all())
+
+
+def check_network(
+    check: Callable, thing: Container, inputs: tuple, loss: Loss | None, training: bool, seed: int
+) -> GradientReport:
+    """The report on a network's engine path with what its layers say beside it; `check(problem)` makes a report."""
+    if not training:
+        return check_evaluation(check, thing, inputs, loss)
+    try:
+        problem = EngineProblem(thing, *inputs, loss=loss)
+    except TypeError as error:  # of a layer without output_shape
+        report = check(LayerProblem(thing, *inputs, loss=loss))
+        report.properties += (Property(AGREE, False, f"training can't use this network: {error}", warning=True),)
+        return report
+    report = check(problem)
+    first = problem.forward()
+    dout = np.ones(()) if problem.scalar else away_from_zero(np.random.default_rng(seed), first.shape)
+    gradients = problem.backward(dout)
+    value, of_layers = problem.by_layers(dout)
+    apart = [name for name, gradient in gradients.items() if not close(gradient, of_layers[name])]
+    if not close(first, value):
+        apart.insert(0, "the output")
+    report.properties += (Property(AGREE, True),)
+    if apart:
+        report = with_layers(report, check(LayerProblem(thing, *inputs, loss=loss)), problem.blamed(dout), apart)
+    report.properties += (_descends(problem, gradients, dout),)
+    return report
+
+
+def with_layers(engine: GradientReport, layers: GradientReport, blamed: list[str], apart: list[str]) -> GradientReport:
+    """The engine's report and what is wrong in that of the layers one by one, where the two give different gradients."""
+    paths = {(True, True): "neither is wrong", (False, True): "the engine is wrong, the layers one by one are right"}
+    paths |= {(True, False): "the engine is right, the layers one by one are wrong", (False, False): "both are wrong"}
+    told = f"the engine and the layers one by one differ in {', '.join(apart)}: {paths[engine.passed, layers.passed]}"
+    told += "".join(f"; {what} is not what the layers give" for what in blamed)
+    bad = [t for t in layers.tensors if not t.passed]
+    engine.tensors += tuple(type(t)(**{**vars(t), "name": f"{t.name}, layers one by one"}) for t in bad)
+    both = engine.passed and layers.passed
+    engine.properties = (*engine.properties[:-1], Property(AGREE, False, told, warning=both))
+    return engine
+
+
+def _descends(problem: EngineProblem, gradients: dict[str, np.ndarray], dout: np.ndarray) -> Property:
+    """Does a step of SGD, which may update from gradients that it does not keep, take off the gradient?"""
+    taken, off = problem.descended(dout), []
+    for name, change in taken.items():
+        right, value = gradients[name], problem.parameters[name].value
+        with np.errstate(all="ignore"):
+            scale = np.abs(right).max(initial=0.0) * CLOSE + 8 * EPS * np.abs(value).max(initial=0.0) + 1e-12
+            if np.isfinite(right).all() and not (np.abs(change - right) <= scale).all():
+                off.append(name)
+    message = f"a step of SGD moves {', '.join(off)} by something else than the gradient" if off else ""
+    return Property(DESCENDS, not off, message)
+
+
+def check_evaluation(check: Callable, thing: Container, inputs: tuple, loss: Loss | None) -> GradientReport:
+    """The report on the layers one by one in evaluation mode, whose outputs a prediction by the engine must have."""
+    problem = LayerProblem(thing, *inputs, loss=loss, training=False)
+    report = check(problem)
+    problem.forward()
+    network = problem.thing if isinstance(problem.thing, Sequential) else Sequential(problem.thing, dtype=np.float64)
+    x = problem.tensors["x"]
+    try:
+        agrees = close(network.engine(x.shape[1:]).forward(x), problem.y)
+    except TypeError as error:  # of a layer without output_shape
+        report.properties += (Property(PREDICTS, False, f"no prediction can be made: {error}", warning=True),)
+        return report
+    message = "" if agrees else "the engine's prediction differs from that of the layers one by one"
+    report.properties += (Property(PREDICTS, agrees, message),)
+    return report
+
+
+def opens(thing: Layer) -> bool:
+    """Is this a network or a container that the engine opens?"""
+    return isinstance(thing, Container) and thing.opens
