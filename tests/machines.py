@@ -4,9 +4,10 @@ import dataclasses
 
 from fastbp.engine import Machine
 
-SAMPLES = Machine(part_work=1, range_work=1, per_share=1, per_weight=1, piece_work=1, large=100, tile_rows=4, tile_columns=4)
+FINE = Machine(tile_rows=4, tile_columns=4)
+SAMPLES = dataclasses.replace(FINE, part_work=1, range_work=1, per_share=1, per_weight=1, piece_work=1, large=100)
 ROWS = dataclasses.replace(SAMPLES, large=10, per_share=10**12)  # no share of a sum would pay
-CUTS = {"whole": Machine(tile_rows=4, tile_columns=4), "samples": SAMPLES, "rows": ROWS}
+CUTS = {"whole": FINE, "samples": SAMPLES, "rows": ROWS}
 
 
 def cuts_of(network, shape, N: int, training: bool = True) -> dict:
