@@ -9,7 +9,8 @@ from ..parameters import Parameter
 
 
 class LayerLike(Protocol):
-    """What the engine asks of a layer. `opens` says that it is a container, with `children` and `connect(*wires, place)`."""
+    """What the engine asks of a layer. `opens` says that it is a container, with `named_children` and `connect(*wires,
+    place)`."""
 
     parameters: list[Parameter]
     opens: bool
@@ -82,7 +83,8 @@ def opened(layer: LayerLike, input_shape: tuple[int, ...]) -> Graph:
 
 
 def connected(layer: LayerLike, x: Wire, apply: Callable[..., Wire]) -> Wire:
-    """The output of a layer on wire x: `apply(layer, path, *wires)` is called for each layer inside that is no container."""
+    """The output of a layer on wire x: `apply(layer, path, *wires)` is called for each layer inside that is no
+    container."""
     seen: set[int] = set()
 
     def placed(layer, path: str, inputs: tuple[Wire, ...]) -> Wire:
@@ -94,7 +96,7 @@ def connected(layer: LayerLike, x: Wire, apply: Callable[..., Wire]) -> Wire:
         seen.add(id(layer))
         if not layer.opens or "forward" in vars(layer) or "backward" in vars(layer):
             return apply(layer, path, *inputs)
-        names = {id(child): name for name, child in layer.children.items()}
+        names = {id(child): name for name, child in layer.named_children.items()}
 
         def place(inner, *wires: Wire) -> Wire:
             name = names.get(id(inner))

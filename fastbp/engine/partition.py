@@ -1,6 +1,7 @@
 """How much is computed at once: a pure function of the ops and a Machine.
 
-What it decides is part of the result, since it says how sums over the batch are cut. So the number of threads has no say in it.
+What it decides is part of the result, since it says how sums over the batch are cut. So the number of threads has no
+say in it.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,8 @@ class Cut(NamedTuple):
 
 
 class Cuts(NamedTuple):
-    """How the three methods of an op are cut. Gradients by "rows" come at the end of a step, others together with dx."""
+    """How the three methods of an op are cut. Gradients by "rows" come at the end of a step, others together with
+    dx."""
 
     forward: Cut
     backward: Cut
@@ -39,7 +41,9 @@ def partition(ops: list[Op], setting: Setting, machine: Machine) -> Partition:
         by_rows = [rows or is_large(op, "gradients", "rows", machine) for op, rows in zip(ops, by_rows, strict=True)]
         count = parts_of_batch(ops, by_rows, setting, machine)
     bounds = [slice(k * setting.N // count, (k + 1) * setting.N // count) for k in range(count)]
-    return Partition(bounds, [cuts_of(op, rows, bounds, setting, machine) for op, rows in zip(ops, by_rows, strict=True)])
+    return Partition(
+        bounds, [cuts_of(op, rows, bounds, setting, machine) for op, rows in zip(ops, by_rows, strict=True)]
+    )
 
 
 def cuts_of(op: Op, by_rows: bool, bounds: list[slice], setting: Setting, machine: Machine) -> Cuts:

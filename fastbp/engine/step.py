@@ -1,4 +1,5 @@
-"""A training step as one program: forward, loss, backward and update. The one module here that knows losses and optimisers."""
+"""A training step as one program: forward, loss, backward and update. The one module here that knows losses and
+optimisers."""
 
 import math
 import operator
@@ -42,15 +43,21 @@ class TrainingStep:
         self.values, self.gradients = network.parameter_vector, network.gradients
         self.loss_call = loss.step_call(batch.y, batch.dout) or LossCall(loss, batch.y, batch.dout)
         self.program: list[Callable[[], None]] = []
-        self.kept = self.by_parts = None  # what the program is bound to: are gradients kept, may parts be updated apart,
+        self.kept = self.by_parts = (
+            None  # what the program is bound to: are gradients kept, may parts be updated apart,
+        )
         self.vectors: list[np.ndarray] = []  # and the optimiser's vectors
         left = [[call for piece in pieces if piece.descend for call in piece.calls] for pieces in batch.ranges]
-        self.left_open = [calls for calls in left if calls]  # of the gradients that an update with `descend` leaves open
+        self.left_open = [
+            calls for calls in left if calls
+        ]  # of the gradients that an update with `descend` leaves open
 
     def __call__(self, targets: np.ndarray) -> float:
         """Make the step; the loss before the update."""
         optimizer, gradients = self.optimizer, self.gradients
-        by_parts = getattr(optimizer.step, "__func__", None) is Optimizer.step  # else its update needs the whole gradient
+        by_parts = (
+            getattr(optimizer.step, "__func__", None) is Optimizer.step
+        )  # else its update needs the whole gradient
         kept = gradients.kept or not optimizer.descends
         gradients.begin()
         self.loss_call.begin(targets)

@@ -1,8 +1,9 @@
-"""A network as it really trains: by the engine, with its fused ops, parts and threads; and the layers one by one beside it.
+"""A network as it really trains: by the engine, with its fused ops, parts and threads; and the layers one by one beside
+it.
 
-What `check` differentiates is the engine's path. The layers one by one are compared with it at the same point, and where they
-differ they are checked against finite differences too, and the op that differs is named. A step of SGD is compared with the
-gradient, for a step may make its update together with the gradient.
+What `check` differentiates is the engine's path. The layers one by one are compared with it at the same point, and
+where they differ they are checked against finite differences too, and the op that differs is named. A step of SGD is
+compared with the gradient, for a step may make its update together with the gradient.
 """
 
 import copy
@@ -122,7 +123,8 @@ class EngineProblem(LayerProblem):
 
 
 def close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Are these equal, to the rounding of two ways to compute them? What is not finite is left to the finite differences."""
+    """Are these equal, to the rounding of two ways to compute them? What is not finite is left to the finite
+    differences."""
     fine = np.isfinite(a) & np.isfinite(b)
     if not fine.any():
         return True
@@ -159,7 +161,8 @@ def check_network(
 
 
 def with_layers(engine: GradientReport, layers: GradientReport, blamed: list[str], apart: list[str]) -> GradientReport:
-    """The engine's report and what is wrong in that of the layers one by one, where the two give different gradients."""
+    """The engine's report and what is wrong in that of the layers one by one, where the two give different
+    gradients."""
     paths = {(True, True): "neither is wrong", (False, True): "the engine is wrong, the layers one by one are right"}
     paths |= {(True, False): "the engine is right, the layers one by one are wrong", (False, False): "both are wrong"}
     told = f"the engine and the layers one by one differ in {', '.join(apart)}: {paths[engine.passed, layers.passed]}"

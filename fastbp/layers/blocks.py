@@ -1,4 +1,5 @@
-"""Layers that hold layers: in a row, beside a shortcut, side by side, or as you connect them; and what joins their outputs."""
+"""Layers that hold layers: in a row, beside a shortcut, side by side, or as you connect them; and what joins their
+outputs."""
 
 import copy
 import math
@@ -18,13 +19,13 @@ from .base import Layer, Parameter
 class Container(Layer):
     """A layer that consists of others, its children: define `connect(x, place)`.
 
-    `place(layer, *wires)` makes a child the next step on these wires and returns the wire of its output; `connect` returns the
-    wire of the container's own. A wire may be read several times: its gradient is the sum. `wire.shape` is the shape of a sample.
-    `Plus()` and `Join()` may be placed without being children. Each child is placed once.
+    `place(layer, *wires)` makes a child the next step on these wires and returns the wire of its output; `connect`
+    returns the wire of the container's own. A wire may be read several times: its gradient is the sum. `wire.shape` is
+    the shape of a sample. `Plus()` and `Join()` may be placed without being children. Each child is placed once.
 
-    Children are given to the constructor, or set as attributes before the container becomes part of a network. Their names make
-    the names of parameters: "body.0.weight". Parameters, state, dtype, seeds, costs and files are those of the children.
-    Constructor arguments are kept as attributes of the same names, as in every layer.
+    Children are given to the constructor, or set as attributes before the container becomes part of a network. Their
+    names make the names of parameters: "body.0.weight". Parameters, state, dtype, seeds, costs and files are those of
+    the children. Constructor arguments are kept as attributes of the same names, as in every layer.
 
     TypeError for children that are no layers; ValueError for a layer that stands in it twice, or is placed twice.
 
@@ -61,7 +62,12 @@ class Container(Layer):
     # -- what is inside ------------------------------------------------------------------------------------------
 
     @property
-    def children(self) -> dict[str, Layer]:
+    def children(self) -> tuple[Layer, ...]:
+        """The layers inside, in order."""
+        return tuple(self._children.values())
+
+    @property
+    def named_children(self) -> dict[str, Layer]:
         """The layers inside, by name."""
         return dict(self._children)
 
@@ -106,7 +112,9 @@ class Container(Layer):
         return {f"{path}.{p.name}": p for path, leaf in self.leaves().items() for p in leaf.parameters}
 
     def parameter(self, name, shape, draw):
-        raise TypeError(f"{type(self).__name__}: a container has no parameters of its own: make a layer that has them a child")
+        raise TypeError(
+            f"{type(self).__name__}: a container has no parameters of its own: make a layer that has them a child"
+        )
 
     @property
     def dtype(self) -> np.dtype | None:
@@ -123,11 +131,11 @@ class Container(Layer):
             leaf.set_dtype(dtype)
 
     def __setattr__(self, name: str, value) -> None:
-        if isinstance(value, Layer) and name[0] != "_" and self._children.get(name) is not value:
-            if name in self._children:
-                raise AttributeError(f"{type(self).__name__}: {name} can't be set once the container is made: make a new one")
+        if name[0] != "_" and self._children.get(name, value) is not value:
+            raise AttributeError(f"{type(self).__name__}: {name} can't be set once it is there: make a new container")
+        if isinstance(value, Layer) and name[0] != "_" and name not in self._children:
             if self.network is not None:
-                raise AttributeError(f"{type(self).__name__}: {name} can't be set in a network: make a new one")
+                raise AttributeError(f"{type(self).__name__}: {name} can't be set in a network: make a new container")
             self._add(name, value)
         super().__setattr__(name, value)
         if name[0] != "_" and (network := self.network) is not None:
@@ -220,22 +228,24 @@ class Chain(Container):
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers, in order."""
-        return tuple(self._children.values())
+        return self.children
 
     def connect(self, x, place):
-        for layer in self._children.values():
+        for layer in self.children:
             x = place(layer, x)
         return x
 
 
 class Residual(Container):
-    """y = body(x) + shortcut(x): the body is `layers` one after the other, the shortcut a layer, or x itself where there is none.
+    """y = body(x) + shortcut(x): the body is `layers` one after the other, the shortcut a layer, or x itself where
+    there is none.
 
     x (N, …) · y (N, …), the shape that both give; ValueError where they differ.
     Backward: dx = ∂body/∂xᵀ dout + ∂shortcut/∂xᵀ dout.
 
-    In PyTorch such a block is a module of one's own (He, Zhang, Ren, Sun 2016: Deep residual learning for image recognition).
-    Parameters are named "body.0.weight", "shortcut.weight". A ReLU after it is computed in the pass that adds.
+    In PyTorch such a block is a module of one's own (He, Zhang, Ren, Sun 2016: Deep residual learning for image
+    recognition). Parameters are named "body.0.weight", "shortcut.weight". A ReLU after it is computed in the pass that
+    adds.
 
     >>> from fastbp import Conv2d, ReLU
     >>> block = Residual(Conv2d(8, 16, 3, stride=2, padding=1), ReLU(), shortcut=Conv2d(8, 16, 1, stride=2))
@@ -246,23 +256,16 @@ class Residual(Container):
     def __init__(self, *layers: Layer, shortcut: Layer | None = None):
         if not layers:
             raise ValueError("Residual: expected at least one layer")
-        super().__init__()
-        self._add("body", Chain(*layers))
-        if shortcut is not None:
-            self._add("shortcut", instance("Residual: shortcut", shortcut, Layer, "layer"))
+        super().__init__(body=Chain(*layers))
+        self.shortcut = None if shortcut is None else instance("Residual: shortcut", shortcut, Layer, "layer")
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers of the body."""
-        return self._children["body"].layers
-
-    @property
-    def shortcut(self) -> Layer | None:
-        """What x goes through to be added, if anything."""
-        return self._children.get("shortcut")
+        return self.body.layers
 
     def connect(self, x, place):
-        y = place(self._children["body"], x)
+        y = place(self.body, x)
         beside = x if self.shortcut is None else place(self.shortcut, x)
         if y.shape != beside.shape:
             what = "the input has" if self.shortcut is None else "the shortcut gives"
@@ -272,10 +275,11 @@ class Residual(Container):
 
 
 class Concat(Container):
-    """y = [branch₀(x), branch₁(x), …]: the outputs of all branches for the same x, joined along the first axis of a sample.
+    """y = [branch₀(x), branch₁(x), …]: the outputs of all branches for the same x, joined along the first axis of a
+    sample.
 
-    x (N, …) · y (N, C, …) with C the sum of the branches' channels or features; all other sizes are equal, or it is a ValueError.
-    Backward: each branch gets its channels of dout, and dx is the sum of what they give.
+    x (N, …) · y (N, C, …) with C the sum of the branches' channels or features; all other sizes are equal, or it is a
+    ValueError. Backward: each branch gets its channels of dout, and dx is the sum of what they give.
 
     Parameters are named "0.weight", "1.0.weight", by the branch. A branch of several layers is a Sequential.
 
@@ -292,10 +296,10 @@ class Concat(Container):
     @property
     def branches(self) -> tuple[Layer, ...]:
         """The branches, in order."""
-        return tuple(self._children.values())
+        return self.children
 
     def connect(self, x, place):
-        return place(Join(), *(place(branch, x) for branch in self._children.values()))
+        return place(Join(), *(place(branch, x) for branch in self.children))
 
 
 class Plus(Layer):

@@ -93,7 +93,9 @@ class BatchNormOp(Op):
         self.mean, self.inv_std = np.empty(C, self.setting.dtype), np.empty(C, self.setting.dtype)
         if self.setting.training and not self.setting.N * math.prod(x):
             shape = (self.setting.N, *x)
-            raise ValueError(f"{type(self.layer).__name__}: the mean of an empty batch, input {shape}, is not defined in training")
+            raise ValueError(
+                f"{type(self.layer).__name__}: the mean of an empty batch, input {shape}, is not defined in training"
+            )
 
     @classmethod
     def suits(cls, layers, shape, setting):
@@ -115,7 +117,9 @@ class BatchNormOp(Op):
     def gradients(self, into, channels):
         """dgamma = Σ dout · x̂,  dbeta = Σ dout"""
         arrays, sums = map(planes, (self.dout, self.x, self.y)), (into[self.layer.gamma], into[self.layer.beta])
-        yield partial(norm.batch_norm_backward_parameters, *arrays, (self.mean, self.inv_std), *sums, channels, self.relu)
+        yield partial(
+            norm.batch_norm_backward_parameters, *arrays, (self.mean, self.inv_std), *sums, channels, self.relu
+        )
 
     def backward(self, channels):
         """dx, through the mean and the variance too; from the gradients, which come before"""
