@@ -45,13 +45,12 @@ class Engine:
         machine: Machine = USUAL,
     ):
         self.input_shape, self.machine = tuple(input_shape), machine
-        self.layer: Callable[[], LayerLike | None] = weakref.ref(layer)
         self.gradient_vector, self.places = gradients.array, places
         self._gradients = weakref.ref(gradients)
         self.lock = threading.RLock()  # a loss or an optimiser may make predictions in the middle of a step
         self.last: Batch | None = None
         self.batches: dict[tuple[int, bool], Batch] = {}
-        opened(layer, self.input_shape)  # ValueError where the shape does not fit
+        self.graph = opened(layer, self.input_shape)  # has the layers, but not the network, which so is freed with its last user
         ENGINES.add(self)
 
     def batch(self, N: int, training: bool) -> "Batch":
@@ -93,7 +92,7 @@ class Engine:
 
     def __str__(self) -> str:
         """A line for each op: its layers, and how they are computed."""
-        ops = lowered(opened(self.layer(), self.input_shape), Setting(64, self.gradient_vector.dtype, True))
+        ops = lowered(self.graph.renewed(), Setting(64, self.gradient_vector.dtype, True))
         rows = [(" + ".join(map(repr, op.layers)), op.how) for op in ops]
         width = max(len(layers) for layers, _ in rows)
         return "\n".join(f"{layers:<{width}}  {how}" for layers, how in rows)
@@ -108,7 +107,7 @@ class Batch:
 
     def __init__(self, engine: Engine, setting: Setting):
         self.engine, self.setting, self.machine = weakref.ref(engine), setting, engine.machine
-        graph = opened(engine.layer(), engine.input_shape)
+        graph = engine.graph.renewed()
         ops = lowered(graph, setting)
         plan, vector = partition(ops, setting, self.machine), engine.gradient_vector
         self.schedule = Schedule(ops, (graph.x, graph.y), setting, plan, engine.places, vector)

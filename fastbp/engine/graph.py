@@ -58,6 +58,16 @@ class Graph(NamedTuple):
     x: Wire
     y: Wire
 
+    def renewed(self) -> "Graph":
+        """The same steps, on wires of their own."""
+        wires: dict[Wire, Wire] = {}
+
+        def new(wire: Wire) -> Wire:
+            return wires.setdefault(wire, Wire(wire.shape))
+
+        steps = [step._replace(inputs=tuple(map(new, step.inputs)), output=new(step.output)) for step in self.steps]
+        return Graph(steps, new(self.x), new(self.y))
+
 
 def opened(layer: LayerLike, input_shape: tuple[int, ...]) -> Graph:
     """The graph of a layer for samples of this shape, with all containers in it opened."""

@@ -14,6 +14,7 @@ from ..engine.ops import Op, kind_of, op_alone
 from ..flops import Cost
 from ..parameters import Parameter, State
 
+PASSES = "forward", "backward"  # set on a layer, they are called in place of its kernels
 SIZE_LIMIT = 2**31 - 1  # of features, channels, windows: kernels count some of them in 32 bits
 
 
@@ -96,7 +97,12 @@ class Layer(Checked):
         if name in self.number_names:
             if (numbers := self.__dict__.get("_numbers")) is not None:
                 numbers[self.number_names.index(name)] = getattr(self, name)
-        elif (network := self.network) is not None and kind_of(self) is not None:
+        elif (network := self.network) is not None and (name in PASSES or kind_of(self) is not None):
+            network.forget_engines()
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name in PASSES and (network := self.network) is not None:
             network.forget_engines()
 
     @property
