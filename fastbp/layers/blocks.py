@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from ..arguments import flag, instance
-from ..engine.graph import Graph, Place, Step, Wire, connected, opened
+from ..engine.graph import Graph, Place, Step, Wire, connected, inside
 from ..engine.ops import Op, computes, flat
 from ..flops import Cost
 from ..kernels import reduce
@@ -154,7 +154,8 @@ class Container(Layer):
 
     def forward(self, x: np.ndarray, training: bool = False, out: np.ndarray | None = None) -> np.ndarray:
         """The output for a batch x (N, …), layer by layer: each layer's own forward."""
-        training, steps = flag(f"{type(self).__name__}: training", training), []
+        training = flag(f"{type(self).__name__}: training", training)
+        steps: list[Step] = []
 
         def apply(layer: Layer, path: str, *wires: Wire) -> Wire:
             y = layer.forward(*(wire.array for wire in wires), training=training)
@@ -163,12 +164,8 @@ class Container(Layer):
 
         start = Wire(np.shape(x)[1:], x)
         end = connected(self, start, apply)
-        self._cache, y = Graph(steps, start, end), end.array
-        if out is None:
-            return y
-        out = self.buffer(out, y.shape, np.asarray(x, y.dtype))
-        np.copyto(out, y)
-        return out
+        self._cache = Graph(steps, start, end)
+        return self._given(end.array, x, out)
 
     def backward(self, dout: np.ndarray, need_dx: bool = True, out: np.ndarray | None = None) -> np.ndarray | None:
         """Fill the gradients from the last forward pass, by each layer's own backward; the gradient of its input.
@@ -187,7 +184,10 @@ class Container(Layer):
             if step.output not in needing or step.output not in due:
                 continue
             unused -= set(map(id, step.layer.parameters))
-            given = step.layer.backward(due.pop(step.output), need_dx=not needing.isdisjoint(step.inputs))
+            needed = not needing.isdisjoint(step.inputs)
+            given = step.layer.backward(due.pop(step.output), need_dx=needed)
+            if not needed:
+                continue
             for wire, gradient in zip(step.inputs, given if len(step.inputs) > 1 else (given,), strict=True):
                 if wire in needing:
                     due[wire] = due[wire] + gradient if wire in due else gradient
@@ -196,20 +196,19 @@ class Container(Layer):
                 parameter.grad[...] = 0
         if not need_dx:
             return None
-        x = graph.x.array
-        dx = due[graph.x] if graph.x in due else np.zeros_like(x)
-        if out is None:
-            return dx
-        out = self.buffer(out, x.shape, dout)
-        np.copyto(out, dx)
-        return out
+        dx = due[graph.x] if graph.x in due else np.zeros_like(graph.x.array)
+        return self._given(dx, dout, out)
+
+    def _given(self, array: np.ndarray, like: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        """The array, as the caller's own or in `out`: a layer may have passed on what it was given, `like`."""
+        if out is None and not np.may_share_memory(array, like):
+            return array
+        result = self.buffer(out, array.shape, np.asarray(like, array.dtype))
+        np.copyto(result, array)
+        return result
 
     def output_shape(self, input_shape):
-        return opened(self, self.sample_shape(input_shape)).y.shape
-
-    def multiply_adds(self, input_shape):
-        steps = opened(self, self.sample_shape(input_shape)).steps
-        return sum(step.layer.multiply_adds(step.inputs[0].shape) for step in steps if step.layer.parameters)
+        return inside(self, self.sample_shape(input_shape)).y.shape
 
 
 def descendants(layer: Layer) -> Iterator[Layer]:
