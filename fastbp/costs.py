@@ -2,20 +2,21 @@
 
     print(network.costs((1, 28, 28), batch=32))
 
-**What is counted.** One batch of N samples: a training step's forward and backward pass, without the loss and the optimiser.
+**What is counted.** One batch of N samples: a training step's forward and backward pass, without the loss and the
+optimiser.
 
-- An addition, subtraction, multiplication, division, comparison, root, exponential, logarithm or tanh is one FLOP, so a multiply
-  and an add are two. A change of sign, a copy, an index and a random bit are none.
-- A sum of n terms is n − 1 additions. A bias completes the last one: an output of a convolution with K×K windows of C channels
-  costs 2·K²·C with a bias, one less without.
+- An addition, subtraction, multiplication, division, comparison, root, exponential, logarithm or tanh is one FLOP, so a
+  multiply and an add are two. A change of sign, a copy, an index and a random bit are none.
+- A sum of n terms is n − 1 additions. A bias completes the last one: an output of a convolution with K×K windows of C
+  channels costs 2·K²·C with a bias, one less without.
 - Padding is counted as pixels are: the zeros are multiplied, compared and added.
-- Multiply–adds are those of products with weights (`Linear`, `Conv2d`), one for each multiplication; forward, dx and dw take
-  equally many. Other layers have none.
-- FLOPs are the formula's, whatever the kernel does: a layer that is computed together with others, by Winograd's minimal
-  filtering or on pooled pixels alone costs here what the plain layers cost.
+- Multiply–adds are those of products with weights (`Linear`, `Conv2d`), one for each multiplication; forward, dx and dw
+  take equally many. Other layers have none.
+- FLOPs are the formula's, whatever the kernel does: a layer that is computed together with others, by Winograd's
+  minimal filtering or on pooled pixels alone costs here what the plain layers cost.
 
-P is the number of pixels of an output's channel, R that of the pixels of the (padded) image that any window holds, M the elements
-of a channel in the batch, K² = KH·KW, "each" an element of the layer's output for the N samples:
+P is the number of pixels of an output's channel, R that of the pixels of the (padded) image that any window holds, M
+the elements of a channel in the batch, K² = KH·KW, "each" an element of the layer's output for the N samples:
 
 | layer | forward | dx | dw | db |
 | --- | --- | --- | --- | --- |
@@ -33,19 +34,20 @@ of a channel in the batch, K² = KH·KW, "each" an element of the layer's output
 | Flatten, Identity, Join | 0 | 0 | | |
 | Plus | 1 each | 0 | | |
 
-BatchNorm is in training mode: mean M, centred x M, variance 2M, 1 / √(var + eps) 3, x̂ M, gamma · x̂ + beta 2M, running statistics 7;
-backward finds x̂ and 1 / √(var + eps) as forward left them.
+BatchNorm is in training mode: mean M, centred x M, variance 2M, 1 / √(var + eps) 3, x̂ M, gamma · x̂ + beta 2M, running
+statistics 7; backward finds x̂ and 1 / √(var + eps) as forward left them.
 
-**Backward** is what training computes: it ends at the first layer with parameters, whose dx nothing needs. Neither that dx nor the
-layers before it are counted; `input_gradient` is what they would cost, for the gradient of the network's input.
+**Backward** is what training computes: it ends at the first layer with parameters, whose dx nothing needs. Neither that
+dx nor the layers before it are counted; `input_gradient` is what they would cost, for the gradient of the network's
+input.
 
-**Parameters** named bias, b or beta are biases, all others weights. **Activations** are the bytes of a layer's output for the
-batch; the total is that of all outputs and the input, as `Sequential.forward` keeps them for backward. What a layer notes beside
-(a maximum's index) is not in it, nor what training spares by computing several layers at once.
+**Parameters** named bias, b or beta are biases, all others weights. **Activations** are the bytes of a layer's output
+for the batch; the total is that of all outputs and the input, as `Sequential.forward` keeps them for backward. What a
+layer notes beside (a maximum's index) is not in it, nor what training spares by computing several layers at once.
 
-**A layer of your own** says what it costs in a method `costs(input_shape, N)` that returns a `Cost`; input_shape is one sample's.
-One that does not is "unknown" (None), and so is every total that it is part of. So is a subclass of a layer that changes what is
-computed without a `costs` of its own.
+**A layer of your own** says what it costs in a method `costs(input_shape, N)` that returns a `Cost`; input_shape is one
+sample's. One that does not is "unknown" (None), and so is every total that it is part of. So is a subclass of a layer
+that changes what is computed without a `costs` of its own.
 """
 
 import html
@@ -69,7 +71,8 @@ BIASES = ("bias", "b", "beta")
 def cost_of(layer: Layer, *input_shapes_and_N) -> Cost | None:
     """`cost_of(layer, input_shape, N)`: what a layer says it costs for N samples, with a shape for each of its inputs.
 
-    None where it says nothing, or where what says it is not what computes. A container costs what the layers inside it do.
+    None where it says nothing, or where what says it is not what computes. A container costs what the layers inside it
+    do.
     """
     *shapes, N = input_shapes_and_N
     shapes, N = [shape_of("cost_of: input_shape", each) for each in shapes], whole("cost_of: N", N)
@@ -101,8 +104,9 @@ def says_costs(layer: Layer) -> bool:
 class LayerCosts:
     """A line of the sheet.
 
-    `output_shape` is one sample's · `weights`, `biases` numbers of parameters · `cost` all FLOPs, dx too where training does
-    not need it · `backward`, `backward_multiply_adds` of what training needs · `activation_bytes` of the output · `path` its name
+    `output_shape` is one sample's · `weights`, `biases` numbers of parameters · `cost` all FLOPs, dx too where training
+    does not need it · `backward`, `backward_multiply_adds` of what training needs · `activation_bytes` of the output ·
+    `path` its name
     """
 
     layer: str
@@ -129,11 +133,13 @@ class LayerCosts:
 
 
 class CostSheet:
-    """What a layer or network, or `layers` one after the other, cost for a batch of `batch` inputs of `input_shape` and `dtype`.
+    """What a layer or network, or `layers` one after the other, cost for a batch of `batch` inputs of `input_shape` and
+    `dtype`.
 
-    `rows` a LayerCosts for each layer, those inside containers too; totals `weights`, `biases`, `parameters`, `forward`,
-    `backward`, `multiply_adds`, `backward_multiply_adds`, `input_gradient`, `activation_bytes`. What depends on a layer of unknown
-    cost is None. The module's docstring says how each is counted. ValueError where the shape does not fit the layers.
+    `rows` a LayerCosts for each layer, those inside containers too; totals `weights`, `biases`, `parameters`,
+    `forward`, `backward`, `multiply_adds`, `backward_multiply_adds`, `input_gradient`, `activation_bytes`. What depends
+    on a layer of unknown cost is None. The module's docstring says how each is counted. ValueError where the shape does
+    not fit the layers.
 
     >>> from fastbp import Conv2d, MaxPool2d
     >>> sheet = CostSheet([Conv2d(50, 20, 4, stride=2, padding=1), MaxPool2d(3, stride=1)], (50, 12, 12))

@@ -22,7 +22,8 @@ from .layers.entries import built
 from .memory import aligned
 
 ENGINES_KEPT = 4  # a network rarely sees more than two input shapes
-FORMAT = 2  # of saved networks with layers inside layers, or a Machine of their own; others have 1, which older versions read
+# of saved networks with layers inside layers, or a Machine of their own; others have 1, which older versions read
+FORMAT = 2
 TASKS = ("classification", "regression")
 
 
@@ -45,27 +46,28 @@ class Sequential(Chain):
     `layers` the layers in order · `dtype` float32 or float64, of every array inside · `seed` a non-negative int ·
     `winograd` 2 or 4 · `machine` the sizes by which the engine cuts work into parts (fastbp.engine.Machine)
 
-    Layers may hold layers: `Residual`, `Concat`, another Sequential, a `Container` of your own. Parameters are named by the
-    path to them, "3.body.0.weight". A Sequential inside another takes that one's dtype, seed, winograd and machine, and gives
-    its vectors up.
+    Layers may hold layers: `Residual`, `Concat`, another Sequential, a `Container` of your own. Parameters are named by
+    the path to them, "3.body.0.weight". A Sequential inside another takes that one's dtype, seed, winograd and machine,
+    and gives its vectors up.
 
-    `winograd` is the side of the tiles in which 3×3 convolutions with stride 1 and many channels are computed (Lavin, Gray
-    2016). Tiles of 2×2 outputs need 16 products where the definition has 36; tiles of 4×4 need 36 for 144, are faster on maps
-    of 4×4 and more in batches of more than a few, and round more: float32 outputs differ from exact ones by up to 7·10⁻⁷ of
-    the largest with tiles of 2, by up to 4·10⁻⁶ with tiles of 4 (256 channels).
+    `winograd` is the side of the tiles in which 3×3 convolutions with stride 1 and many channels are computed (Lavin,
+    Gray 2016). Tiles of 2×2 outputs need 16 products where the definition has 36; tiles of 4×4 need 36 for 144, are
+    faster on maps of 4×4 and more in batches of more than a few, and round more: float32 outputs differ from exact ones
+    by up to 7·10⁻⁷ of the largest with tiles of 2, by up to 4·10⁻⁶ with tiles of 4 (256 channels).
 
-    `parameter_vector` and `gradient_vector` (P,) hold all parameters and all gradients, in the order of the layers; each
-    layer's `weight.value`, `weight.grad`, … are views of them. So one optimiser step, one snapshot or one norm is one
-    operation on one vector.
-    Training by SGD is faster while nobody looks at gradients: the first use of `gradient_vector` or of a `grad` computes the
-    last step's, and from then on every step fills the vector, until `forget_gradients()`. After a step that raised an error
-    they may be NaN.
+    `parameter_vector` and `gradient_vector` (P,) hold all parameters and all gradients, in the order of the layers;
+    each layer's `weight.value`, `weight.grad`, … are views of them. So one optimiser step, one snapshot or one norm is
+    one operation on one vector.
+    Training by SGD is faster while nobody looks at gradients: the first use of `gradient_vector` or of a `grad`
+    computes the last step's, and from then on every step fills the vector, until `forget_gradients()`. After a step
+    that raised an error they may be NaN.
 
     The seed and the path determine the first values of all parameters and every dropout mask. Parameters that have been
     given values before, or that somebody has looked at, keep them.
 
-    `task` says what the outputs are, "classification" or "regression": that of the loss that the network was last trained
-    with, or what you assign; None for a network that nothing has been said of. `fastbp.predict` goes by it, and files keep it.
+    `task` says what the outputs are, "classification" or "regression": that of the loss that the network was last
+    trained with, or what you assign; None for a network that nothing has been said of. `fastbp.predict` goes by it, and
+    files keep it.
 
     >>> from fastbp import Linear, ReLU
     >>> network = Sequential(Linear(4, 3), ReLU(), Linear(3, 2), seed=1)
@@ -169,7 +171,8 @@ class Sequential(Chain):
 
     @property
     def gradient_vector(self) -> np.ndarray:
-        """All gradients, (P,): filled by `backward`, and from now on by every training step (see `forget_gradients`)."""
+        """All gradients, (P,): filled by `backward`, and from now on by every training step (see
+        `forget_gradients`)."""
         return self.gradients.ask()
 
     @property
@@ -235,7 +238,8 @@ class Sequential(Chain):
     def engine(self, input_shape: tuple[int, ...]) -> Engine:
         """What computes training steps and predictions for batches (N, *input_shape): print it to see how.
 
-        Built at the first call for a shape and kept for the last few. ValueError where the shape does not fit the layers.
+        Built at the first call for a shape and kept for the last few. ValueError where the shape does not fit the
+        layers.
         """
         try:
             return self._engines[input_shape]  # as in nearly every training step
@@ -274,7 +278,8 @@ class Sequential(Chain):
         return self
 
     def costs(self, input_shape: tuple[int, ...], batch: int = 1) -> CostSheet:
-        """Parameters, FLOPs and activation memory, of each layer and in all, for `batch` inputs of `input_shape`: see fastbp.costs.
+        """Parameters, FLOPs and activation memory, of each layer and in all, for `batch` inputs of `input_shape`: see
+        fastbp.costs.
 
         Print it, or let a notebook show it; `to_json()` for other programs.
         """
@@ -287,7 +292,8 @@ class Sequential(Chain):
     # -- copies and files ------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters and all state (running statistics, dropout's generators) by path and name: "3.body.0.weight"."""
+        """Copies of all parameters and all state (running statistics, dropout's generators) by path and name:
+        "3.body.0.weight"."""
         return {name: array.copy() for name, array in self._arrays().items()}
 
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -299,7 +305,8 @@ class Sequential(Chain):
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Set all parameters and state from a `state_dict`.
 
-        TypeError or ValueError, and nothing changed, for what is no dictionary, other names or shapes, or what is not numbers."""
+        TypeError or ValueError, and nothing changed, for what is no dictionary, other names or shapes, or what is not
+        numbers."""
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: state must be a dictionary of arrays, got {type(state).__name__}")
         arrays, given = self._arrays(), dict(state)
@@ -332,10 +339,11 @@ class Sequential(Chain):
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Sequential":
-        """The network that `save` wrote. ValueError for any other, damaged or truncated file; nothing in it is executed.
+        """The network that `save` wrote. ValueError for any other, damaged or truncated file; nothing in it is
+        executed.
 
-        Layers of your own are found by module and class name: define or import them first. For the module `__main__`, a script or a
-        notebook, another module's class of that name will do, if there is just one.
+        Layers of your own are found by module and class name: define or import them first. For the module `__main__`, a
+        script or a notebook, another module's class of that name will do, if there is just one.
         """
         path = arguments.path("path", path)
         try:

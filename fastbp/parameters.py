@@ -90,7 +90,8 @@ class Parameter:
         self._value, self._grad, self._gradients = values.reshape(self.shape), grads.reshape(self.shape), gradients
 
     def forget_draw(self) -> None:
-        """Values that a network has drawn and that nobody has had are drawn anew by the network that takes this one in."""
+        """Values that a network has drawn and that nobody has had are drawn anew by the network that takes this one
+        in."""
         if self._fresh and self._draw is not None:
             self._value = self._grad = self._gradients = None
 
@@ -124,7 +125,8 @@ class Parameter:
 
 
 class State(dict):
-    """Arrays by name. Assigning to a name, or updating, copies into its array, so whatever holds the array stays in step.
+    """Arrays by name. Assigning to a name, or updating, copies into its array, so whatever holds the array stays in
+    step.
 
     What can't be such an array is a TypeError or a ValueError, and nothing has changed."""
 

@@ -1,9 +1,9 @@
 """The kernels that a plan needs, compiled before its first pass, by two processes where many are not in the cache.
 
-Numba compiles one function at a time in a process, so another thread would be no help. Another process begins at the list's end and
-leaves what it has made in the cache on the disk, where this one, coming from the beginning, finds it. Any number of processes that
-need the same kernels share the work in this way: each leaves out what another is just compiling (see Claims in kernels/cache.py), and waits
-for it when nothing else is left to do.
+Numba compiles one function at a time in a process, so another thread would be no help. Another process begins at the
+list's end and leaves what it has made in the cache on the disk, where this one, coming from the beginning, finds it.
+Any number of processes that need the same kernels share the work in this way: each leaves out what another is just
+compiling (see Claims in kernels/cache.py), and waits for it when nothing else is left to do.
 """
 
 import contextlib
@@ -36,8 +36,8 @@ Kernels = dict[tuple[Dispatcher, tuple], None]  # an ordered set
 
 
 def compile_kernels(calls: Iterable[Callable], helped: bool) -> None:
-    """Compile the kernels of these bound calls, or load them from the disk: `helped` by another process where there are many to
-    compile. That one is ended with the last kernel, so it takes no time from a step."""
+    """Compile the kernels of these bound calls, or load them from the disk: `helped` by another process where there are
+    many to compile. That one is ended with the last kernel, so it takes no time from a step."""
     kernels: Kernels = {(function, argument_types(call)): None for call in calls if (function := dispatcher(call))}
     missing = {kernel: None for kernel in kernels if not is_compiled(*kernel)}
     with helper(missing) if helped and len(missing) >= HELPED else contextlib.nullcontext():
@@ -65,7 +65,8 @@ def is_compiled(function: Dispatcher, types: tuple) -> bool:
 def helper(kernels: Kernels) -> Iterator[None]:
     """Another process that compiles these kernels, the last one first, while the block lasts.
 
-    None where what it makes can't be kept, or where another process has one already: four that start at once would be eight."""
+    None where what it makes can't be kept, or where another process has one already: four that start at once would be
+    eight."""
     folder = cache_folder()
     if folder is None or not claims(folder).possible or not claims(folder).take(HELPER):
         yield

@@ -31,9 +31,9 @@ ENGINES: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 class Engine:
     """Forward, backward and training steps of a layer or network, for inputs (N, *input_shape).
 
-    `print(engine)` shows by which op each layer is computed. The results are those of the layers one by one, to rounding.
-    Parameters, gradients and state are the layers' own; what backward needs is kept by the engine, not by the layers.
-    Only one thread at a time may use it: hold `lock`.
+    `print(engine)` shows by which op each layer is computed. The results are those of the layers one by one, to
+    rounding. Parameters, gradients and state are the layers' own; what backward needs is kept by the engine, not by the
+    layers. Only one thread at a time may use it: hold `lock`.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Engine:
     def backward(self, dout: np.ndarray, need_dx: bool = True) -> np.ndarray | None:
         """Fill all gradients from the last forward pass, which must have been in training mode, for dout of y's shape.
 
-        The gradient of its input is returned in a buffer. With `need_dx=False`, as in training, it is not computed, and None
-        is returned.
+        The gradient of its input is returned in a buffer. With `need_dx=False`, as in training, it is not computed, and
+        None is returned.
         """
         batch = self.last
         if batch is None or not batch.setting.training:
@@ -99,7 +99,8 @@ class Engine:
 
 
 class Batch:
-    """The arrays for one size of batch, and programs bound to them. A program is sections of calls, of kernels or others.
+    """The arrays for one size of batch, and programs bound to them. A program is sections of calls, of kernels or
+    others.
 
     `x`, `y` the input and output, (N, …) · `dout` the gradient of y, in training
     """

@@ -12,7 +12,8 @@ from ..parameters import Parameter
 
 
 class LayerLike(Protocol):
-    """What the engine asks of a layer. `opens` says that it is a container, with `named_children` and `connect(*wires, place)`."""
+    """What the engine asks of a layer. `opens` says that it is a container, with `named_children` and `connect(*wires,
+    place)`."""
 
     parameters: list[Parameter]
     opens: bool
@@ -93,7 +94,8 @@ def inside(container: LayerLike, input_shape: tuple[int, ...]) -> Graph:
 
 
 def connected(container: LayerLike, x: Wire, apply: Callable[..., Wire]) -> Wire:
-    """A container's output on wire x: `apply(layer, path, *wires)` is called for each layer inside that is no container."""
+    """A container's output on wire x: `apply(layer, path, *wires)` is called for each layer inside that is no
+    container."""
     seen: set[int] = set()
     made = {x}
 

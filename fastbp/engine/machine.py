@@ -9,8 +9,9 @@ from ..arguments import number
 class Machine:
     """The sizes that decide how much is computed at once: set `network.machine` to change them.
 
-    The defaults serve all processors, since how a sum is cut is part of the result: another Machine gives other last bits. The
-    number of threads has no say in it. `work` is counted in multiply–adds; a core makes about 25 million in a millisecond.
+    The defaults serve all processors, since how a sum is cut is part of the result: another Machine gives other last
+    bits. The number of threads has no say in it. `work` is counted in multiply–adds; a core makes about 25 million in a
+    millisecond.
 
     - `parts` most parts that a batch, or a large linear layer, is cut into
     - `part_work` least forward work of a part of the batch: 0.1 ms, since a thread that sleeps needs 0.04 ms to come
@@ -24,7 +25,8 @@ class Machine:
     - `range_work` least work in a range of the gradients
     - `update_work` updating a parameter takes as long as so many multiply–adds
     - `blocks` most blocks of rows that a layer's weight gradient is cut into; each block reads the whole input again
-    - `block_rows`, `block_weights` more blocks are made where each still has so many rows for each sample, and so many weights
+    - `block_rows`, `block_weights` more blocks are made where each still has so many rows for each sample, and so many
+      weights
     - `tile_rows`, `tile_columns` blocks begin at multiples of the largest tile of a matrix product
 
     ValueError or TypeError for a size that is no number, or negative.

@@ -1,16 +1,16 @@
 """The contract between kernels and engine, an Op, and the table that says which op computes which layers.
 
-An op is kernels bound to the arrays of one batch. Its methods yield bound calls, and *the names of a method's parameters are the
-axes along which its work may be cut*: `forward(self, samples, features)` can be asked for some samples, or for some features of
-all samples; `forward(self, channels)` for some channels, but never for some samples; a method without axes is made as a whole.
-There are no flags: what a method can't be given, it can't be cut by.
+An op is kernels bound to the arrays of one batch. Its methods yield bound calls, and *the names of a method's
+parameters are the axes along which its work may be cut*: `forward(self, samples, features)` can be asked for some
+samples, or for some features of all samples; `forward(self, channels)` for some channels, but never for some samples; a
+method without axes is made as a whole. There are no flags: what a method can't be given, it can't be cut by.
 
     samples     a slice of the batch                                    channels    of a normalisation
-    features    of a linear layer's output        columns  of its dx    terms       that dx is a sum of: gives partial sums
-    rows        of a weight's gradient, for the whole batch
+    features    of a linear layer's output        columns  of its dx    terms       that dx is a sum of: gives partial
+    sums rows        of a weight's gradient, for the whole batch
 
-A range is a pair (first, last), as kernels take it; one of samples is a slice. The gradient over some samples is a partial sum
-too, so gradients go `into` the arrays that the engine gives.
+A range is a pair (first, last), as kernels take it; one of samples is a slice. The gradient over some samples is a
+partial sum too, so gradients go `into` the arrays that the engine gives.
 """
 
 import functools
@@ -45,13 +45,15 @@ class Op:
 
     - `x`, `y`, `dout`, `dx`: arrays of the whole batch; `self.x[samples]` is a part's. dx has any content before.
     - `layers`, and `layer`, the first of them; `setting`; `inputs[0].shape` and `output.shape`, of a sample
-    - `parameters` in the order of the flat vector, the weight first; `sizes` of the axes but samples, where there are some
+    - `parameters` in the order of the flat vector, the weight first; `sizes` of the axes but samples, where there are
+      some
     - `work`: multiply–adds of the forward pass for a sample
     - `saves`: arrays like y that forward leaves for backward, with their dtype where it is not y's
     - `how`: how it computes, and why so, in a few words
     - `copies`: y is x in another shape; the engine gives both the same memory and makes no call
     - `passes_dout`: every dx is dout, and `backward` makes no call in the engine
-    - `descend(values, grads, velocity, settings, rows)`, where there is one: SGD's update with gradients that are not kept
+    - `descend(values, grads, velocity, settings, rows)`, where there is one: SGD's update with gradients that are not
+      kept
     """
 
     how = "a loop over the elements"
@@ -152,7 +154,8 @@ def axes(function: Callable) -> tuple[str, ...]:
 
 
 class Entry(NamedTuple):
-    """A line of the table: `maker(layers, inputs, output, setting, paths)` gives the ops of layers of these kinds in a row."""
+    """A line of the table: `maker(layers, inputs, output, setting, paths)` gives the ops of layers of these kinds in a
+    row."""
 
     kinds: tuple[type, ...]
     suits: Callable
@@ -165,9 +168,9 @@ TABLE: list[Entry] = []
 def computes(*kinds: type, when: Callable | None = None) -> Callable:
     """Enter a class of ops, or a function that returns a list of ops, as what computes layers of these kinds in a row.
 
-    A longer row is asked before a shorter one, and of two entries for the same kinds the one that was entered first. `when(layers,
-    shape, setting)`, or the class's `suits`, says where an entry is to be used. A subclass of a layer counts as that layer unless
-    it has a forward or backward of its own. TypeError for what is no class of layers.
+    A longer row is asked before a shorter one, and of two entries for the same kinds the one that was entered first.
+    `when(layers, shape, setting)`, or the class's `suits`, says where an entry is to be used. A subclass of a layer
+    counts as that layer unless it has a forward or backward of its own. TypeError for what is no class of layers.
     """
     for kind in kinds:
         if not isinstance(kind, type) or not hasattr(kind, "output_shape"):
@@ -193,7 +196,8 @@ def in_table(kind: type) -> bool:
 
 
 def kind_of(layer: LayerLike) -> type | None:
-    """The class in the table that says how this layer is computed; None for one with a forward or backward of its own."""
+    """The class in the table that says how this layer is computed; None for one with a forward or backward of its
+    own."""
     if "forward" in vars(layer) or "backward" in vars(layer):
         return None
     return kind_of_type(type(layer), len(TABLE))
@@ -228,7 +232,8 @@ def op_alone(layer: LayerLike, x: np.ndarray, y: np.ndarray, training: bool) -> 
 
 
 def lowered(graph: Graph, setting: Setting) -> list[Op]:
-    """The ops of a graph, in its order: by the longest row of the table that suits, and Opaque for what is not in it."""
+    """The ops of a graph, in its order: by the longest row of the table that suits, and Opaque for what is not in
+    it."""
     ops: list[Op] = []
     at, steps, kinds = 0, graph.steps, [kind_of(step.layer) for step in graph.steps]
     readers = [wire for step in steps for wire in step.inputs] + [graph.y]

@@ -1,6 +1,7 @@
 """How much is computed at once: a pure function of the ops and a Machine.
 
-What it decides is part of the result, since it says how sums over the batch are cut. So the number of threads has no say in it.
+What it decides is part of the result, since it says how sums over the batch are cut. So the number of threads has no
+say in it.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,8 @@ class Cut(NamedTuple):
 
 
 class Cuts(NamedTuple):
-    """How the three methods of an op are cut. Gradients by "rows" come at the end of a step, others together with dx."""
+    """How the three methods of an op are cut. Gradients by "rows" come at the end of a step, others together with
+    dx."""
 
     forward: Cut
     backward: Cut

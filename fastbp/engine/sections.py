@@ -23,7 +23,8 @@ Marked = Iterator[tuple[bool, Parts]]  # a section, and whether samples stay apa
 class Piece(NamedTuple):
     """A stretch [first, last) of the flat vector.
 
-    `calls` complete its gradients · `descend`, where there is one, yields calls that complete them and make SGD's update
+    `calls` complete its gradients · `descend`, where there is one, yields calls that complete them and make SGD's
+    update
     """
 
     first: int
@@ -153,7 +154,8 @@ class Schedule:
         yield backward.axis == "samples", after
 
     def _into(self, op: Op, cut: Cut) -> list[dict[Parameter, np.ndarray]]:
-        """Where each part's gradients go: to the flat vector, or where they are sums over parts of the batch to its share."""
+        """Where each part's gradients go: to the flat vector, or where they are sums over parts of the batch to its
+        share."""
         if cut.axis != "samples" or len(cut.ranges) == 1:
             return [{parameter: parameter.grad_array for parameter in op.parameters}] * len(cut.ranges)
         if op not in self.shares:
@@ -161,7 +163,8 @@ class Schedule:
         return [views(op, share) for share in self.shares[op]]
 
     def _total(self, wire: Wire, due: list[Due]) -> Iterator[tuple[bool, Parts]]:
-        """The sum of the gradients that a wire has from its readers: in the array of one that may be added to, or a new one."""
+        """The sum of the gradients that a wire has from its readers: in the array of one that may be added to, or a new
+        one."""
         if len(due) == 1:
             return due[0]
         at = next((i for i, each in enumerate(due) if each.free), None)

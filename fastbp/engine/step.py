@@ -1,4 +1,5 @@
-"""A training step as one program: forward, loss, backward and update. The one module here that knows losses and optimisers."""
+"""A training step as one program: forward, loss, backward and update. The one module here that knows losses and
+optimisers."""
 
 import math
 import operator

@@ -1,6 +1,7 @@
 """What can be checked: y = f(x, w, …) with the gradients that somebody's backward pass gives.
 
-A `Problem` hides where the function lives: in a layer, a network, a loss, a pair of plain functions, or another process.
+A `Problem` hides where the function lives: in a layer, a network, a loss, a pair of plain functions, or another
+process.
 """
 
 import contextlib
@@ -25,12 +26,13 @@ class Problem:
     """y = f(tensors), and its backward pass.
 
     - `subject` one line for the report
-    - `tensors` the float64 arrays with a gradient, by name, in the order of the gradients. The checker moves their elements in
-      place: `forward` must use their present values.
+    - `tensors` the float64 arrays with a gradient, by name, in the order of the gradients. The checker moves their
+      elements in place: `forward` must use their present values.
     - `others` what else f takes (labels, options), for the diagnosis
     - `scalar` f is a loss: y is a number, and backward takes no cotangent
 
-    `forward()` gives y; `backward(dout)` the gradients {name: array} of the last forward pass. Both leave all as it was.
+    `forward()` gives y; `backward(dout)` the gradients {name: array} of the last forward pass. Both leave all as it
+    was.
     """
 
     subject = ""
@@ -60,8 +62,8 @@ class Problem:
 
 
 def problem_of(thing, inputs: tuple, loss: Loss | None = None, training: bool = True) -> Problem:
-    """The problem of a layer, network, loss, operation of the graph, pair of functions or loss function at the inputs; TypeError if
-    it is none of these."""
+    """The problem of a layer, network, loss, operation of the graph, pair of functions or loss function at the inputs;
+    TypeError if it is none of these."""
     if not inputs:
         raise TypeError("check_gradients: give the inputs to check at, e.g. check_gradients(layer, x)")
     if isinstance(thing, Loss):
@@ -141,7 +143,8 @@ class LossProblem(Problem):
 
 
 class LayerProblem(Problem):
-    """A layer or network, or either with a loss, as a float64 copy; its state is put back before a pass: dropout's mask stays."""
+    """A layer or network, or either with a loss, as a float64 copy; its state is put back before a pass: dropout's mask
+    stays."""
 
     def __init__(self, thing, x, targets=None, loss: Loss | None = None, training: bool = True):
         super().__init__()
@@ -185,7 +188,7 @@ class LayerProblem(Problem):
         return {"x": dx, **{name: p.grad.copy() for name, p in self.parameters.items()}}
 
     def held(self):
-        caches = [layer.__dict__.get("_cache") and layer.cache for layer, _ in self.state]
+        caches = [layer.cache for layer, _ in self.state if layer.__dict__.get("_cache") is not None]
         return {"the inputs": list(self.tensors.values()), "the cache": arrays_in(caches)}
 
     def results(self):
@@ -193,10 +196,12 @@ class LayerProblem(Problem):
 
 
 class FunctionProblem(Problem):
-    """What pairs and loss functions have in common: arguments by name, of which the floating-point arrays have gradients.
+    """What pairs and loss functions have in common: arguments by name, of which the floating-point arrays have
+    gradients.
 
-    Other arguments are copied for every call, so that what a function writes into an option dictionary (running means, a
-    generator's state) does not reach the next; NumPy's global generator is put back likewise, so that masks stay the same.
+    Other arguments are copied for every call, so that what a function writes into an option dictionary (running means,
+    a generator's state) does not reach the next; NumPy's global generator is put back likewise, so that masks stay the
+    same.
     """
 
     def __init__(self, function: Callable, inputs: tuple):

@@ -21,18 +21,18 @@ class GradientError(AssertionError):
 class TensorCheck:
     """One tensor's gradient against finite differences.
 
-    `checked` of `size` elements were compared; `counts` has how many got which verdict, `kinks` those on a kink of the function,
-    where the one-sided slopes differ and any value between them is right. `index`, `analytic`, `numeric` and `error` are those of
-    the worst element:
+    `checked` of `size` elements were compared; `counts` has how many got which verdict, `kinks` those on a kink of the
+    function, where the one-sided slopes differ and any value between them is right. `index`, `analytic`, `numeric` and
+    `error` are those of the worst element:
 
         error = |analytic − numeric| / (max(|analytic|, |numeric|) + estimate / tolerance)
 
-    the relative error, except where the estimate of the numeric derivative's own error is not small beside it. `failures` counts
-    the elements that are a mismatch or not finite. With `problem` set, nothing could be compared; with `directions`, so many random
-    directions were, and no single elements.
+    the relative error, except where the estimate of the numeric derivative's own error is not small beside it.
+    `failures` counts the elements that are a mismatch or not finite. With `problem` set, nothing could be compared;
+    with `directions`, so many random directions were, and no single elements.
 
-    `causes` are the likely mistakes, best first, empty where nothing fits. `verdicts` (shape of the tensor), `given` the gradients,
-    `measured` the finite differences and `estimate` of their error, (K, *shape) for K cotangents.
+    `causes` are the likely mistakes, best first, empty where nothing fits. `verdicts` (shape of the tensor), `given`
+    the gradients, `measured` the finite differences and `estimate` of their error, (K, *shape) for K cotangents.
     """
 
     name: str
@@ -103,9 +103,11 @@ class TensorCheck:
 
 @dataclass
 class GradientReport:
-    """The result of `check_gradients`: `passed`, `tensors`, `properties`, and the whole as a table with `print(report)`.
+    """The result of `check_gradients`: `passed`, `tensors`, `properties`, and the whole as a table with
+    `print(report)`.
 
-    `smallest`, after a failure, is a small case that fails in the same way (`fastbp.gradcheck.smallest.SmallestCase`), or None.
+    `smallest`, after a failure, is a small case that fails in the same way (`fastbp.gradcheck.smallest.SmallestCase`),
+    or None.
     """
 
     subject: str

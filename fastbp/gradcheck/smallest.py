@@ -21,7 +21,8 @@ VALUES = 9  # elements are whole numbers from −9 to 9
 
 @dataclass(frozen=True)
 class SmallestCase:
-    """Arguments for which the gradient is wrong: `arguments` by name, `report` of the check, `snippet` that repeats it."""
+    """Arguments for which the gradient is wrong: `arguments` by name, `report` of the check, `snippet` that repeats
+    it."""
 
     arguments: dict[str, object]
     report: GradientReport
@@ -47,7 +48,8 @@ class SmallestCase:
 def smallest_failure(
     thing, inputs: tuple, loss: Loss | None, training: bool, report: GradientReport
 ) -> SmallestCase | None:
-    """A small failing case of `check_gradients(thing, *inputs, …)`, which gave `report`; None where none is found in time."""
+    """A small failing case of `check_gradients(thing, *inputs, …)`, which gave `report`; None where none is found in
+    time."""
     if isinstance(thing, Container):
         return None  # its sizes are its layers': check them one by one
     if isinstance(thing, Layer):
@@ -108,8 +110,9 @@ def search(
 def shrink(start: dict, fails: Callable[[dict], object], tries: int = TRIES) -> tuple[dict, object] | None:
     """The smallest arguments found for which `fails` gives something, and what it gives; None if nothing fails.
 
-    Sizes that are equal in `start` are drawn as one (they mostly are one: the batch, the features); floating-point arrays get
-    whole numbers, integer arrays numbers of the range they had. Arguments that make `fails` raise anything don't count.
+    Sizes that are equal in `start` are drawn as one (they mostly are one: the batch, the features); floating-point
+    arrays get whole numbers, integer arrays numbers of the range they had. Arguments that make `fails` raise anything
+    don't count.
     """
     import hypothesis
     from hypothesis import strategies as st

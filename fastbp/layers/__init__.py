@@ -1,4 +1,5 @@
-"""Layers: one family a file, each class a formula with its shapes, forward above backward. The contract is in `Layer`."""
+"""Layers: one family a file, each class a formula with its shapes, forward above backward. The contract is in
+`Layer`."""
 
 from .activations import LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from .base import Layer, Parameter

@@ -1,4 +1,5 @@
-"""Activations: ReLU, LeakyReLU, Sigmoid, Tanh on arrays of any shape, Softmax and LogSoftmax on (N, C), each with its op."""
+"""Activations: ReLU, LeakyReLU, Sigmoid, Tanh on arrays of any shape, Softmax and LogSoftmax on (N, C), each with its
+op."""
 
 import math
 from functools import partial

@@ -14,6 +14,7 @@ from ..engine.ops import Op, kind_of, op_alone
 from ..flops import Cost
 from ..parameters import Parameter, State
 
+PASSES = "forward", "backward"  # set on a layer, they are called in place of its kernels
 SIZE_LIMIT = 2**31 - 1  # of features, channels, windows: kernels count some of them in 32 bits
 
 
@@ -28,26 +29,28 @@ class Layer(Checked):
 
     - `y = forward(x, training=False, out=None)`; x is not modified. What backward needs is kept in `cache`, by
       reference: don't write to x (or to y, where the docstring says that the output is kept) in between.
-    - `dx = backward(dout, need_dx=True, out=None)` for dout of y's shape fills each parameter's `grad` (overwriting, not
-      accumulating) and returns the gradient with respect to x, or None with `need_dx=False`. It modifies
+    - `dx = backward(dout, need_dx=True, out=None)` for dout of y's shape fills each parameter's `grad` (overwriting,
+      not accumulating) and returns the gradient with respect to x, or None with `need_dx=False`. It modifies
       neither dout nor the cache, so calling it twice gives the same. RuntimeError before any forward.
     - `out`, if given, receives the result: C-contiguous, of the result's shape and dtype, not overlapping the input.
     - Arrays are float32 or float64, of the layer's own dtype where it has parameters. Input of another kind, shape or
-      dtype is a TypeError or ValueError that says what was expected, and so are masked arrays and np.matrix; non-contiguous
-      and read-only input is copied.
+      dtype is a TypeError or ValueError that says what was expected, and so are masked arrays and np.matrix;
+      non-contiguous and read-only input is copied.
     - A batch of no samples is allowed: the result is empty and the parameters' gradients are zero (batch
       norm in training mode is the exception: an empty batch has no mean).
     - NaN that comes in goes out, wherever the output depends on it.
     - `state` holds the arrays that are not learned but belong to a checkpoint (running statistics, a generator's step).
-    - Constructor arguments are kept as attributes of the same names: that is how a network is saved and shown. The package's
-      layers check them again whenever they are set, and what has been made for a setting goes: a pass made with the old one has no
-      backward. Sizes that arrays have been made for, and the parameters themselves, can't be set: AttributeError.
+    - Constructor arguments are kept as attributes of the same names: that is how a network is saved and shown. The
+      package's layers check them again whenever they are set, and what has been made for a setting goes: a pass made
+      with the old one has no backward. Sizes that arrays have been made for, and the parameters themselves, can't be
+      set: AttributeError.
 
-    A layer can have, in place of `forward` and `backward`, kernels that the engine calls for parts of a batch and on several threads:
-    an `Op` that `@computes` it (fastbp.engine). Then `accept(x)` says which input it takes. The package's layers are made so, each
-    with its op below it.
+    A layer can have, in place of `forward` and `backward`, kernels that the engine calls for parts of a batch and on
+    several threads: an `Op` that `@computes` it (fastbp.engine). Then `accept(x)` says which input it takes. The
+    package's layers are made so, each with its op below it.
 
-    `number_names` are settings that kernels read from the array `numbers`, so that nothing is made anew when one is set.
+    `number_names` are settings that kernels read from the array `numbers`, so that nothing is made anew when one is
+    set.
     """
 
     opens = False  # is it a container that the engine opens?
@@ -83,8 +86,8 @@ class Layer(Checked):
         self._network = None  # weak reference to the network that owns this layer
 
     def __setattr__(self, name: str, value) -> None:
-        """A setting that changes takes with it what was made for the old one: a pass has no backward then, and the network binds
-        its calls anew, but for one of `number_names`."""
+        """A setting that changes takes with it what was made for the old one: a pass has no backward then, and the
+        network binds its calls anew, but for one of `number_names`."""
         if name[0] == "_" or name == "cache":
             object.__setattr__(self, name, value)
             return
@@ -94,7 +97,12 @@ class Layer(Checked):
         if name in self.number_names:
             if (numbers := self.__dict__.get("_numbers")) is not None:
                 numbers[self.number_names.index(name)] = getattr(self, name)
-        elif (network := self.network) is not None and kind_of(self) is not None:
+        elif (network := self.network) is not None and (name in PASSES or kind_of(self) is not None):
+            network.forget_engines()
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name in PASSES and (network := self.network) is not None:
             network.forget_engines()
 
     @property
@@ -127,7 +135,8 @@ class Layer(Checked):
         self._cache = value
 
     def expect(self, x: np.ndarray, *shape: str | int, what: str = "input") -> np.ndarray:
-        """`x` as a kernel wants it, after a check of kind, dtype and shape; a letter in `shape` is any size, ... any sizes."""
+        """`x` as a kernel wants it, after a check of kind, dtype and shape; a letter in `shape` is any size, ... any
+        sizes."""
         fits = type(x) is np.ndarray and x.dtype is self.dtype and len(x.shape) == len(shape)
         if fits:  # the usual case, without what only an error needs: 1.1 instead of 1.6 µs
             for wanted, size in zip(shape, x.shape, strict=True):
@@ -161,7 +170,8 @@ class Layer(Checked):
             raise ValueError(f"{name}: expected {what} {wanted}, got {x.shape}")
 
     def buffer(self, out: np.ndarray | None, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
-        """`out` after a check, or a new array of `shape` and the dtype of `like`, the input that it must not overlap."""
+        """`out` after a check, or a new array of `shape` and the dtype of `like`, the input that it must not
+        overlap."""
         if out is None:
             try:
                 return np.empty(shape, like.dtype)
@@ -257,7 +267,8 @@ class Layer(Checked):
         raise TypeError(f"{type(self).__name__} does not define output_shape")
 
     def multiply_adds(self, *input_shapes: tuple[int, ...]) -> int:
-        """The multiply–adds of one sample's forward pass in products with weights: an output's pixels times the weights."""
+        """The multiply–adds of one sample's forward pass in products with weights: an output's pixels times the
+        weights."""
         weights = sum(parameter.size for parameter in self.parameters if len(parameter.shape) > 1)
         return weights and weights * math.prod(self.output_shape(*map(self.sample_shape, input_shapes))[1:])
 

@@ -1,4 +1,5 @@
-"""Layers that hold layers: in a row, beside a shortcut, side by side, or as you connect them; and what joins their outputs."""
+"""Layers that hold layers: in a row, beside a shortcut, side by side, or as you connect them; and what joins their
+outputs."""
 
 import copy
 import math
@@ -20,13 +21,13 @@ from .base import Layer, Parameter
 class Container(Layer):
     """A layer that consists of others, its children: define `connect(x, place)`.
 
-    `place(layer, *wires)` makes a child the next step on these wires and returns the wire of its output; `connect` returns the
-    wire of the container's own. A wire may be read several times: its gradient is the sum. `wire.shape` is the shape of a sample.
-    `Plus()` and `Join()` may be placed without being children. Each child is placed once.
+    `place(layer, *wires)` makes a child the next step on these wires and returns the wire of its output; `connect`
+    returns the wire of the container's own. A wire may be read several times: its gradient is the sum. `wire.shape` is
+    the shape of a sample. `Plus()` and `Join()` may be placed without being children. Each child is placed once.
 
-    Children are given to the constructor, or set as attributes before the container becomes part of a network. Their names make
-    the names of parameters: "body.0.weight". Parameters, state, dtype, seeds, costs and files are those of the children.
-    Constructor arguments are kept as attributes of the same names, as in every layer.
+    Children are given to the constructor, or set as attributes before the container becomes part of a network. Their
+    names make the names of parameters: "body.0.weight". Parameters, state, dtype, seeds, costs and files are those of
+    the children. Constructor arguments are kept as attributes of the same names, as in every layer.
 
     TypeError for children that are no layers; ValueError for a layer that stands in it twice, or is placed twice.
 
@@ -271,13 +272,15 @@ class Chain(Container):
 
 
 class Residual(Container):
-    """y = body(x) + shortcut(x): the body is `layers` one after the other, the shortcut a layer, or x itself where there is none.
+    """y = body(x) + shortcut(x): the body is `layers` one after the other, the shortcut a layer, or x itself where
+    there is none.
 
     x (N, …) · y (N, …), the shape that both give; ValueError where they differ.
     Backward: dx = ∂body/∂xᵀ dout + ∂shortcut/∂xᵀ dout.
 
-    In PyTorch such a block is a module of one's own (He, Zhang, Ren, Sun 2016: Deep residual learning for image recognition).
-    Parameters are named "body.0.weight", "shortcut.weight". A ReLU after it is computed in the pass that adds.
+    In PyTorch such a block is a module of one's own (He, Zhang, Ren, Sun 2016: Deep residual learning for image
+    recognition). Parameters are named "body.0.weight", "shortcut.weight". A ReLU after it is computed in the pass that
+    adds.
 
     >>> from fastbp import Conv2d, ReLU
     >>> block = Residual(Conv2d(8, 16, 3, stride=2, padding=1), ReLU(), shortcut=Conv2d(8, 16, 1, stride=2))
@@ -309,10 +312,11 @@ class Residual(Container):
 
 
 class Concat(Container):
-    """y = [branch₀(x), branch₁(x), …]: the outputs of all branches for the same x, joined along the first axis of a sample.
+    """y = [branch₀(x), branch₁(x), …]: the outputs of all branches for the same x, joined along the first axis of a
+    sample.
 
-    x (N, …) · y (N, C, …) with C the sum of the branches' channels or features; all other sizes are equal, or it is a ValueError.
-    Backward: each branch gets its channels of dout, and dx is the sum of what they give.
+    x (N, …) · y (N, C, …) with C the sum of the branches' channels or features; all other sizes are equal, or it is a
+    ValueError. Backward: each branch gets its channels of dout, and dx is the sum of what they give.
 
     Parameters are named "0.weight", "1.0.weight", by the branch. A branch of several layers is a Sequential.
 

@@ -55,11 +55,11 @@ class Conv2d(Layer):
     For stride 1 and padding "valid", dx is the "full" convolution of dout with the filters turned by 180°.
 
     `kernel_size` and `stride` are an int or a (vertical, horizontal) pair. `padding` is an int, such a pair, or
-    "valid" (0), "same" (OH = ceil(H / sh), an odd row or column of padding goes below or right) or "full" (KH − 1 on each side).
-    `init` is as in Linear, with fan_in = C·KH·KW and fan_out = F·KH·KW.
+    "valid" (0), "same" (OH = ceil(H / sh), an odd row or column of padding goes below or right) or "full" (KH − 1 on
+    each side). `init` is as in Linear, with fan_in = C·KH·KW and fan_out = F·KH·KW.
 
-    3×3 filters with stride 1 and many channels are done by Winograd's minimal filtering, in tiles of 2×2 outputs or, in a network
-    with `winograd=4`, of 4×4: see Sequential.
+    3×3 filters with stride 1 and many channels are done by Winograd's minimal filtering, in tiles of 2×2 outputs or, in
+    a network with `winograd=4`, of 4×4: see Sequential.
 
     >>> Conv2d(1, 32, 7).output_shape((1, 28, 28))
     (32, 22, 22)

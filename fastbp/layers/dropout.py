@@ -21,8 +21,8 @@ class Dropout(Layer):
 
     What is dropped becomes 0, but NaN and infinity, whose products with 0 are NaN, become NaN.
 
-    Whether an element is kept is a function of (key, step, its index): `state["key"]` is set by the network from its seed,
-    `state["step"]` counts the training passes. Set the step back to replay a mask.
+    Whether an element is kept is a function of (key, step, its index): `state["key"]` is set by the network from its
+    seed, `state["step"]` counts the training passes. Set the step back to replay a mask.
     """
 
     rate, number_names = Setting(number, least=0, below=1), ("rate",)

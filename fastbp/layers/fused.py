@@ -1,4 +1,5 @@
-"""Layers in a row that are computed in one pass, by one op or two: their results are those of the layers, to rounding."""
+"""Layers in a row that are computed in one pass, by one op or two: their results are those of the layers, to
+rounding."""
 
 from functools import partial
 
@@ -26,7 +27,8 @@ class ReLUAfter(ReLUOp):
 
 
 def with_relu(op):
-    """For a layer and a ReLU: the layer's op, with its `relu` set, makes both forward; the way back of each is its own."""
+    """For a layer and a ReLU: the layer's op, with its `relu` set, makes both forward; the way back of each is its
+    own."""
 
     def make(layers, inputs, output, setting, paths):
         before = Wire(output.shape)
@@ -45,8 +47,8 @@ computes(Plus, ReLU)(with_relu(PlusOp))
 class ConvReLUPool(Op):
     """Conv2d of stride 1, ReLU and 2×2 MaxPool2d: y is max(0, b + the maximum of each window of w ⋆ x).
 
-    The convolution's own output never reaches memory. Where two pixels of a window differ by less than the bias's rounding, the
-    maximum may be taken at the other one.
+    The convolution's own output never reaches memory. Where two pixels of a window differ by less than the bias's
+    rounding, the maximum may be taken at the other one.
     """
 
     saves = {"argmax": np.int32}

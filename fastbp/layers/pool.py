@@ -60,8 +60,8 @@ class MaxPool2d(Pool2d):
 
     dx is dout at the first maximum of each window in row-major order, summed where windows overlap, 0 elsewhere.
 
-    `kernel_size`, `stride` (default: the kernel size) and `padding` are an int or a (vertical, horizontal) pair. Padding
-    never wins. Windows that would stick out are left out: rows and columns they alone hold have gradient 0.
+    `kernel_size`, `stride` (default: the kernel size) and `padding` are an int or a (vertical, horizontal) pair.
+    Padding never wins. Windows that would stick out are left out: rows and columns they alone hold have gradient 0.
 
     >>> MaxPool2d(2).output_shape((6, 5, 5))
     (6, 2, 2)
