@@ -1,8 +1,8 @@
 """The threads that share the work of a training step.
 
-Programs of kernels release the interpreter's lock. They come as sections of parts that may be done in any order: the threads take
-one part after the other until none is left. What a part computes does not depend on which thread takes it, so results do not depend
-on the number of threads. No thread is started before there is work for two.
+Programs of kernels release the interpreter's lock. They come as sections of parts that may be done in any order: the
+threads take one part after the other until none is left. What a part computes does not depend on which thread takes it,
+so results do not depend on the number of threads. No thread is started before there is work for two.
 """
 
 import atexit
@@ -34,15 +34,14 @@ class Team:
         self.address, self.calls, self.helpers = self.state.ctypes.data, SimpleQueue(), []
 
     def run(self, program: Program, helpers: int) -> None:
-        """The program on the caller's thread and up to so many others. When it returns, with an error or Ctrl-C as well, nobody
-        writes to the caller's arrays any more."""
+        """The program on the caller's thread and up to so many others. When it returns, with an error or Ctrl-C as
+        well, nobody writes to the caller's arrays any more."""
         while len(self.helpers) < helpers:
             self.state[team.STARTED] += 1
             number = len(self.helpers)
-            self.helpers.append(
-                threading.Thread(target=self._help, args=[number], name=f"fastbp-{number + 1}", daemon=True)
-            )
-            self.helpers[-1].start()
+            helper = threading.Thread(target=self._help, args=[number], name=f"fastbp-{number + 1}", daemon=True)
+            self.helpers.append(helper)
+            helper.start()
         try:
             for _ in range(team.begin(self.address, program.address, helpers)):
                 self.calls.put(None)
