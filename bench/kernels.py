@@ -136,17 +136,18 @@ def conv_shape(channels: int, filters: int, kernel: int, size: int, batch: int) 
 
 
 def fused_cases(quick: bool, torch_too: bool):
-    """Convolution, ReLU and 2×2 pooling as a network's plan computes them, whether in one pass or not."""
+    """Convolution, ReLU and 2×2 pooling as a network's engine computes them, whether in one pass or not."""
     for channels, filters, kernel, size, padding in FUSED[: 1 if quick else None]:
         for batch in CONV_BATCHES[: 1 if quick else None]:
             conv, x = fastbp.Conv2d(channels, filters, kernel, padding=padding), normal(batch, channels, size, size)
-            plan = fastbp.Sequential(conv, fastbp.ReLU(), fastbp.MaxPool2d(2)).plan(x.shape[1:])
-            y, theirs = plan.forward(x, training=True), {}
+            network = fastbp.Sequential(conv, fastbp.ReLU(), fastbp.MaxPool2d(2))
+            engine = network.engine(x.shape[1:])
+            y, theirs = engine.forward(x, training=True), {}
             dout = normal(*y.shape)
             ours = {
-                "forward": lambda plan=plan, x=x: plan.forward(x, training=True),
-                "dW": lambda plan=plan, dout=dout: plan.backward(dout, need_dx=False),
-                "both": lambda plan=plan, dout=dout: plan.backward(dout),
+                "forward": lambda engine=engine, x=x: engine.forward(x, training=True),
+                "dW": lambda engine=engine, dout=dout: engine.backward(dout, need_dx=False),
+                "both": lambda engine=engine, dout=dout: engine.backward(dout),
             }
             if torch_too:
                 theirs = torch_fused(*tensors(x, conv.weight.value, conv.bias.value), padding)

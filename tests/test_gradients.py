@@ -29,7 +29,8 @@ def mixed(dtype=np.float64):
     """Layers whose gradients stay open beside others'."""
     layers = [
         fastbp.Conv2d(1, 4, 3), fastbp.BatchNorm2d(4), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Flatten(),
-        fastbp.Linear(100, 9), fastbp.BatchNorm1d(9), fastbp.Tanh(), fastbp.Linear(9, 5, bias=False), fastbp.Linear(5, 3),
+        fastbp.Linear(100, 9), fastbp.BatchNorm1d(9), fastbp.Tanh(), fastbp.Linear(9, 5, bias=False),
+        fastbp.Linear(5, 3),
     ]  # fmt: skip
     return fastbp.Sequential(*layers, dtype=dtype, seed=2)
 

@@ -39,8 +39,9 @@ def fine_cut(monkeypatch):
 
 def convolutional(seed=0):
     return fastbp.Sequential(
-        fastbp.Conv2d(1, 4, 3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Conv2d(4, 5, 3, stride=2), fastbp.BatchNorm2d(5),
-        fastbp.ReLU(), fastbp.Dropout(0.3), fastbp.Flatten(), fastbp.Linear(45, 30), fastbp.Tanh(), fastbp.Linear(30, 4), seed=seed,
+        fastbp.Conv2d(1, 4, 3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Conv2d(4, 5, 3, stride=2),
+        fastbp.BatchNorm2d(5), fastbp.ReLU(), fastbp.Dropout(0.3), fastbp.Flatten(), fastbp.Linear(45, 30),
+        fastbp.Tanh(), fastbp.Linear(30, 4), seed=seed,
     )  # fmt: skip
 
 
@@ -141,7 +142,8 @@ fastbp.plan.PART_WORK = fastbp.plan.RANGE_WORK = 1
 fastbp.set_num_threads(2)
 def train(seed):
     network = fastbp.Sequential(fastbp.Linear(8, 16), fastbp.ReLU(), fastbp.Linear(16, 3), seed=seed)
-    trainer, rng = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1)), np.random.default_rng(seed)
+    trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1))
+    rng = np.random.default_rng(seed)
     for _ in range(20):
         trainer.step(rng.normal(size=(16, 8)).astype(np.float32), rng.integers(0, 3, 16))
     return network.parameter_vector.tobytes().hex()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ..engine.graph import opens
 from ..engine.ops import Op, Opaque
 from ..engine.step import training_step
 from ..layers.base import Layer
@@ -205,6 +206,6 @@ def check_evaluation(check: Callable, thing: Container, inputs: tuple, loss: Los
     return report
 
 
-def opens(thing: Layer) -> bool:
-    """Is this a network or a container that the engine opens?"""
-    return isinstance(thing, Container) and thing.opens
+def is_opened(thing: Layer) -> bool:
+    """Is this a network, or a container that the engine opens?"""
+    return isinstance(thing, Container) and opens(thing)
