@@ -1,5 +1,6 @@
 """What every layer has: parameters, state, checks at the door, and a cache between forward and backward."""
 
+import copy
 import inspect
 import math
 import weakref
@@ -333,6 +334,10 @@ class Layer(Checked):
     def entry(self) -> dict:
         """What a file says of this layer: its type, and its `config`."""
         return {"type": self.type_name(), **self.config()}
+
+    def sharing(self) -> "Layer":
+        """A layer with the same parameters and state, and a cache of its own."""
+        return copy.copy(self)
 
     def __getstate__(self) -> dict:
         """For copies and pickles: without the network, the last pass, and the array of numbers that kernels read."""

@@ -1,12 +1,11 @@
 """Layers that hold layers: in a row, beside a shortcut, side by side, or as you connect them."""
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 import numpy as np
 
-from ..arguments import flag, instance, shown
+from ..arguments import flag, instance
 from ..engine.graph import Graph, Place, Step, Wire, connected, inside
 from ..parameters import State
 from .base import Layer, Parameter
@@ -159,9 +158,8 @@ class Container(Layer):
         if public and (network := self.network) is not None:
             network.forget_engines()
 
-    def __copy__(self) -> "Container":
-        """With shallow copies of the children: the same parameters and state, other caches."""
-        copied = {id(child): copy.copy(child) for child in self._children.values()}
+    def sharing(self) -> "Container":
+        copied = {id(child): child.sharing() for child in self._children.values()}
         other = object.__new__(type(self))
         other.__dict__.update({name: copied.get(id(value), value) for name, value in self.__dict__.items()})
         other.__dict__.update(_network=None, _cache=None)
@@ -238,8 +236,7 @@ def check_child(who: str, child, others: Iterable[Layer]) -> None:
     """TypeError or ValueError for what can't become a child beside the layers that are there."""
     if not isinstance(child, Layer):
         hint = ": unpack it with *" if isinstance(child, (list, tuple)) else ""
-        hint = ": make an object of it" if isinstance(child, type) else hint
-        raise TypeError(f"{who}: expected layers, got {shown(child)}{hint}")
+        raise TypeError(f"{who}: expected layers, got {type(child).__name__}{hint}")
     taken = set(map(id, others))
     if id(child) in taken or any(id(layer) in taken for layer in descendants(child)):
         raise ValueError(f"{who}: the same layer stands twice; use copy.deepcopy(layer) for a second one")
