@@ -21,7 +21,6 @@ import types
 import weakref
 from collections.abc import Iterator
 
-import fastbp.engine.step
 import llvmlite.binding as llvm
 import numpy as np
 from numba.core.registry import CPUDispatcher, cpu_target
@@ -29,6 +28,7 @@ from numba.core.runtime import _nrt_python, rtsys
 
 import fastbp
 import fastbp.engine.gradients
+import fastbp.engine.step
 from fastbp.engine import program
 from fastbp.engine.threads import run
 

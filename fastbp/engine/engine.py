@@ -91,11 +91,11 @@ class Engine:
         return batch.schedule.dx if need_dx else None
 
     def __str__(self) -> str:
-        """A line for each op: its layers, and how they are computed."""
+        """A line for each op: its layers with their paths, its name, and how it computes, and why so."""
         ops = lowered(self.graph.again(), Setting(64, self.gradient_vector.dtype, True), self.places)
-        rows = [(" + ".join(map(repr, op.layers)), op.how) for op in ops]
-        width = max(len(layers) for layers, _ in rows)
-        return "\n".join(f"{layers:<{width}}  {how}" for layers, how in rows)
+        rows = [(", ".join(op.paths), " + ".join(map(repr, op.layers)), f"{type(op).__name__}: {op.how}") for op in ops]
+        paths, layers = (max(len(row[column]) for row in rows) for column in (0, 1))
+        return "\n".join(f"{path:<{paths}}  {names:<{layers}}  {how}".rstrip() for path, names, how in rows)
 
 
 class Batch:

@@ -35,7 +35,7 @@ class Plus(Layer):
 
 @computes(Plus)
 class PlusOp(Op):
-    passes_dout, relu = True, False
+    how, passes_dout, relu = "a loop over the elements; each gradient is dout itself", True, False
 
     def forward(self, samples):
         """y = a + b, or with `relu` the larger of that and 0"""
