@@ -1,4 +1,5 @@
-"""Arrays that come back read-only from a pickle are copied: out-of-band buffers (Ray, Dask, loky), memory maps (joblib)."""
+"""Arrays that come back read-only from a pickle are copied: out-of-band buffers (Ray, Dask,
+loky), memory maps (joblib)."""
 
 import copy
 import io
