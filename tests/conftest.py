@@ -1,5 +1,4 @@
-"""Hypothesis without deadlines (they would time the compiler), the same examples on every run in
-CI; no peer left out unseen."""
+"""Hypothesis without deadlines (they would time the compiler), the same examples on every run in CI; no peer left out unseen."""
 
 import json
 import os
@@ -27,8 +26,7 @@ if (
 
 
 def pytest_sessionfinish(session):
-    """Who asks for the comparisons with other packages (`-m peers`) wants them made: one
-    that is skipped is a failure."""
+    """Who asks for the comparisons with other packages (`-m peers`) wants them made: one that is skipped is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.option.markexpr == "peers" and reporter is not None and reporter.stats.get("skipped"):
         reporter.write_line(

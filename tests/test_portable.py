@@ -1,5 +1,4 @@
-"""What setup.cfg says of other packages' versions is what is tested: tests/lowest.txt has the
-lowest, and CI runs with them."""
+"""What setup.cfg says of other packages' versions is what is tested: tests/lowest.txt has the lowest, and CI runs with them."""
 
 import configparser
 import re
