@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arguments import array, flag, instance, text
 from ..layers.base import FLOATS, Parameter
-from . import ops
+from . import operations as ops
 from .axes import require_broadcast
 from .op import Op
 
