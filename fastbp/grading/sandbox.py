@@ -44,6 +44,7 @@ class Sandbox:
     array, dict or list was changed. What cannot cross in a changed dict is a messages.Opaque.
 
     >>> import tempfile
+    >>> import numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder) / "submission.py"
     ...     _ = file.write_text("def double(x):\\n    return 2 * x, x\\n")
