@@ -126,31 +126,40 @@ def test_each_way_of_cutting(make, machine, op, method, axis, threads):
 @pytest.mark.parametrize("bug", ["left out", "the first part again"])
 @pytest.mark.parametrize(("make", "machine", "op", "method", "axis"), WAYS)
 def test_a_bug_in_a_way_of_cutting_is_seen(make, machine, op, method, axis, bug, monkeypatch):
-    """Every part but the first of this method is not made, or made of the first range."""
+    """Every part but the first of this method is not made, or made of the first range: the check of the network fails."""
     firsts, correct = {}, Op.calls
 
     def broken(self, name, by=None, part=None, **more):
         if (type(self).__name__, name, by) != (op, method, axis):
             return correct(self, name, by, part, **more)
-        first = firsts.setdefault(self, part)
+        first = firsts.setdefault(id(self), part)
         if first == part:
             return correct(self, name, by, part, **more)
         return [] if bug == "left out" else correct(self, name, by, first, **more)
 
     monkeypatch.setattr(Op, "calls", broken)
+    assert not checked(make, machine).passed
+
+
+def checked(make, machine):
     network, shape, N = make()
     network.machine = machine
-    with pytest.raises(AssertionError):
-        compare(network, shape, N)
+    x = np.random.default_rng(0).normal(size=(N, *shape))
+    return fastbp.check_gradients(network, x, mode="directional", smallest=False)
+
+
+@pytest.mark.parametrize(("make", "machine"), [(convolutional, SAMPLES), (convolutional, ROWS), (dense, SAMPLES)])
+def test_a_network_that_is_cut_passes_the_check(make, machine):
+    assert checked(make, machine).passed
 
 
 @pytest.mark.parametrize(("make", "machine"), [(convolutional, SAMPLES), (dense, SAMPLES)])
 def test_a_sum_of_shares_that_leaves_one_out_is_seen(make, machine, monkeypatch):
-    network, shape, N = make()
-    network.machine = machine
-    monkeypatch.setattr("fastbp.engine.sections.sum_parts", lambda parts, total: np.copyto(total, parts[:-1].sum(0)))
-    with pytest.raises(AssertionError):
-        compare(network, shape, N)
+    def broken(parts, total):
+        np.copyto(total, parts[:-1].sum(0))
+
+    monkeypatch.setattr("fastbp.engine.sections.sum_parts", broken)
+    assert not checked(make, machine).passed
 
 
 @pytest.mark.parametrize(("channels", "size", "kernel"), [(8, 8, 3), (16, 12, 3), (3, 14, 5), (3, 7, 2)])
