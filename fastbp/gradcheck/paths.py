@@ -163,14 +163,16 @@ def check_network(
 def with_layers(engine: GradientReport, layers: GradientReport, blamed: list[str], apart: list[str]) -> GradientReport:
     """The engine's report and what is wrong in that of the layers one by one, where the two give different
     gradients."""
-    paths = {(True, True): "neither is wrong", (False, True): "the engine is wrong, the layers one by one are right"}
+    one_function = apart[0] != "the output"
+    neither = "neither is wrong" if one_function else "each has the gradients of its own output"
+    paths = {(True, True): neither, (False, True): "the engine is wrong, the layers one by one are right"}
     paths |= {(True, False): "the engine is right, the layers one by one are wrong", (False, False): "both are wrong"}
     told = f"the engine and the layers one by one differ in {', '.join(apart)}: {paths[engine.passed, layers.passed]}"
     told += "".join(f"; {what} is not what the layers give" for what in blamed)
     bad = [t for t in layers.tensors if not t.passed]
     engine.tensors += tuple(type(t)(**{**vars(t), "name": f"{t.name}, layers one by one"}) for t in bad)
-    both = engine.passed and layers.passed
-    engine.properties = (*engine.properties[:-1], Property(AGREE, False, told, warning=both))
+    at_a_kink = one_function and engine.passed and layers.passed  # each may have taken another side
+    engine.properties = (*engine.properties[:-1], Property(AGREE, False, told, warning=at_a_kink))
     return engine
 
 
