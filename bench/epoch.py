@@ -52,12 +52,8 @@ def fastbp_epoch(name: str, batch: int, options) -> dict:
     start = time.perf_counter()
     history = epoch(len(x))
     seconds = time.perf_counter() - start
-    return {
-        "seconds": seconds,
-        "loss": history.train_loss[-1],
-        "accuracy": history.train_accuracy[-1],
-        "images": len(x),
-    }
+    loss, accuracy = history.train_loss[-1], history.train_accuracy[-1]
+    return {"seconds": seconds, "loss": loss, "accuracy": accuracy, "images": len(x)}
 
 
 def torch_epoch(name: str, batch: int, options, workers: int) -> dict:
@@ -100,12 +96,9 @@ def measure(kind: str, options) -> dict:
 def main() -> None:
     parser = measuring.parser(__doc__, figure=False)
     choices = measuring.one_of(DATA)
-    parser.add_argument(
-        "--workloads", type=choices, default=["mnist-cnn", "cifar-2conv"], help="default: mnist-cnn,cifar-2conv"
-    )
-    parser.add_argument(
-        "--batches", type=measuring.whole_numbers, default=[32, 128], help="by commas (default: 32,128)"
-    )
+    add, workloads = parser.add_argument, ["mnist-cnn", "cifar-2conv"]
+    add("--workloads", type=choices, default=workloads, help=f"default: {','.join(workloads)}")
+    add("--batches", type=measuring.whole_numbers, default=[32, 128], help="by commas (default: 32,128)")
     parser.add_argument("--threads", type=measuring.whole_number, default=1, help="of each side (default: 1)")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the training images to use (default: 1)")
     parser.add_argument("--child", help="for internal use: measure this side in this process")
@@ -126,25 +119,14 @@ def main() -> None:
     if sides.fastbp_threads(options.threads) < options.threads:
         print("this fastbp computes on 1 thread")
     workers = [f"torch, {workers} workers:16" for workers in WORKERS] if torch_too else []
-    theirs = (
-        ["ratio:5", "loss:7", "torch loss:10", "accuracy:8", "torch acc.:10"] if torch_too else ["loss:7", "accuracy:8"]
-    )
-    table, rows = (
-        measuring.Table("workload:-12", "images:6", "batch:5", "fastbp:9", "images/s:8", *workers, *theirs),
-        [],
-    )
+    both = ["ratio:5", "loss:7", "torch loss:10", "accuracy:8", "torch acc.:10"]
+    theirs = both if torch_too else ["loss:7", "accuracy:8"]
+    table = measuring.Table("workload:-12", "images:6", "batch:5", "fastbp:9", "images/s:8", *workers, *theirs)
+    rows = []
     for name in options.workloads:
         for batch in options.batches:
-            words = (
-                "--workloads",
-                name,
-                "--batches",
-                batch,
-                "--threads",
-                options.threads,
-                "--fraction",
-                options.fraction,
-            )
+            words = ("--workloads", name, "--batches", batch)
+            words += ("--threads", options.threads, "--fraction", options.fraction)
             runs = {
                 kind: measuring.child_json(__file__, "--child", kind, *words, threads=options.threads, pinned=False)
                 for kind in kinds

@@ -15,12 +15,8 @@ import numpy as np
 import fastbp
 
 TWINS = Path(__file__).parent.parent / "tests" / "twins"
-EXTENTS = (
-    2,
-    3,
-    4,
-    5,
-)  # of tame cases: no two axes alike, or a gradient summed over the wrong one might have the right shape
+# of tame cases: no two axes alike, or a gradient summed over the wrong one might have the right shape
+EXTENTS = (2, 3, 4, 5)
 
 
 class Draw:
@@ -120,13 +116,8 @@ def layernorm_arguments(draw: Draw) -> Arguments:
 
 
 def valid_conv_arguments(draw: Draw) -> Arguments:
-    N, C, F, HH, WW = (
-        draw.size(most=3),
-        draw.one_of(1, draw.size(1, 3)),
-        draw.size(1, 4),
-        draw.size(1, 3),
-        draw.size(1, 3),
-    )
+    N, C, F = draw.size(most=3), draw.one_of(1, draw.size(1, 3)), draw.size(1, 4)
+    HH, WW = draw.size(1, 3), draw.size(1, 3)
     H, W = HH + draw.rng.integers(0, 3), WW + draw.rng.integers(0, 3)
     return {"x": draw.values(N, C, H, W), "w": draw.values(F, C, HH, WW)}, {}
 
@@ -262,9 +253,8 @@ def batch_norm_2d(draw):
 def conv2d(draw):
     C, F, window = draw.size(1, 3), draw.size(1, 3), (draw.size(1, 3), draw.size(1, 3))
     padding = draw.one_of("valid", "same", "full", 0, 1, (draw.size(0, 2), draw.size(0, 2)))
-    layer = fastbp.Conv2d(
-        C, F, window, stride=draw.one_of(1, 1, 2, (1, 2), (3, 1)), padding=padding, bias=draw.one_of(True, False)
-    )
+    stride, bias = draw.one_of(1, 1, 2, (1, 2), (3, 1)), draw.one_of(True, False)
+    layer = fastbp.Conv2d(C, F, window, stride=stride, padding=padding, bias=bias)
     return layer, (draw.size(most=2), C, window[0] + draw.size(0, 2), window[1] + draw.size(0, 2))
 
 
@@ -345,14 +335,8 @@ class NetworkSubject:
         norm = draw.one_of([], [fastbp.BatchNorm2d(F)])
         activation = draw.one_of(fastbp.ReLU(), fastbp.LeakyReLU(), fastbp.Tanh())
         pool = draw.one_of(fastbp.MaxPool2d(2), fastbp.AvgPool2d(2), fastbp.MaxPool2d((3, 2), stride=1))
-        layers = [
-            fastbp.Conv2d(C, F, 3, padding=draw.one_of(0, 1)),
-            *norm,
-            activation,
-            pool,
-            fastbp.Dropout(0.3),
-            fastbp.Flatten(),
-        ]
+        layers = [fastbp.Conv2d(C, F, 3, padding=draw.one_of(0, 1)), *norm, activation, pool]
+        layers += [fastbp.Dropout(0.3), fastbp.Flatten()]
         shape = (C, H, W)
         for layer in layers:
             shape = layer.output_shape(shape)
@@ -402,7 +386,7 @@ SUBJECTS = {
 
 @dataclass
 class Case:
-    """Something to check: a layer, a loss, or (forward, backward), where backward is None for a loss in one function."""
+    """Something to check: a layer, a loss, or (forward, backward); backward is None for a loss in one function."""
 
     thing: object
     tensors: dict[str, np.ndarray]

@@ -80,21 +80,23 @@ EQUIVALENT = [
 ]
 
 # -- What the diagnosis may call a fault of each kind: only what describes the change, not what else follows from it.
-SIGNS, FACTORS, MISSING = (
-    " ".join(f"{term}-term-{what}" for term in ("direct", "mean", "variance")) for what in ("sign", "factor", "missing")
-)
+SIGNS = "direct-term-sign mean-term-sign variance-term-sign"
+FACTORS = "direct-term-factor mean-term-factor variance-term-factor"
+MISSING = "direct-term-missing mean-term-missing variance-term-missing"
 UNFILLED = "zero one-hot-missing correct-class-missing"
 POWERS = "std-missing std-power variance-not-root"
 PLACES = "partly-wrong loop-range loop-stops shifted exchanged index-fixed wrong-window stride-ignored zero empty"
 PLACES += " padding-crop padding-not-cropped cropped-too-far"
 CAUSES = {
-    "sign": f"wrong-sign wrong-sign-inside wrong-operator mask-inverted pool-minimum {SIGNS}",  # + for −; mask, minimum of −x
+    # + for −; a mask and a minimum of −x
+    "sign": f"wrong-sign wrong-sign-inside wrong-operator mask-inverted pool-minimum {SIGNS}",
     "operator": f"wrong-operator wrong-sign-inside dout-added number-added divided factor-by-element constant-factor "
     f"scale-inverted wrong-count {SIGNS} {FACTORS} {POWERS}",
     "term": f"term-missing mean-and-variance-terms-missing direct-and-mean-terms-missing one-hot-missing "
     f"correct-class-missing {MISSING}",
-    "factor": f"factor-missing not-times-dout mask-missing pool-spread scale-missing gamma-missing label-missing not-normalised "
-    f"constant-factor factor-by-element wrong-count wrong-tensor {FACTORS} {POWERS}",  # sum(dout) is another tensor's gradient
+    # wrong-tensor, since sum(dout) is another tensor's gradient
+    "factor": f"factor-missing not-times-dout mask-missing pool-spread scale-missing gamma-missing label-missing "
+    f"not-normalised constant-factor factor-by-element wrong-count wrong-tensor {FACTORS} {POWERS}",
     "constant": f"wrong-constant wrong-comparison constant-factor mask-threshold mask-value number-added wrong-count "
     f"one-hot-missing {FACTORS} {POWERS}",
     "axis": "wrong-axis summed-too-far not-summed axes-swapped",
@@ -112,11 +114,13 @@ CAUSES = {
     "order": "wrong-order wrong-tensor wrong-operand axes-swapped exchanged",
     "branch": "mask-missing scale-missing mean-and-variance-terms-missing statistics-constant",
 }
-RETURNED = "not-a-gradient not-times-dout factor-missing not-summed"  # what is no gradient, or dout itself, in a gradient's place
+# what is no gradient, or dout itself, returned in a gradient's place
+RETURNED = "not-a-gradient not-times-dout factor-missing not-summed"
+# where the change is in the statement that computes this, or replaces it, what is said of this term describes it
 IN_TERM = {
     **dict.fromkeys(("mean", "dmean", "dbeta"), "mean"),
     **dict.fromkeys(("projection", "centred", "dinv_std", "dstd", "dvar", "dgamma"), "variance"),
-}  # -- where the change is in the statement that computes this, or replaces it, what is said of this term describes it
+}
 
 TWINS = {twin.name: twin for twin in ALL_TWINS}
 
@@ -155,9 +159,8 @@ def verdict(name: str, mutant: Mutant, seed: int) -> Verdict:
             return Verdict("raises", number, f"{type(error).__name__}: {error}")
         if not report.passed:
             wrong = [tensor for tensor in report.tensors if not tensor.passed]
-            if not wrong or not all(
-                tensor.checked or tensor.given is not None for tensor in wrong
-            ):  # then forward is disturbed
+            compared = all(tensor.checked or tensor.given is not None for tensor in wrong)
+            if not wrong or not compared:  # then forward is disturbed
                 return Verdict("property", number, "; ".join(p.message for p in report.properties if not p.passed))
             problems = [tensor.problem for tensor in wrong if tensor.problem]
             causes = tuple(tuple(cause.name for cause in tensor.causes) for tensor in wrong)
@@ -201,9 +204,8 @@ def differs(name: str, mutant: Mutant, seed: int, ties: bool) -> str:
         except Exception as error:
             return f"raises {type(error).__name__} at input {number}"
         for k, (one, other) in enumerate(zip(given, right, strict=True)):
-            close = one.shape == other.shape and np.allclose(
-                one, other, rtol=1e-9, atol=1e-12 * np.max(np.abs(other), initial=0)
-            )
+            least = 1e-12 * np.max(np.abs(other), initial=0)
+            close = one.shape == other.shape and np.allclose(one, other, rtol=1e-9, atol=least)
             if not close:
                 return f"gradient {k} differs at input {number}"
     return ""
@@ -232,9 +234,8 @@ def planted(mutant: Mutant) -> set[str]:
         made_of = ancestors(mutant.source)
         if "dout" in {old, *made_of.get(old, ())} and "dout" not in {new, *made_of.get(new, ())}:
             causes.add("not-times-dout")
-        if new in made_of.get(old, ()) or old in made_of.get(
-            new, ()
-        ):  # what makes one of the other is left out, or done twice
+        # what makes one of the other is left out, or done twice
+        if new in made_of.get(old, ()) or old in made_of.get(new, ()):
             causes |= set(CAUSES["factor"].split()) | set(CAUSES["term"].split())
     if mutant.kind == "operand" and mutant.before.startswith("return"):
         causes |= set(RETURNED.split())
@@ -305,9 +306,8 @@ def mutants_of(twin: Twin) -> list[Mutant]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--functions", default="", help="only those whose names contain one of these, by commas (default: all)"
-    )
+    functions = "only those whose names contain one of these, by commas (default: all)"
+    parser.add_argument("--functions", default="", help=functions)
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--list", action="store_true", help="print every mutant")
@@ -354,9 +354,8 @@ def report(names: list[str], pairs: list[tuple[str, Mutant, Verdict]], options) 
     faults = []
     for name, mutant, found in pairs:
         if found.outcome == "MISSED":
-            faults.append(
-                f"MISSED: {name}, line {mutant.line}, {mutant.kind}: {mutant}{found.detail and ': ' + found.detail}"
-            )
+            detail = found.detail and f": {found.detail}"
+            faults.append(f"MISSED: {name}, line {mutant.line}, {mutant.kind}: {mutant}{detail}")
     needed = {k for name, mutant, found in pairs if found.outcome == "equivalent" for k in matching(name, mutant)}
     if not options.functions:
         faults += [f"not needed in EQUIVALENT: {EQUIVALENT[k]}" for k in range(len(EQUIVALENT)) if k not in needed]
@@ -387,9 +386,8 @@ def tally(title: str, rows, entries: list[tuple[str, str]]) -> None:
 
 
 def diagnosed(title: str, rows, entries: list[tuple[str, Mutant, Verdict]]) -> None:
-    table = measuring.Table(
-        f"{title}:-36", "wrong:8", "explained:10", "named first:12", "share:7", "in the first three:19"
-    )
+    columns = ("wrong:8", "explained:10", "named first:12", "share:7", "in the first three:19")
+    table = measuring.Table(f"{title}:-36", *columns)
     for row in [*rows, "all"]:
         some = [(mutant, found) for key, mutant, found in entries if row in (key, "all")]
         explained = sum(all(found.causes) for _, found in some)
@@ -408,13 +406,7 @@ def says(found: Verdict) -> bool:
 def as_json(pairs, seed: int) -> dict:
     rows = []
     for name, mutant, found in pairs:
-        row = {
-            "function": name,
-            "kind": mutant.kind,
-            "line": mutant.line,
-            "before": mutant.before,
-            "after": mutant.after,
-        }
+        row = {"function": name} | {k: getattr(mutant, k) for k in ("kind", "line", "before", "after")}
         rows.append(row | {"outcome": found.outcome, "case": found.case, "detail": found.detail})
         if found.causes:
             rows[-1] |= {"causes": found.causes, "rank": rank(mutant, found)}

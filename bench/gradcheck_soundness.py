@@ -90,9 +90,8 @@ def main() -> None:
 
     start = time.perf_counter()
     totals, failures = run_all(options)
-    table = measuring.Table(
-        "checked:-36", "cases:8", "elements:10", "ok:10", "kink:8", "noise:8", "mismatch:8", "seconds:8"
-    )
+    columns = ("cases:8", "elements:10", "ok:10", "kink:8", "noise:8", "mismatch:8", "seconds:8")
+    table = measuring.Table("checked:-36", *columns)
     columns = ("cases", "elements", "ok", "kink", "noise", "mismatch")
     for name in SUBJECTS:
         counts = totals.get(name, Counter())

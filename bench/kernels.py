@@ -136,17 +136,18 @@ def conv_shape(channels: int, filters: int, kernel: int, size: int, batch: int) 
 
 
 def fused_cases(quick: bool, torch_too: bool):
-    """Convolution, ReLU and 2×2 pooling as a network's plan computes them, whether in one pass or not."""
+    """Convolution, ReLU and 2×2 pooling as a network's engine computes them, whether in one pass or not."""
     for channels, filters, kernel, size, padding in FUSED[: 1 if quick else None]:
         for batch in CONV_BATCHES[: 1 if quick else None]:
             conv, x = fastbp.Conv2d(channels, filters, kernel, padding=padding), normal(batch, channels, size, size)
-            plan = fastbp.Sequential(conv, fastbp.ReLU(), fastbp.MaxPool2d(2)).plan(x.shape[1:])
-            y, theirs = plan.forward(x, training=True), {}
+            network = fastbp.Sequential(conv, fastbp.ReLU(), fastbp.MaxPool2d(2))
+            engine = network.engine(x.shape[1:])
+            y, theirs = engine.forward(x, training=True), {}
             dout = normal(*y.shape)
             ours = {
-                "forward": lambda plan=plan, x=x: plan.forward(x, training=True),
-                "dW": lambda plan=plan, dout=dout: plan.backward(dout, need_dx=False),
-                "both": lambda plan=plan, dout=dout: plan.backward(dout),
+                "forward": lambda engine=engine, x=x: engine.forward(x, training=True),
+                "dW": lambda engine=engine, dout=dout: engine.backward(dout, need_dx=False),
+                "both": lambda engine=engine, dout=dout: engine.backward(dout),
             }
             if torch_too:
                 theirs = torch_fused(*tensors(x, conv.weight.value, conv.bias.value), padding)
@@ -167,9 +168,8 @@ def elementwise_cases(quick: bool, torch_too: bool):
         for layer in (fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.AvgPool2d(2), fastbp.BatchNorm2d(shape[1])):
             passes, y, dout = layer_passes(layer, x)
             both = x.nbytes + y.nbytes
-            more = (
-                x.nbytes if isinstance(layer, fastbp.BatchNorm2d) else y.nbytes
-            )  # backward reads x, or a mask or index
+            # backward reads x, or a mask or an index
+            more = x.nbytes if isinstance(layer, fastbp.BatchNorm2d) else y.nbytes
             more = 0 if isinstance(layer, fastbp.AvgPool2d) else more
             ours = {"forward": passes["forward"], "backward": passes["both"]}
             yield Case(type(layer).__name__, text, {"forward": (0, both), "backward": (0, both + more)}, ours, {})
@@ -191,9 +191,8 @@ MAKERS = {"linear": linear_cases, "conv": conv_cases, "fused": fused_cases, "ele
 
 def times(functions: dict[str, Callable], seconds: float) -> dict[str, float | None]:
     """The median time of each pass; dX from the two that were timed."""
-    medians = {
-        name: measuring.summary(runs)["median"] for name, runs in measuring.alternate(functions, seconds).items()
-    }
+    times = measuring.alternate(functions, seconds)
+    medians = {name: measuring.summary(runs)["median"] for name, runs in times.items()}
     for side in ("ours", "theirs"):
         if (side, "both") in medians:
             difference = medians.pop((side, "both")) - medians[side, "dW"]
@@ -225,16 +224,8 @@ def show(table: measuring.Table, row: dict, limits: dict) -> None:
     theirs, ratio = time_text(row["torch_seconds"]) if row["torch_seconds"] else "", ""
     if row["torch_seconds"] and row["seconds"]:
         ratio = f"{row['torch_seconds'] / row['seconds']:.2f}"
-    cells = (
-        row["family"],
-        row["shape"],
-        row["pass"],
-        time_text(row["seconds"]),
-        rate,
-        share,
-        intensity,
-        size_text(row["bytes"]),
-    )
+    cells = (row["family"], row["shape"], row["pass"], time_text(row["seconds"]))
+    cells += (rate, share, intensity, size_text(row["bytes"]))
     table.row(*cells, theirs, ratio)
 
 
@@ -244,37 +235,24 @@ def draw(rows: list[dict], limits: dict, machine: dict):
     drawn = [row for row in rows if row["gflops"]]
     intensities = np.geomspace(0.2, 400, 200)
     for (name, rate), style in zip(limits["bandwidth"].items(), ("-", "--", ":"), strict=True):
-        left.plot(
-            intensities,
-            np.minimum(limits["peak"], intensities * rate),
-            style,
-            color="0.35",
-            label=f"{name}: {rate:.0f} GB/s",
-        )
-    left.text(
-        intensities[-1],
-        limits["peak"] * 1.05,
-        f"peak {limits['peak']:.0f} GFLOP/s",
-        ha="right",
-        va="bottom",
-        fontsize=9,
-    )
+        roof, label = np.minimum(limits["peak"], intensities * rate), f"{name}: {rate:.0f} GB/s"
+        left.plot(intensities, roof, style, color="0.35", label=label)
+    peak, place = limits["peak"], {"ha": "right", "va": "bottom"}
+    left.text(intensities[-1], peak * 1.05, f"peak {peak:.0f} GFLOP/s", fontsize=9, **place)
     markers = {"forward": "o", "dW": "s", "dX": "^"}
     for color, family in enumerate(dict.fromkeys(row["family"] for row in drawn)):
         for name, marker in markers.items():
             some = [row for row in drawn if (row["family"], row["pass"]) == (family, name)]
             x, y = [row["flops"] / row["bytes"] for row in some], [row["gflops"] for row in some]
             left.plot(x, y, marker, color=f"C{color}", alpha=0.75, label=f"{family} {name}", linestyle="")
-    left.set(
-        xscale="log", yscale="log", xlabel="FLOP / byte", ylabel="GFLOP/s", title="matrix products and convolutions"
-    )
+    left.set(xscale="log", yscale="log", xlabel="FLOP / byte", ylabel="GFLOP/s")
+    left.set_title("matrix products and convolutions")
     left.set_ylim(bottom=min([1, *(0.7 * row["gflops"] for row in drawn)]))
     right.plot(*zip(*limits["triad"], strict=True), "-", color="0.35", label="a[i] = b[i] + s·c[i]")
     for level in ("L1", "L2", "L3"):
         right.axvline(machine["caches"][level], color="0.75", linestyle=":")
-        right.text(
-            machine["caches"][level], 0.97, f" {level}", transform=right.get_xaxis_transform(), color="0.5", fontsize=9
-        )
+        style = {"transform": right.get_xaxis_transform(), "color": "0.5", "fontsize": 9}
+        right.text(machine["caches"][level], 0.97, f" {level}", **style)
     others = [row for row in rows if not row["flops"]]
     for color, family in enumerate(dict.fromkeys(row["family"] for row in others)):
         for name, marker in {"forward": "o", "backward": "s", "step": "D"}.items():
@@ -291,9 +269,8 @@ def draw(rows: list[dict], limits: dict, machine: dict):
 
 def main() -> None:
     parser = measuring.parser(__doc__, seconds=0.05)
-    parser.add_argument(
-        "--families", type=measuring.one_of(FAMILIES), default=list(FAMILIES), help="by commas (default: all)"
-    )
+    families = measuring.one_of(FAMILIES)
+    parser.add_argument("--families", type=families, default=list(FAMILIES), help="by commas (default: all)")
     parser.add_argument("--quick", action="store_true", help="the first shapes of each family alone")
     options = parser.parse_args()
     torch_too = sides.installed("torch")
@@ -315,18 +292,8 @@ def main() -> None:
     print(measuring.describe(machine))
     rates = ", ".join(f"{rate:.0f} GB/s from {name}" for name, rate in bandwidth.items())
     print(f"measured on one thread: {limits['peak']:.1f} GFLOP/s, {rates}")
-    columns = (
-        "kernel:-11",
-        "shape:-34",
-        "pass:-8",
-        "time:9",
-        "rate:10",
-        "of limit:8",
-        "FLOP/B:6",
-        "bytes:8",
-        "torch:9",
-        "ratio:5",
-    )
+    columns = ("kernel:-11", "shape:-34", "pass:-8", "time:9", "rate:10", "of limit:8", "FLOP/B:6", "bytes:8")
+    columns += ("torch:9", "ratio:5")
     table, rows = measuring.Table(*columns), []
     for family in options.families:
         for case in MAKERS[family](options.quick, torch_too):

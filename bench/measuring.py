@@ -28,7 +28,10 @@ CORES = Path("/sys/devices/system/cpu")
 
 
 def alternate(functions: dict[str, Callable], seconds: float, least: int = 9) -> dict[str, list[float]]:
-    """Times of each function, warmed up and then called in turn in bursts, for about `seconds` each and `least` times or more."""
+    """Times of each function, warmed up and then called in turn in bursts.
+
+    Each is called for about `seconds`, and at least `least` times.
+    """
     for function in functions.values():
         for _ in range(3):
             function()
@@ -131,7 +134,7 @@ def _multiply_adds():
 
 
 def peak(threads: int = 1) -> float:
-    """The machine's GFLOP/s in float32 with all operands in registers: the best of many short runs on `threads` threads."""
+    """The machine's GFLOP/s in float32 with all operands in registers, on `threads` threads: the best of many runs."""
     from concurrent.futures import ThreadPoolExecutor
 
     loop, flops = _multiply_adds()
@@ -161,7 +164,7 @@ def _triad():
 
 
 def bandwidth(size: int) -> float:
-    """GB/s of a[i] = b[i] + s · c[i] in float32 on one thread, three arrays of `size` bytes together, each counted once."""
+    """GB/s of a[i] = b[i] + s · c[i] in float32 on one thread; the three arrays, `size` bytes in all, count once."""
     triad = _triad()
     a, b, c = (np.zeros(max(size // 12, 1), np.float32) for _ in range(3))
     times = max(1, 2_000_000 // size)
@@ -180,10 +183,8 @@ def child(
     keeps what it prints to standard error for the case that it fails."""
     command, variables = [str(word) for word in command], {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
     if threads is not None:
-        variables |= {
-            "OMP_NUM_THREADS": str(threads),
-            "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}",
-        }
+        eigen = f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"
+        variables |= {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": eigen}
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     if pinned and threads is not None and before:
         os.sched_setaffinity(0, usable_cores()[:threads])  # the child inherits it
@@ -230,9 +231,8 @@ def parser(doc: str, seconds: float | None = None, figure: bool = True) -> argpa
     """The options that all scripts have."""
     options = argparse.ArgumentParser(description=doc.splitlines()[0])
     if seconds is not None:
-        options.add_argument(
-            "--seconds", type=float, default=seconds, help=f"of timing for each figure (default: {seconds:g})"
-        )
+        of_each = f"of timing for each figure (default: {seconds:g})"
+        options.add_argument("--seconds", type=float, default=seconds, help=of_each)
     options.add_argument("--json", type=new_file, help="also write the figures to this file")
     if figure:
         options.add_argument("--figure", type=new_image, help="also draw them into this image file")
@@ -293,10 +293,8 @@ class Table:
         print("-" * (sum(map(abs, self.widths)) + 2 * len(widths) - 2))
 
     def row(self, *cells) -> None:
-        padded = (
-            f"{cell:<{-width}}" if width < 0 else f"{cell:>{width}}"
-            for cell, width in zip(cells, self.widths, strict=True)
-        )
+        wide = zip(cells, self.widths, strict=True)
+        padded = (f"{cell:<{-width}}" if width < 0 else f"{cell:>{width}}" for cell, width in wide)
         print("  ".join(padded).rstrip(), flush=True)
 
 

@@ -48,7 +48,10 @@ def measure(side: str, workload: Workload, batch: int, steps: int) -> dict[str, 
 
 
 def least(workload: Workload, batch: int) -> int:
-    """Bytes of parameters, gradients and velocities, and of the batch and every layer's output but Flatten's, which is a view."""
+    """Bytes of parameters, gradients and velocities, of the batch, and of every layer's output.
+
+    Flatten's output is left out: it is a view.
+    """
     parameters = sum(value.nbytes for value in workload.parameters())
     kinds = ("", *(layer[0] for layer in workload.layers))
     numbers = sum(math.prod(shape) for kind, shape in zip(kinds, workload.shapes(), strict=True) if kind != "Flatten")
@@ -76,12 +79,9 @@ def draw(rows: list[dict], everyone: list[str], machine: dict):
 
 def main() -> None:
     parser = measuring.parser(__doc__)
-    parser.add_argument(
-        "--peers", type=measuring.one_of(list(NAMES)[1:]), default=["torch", "jax"], help="default: torch,jax"
-    )
-    parser.add_argument(
-        "--workloads", type=measuring.one_of(WORKLOADS), default=list(WORKLOADS), help="by commas (default: all)"
-    )
+    add = parser.add_argument
+    add("--peers", type=measuring.one_of(list(NAMES)[1:]), default=["torch", "jax"], help="default: torch,jax")
+    add("--workloads", type=measuring.one_of(WORKLOADS), default=list(WORKLOADS), help="by commas (default: all)")
     parser.add_argument("--batches", type=measuring.whole_numbers, help="by commas (default: each workload's own)")
     parser.add_argument("--steps", type=measuring.whole_number, default=20, help="of training (default: 20)")
     parser.add_argument("--child", choices=NAMES, help="for internal use: measure this side in this process")
@@ -110,9 +110,8 @@ def main() -> None:
             row = {"workload": name, "batch": batch, "least": least(WORKLOADS[name], batch)}
             row |= {side: child(side, name, batch, options.steps) for side in everyone}
             rows.append(row)
-            cells = [
-                text for side in everyone for text in (row[side]["peak"], row[side]["peak"] - row[side]["imported"])
-            ]
+            taken = [(row[side]["peak"], row[side]["imported"]) for side in everyone]
+            cells = [size for peak, imported in taken for size in (peak, peak - imported)]
             if peers:
                 row["ratio"] = min(row[peer]["peak"] for peer in peers) / row["fastbp"]["peak"]
             ratio = [f"{row['ratio']:.2f}"] if peers else []

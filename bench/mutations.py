@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 KINDS = (
-    "sign", "operator", "term", "factor", "constant", "axis", "slice", "range", "comparison", "mask", "operand", "transpose",
-    "reshape", "reduction", "accumulation", "function", "order", "branch",
+    "sign", "operator", "term", "factor", "constant", "axis", "slice", "range", "comparison", "mask", "operand",
+    "transpose", "reshape", "reduction", "accumulation", "function", "order", "branch",
 )  # fmt: skip
 OPERATORS = {
     ast.Add: (ast.Sub, ast.Mult),
@@ -78,9 +78,8 @@ def mutants(source: str, name: str, local_values: dict, after: str | None = None
         if mutated != original and mutated not in found:
             names = sorted(_assigned(statement))
             whole_numbers = bool(names) and all(isinstance(local_values.get(name), int) for name in names)
-            found[mutated] = Mutant(
-                kind, statement.lineno, ", ".join(names), before, now, mutated, indexing or whole_numbers
-            )
+            tensors, exact = ", ".join(names), indexing or whole_numbers
+            found[mutated] = Mutant(kind, statement.lineno, tensors, before, now, mutated, exact)
     assert ast.unparse(function) == original
     return list(found.values())
 
@@ -150,9 +149,8 @@ def _assigned(statement: ast.stmt) -> set[str]:
 
 # -- what is put where -------------------------------------------------------------------------------------------------
 
-Found = Iterator[
-    tuple[Place, str, Place, ast.AST | None, bool]
-]  # the statement's place, kind, place, replacement, indexing
+# the statement's place, kind, place, replacement, indexing
+Found = Iterator[tuple[Place, str, Place, ast.AST | None, bool]]
 
 
 def _replacements(function: ast.FunctionDef, first: int, values: dict) -> Found:
@@ -237,9 +235,8 @@ def _in_expression(place: Place, context: str, known: set[str], values: dict):
         elif isinstance(node, ast.keyword) and node.arg in ("axis", "axes"):
             below = "axis"
         elif isinstance(node, ast.Call) and inner.field == "args":
-            below = {"transpose": "order", "range": "range", "einsum": "einsum", "pad": "index"}.get(
-                _called(node), context
-            )
+            inside = {"transpose": "order", "range": "range", "einsum": "einsum", "pad": "index"}
+            below = inside.get(_called(node), context)
         elif isinstance(node, ast.Attribute) and node.attr == "dtype":
             below = "dtype"
         yield from _in_expression(inner, below, known, values)
@@ -283,11 +280,8 @@ def _changes(node: ast.AST, context: str, known: set[str], values: dict):
         case ast.Slice(lower, upper):
             for field, bound, outer in (("lower", lower, 0), ("upper", upper, -1)):
                 if bound is None:
-                    yield (
-                        "slice",
-                        Place(node, field),
-                        ast.Constant(1) if outer == 0 else ast.UnaryOp(ast.USub(), ast.Constant(1)),
-                    )
+                    one = ast.Constant(1)
+                    yield "slice", Place(node, field), one if outer == 0 else ast.UnaryOp(ast.USub(), one)
                 else:
                     for op in (ast.Add(), ast.Sub()):
                         yield "slice", Place(node, field), ast.BinOp(bound, op, ast.Constant(1))
@@ -338,11 +332,8 @@ def _other_calls(node: ast.Call):
         yield "reduction", None, argument
     for keyword in node.keywords:
         if keyword.arg in ("axis", "keepdims"):
-            yield (
-                "axis",
-                None,
-                ast.Call(node.func, node.args, [other for other in node.keywords if other is not keyword]),
-            )
+            others = [other for other in node.keywords if other is not keyword]
+            yield "axis", None, ast.Call(node.func, node.args, others)
     if name == "reshape":
         yield "reshape", None, argument
     if name == "transpose":
@@ -366,7 +357,10 @@ def _other_calls(node: ast.Call):
 
 
 def _like(name: str, known: set[str], values: dict) -> list[str]:
-    """The other names in scope with a value of the same sort: arrays of the same shape, then of as many axes, then any."""
+    """The other names in scope with a value of the same sort, the likest first.
+
+    Of arrays those of the same shape are first, then those of as many axes.
+    """
 
     def sort(value):
         return "array" if isinstance(value, np.ndarray) else type(value).__name__

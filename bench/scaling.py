@@ -93,9 +93,8 @@ def thread_rows(sizes: list[int], make, seconds: float) -> list[dict]:
         workload, batch = make(threads)
         step = sides.build("fastbp", workload, batch, threads).step
         row = {"size": threads, **measuring.summary(measuring.alternate({"": step}, seconds)[""])}
-        rows.append(
-            row | {"flops": sides.flops(workload, batch), "fixed": 0.0, "working_set": working_set(workload, batch)}
-        )
+        row |= {"flops": sides.flops(workload, batch), "fixed": 0.0, "working_set": working_set(workload, batch)}
+        rows.append(row)
     sides.fastbp_threads(1)
     return rows
 
@@ -155,11 +154,8 @@ def report(name: str, rows: list[dict], caches: dict[str, int]) -> dict:
         )
         table.row(*cells, "yes" if row["linear"] else "", row["why"])
     linear = rows[first : last + 1]
-    result |= {
-        "slope": slope(linear, "median"),
-        "flops_slope": slope(linear, "flops"),
-        "slope_of_all": slope(rows, "median"),
-    }
+    result |= {"slope": slope(linear, "median"), "flops_slope": slope(linear, "flops")}
+    result["slope_of_all"] = slope(rows, "median")
     result["linear"] = [rows[first]["size"], rows[last]["size"]]
     texts = [slope_text(result[key]) for key in ("slope", "flops_slope", "slope_of_all")]
     print("linear from {} to {}, slope {} (FLOPs {}); over all sizes {}".format(*result["linear"], *texts))
@@ -210,9 +206,8 @@ def draw(results: dict[str, dict], machine: dict):
 
 def main() -> None:
     parser = measuring.parser(__doc__, seconds=0.1)
-    parser.add_argument(
-        "--sweeps", type=measuring.one_of(SWEEPS), default=list(SWEEPS), help="by commas (default: all)"
-    )
+    sweeps = measuring.one_of(SWEEPS)
+    parser.add_argument("--sweeps", type=sweeps, default=list(SWEEPS), help="by commas (default: all)")
     parser.add_argument("--points", type=measuring.whole_number, help="of each sweep, the first so many (default: all)")
     options = parser.parse_args()
     machine = measuring.machine()
@@ -225,11 +220,8 @@ def main() -> None:
             most = sides.fastbp_threads(machine["cores"])
             sizes = sorted({*(2**k for k in range(most.bit_length())), most})
             if most == 1:
-                print(
-                    "\nthreads: this fastbp computes on one thread"
-                    if machine["cores"] > 1
-                    else "\nthreads: one core to use"
-                )
+                why = "this fastbp computes on one thread" if machine["cores"] > 1 else "one core to use"
+                print(f"\nthreads: {why}")
                 continue
         results[name] = report(name, sweep(name, sizes[: options.points], options.seconds), machine["caches"])
     measuring.write_json(options.json, {"machine": machine, "sweeps": results})

@@ -62,7 +62,7 @@ def fastbp_layers(workload: Workload) -> list:
 
 
 def flops(workload: Workload, batch: int) -> int:
-    """Useful FLOPs of a training step: two for each multiply–add of Linear and Conv2d in fastbp's cost sheet, forward and back."""
+    """Useful FLOPs of a training step: two for each multiply–add of Linear and Conv2d in fastbp's cost sheet."""
     from fastbp.costs import CostSheet
 
     sheet = CostSheet(fastbp_layers(workload), workload.input_shape, batch)
@@ -88,7 +88,7 @@ def fastbp_side(workload: Workload, batch: int, threads: int = 1, **options) -> 
         network = fastbp_network(workload, **options)
         return network, fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=LR, momentum=MOMENTUM))
 
-    def gradients():  # the step keeps them for those who have asked only, so they are computed again from the same start
+    def gradients():  # computed again from the same start: a step keeps them only for those who have asked
         network, trainer = start()
         trainer.step(x, labels)
         return [parameter.grad.copy() for parameter in network.parameters]
@@ -189,9 +189,8 @@ def jax_side(workload: Workload, batch: int, threads: int = 1) -> Side:
 
     def start():  # new arrays each time: a step takes over the ones it is given
         parameters = [jnp.array(value) for value in workload.parameters()]
-        return parameters, [
-            (jnp.zeros(layer[1]), jnp.ones(layer[1])) for layer in workload.layers if layer[0] == "BatchNorm2d"
-        ]
+        norms = [layer[1] for layer in workload.layers if layer[0] == "BatchNorm2d"]
+        return parameters, [(jnp.zeros(channels), jnp.ones(channels)) for channels in norms]
 
     x, labels = (jax.device_put(array) for array in workload.batch(batch))
     parameters, statistics = start()

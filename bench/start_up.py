@@ -29,7 +29,10 @@ PARTS = ("imports", "train", "steps")
 
 
 def seconds(command: list[str], **environment: str) -> float:
-    """The wall time of a command that must succeed. It may keep fastbp's bytecode, as pip has done for what it installed."""
+    """The wall time of a command that must succeed.
+
+    It may keep fastbp's bytecode, as pip has done for what it installed.
+    """
     start = time.perf_counter()
     measuring.child(command, quiet=True, **{"PYTHONDONTWRITEBYTECODE": "", **environment})
     return time.perf_counter() - start
@@ -43,16 +46,10 @@ def first_step(workload: Workload, library: str) -> str:
     """A program of one training step. Both libraries have layers of the same names and arguments."""
     space = {"fastbp": "fastbp", "torch": "torch.nn"}[library]
     layers = ", ".join(f"{space}.{kind}({', '.join(map(str, numbers))})" for kind, *numbers in workload.layers)
-    lines = [
-        "import numpy as np",
-        f"import {library}",
-        "rng = np.random.default_rng(0)",
-        f"network = {space}.Sequential({layers})",
-    ]
-    lines += [
-        f"x = rng.normal(size={(BATCH, *workload.input_shape)}).astype(np.float32)",
-        f"labels = rng.integers(0, 10, {BATCH})",
-    ]
+    lines = ["import numpy as np", f"import {library}", "rng = np.random.default_rng(0)"]
+    lines.append(f"network = {space}.Sequential({layers})")
+    lines.append(f"x = rng.normal(size={(BATCH, *workload.input_shape)}).astype(np.float32)")
+    lines.append(f"labels = rng.integers(0, 10, {BATCH})")
     if library == "fastbp":
         lines += ["optimizer = fastbp.SGD(lr=0.01, momentum=0.9)"]
         lines += ["fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), optimizer).step(x, labels)"]
@@ -113,19 +110,12 @@ def show(table: measuring.Table, rows: dict[str, list[float]]) -> dict[str, list
 
 def main() -> None:
     parser = measuring.parser(__doc__, figure=False)
-    parser.add_argument(
-        "--runs", type=measuring.whole_number, default=5, help="of each import and of each warm run (default: 5)"
-    )
-    parser.add_argument(
-        "--workloads", type=measuring.one_of(WORKLOADS), default=["mnist-cnn"], help="default: mnist-cnn"
-    )
+    add = parser.add_argument
+    add("--runs", type=measuring.whole_number, default=5, help="of each import and of each warm run (default: 5)")
+    add("--workloads", type=measuring.one_of(WORKLOADS), default=["mnist-cnn"], help="default: mnist-cnn")
     parser.add_argument("--all", action="store_true", help="all workloads")
-    parser.add_argument(
-        "--parts", type=measuring.one_of(PARTS), default=list(PARTS), help=f"default: {','.join(PARTS)}"
-    )
-    parser.add_argument(
-        "--peers", type=measuring.one_of(["torch"]), default=["torch"], help="default: torch; '' for none"
-    )
+    add("--parts", type=measuring.one_of(PARTS), default=list(PARTS), help=f"default: {','.join(PARTS)}")
+    add("--peers", type=measuring.one_of(["torch"]), default=["torch"], help="default: torch; '' for none")
     options = parser.parse_args()
     torch_too = "torch" in options.peers and sides.installed("torch")
     machine = measuring.machine(*["torch"] * torch_too)
@@ -158,14 +148,8 @@ def main() -> None:
             if torch_too:
                 median = statistics.median(step["torch"])
                 theirs = [time_text(median), f"{median / warm:.2f}"]
-            table.row(
-                name,
-                time_text(step["cold"]),
-                step["kernels"],
-                f"{step['bytes'] / 1e6:.1f} MB",
-                time_text(warm),
-                *theirs,
-            )
+            size = f"{step['bytes'] / 1e6:.1f} MB"
+            table.row(name, time_text(step["cold"]), step["kernels"], size, time_text(warm), *theirs)
     measuring.write_json(options.json, results)
 
 

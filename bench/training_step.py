@@ -37,22 +37,15 @@ NAMES = {"fastbp": "fastbp", "torch": "PyTorch", "torch-compile": "torch.compile
 
 def main() -> None:
     parser = measuring.parser(__doc__, seconds=1.0)
-    parser.add_argument(
-        "--peers", type=measuring.one_of(list(NAMES)[1:]), default=["torch", "jax"], help="default: torch,jax"
-    )
-    parser.add_argument(
-        "--threads", type=measuring.whole_numbers, default=[1], help="numbers of threads, by commas (default: 1)"
-    )
-    parser.add_argument(
-        "--workloads", type=measuring.one_of(WORKLOADS), default=list(WORKLOADS), help="by commas (default: all)"
-    )
-    parser.add_argument("--batches", type=measuring.whole_numbers, help="by commas (default: each workload's own)")
-    parser.add_argument(
-        "--rounds", type=measuring.whole_number, default=1, help="of all processes, for each row (default: 1)"
-    )
-    parser.add_argument("--winograd", type=int, choices=(2, 4), help="the tile of fastbp's 3×3 convolutions")
-    parser.add_argument("--markdown", action="store_true", help="print the table for the README at the end")
-    parser.add_argument("--child", help="for internal use: measure these sides in this process")
+    add = parser.add_argument
+    add("--peers", type=measuring.one_of(list(NAMES)[1:]), default=["torch", "jax"], help="default: torch,jax")
+    add("--threads", type=measuring.whole_numbers, default=[1], help="numbers of threads, by commas (default: 1)")
+    add("--workloads", type=measuring.one_of(WORKLOADS), default=list(WORKLOADS), help="by commas (default: all)")
+    add("--batches", type=measuring.whole_numbers, help="by commas (default: each workload's own)")
+    add("--rounds", type=measuring.whole_number, default=1, help="of all processes, for each row (default: 1)")
+    add("--winograd", type=int, choices=(2, 4), help="the tile of fastbp's 3×3 convolutions")
+    add("--markdown", action="store_true", help="print the table for the README at the end")
+    add("--child", help="for internal use: measure these sides in this process")
     options = parser.parse_args()
     if options.winograd and not sides.takes_winograd():
         parser.error("--winograd: this fastbp's Sequential does not take it")
@@ -79,9 +72,8 @@ def main() -> None:
     columns = [f"{name}:10" for peer in peers for name in (NAMES[peer], "best", "error")]
     columns = [column.replace("error:10", "error:7") for column in columns]
     against = ["ratio:6"] * bool(peers) + ["torch×:6"] * ("torch" in peers)
-    table = measuring.Table(
-        "workload:-12", "batch:5", "thr:3", "fastbp:9", "best:9", "GF/s:6", "peak:5", *columns, *against
-    )
+    ours = ("batch:5", "thr:3", "fastbp:9", "best:9", "GF/s:6", "peak:5")
+    table = measuring.Table("workload:-12", *ours, *columns, *against)
     rows = []
     for threads in options.threads:
         for name in options.workloads:
@@ -125,9 +117,8 @@ def measure(names: list[str], options) -> list[dict]:
             rows[name] = {"first": time.perf_counter() - start}
             if len(names) > 1 and not workload.has("Dropout"):
                 gradients[name] = built[name].gradients()
-        for name, times in measuring.alternate(
-            {name: side.step for name, side in built.items()}, options.seconds
-        ).items():
+        steps = {name: side.step for name, side in built.items()}
+        for name, times in measuring.alternate(steps, options.seconds).items():
             rows[name] |= measuring.summary(times)
             if name != "fastbp" and gradients:
                 rows[name]["error"] = difference(gradients["fastbp"], gradients[name])
@@ -208,10 +199,11 @@ def summary(rows: list[dict]) -> dict:
 
 def summary_text(summary: dict) -> str:
     names = {"ratio": "fastest peer / fastbp", "ratio_torch": "PyTorch / fastbp"}
-    return "\n".join(
-        f"{names[key]}: geometric mean {each['geometric_mean']:.2f}, smallest {each['smallest']:.2f}, rows lost {each['lost']}"
-        for key, each in summary.items()
-    )
+    lines = []
+    for key, each in summary.items():
+        mean, smallest = f"geometric mean {each['geometric_mean']:.2f}", f"smallest {each['smallest']:.2f}"
+        lines.append(f"{names[key]}: {mean}, {smallest}, rows lost {each['lost']}")
+    return "\n".join(lines)
 
 
 def command() -> str:
@@ -224,12 +216,10 @@ def command() -> str:
 def markdown(results: dict, peers: list[str]) -> str:
     """The README's table; a ratio below 1 is bold."""
     machine, rows = results["machine"], results["rows"]
-    versions = [
-        f"{name} {machine[library]}" for name, library in (("PyTorch", "torch"), ("JAX", "jax")) if library in machine
-    ]
-    peaks = ", ".join(
-        f"{rate:.0f} GFLOP/s on {n} thread{'s' * (int(n) > 1)}" for n, rate in results["peak_gflops"].items()
-    )
+    libraries = {"torch": "PyTorch", "jax": "JAX"}
+    versions = [f"{name} {machine[library]}" for library, name in libraries.items() if library in machine]
+    of_threads = results["peak_gflops"].items()
+    peaks = ", ".join(f"{rate:.0f} GFLOP/s on {n} thread{'s' * (int(n) > 1)}" for n, rate in of_threads)
     lines = [
         f"One training step in float32 on {machine['processor']}, {machine['cores']} cores, by `{results['command']}`; "
         f"Python {machine['python']}, Numba {machine['numba']}{''.join(', ' + version for version in versions)}. "

@@ -66,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gap = {name: float(np.mean(s["train"] - s["test"])) for name, s in zip(names, settings, strict=True)}
     last, epochs = int(running[0, -1, 1]), len(settings[0].line("train_loss")[0])
     experiment.note(f"""
-        {images:,} training images, SGD 0.001 with momentum 0.9, batches of 4, {epochs} epochs; `loss at the end` is the mean over
-        mini-batches {last - every + 1:,} to {last:,} of the last epoch. Training accuracy is above test accuracy by
-        {", ".join(f"{100 * value:.0f}" for value in gap.values())} percentage points.
+        {images:,} training images, SGD 0.001 with momentum 0.9, batches of 4, {epochs} epochs; `loss at the end` is the
+        mean over mini-batches {last - every + 1:,} to {last:,} of the last epoch. Training accuracy is above test
+        accuracy by {", ".join(f"{100 * value:.0f}" for value in gap.values())} percentage points.
     """)
     experiment.finish()
 

@@ -49,7 +49,7 @@ def train(optimizer: str, lr: float, batch: int, epochs: int, seed: int, quick: 
 
 
 def train_on_all(optimizer: str, lr: float, batch: int, epochs: int, seed: int, quick: bool, resume=None) -> dict:
-    """No image is held out, so nothing but the test set is left to choose the epoch on: `best_test` is what that gives."""
+    """No image is held out, so only the test set is left to choose the epoch on: `best_test` is what that gives."""
     training, validation, test = splits(quick)
     everything = Split(np.concatenate([training.x, validation.x]), np.concatenate([training.y, validation.y]))
     history = fastbp.fit(
@@ -83,44 +83,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     experiment.row("Adam 0.001, 14 epochs", adam_14["test"], 0.632, headline=True, epoch=_epochs(adam_14))
     experiment.row("Adam 0.0005, 14 epochs", slow_14["test"], 0.647, epoch=_epochs(slow_14))
     experiment.row("Adam 0.0005, 30 epochs", slow_30["test"], 0.647, epoch=_epochs(slow_30))
-    experiment.row(
-        "Adam 0.0005, 30 epochs, batches of 100", slow_100["test"], 0.647, headline=True, epoch=_epochs(slow_100)
-    )
+    name = "Adam 0.0005, 30 epochs, batches of 100"
+    experiment.row(name, slow_100["test"], 0.647, headline=True, epoch=_epochs(slow_100))
     name = "all 50,000 images, epoch chosen on the test set"
     experiment.row(f"SGD 0.003, batches of 50, {name}", middle_all["best_test"], 0.651)
     experiment.row(f"Adam 0.0005, batches of 100, {name}", slow_all["best_test"], 0.647)
     experiment.row("Adam 0.001, batches of 4", tiny["test"], epoch=_epochs(tiny))
-    experiment.figure(
-        "batches",
-        plotting.sweep(
-            [str(b) for b in BATCHES], [s["validation"] for s in batches], "validation accuracy", "batch size"
-        ),
-        f"SGD 0.003: batches of {best(batches).settings['batch']} are best on the validation set",
-    )
-    experiment.figure(
-        "rates",
-        plotting.sweep(
-            [f"{lr:g}" for lr in RATES], [s["validation"] for s in rates], "validation accuracy", "learning rate"
-        ),
-        f"SGD, batches of 50: {best(rates).settings['lr']:g} is the best learning rate on the validation set",
-    )
+    values = [s["validation"] for s in batches]
+    swept = plotting.sweep([str(b) for b in BATCHES], values, "validation accuracy", "batch size")
+    caption = f"SGD 0.003: batches of {best(batches).settings['batch']} are best on the validation set"
+    experiment.figure("batches", swept, caption)
+    values = [s["validation"] for s in rates]
+    swept = plotting.sweep([f"{lr:g}" for lr in RATES], values, "validation accuracy", "learning rate")
+    caption = f"SGD, batches of 50: {best(rates).settings['lr']:g} is the best learning rate on the validation set"
+    experiment.figure("rates", swept, caption)
     lines = {"Adam 0.001": adam_14, "Adam 0.0005": slow_30, "SGD 0.001": sgd_50, "SGD 0.003": rates[RATES.index(0.003)]}
     lines = {name: setting.line("validation_accuracy") for name, setting in lines.items()}
     compared = plotting.compare(lines, "validation accuracy", percent=True)
     experiment.figure("adam", compared, "Adam and SGD, batches of 50: validation accuracy after each epoch")
     losses = {split: tiny.line(f"{split}_loss") for split in ("train", "validation")}
     lowest = int(np.argmin(np.mean(tiny["validation_loss"], axis=0))) + 1
-    caption = (
-        f"Adam, batches of 4: the training loss goes on falling, the validation loss is lowest after epoch {lowest}"
-    )
+    caption = "Adam, batches of 4: the training loss goes on falling"
+    caption += f", the validation loss is lowest after epoch {lowest}"
     experiment.figure("tiny", plotting.compare(losses, "loss"), caption)
     training, validation, _ = splits(experiment.quick)
     experiment.note(f"""
-        {len(training.y):,} images to train on, {len(validation.y):,} for validation; test accuracy at the epoch that is best on
-        the validation set (column epoch, a seed each). Weights start as PyTorch's do, SGD has momentum 0.9. The reported figures'
-        other settings are not known, of Adam at 0.0005 neither the batch size nor the epochs. What is reported for SGD at 0.003
-        and for Adam at 0.0005 comes about where all 50,000 images are trained on and the epoch is the one that is best on the
-        test set, which then no longer tests anything; with images held out to choose the epoch on, both are lower.
+        {len(training.y):,} images to train on, {len(validation.y):,} for validation; test accuracy at the epoch that is
+        best on the validation set (column epoch, a seed each). Weights start as PyTorch's do, SGD has momentum 0.9. The
+        reported figures' other settings are not known, of Adam at 0.0005 neither the batch size nor the epochs. What is
+        reported for SGD at 0.003 and for Adam at 0.0005 comes about where all 50,000 images are trained on and the
+        epoch is the one that is best on the test set, which then no longer tests anything; with images held out to
+        choose the epoch on, both are lower.
     """)
     experiment.finish()
 

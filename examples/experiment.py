@@ -121,21 +121,18 @@ class Experiment:
         size.add_argument("--full", action="store_true", help="the reported setting (default)")
         seeds = f"the first of {SEEDS}; the only one with --quick and where runs are long (default: 0)"
         parser.add_argument("--seed", type=int, default=0, help=seeds)
-        parser.add_argument(
-            "--jobs", type=int, default=usable_cores(), help="runs at once, a thread each (default: one a core)"
-        )
-        parser.add_argument(
-            "--out", type=Path, help="folder for the results (default: fastbp-SCRIPT, or fastbp-SCRIPT-quick)"
-        )
+        jobs = "runs at once, a thread each (default: one a core)"
+        parser.add_argument("--jobs", type=int, default=usable_cores(), help=jobs)
+        out = "folder for the results (default: fastbp-SCRIPT, or fastbp-SCRIPT-quick)"
+        parser.add_argument("--out", type=Path, help=out)
         options = parser.parse_args(arguments)
         if options.seed < 0 or options.jobs < 1:
             parser.error("--seed must be 0 or above, --jobs 1 or above")
         self.quick, self.jobs = options.quick, options.jobs
         self.out = options.out or Path(f"fastbp-{self.name}" + "-quick" * self.quick)
         self.seeds = [options.seed + k for k in range(1 if self.quick else SEEDS)]
-        self.command = shlex.join(
-            ["python", f"examples/{self.name}.py", *(sys.argv[1:] if arguments is None else arguments)]
-        )
+        given = sys.argv[1:] if arguments is None else arguments
+        self.command = shlex.join(["python", f"examples/{self.name}.py", *given])
         self.rows: list[dict] = []
         self.lines: list[str] = []
         self.runs: dict[tuple[str, str], Run] = {}  # by function and settings
@@ -159,7 +156,10 @@ class Experiment:
     def row(
         self, what: str, ours: Sequence[float], reported: float | None = None, headline: bool = False, **more: str
     ) -> None:
-        """A line of the table: what was measured, for each seed, beside what is reported; `headline` for README's table."""
+        """A line of the table: what was measured, for each seed, beside what is reported.
+
+        With `headline` it stands in README's table too.
+        """
         values = [float(value) for value in np.ravel(ours)]
         self.rows.append({"what": what, "ours": values, "reported": reported, "headline": headline, **more})
         beside = "" if reported is None else f" (reported {reported})"
@@ -198,9 +198,8 @@ class Experiment:
         }
         details = _plain({"about": about, "table": self.rows, "runs": [vars(run) for run in runs]})
         self._write("results.json", json.dumps(details, allow_nan=False) + "\n")
-        self._write(
-            "results.md", "\n\n".join([f"# {self.title}", self._table(), *self.lines, self._origin(about)]) + "\n"
-        )
+        report = [f"# {self.title}", self._table(), *self.lines, self._origin(about)]
+        self._write("results.md", "\n\n".join(report) + "\n")
         took = time.perf_counter() - self.start
         print(f"{took:.0f} s; wrote {self.out / 'results.md'}, results.json and the figures")
 
@@ -217,7 +216,8 @@ class Experiment:
     def _origin(self, about: dict) -> str:
         seeds = f"seed {about['seeds'][0]}"
         if len(about["seeds"]) > 1:
-            seeds = f"seeds {', '.join(map(str, about['seeds']))}: the mean, and the least and the largest; no range: one seed"
+            seeds = f"seeds {', '.join(map(str, about['seeds']))}"
+            seeds += ": the mean, and the least and the largest; no range: one seed"
         versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
         return (
             f"`{self.command}`; {seeds}. The {about['runs']} runs' times add up to {about['minutes']:.1f} minutes on "

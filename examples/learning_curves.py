@@ -47,11 +47,8 @@ def network(hidden: list[int], activation: str, init: str, seed: int) -> fastbp.
 def train(hidden: list[int], activation: str, init: str, size: int, seed: int, quick: bool) -> dict:
     (x, labels), test = splits(quick)
     chosen = np.random.default_rng(seed).permutation(len(x))[:size]
-    net, loss, training = (
-        network(hidden, activation, init, seed),
-        fastbp.SoftmaxCrossEntropy(),
-        Split(x[chosen], labels[chosen]),
-    )
+    net, loss = network(hidden, activation, init, seed), fastbp.SoftmaxCrossEntropy()
+    training = Split(x[chosen], labels[chosen])
     history = fastbp.fit(
         net, loss, fastbp.SGD(lr=0.2), training, epochs=20 if quick else 500, batch_size=20,
         callbacks=[fastbp.EarlyStopping("train_loss", tolerance=0.005)], seed=seed, progress=False,
@@ -89,35 +86,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name: (sizes, np.array([s["train"] for s in settings]).T, np.array([s["test"] for s in settings]).T)
         for name, settings in found.items()
     }
-    experiment.figure(
-        "learning_curves", plotting.learning_curves(lines), "Accuracy against the number of training images"
-    )
-    layers = {
-        name: (np.arange(1, g["size"].shape[1] + 1), g["size"]) for name, g in zip(NETWORKS, gradients, strict=True)
-    }
+    caption = "Accuracy against the number of training images"
+    experiment.figure("learning_curves", plotting.learning_curves(lines), caption)
+    layer_sizes = dict(zip(NETWORKS, (g["size"] for g in gradients), strict=True))
+    layers = {name: (np.arange(1, size.shape[1] + 1), size) for name, size in layer_sizes.items()}
     experiment.figure(
         "gradients",
         plotting.compare(layers, "size of the weight gradient", "layer, from the input", log=True),
         "Before the first step: in the deep sigmoid network the first layer's gradient is nearly nothing",
     )
     deep, stopped = gradients[1]["size"].mean(axis=0), found["deep, sigmoid"][shown].mean("epochs")
-    stuck = {
-        name: int(sum((abs(s["loss"] - np.log(10)) < 0.05).sum() for s in settings)) for name, settings in found.items()
-    }
+    stuck = {}
+    for name, settings in found.items():
+        stuck[name] = int(sum((abs(s["loss"] - np.log(10)) < 0.05).sum() for s in settings))
     runs = len(sizes) * len(experiment.seeds)
     experiment.note(f"""
-        Why the deep sigmoid network fails: the sigmoid's slope is 1/4 at most, and weights of size 0.01 pass on little of what
-        comes back, so each layer's gradient is smaller than the next one's; in the first layer it is {deep[-1] / deep[0]:.0e}
-        times smaller than in the last. The loss stands still at log 10 = 2.30, and the rule "stop when it moves by less than
-        0.005" takes that for the end, after {stopped:.0f} epochs at {sizes[shown]:,} images. Of {runs} runs each, so many ended
-        within 0.05 of it: {", ".join(f"{count} ({name})" for name, count in stuck.items())}. Nothing is wrong with depth: with
-        ReLU and He's weights gradients are of one size in all layers. Glorot's weights alone bring the sigmoid's gradients most
-        of the way, and whether the plateau is left before the rule ends training is then a matter of how many steps an epoch has,
-        and of the seed.
+        Why the deep sigmoid network fails: the sigmoid's slope is 1/4 at most, and weights of size 0.01 pass on little
+        of what comes back, so each layer's gradient is smaller than the next one's; in the first layer it is
+        {deep[-1] / deep[0]:.0e} times smaller than in the last. The loss stands still at log 10 = 2.30, and the rule
+        "stop when it moves by less than 0.005" takes that for the end, after {stopped:.0f} epochs at {sizes[shown]:,}
+        images. Of {runs} runs each, so many ended within 0.05 of it:
+        {", ".join(f"{count} ({name})" for name, count in stuck.items())}. Nothing is wrong with depth: with ReLU and
+        He's weights gradients are of one size in all layers. Glorot's weights alone bring the sigmoid's gradients most
+        of the way, and whether the plateau is left before the rule ends training is then a matter of how many steps an
+        epoch has, and of the seed.
     """)
     experiment.note("""
-        SGD 0.2 without momentum, batches of 20, hidden layers of 100; the deep networks have four, the shallow one has one. The
-        reported networks' sizes are not known; the learning rate is one at which curves of all sizes show the point.
+        SGD 0.2 without momentum, batches of 20, hidden layers of 100; the deep networks have four, the shallow one has
+        one. The reported networks' sizes are not known; the learning rate is one at which curves of all sizes show the
+        point.
     """)
     experiment.finish()
 

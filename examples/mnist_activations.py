@@ -31,8 +31,8 @@ def train(activation: str, factor: int, layers: int, seed: int, quick: bool, res
     network = fastbp.models.mlp([784, *[factor * 784] * layers, 10], activation, seed=seed)
     training, validation = splits(quick)
     history = fastbp.fit(
-        network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=RATES[activation]), training, validation, epochs=1 if quick else 20,
-        batch_size=100, seed=seed, progress=False, resume=resume,
+        network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=RATES[activation]), training, validation,
+        epochs=1 if quick else 20, batch_size=100, seed=seed, progress=False, resume=resume,
     )  # fmt: skip
     return curves(history) | {"parameters": network.parameter_vector.size}
 
@@ -50,9 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name = "-".join(["784", *[str(m * 784)] * layers, "10"]) + f", {NAMES[activation]}"
             last, reported = setting["validation_accuracy"][:, -1], REPORTED.get((activation, m, layers))
             accuracies.append(last.mean())
-            experiment.row(
-                name, last, reported, headline=m == factors[0] and layers == 1, parameters=setting.parameters
-            )
+            headline = m == factors[0] and layers == 1
+            experiment.row(name, last, reported, headline=headline, parameters=setting.parameters)
             lines[f"m = {m}, {NAMES[activation]}"] = setting.line("validation_accuracy")
         experiment.figure(
             f"layers{layers}",
@@ -61,11 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     training, validation = splits(experiment.quick)
     experiment.note(f"""
-        Validation accuracy after the last epoch, on {len(validation.y):,} of the {len(training.y) + len(validation.y):,} training
-        images. SGD without momentum, learning rate 0.1 for ReLU and 0.5 for the sigmoid, batches of 100; He's initialisation for
-        ReLU, Glorot's for the sigmoid. One seed. The rates were chosen by three epochs of the smallest networks; the sigmoid then
-        learnt faster still at 1, ReLU at 0.3. Also reported are 0.942, 0.940 and 0.936, not said of which of these networks; the
-        lowest here is {min(accuracies):.3f}.
+        Validation accuracy after the last epoch, on {len(validation.y):,} of the
+        {len(training.y) + len(validation.y):,} training images. SGD without momentum, learning rate 0.1 for ReLU and
+        0.5 for the sigmoid, batches of 100; He's initialisation for ReLU, Glorot's for the sigmoid. One seed. The rates
+        were chosen by three epochs of the smallest networks; the sigmoid then learnt faster still at 1, ReLU at 0.3.
+        Also reported are 0.942, 0.940 and 0.936, not said of which of these networks; the lowest here is
+        {min(accuracies):.3f}.
     """)
     experiment.finish()
 

@@ -32,15 +32,13 @@ def train(
 ) -> dict:
     network = fastbp.models.cnn(kernel_size=side, hidden=hidden, batch_norm=batch_norm, dropout=dropout, seed=seed)
     training, validation, test = splits(quick)
+    epochs = 1 if quick else epochs
     history = fastbp.fit(
         network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.05, momentum=0.9), training, validation, test=test,
-        epochs=1 if quick else epochs, batch_size=100, callbacks=[fastbp.CosineDecay(1 if quick else epochs)], seed=seed,
-        progress=False, resume=resume,
+        epochs=epochs, batch_size=100, callbacks=[fastbp.CosineDecay(epochs)], seed=seed, progress=False, resume=resume,
     )  # fmt: skip
-    return curves(history) | {
-        "predicted": fastbp.predict(network, test.x).tolist(),
-        "filters": network.layers[0].weight.value.tolist(),
-    }
+    filters = network.layers[0].weight.value.tolist()
+    return curves(history) | {"predicted": fastbp.predict(network, test.x).tolist(), "filters": filters}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,13 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plotting.heatmap([f"{k}×{k}" for k in SIDES], [str(w) for w in WIDTHS], accuracies, "hidden units", "filter"),
         f"Validation accuracy after 3 epochs: {k}×{k} filters and {w} hidden units are best",
     )
-    experiment.figure(
-        "dropout",
-        plotting.sweep(
-            [f"{r:g}" for r in RATES], [s["validation"] for s in rates], "validation accuracy", "dropout rate"
-        ),
-        "With batch norm: validation accuracy against the dropout rate",
-    )
+    values = [s["validation"] for s in rates]
+    swept = plotting.sweep([f"{r:g}" for r in RATES], values, "validation accuracy", "dropout rate")
+    experiment.figure("dropout", swept, "With batch norm: validation accuracy against the dropout rate")
     training, validation, test = splits(experiment.quick)
     filters = plotting.filters(np.array(normed.runs[0].result["filters"]))
     experiment.figure("filters", filters, "The first layer's filters after the last epoch")
@@ -80,9 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     mistakes = plotting.confusion_matrix(predicted, test.y, digits)
     experiment.figure("confusion", mistakes, "Mistakes on the test set, after the last epoch")
     experiment.note(f"""
-        {len(training.y):,} images to train on, {len(validation.y):,} for validation. SGD 0.05 with momentum 0.9 and cosine decay,
-        batches of 100; sizes are chosen after 3 epochs with one seed, the rest is 10 epochs. Accuracy is the test set's at the
-        epoch that is best on the validation set.
+        {len(training.y):,} images to train on, {len(validation.y):,} for validation. SGD 0.05 with momentum 0.9 and
+        cosine decay, batches of 100; sizes are chosen after 3 epochs with one seed, the rest is 10 epochs. Accuracy is
+        the test set's at the epoch that is best on the validation set.
     """)
     experiment.finish()
 

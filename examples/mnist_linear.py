@@ -56,9 +56,8 @@ def train(question: str, loss: str, hidden: int, lr: float, seed: int, quick: bo
 def main(arguments: Sequence[str] | None = None) -> None:
     experiment = Experiment(__file__, "MNIST: linear classifiers, and one hidden layer", arguments)
     pairs = [(question, loss) for question in QUESTIONS for loss in NAMES]
-    calls = [
-        {"question": q, "loss": loss, "hidden": hidden, "lr": 0.01} for q, loss in pairs for hidden in (0, *WIDTHS)
-    ]
+    widths = (0, *WIDTHS)
+    calls = [{"question": q, "loss": loss, "hidden": hidden, "lr": 0.01} for q, loss in pairs for hidden in widths]
     calls += [{"question": "which digit", "loss": "softmax", "hidden": hidden, "lr": 0.01} for hidden in (0, 1000)]
     *binary, softmax, hidden = experiment.sweep(train, calls)
     names, values, reported = [], [], []
@@ -78,18 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "Two answers: what a hidden layer is worth",
     )
     figure = plotting.filters(softmax["weights"][0], columns=5, image_shape=(1, 28, 28))
-    experiment.figure(
-        "weights", figure, "Softmax: each digit's weights after the last epoch, light for and dark against"
-    )
+    caption = "Softmax: each digit's weights after the last epoch, light for and dark against"
+    experiment.figure("weights", figure, caption)
     lines = {"softmax": softmax.line("test_accuracy"), "1000 hidden units": hidden.line("test_accuracy")}
     experiment.figure("digits", plotting.compare(lines, "test accuracy", percent=True), "Ten digits, test accuracy")
     odd = binary[pairs.index(("odd or even", "logistic")) * (1 + len(WIDTHS))]
     experiment.note(f"""
-        The reported binary figures belong to that course's own binary set, which is not at hand: what can be compared is that a
-        hidden layer helps. Four and nine are nearly linear to tell apart. Odd and even, a question about ten classes, are not:
-        logistic regression is right on {odd.mean("train"):.3f} of its own training images, so more images would not help it. SGD
-        0.01 with momentum 0.9, batches of 100; a tenth of the training images is the validation set, on which the width and the
-        epoch are chosen.
+        The reported binary figures belong to that course's own binary set, which is not at hand: what can be compared
+        is that a hidden layer helps. Four and nine are nearly linear to tell apart. Odd and even, a question about ten
+        classes, are not: logistic regression is right on {odd.mean("train"):.3f} of its own training images, so more
+        images would not help it. SGD 0.01 with momentum 0.9, batches of 100; a tenth of the training images is the
+        validation set, on which the width and the epoch are chosen.
     """)
     experiment.finish()
 

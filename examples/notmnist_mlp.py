@@ -30,7 +30,7 @@ CHANGES = {
 
 @functools.cache
 def splits(quick: bool) -> tuple[Split, Split, Split]:
-    """Training, validation and test set, 3 : 1 : 1 as reported, drawn after images that occur twice have been left out."""
+    """Training, validation and test set, 3 : 1 : 1 as reported, drawn without the images that occur twice."""
     data = load("notmnist", quick)
     images = fastbp.datasets.distinct([np.concatenate(pair) for pair in zip(data.train, data.test, strict=True)])
     return fastbp.datasets.split(images, (0.6, 0.2, 0.2), seed=0)
@@ -53,27 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     changed = experiment.sweep(train, [{**settings, "lr": lr} for settings, _ in CHANGES.values()])
 
     for name, setting, (_, reported) in zip(CHANGES, changed, CHANGES.values(), strict=True):
-        experiment.row(
-            name, setting["test"], reported, headline=name == "1000 hidden units", parameters=setting.parameters
-        )
-    experiment.figure(
-        "rates",
-        plotting.sweep(
-            [f"{lr:g}" for lr in RATES], [s["validation"] for s in rates], "validation accuracy", "learning rate"
-        ),
-        f"784-1000-10: {lr:g} is the best learning rate on the validation set",
-    )
-    experiment.figure(
-        "networks",
-        plotting.sweep(
-            list(CHANGES),
-            [s["test"] for s in changed],
-            "test accuracy",
-            reported=[r for _, r in CHANGES.values()],
-            best=False,
-        ),
-        "Test accuracy of the networks, beside what is reported",
-    )
+        headline = name == "1000 hidden units"
+        experiment.row(name, setting["test"], reported, headline=headline, parameters=setting.parameters)
+    values = [s["validation"] for s in rates]
+    swept = plotting.sweep([f"{lr:g}" for lr in RATES], values, "validation accuracy", "learning rate")
+    experiment.figure("rates", swept, f"784-1000-10: {lr:g} is the best learning rate on the validation set")
+    values, reported = [s["test"] for s in changed], [r for _, r in CHANGES.values()]
+    compared = plotting.sweep(list(CHANGES), values, "test accuracy", reported=reported, best=False)
+    experiment.figure("networks", compared, "Test accuracy of the networks, beside what is reported")
     chosen = changed[list(CHANGES).index("1000 hidden units")]
     for name in ("loss", "accuracy"):
         lines = {split: chosen.line(f"{split}_{name}") for split in ("train", "validation", "test")}
@@ -82,10 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     epochs = chosen.line("train_loss")[0]
     training, validation, test = (len(split.y) for split in splits(experiment.quick))
     experiment.note(f"""
-        Data: notMNIST without its duplicates, {training:,} to train on, {validation:,} for validation, {test:,} for the test; the
-        reported figures come from 15,000, 5,000 and 5,000. Pixels in [0, 1], SGD without momentum, batches of {BATCH},
-        {len(epochs)} epochs. Test accuracy is that of the epoch that is best on the validation set; the learning rate {lr:g},
-        chosen there for 784-1000-10, is that of all networks.
+        Data: notMNIST without its duplicates, {training:,} to train on, {validation:,} for validation, {test:,} for the
+        test; the reported figures come from 15,000, 5,000 and 5,000. Pixels in [0, 1], SGD without momentum, batches of
+        {BATCH}, {len(epochs)} epochs. Test accuracy is that of the epoch that is best on the validation set; the
+        learning rate {lr:g}, chosen there for 784-1000-10, is that of all networks.
     """)
     experiment.finish()
 

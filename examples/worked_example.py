@@ -169,9 +169,8 @@ def collapse() -> None:
     network = deep_linear((6, 50, 40, 30, 3))
     folded, x, dout = folded_layer(network), rng.normal(size=(8, 6)), rng.normal(size=(8, 3))
     y = network.forward(x)
-    print(
-        f"6-50-40-30-3: {network.parameter_vector.size:,} parameters; folded: {folded.weight.size + folded.bias.size}"
-    )
+    whole, fold = network.parameter_vector.size, folded.weight.size + folded.bias.size
+    print(f"6-50-40-30-3: {whole:,} parameters; folded: {fold}")
     print(f"outputs differ by {difference(y, folded.forward(x)):.0e} of the largest")
     print(f"dL/dx differs by {difference(network.backward(dout), folded.backward(dout)):.0e}")
     for k, (layer, pair) in enumerate(
@@ -224,8 +223,7 @@ def derivatives() -> None:
 
 
 def perceptron(parameters: list[tuple[np.ndarray, np.ndarray]], x: np.ndarray, target: np.ndarray):
-    """(loss, [(dW, db) of each layer], dx) of a sigmoid perceptron and the mean of the squared errors, as formulas have
-    it.
+    """(loss, [(dW, db) of each layer], dx) of a sigmoid perceptron with the mean squared error, by its formulas.
 
     Samples are columns: x (D, N), target (F, N), W (F, D), b (F,). With h₀ = x, for each layer
         hₖ = f(Wₖ hₖ₋₁ + bₖ)        L = mean of (h_last − target)²
@@ -258,9 +256,8 @@ def multi_layer_perceptron() -> None:
     print(f"5-20-10-3: loss {loss:.12f} by formulas, {squared.forward(network.forward(x), target):.12f} by layers")
     print(f"dL/dx differs by {difference(network.backward(squared.backward()), dx.T):.0e} of the largest")
     for k, (layer, (dw, db)) in enumerate(zip(linear_layers(network), gradients, strict=True), 1):
-        print(
-            f"layer {k}: dW differs by {difference(layer.weight.grad, dw):.0e}, db by {difference(layer.bias.grad, db):.0e}"
-        )
+        of_weight, of_bias = difference(layer.weight.grad, dw), difference(layer.bias.grad, db)
+        print(f"layer {k}: dW differs by {of_weight:.0e}, db by {of_bias:.0e}")
 
 
 def sigmoid_network(sizes: tuple[int, ...]) -> fastbp.Sequential:

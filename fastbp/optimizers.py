@@ -20,10 +20,11 @@ from .parameters import State
 
 
 class Optimizer(Checked):
-    """Base class: checks and state. Subclasses name their vectors and define `update`, which works element by element: training
-    calls it for parts of the vectors. One that can't work so (it needs the norm of the whole gradient, say) defines `step`.
+    """Base class: checks and state. Subclasses name their vectors and define `update`, which works element by
+    element: training calls it for parts of the vectors. One that can't work so (it needs the norm of the whole
+    gradient, say) defines `step`.
 
-    The package's own name, in place of `update`, the `kernel` that it calls with the vectors and with the numbers of `settings()`.
+    The package's own name a `kernel` in place of `update`: it gets the vectors and the numbers of `settings()`.
     """
 
     vectors: tuple[str, ...] = ()
@@ -37,19 +38,12 @@ class Optimizer(Checked):
         self.steps = 0
         self.state = {}
         self.numbers: np.ndarray | None = None  # this step's settings, where the kernel reads them
-        self._settings: tuple[float, ...] | None = (
-            None  # what they hold: writing to an array takes 0.4 µs of a step's 10
-        )
+        self._settings: tuple[float, ...] | None = None  # what they hold; they are only written where that changes
 
     def step(self, values: np.ndarray, grads: np.ndarray) -> None:
         """Update `values` in place; both are contiguous vectors (P,) of one floating dtype."""
-        plain = (
-            type(values) is type(grads) is np.ndarray
-            and values.dtype in FLOATS
-            and values.flags.carray
-            and grads.flags.carray
-        )
-        if not plain:
+        plain = type(values) is type(grads) is np.ndarray and values.dtype in FLOATS
+        if not (plain and values.flags.carray and grads.flags.carray):
             values, grads = self._vector("values", values), self._vector("grads", grads)
             if not values.flags.carray:
                 raise ValueError(f"{type(self).__name__}: values must be a contiguous vector that can be written")
@@ -71,10 +65,8 @@ class Optimizer(Checked):
         """Begin a step: check the vectors, count it and return the optimiser's own vectors. `update` does the rest."""
         shape, dtype = values.shape, values.dtype
         if len(shape) != 1 or grads.shape != shape or grads.dtype != dtype:
-            raise ValueError(
-                f"{type(self).__name__}: expected two vectors of one size and dtype, "
-                f"got {values.dtype} {values.shape} and {grads.dtype} {grads.shape}"
-            )
+            got = f"got {values.dtype} {values.shape} and {grads.dtype} {grads.shape}"
+            raise ValueError(f"{type(self).__name__}: expected two vectors of one size and dtype, {got}")
         vectors = [self.state.get(name) for name in self.vectors]
         for i, vector in enumerate(vectors):
             if vector is None:
@@ -84,7 +76,7 @@ class Optimizer(Checked):
                     f"{type(self).__name__}: this optimiser has been training {vector.size} {vector.dtype} parameters, "
                     f"got {values.size} {values.dtype}; make a new one for another network"
                 )
-        object.__setattr__(self, "steps", self.steps + 1)  # it has no check, and a step of a small network takes 7 µs
+        object.__setattr__(self, "steps", self.steps + 1)  # it has no check, and a small network's step is short
         if (settings := self.settings()) != self._settings:
             if self.numbers is None:
                 self.numbers = np.zeros(len(settings))
@@ -161,7 +153,10 @@ class Adagrad(Optimizer):
 
 
 class RMSProp(Optimizer):
-    """square ← decay · square + (1 − decay) · g²;  value ← value − lr · g / (√square + eps)   (Tieleman and Hinton 2012)."""
+    """square ← decay · square + (1 − decay) · g²;  value ← value − lr · g / (√square + eps)
+
+    (Tieleman and Hinton 2012).
+    """
 
     vectors, kernel = ("square",), staticmethod(kernels.rmsprop_update)
 
@@ -197,13 +192,17 @@ class Adam(Optimizer):
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def settings(self):
+        return self._numbers(self.weight_decay, 0.0)
+
+    def _numbers(self, decay: float, shrink: float) -> tuple[float, ...]:
+        """`decay` · value is added to the gradient; `shrink` · value is taken off the value itself."""
         c1, c2 = 1 - self.beta1**self.steps, 1 - self.beta2**self.steps
-        return self.lr, self.beta1, self.beta2, self.eps, self.weight_decay, 0.0, c1, c2
+        return self.lr, self.beta1, self.beta2, self.eps, decay, shrink, c1, c2
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: value ← value · (1 − lr · weight_decay) before Adam's step on the plain gradient
-    (Loshchilov and Hutter 2019)."""
+    """Adam with decoupled weight decay: value ← value · (1 − lr · weight_decay) before Adam's step on the plain
+    gradient (Loshchilov and Hutter 2019)."""
 
     def __init__(
         self,
@@ -216,5 +215,4 @@ class AdamW(Adam):
         super().__init__(lr, beta1, beta2, eps, weight_decay)
 
     def settings(self):
-        lr, beta1, beta2, eps, weight_decay, _, c1, c2 = super().settings()
-        return lr, beta1, beta2, eps, 0.0, lr * weight_decay, c1, c2
+        return self._numbers(0.0, self.lr * self.weight_decay)

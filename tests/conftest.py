@@ -1,4 +1,7 @@
-"""Hypothesis without deadlines (they would time the compiler), the same examples on every run in CI; no peer left out unseen."""
+"""Hypothesis without deadlines, which would time the compiler, and with the same examples on every run in CI.
+
+A comparison with another package that is left out is said.
+"""
 
 import json
 import os
@@ -19,19 +22,17 @@ settings.register_profile("few", parent=settings.get_profile("ci"), max_examples
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # a shell's job in the background: the programs under test would inherit it
+# a shell's job in the background ignores Ctrl-C, and the programs under test would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session):
-    """Who asks for the comparisons with other packages (`-m peers`) wants them made: one that is skipped is a failure."""
+    """Who asks for comparisons with other packages (`-m peers`) wants them made: a skipped one is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.option.markexpr == "peers" and reporter is not None and reporter.stats.get("skipped"):
-        reporter.write_line(
-            "\n-m peers: some tests were skipped; install the packages that they compare with", red=True
-        )
+        why = "\n-m peers: some tests were skipped; install the packages that they compare with"
+        reporter.write_line(why, red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

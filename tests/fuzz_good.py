@@ -1,5 +1,5 @@
-"""Good arguments of every public callable, for the fuzzer: by the parameter's name in GOOD, where a callable needs others in
-ARGUMENTS, and instances for methods, with their arguments, in INSTANCES. Every call makes them anew."""
+"""Good arguments of every public callable, for the fuzzer: by the parameter's name in GOOD, where a callable needs
+others in ARGUMENTS, and instances for methods, with their arguments, in INSTANCES. Every call makes them anew."""
 
 import functools
 import os

@@ -26,10 +26,9 @@ class Broken:
     def _fail(self, *arguments, **options):
         raise ZeroDivisionError("broken on purpose")
 
-    __repr__ = __str__ = __len__ = __iter__ = __array__ = __index__ = __float__ = __int__ = __bool__ = __getitem__ = (
-        _fail
-    )
-    __fspath__ = __contains__ = __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __add__ = __mul__ = __format__ = _fail
+    __repr__ = __str__ = __len__ = __iter__ = __array__ = __index__ = __float__ = __int__ = __bool__ = _fail
+    __getitem__ = __fspath__ = __contains__ = __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __add__ = _fail
+    __mul__ = __format__ = _fail
     __hash__ = object.__hash__
 
 

@@ -3,14 +3,15 @@
     faults = fuzz(seed=0, calls=10_000)
     faults = fuzz(seed=0, calls=10_000, only=["layers", "losses.Loss.forward"])
 
-A call is right if it returns, or raises an error that fastbp made: by a `raise` of its own, of a kind that is documented, with a
-message that names the argument. It must not warn as NumPy does, change an argument and then fail, ask for memory without end, or
-hang. What it returns is not looked at: that is for the other tests.
+A call is right if it returns, or raises an error that fastbp made: by a `raise` of its own, of a kind that is
+documented, with a message that names the argument. It must not warn as NumPy does, change an argument and then fail,
+ask for memory without end, or hang. What it returns is not looked at: that is for the other tests.
 
-`doors()` finds the callables: the functions of `fastbp.__all__` and of the ROOMS, the constructors of their classes, and the public
-methods and settable attributes of instances. Good arguments are in `GOOD` by the parameter's name, in `ARGUMENTS` where a callable
-needs others, and in `INSTANCES` for methods; `missing()` lists the callables that a new name has left without, so that none is
-forgotten. Results of a record (a dataclass, a NamedTuple) are made by fastbp and hold what they are given.
+`doors()` finds the callables: the functions of `fastbp.__all__` and of the ROOMS, the constructors of their classes,
+and the public methods and settable attributes of instances. Good arguments are in `GOOD` by the parameter's name, in
+`ARGUMENTS` where a callable needs others, and in `INSTANCES` for methods; `missing()` lists the callables that a new
+name has left without, so that none is forgotten. Results of a record (a dataclass, a NamedTuple) are made by fastbp and
+hold what they are given.
 """
 
 import contextlib
@@ -39,15 +40,15 @@ from fuzz_hostile import hostile
 import fastbp
 
 ROOMS = (
-    "layers", "losses", "optimizers", "initializers", "models", "schedules", "callbacks", "training", "network", "graph",
-    "datasets", "plotting", "sweeps", "gradcheck", "testing", "costs", "grading", "threads", "files",
+    "layers", "losses", "optimizers", "initializers", "models", "schedules", "callbacks", "training", "network",
+    "graph", "datasets", "plotting", "sweeps", "gradcheck", "testing", "costs", "grading", "threads", "files",
 )  # fmt: skip
 PACKAGE = str(pathlib.Path(fastbp.__file__).parent) + os.sep
 SECONDS = 60  # for a call: the first of its kind may compile a kernel
 MEMORY = 4 << 30  # bytes more than the process has at the start; what asks for more fails
 
-# What the engine calls with arguments that it has checked, and what authors of a layer or an operation call with their own: these
-# are no doors. on_… and load_state_dict of callbacks are called by `fit`.
+# What the engine calls with arguments that it has checked, and what authors of a layer or an operation call with their
+# own: these are no doors. on_… and load_state_dict of callbacks are called by `fit`.
 ENGINE = re.compile(
     r"""layers\.\w+\.(prepare_calls|forward_calls|input_calls|parameter_calls|statistics_calls|descent_calls)
     |(layers|graph)\.\w+\.(expect|buffer|batch_shape|join|set_dtype|prepare_calls|forward_calls|input_calls|parameter_calls|compute)
@@ -60,7 +61,7 @@ ENGINE = re.compile(
     re.VERBOSE,
 )
 
-# -- what the house calls an argument where it is not the parameter's name ---------------------------------------------------------
+# -- what the house calls an argument where it is not the parameter's name ---------------------------------------------
 
 WORDS = {
     "x": ["input"],
@@ -101,7 +102,7 @@ OPERATORS = {
 ENDLESS = {"epochs": 3, "inputs": 10_000}  # a larger value, a longer array, is no fault and takes as long as it says
 
 
-# -- doors -------------------------------------------------------------------------------------------------------------------------
+# -- doors -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,8 @@ def _found() -> tuple[list[Door], list[str]]:
             return
         known = {**GOOD, **(instance()[1] if instance is not None else {}), **ARGUMENTS.get(name, {})}
         for n in names:
-            required = (
-                parameters[n].default is inspect.Parameter.empty
-                and parameters[n].kind is not inspect.Parameter.VAR_KEYWORD
-            )
+            required = parameters[n].default is inspect.Parameter.empty
+            required &= parameters[n].kind is not inspect.Parameter.VAR_KEYWORD
             if required and n not in known and name not in RECORDS:
                 without.append(f"{name}: {n}")
                 return
@@ -248,7 +247,7 @@ def takes_arguments(kind: type, method: str) -> bool:
 
 
 def attributes_of(kind: type) -> list[str]:
-    """Properties that can be set, and a constructor's arguments that layers, losses and optimisers keep as attributes."""
+    """Properties that can be set, and what layers, losses and optimisers keep of their constructors' arguments."""
     settable = [n for n in dir(kind) if isinstance(p := inspect.getattr_static(kind, n), property) and p.fset]
     if issubclass(kind, (fastbp.Layer, fastbp.Loss, fastbp.Optimizer)):
         settable += inspect.signature(kind).parameters
@@ -297,7 +296,7 @@ def call(function: Callable, parameters, /, **arguments):
     return result
 
 
-# -- a call and its verdict --------------------------------------------------------------------------------------------------------
+# -- a call and its verdict --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -319,8 +318,8 @@ class Hang(BaseException):
 
 UNNAMED = "does not name the argument"
 DOCUMENTED = (TypeError, ValueError, RuntimeError, OSError, MemoryError, AttributeError, AssertionError)
-# -- RuntimeError for calls in the wrong order, AttributeError for an attribute that can't be set, AssertionError as GradientError;
-# errors of their own (DataError, AssignmentError, SweepError, Disagrees) belong to a module of fastbp
+# -- RuntimeError for calls in the wrong order, AttributeError for an attribute that can't be set, AssertionError as
+# GradientError; errors of their own (DataError, AssignmentError, SweepError, Disagrees) belong to a module of fastbp
 
 
 def attempt(door: Door, chance: random.Random, seed: tuple[int, int] = (0, 0)) -> Fault | None:
@@ -444,18 +443,14 @@ def fault_of(error: Exception, words: list[str]) -> str | None:
 
 
 def is_raised_by_fastbp(error: Exception) -> bool:
-    """Whether the innermost frame is fastbp's and stands at a `raise`; a call with arguments that the signature has not is the
-    interpreter's to refuse, and stands in the caller's frame."""
+    """Whether the innermost frame is fastbp's and stands at a `raise`; a call with arguments that the signature has not
+    is the interpreter's to refuse, and stands in the caller's frame."""
     traceback = error.__traceback__
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
     code = traceback.tb_frame.f_code
-    if (
-        code.co_filename == __file__
-        and isinstance(error, TypeError)
-        and "argument" in str(error)
-        and code.co_name == "call"
-    ):
+    of_the_call = code.co_filename == __file__ and code.co_name == "call"
+    if of_the_call and isinstance(error, TypeError) and "argument" in str(error):
         return True
     return code.co_filename.startswith(PACKAGE) and dis.opname[code.co_code[traceback.tb_lasti]] == "RAISE_VARARGS"
 

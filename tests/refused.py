@@ -19,10 +19,9 @@ def refused(call, *words, kind=(TypeError, ValueError)) -> None:
     while last.tb_next is not None:
         last = last.tb_next
     code = last.tb_frame.f_code
-    by_fastbp = (
-        Path(code.co_filename).is_relative_to(PACKAGE) and dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
-    )
-    assert by_fastbp, f"not raised by fastbp: {caught.value!r}"
+    by_fastbp = Path(code.co_filename).is_relative_to(PACKAGE)
+    raised = dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
+    assert by_fastbp and raised, f"not raised by fastbp: {caught.value!r}"
     missing = [word for word in words if word not in str(caught.value)]
     assert not missing, f"{missing} not in {caught.value!r}"
 

@@ -14,7 +14,7 @@ def images(N=40, C=3, H=6, W=5, dtype=np.float32, seed=0):
 
 
 def places(image, result, padding):
-    """Every (down, right) by which `result` is `image` shifted, zeros coming in: all that are tried out, pixel by pixel."""
+    """Every (down, right) by which `result` is `image` shifted with zeros coming in: all are tried, pixel by pixel."""
     C, H, W = image.shape
     found = []
     for down in range(-padding, padding + 1):

@@ -46,19 +46,8 @@ def assert_is_image(path: Path) -> None:
 def test_training_step(tmp_path, peers):
     for name in peers:
         pytest.importorskip(name, reason=f"{name} is not installed")
-    words = (
-        "--workloads",
-        "mlp-100",
-        "--batches",
-        4,
-        "--seconds",
-        0.01,
-        "--rounds",
-        2,
-        "--markdown",
-        "--peers",
-        ",".join(peers),
-    )
+    words = ("--workloads", "mlp-100", "--batches", 4, "--seconds", 0.01, "--rounds", 2)
+    words += ("--markdown", "--peers", ",".join(peers))
     output = run("training_step.py", *words, "--json", tmp_path / "x.json", "--figure", tmp_path / "x.png")
     (row,) = load(tmp_path / "x.json")["rows"]
     assert row["sides"]["fastbp"]["median"] >= row["sides"]["fastbp"]["best"] > 0

@@ -1,4 +1,4 @@
-"""The kernel cache: no code of others is run, nothing damaged is loaded, settings stay apart, and each kernel is compiled once."""
+"""The kernel cache: no code of others is run, nothing damaged is loaded, settings stay apart, all is compiled once."""
 
 import errno
 import json
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import fastbp
 from fastbp.engine import program
 from fastbp.kernels import activations, cache, jit
+from fastbp.kernels import claims as claim_module
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the JIT is off")
 users = pytest.mark.skipif(
@@ -72,7 +73,7 @@ def chosen(monkeypatch):
     cache.cache_folder.cache_clear()
 
 
-# -- whose folder --------------------------------------------------------------------------------------------------------
+# -- whose folder ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ def test_a_group_of_the_users_own_may_write(tmp_path, chosen, recwarn, monkeypat
 
 @posix
 def test_planted_code_is_never_run(first_steps, kernels, tmp_path):
-    """Each kernel's file replaced by a pickle that makes a file, in all ways that need no other user, and by another user's."""
+    """Each kernel's file replaced by a pickle that makes a file, in all ways with one user, and by another user's."""
     made = tmp_path / "it ran"
 
     class Plant:
@@ -232,7 +233,7 @@ def test_only_regular_files_are_read(tmp_path):
     assert cache.read(path) is None and cache.read(tmp_path / "none.nbc") is None
 
 
-# -- which folder --------------------------------------------------------------------------------------------------------
+# -- which folder ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", ["", " ", "\t\n"])
@@ -259,7 +260,7 @@ def test_a_folder_that_another_process_removes_is_no_trouble(tmp_path, chosen, m
     assert chosen(tmp_path) == tmp_path / cache.FOLDER
 
 
-# -- damage --------------------------------------------------------------------------------------------------------------
+# -- damage ------------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=300)
@@ -298,19 +299,19 @@ def test_damaged_kernels_and_no_others_are_compiled_again(first_steps, kernels):
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("elsewhere")])
 def test_where_nothing_can_be_claimed_nobody_is_waited_for(make, tmp_path):
     make(tmp_path / "claims")
-    claims = cache.Claims(tmp_path)
+    claims = claim_module.Claims(tmp_path)
     claims.wait("kernel")
     assert claims.take("kernel") and not claims.taken("kernel")
     claims.release("kernel")
     assert len(list(tmp_path.iterdir())) == 1
 
 
-# -- settings ------------------------------------------------------------------------------------------------------------
+# -- settings ----------------------------------------------------------------------------------------------------------
 
 VECTOR = numba.types.Array(numba.types.float64, 1, "C")
 KEPT = getattr(activations.relu_forward, "_cache", None)
 RELU = "import sys, numba\nfrom fastbp.kernels.activations import relu_forward as relu\n"
-RELU += "from fastbp.kernels import cache\nfrom fastbp.kernels.jit import KernelCache\n"
+RELU += "from fastbp.kernels import cache, claims\nfrom fastbp.kernels.jit import KernelCache\n"
 RELU += "vector = numba.types.Array(numba.types.float64, 1, 'C')\nname = relu._cache.path((vector, vector)).name\n"
 CODE = {
     "OPT": 0,
@@ -345,19 +346,19 @@ def test_a_run_without_optimisation_leaves_nothing_to_others(tmp_path):
     assert counts == [slow, slow, 0] and slow > 0, "one has taken what another has made with other settings"
 
 
-# -- claims --------------------------------------------------------------------------------------------------------------
+# -- claims ------------------------------------------------------------------------------------------------------------
 
 HOLD = """
 import sys, time
-from fastbp.kernels import cache
-cache.claims(cache.cache_folder()).take(sys.argv[0] and "kernel")
+from fastbp.kernels import cache, claims
+claims.claims(cache.cache_folder()).take(sys.argv[0] and "kernel")
 print("held", flush=True)
 time.sleep(600)
 """
 
 
 def test_a_claim_ends_with_its_process(chosen, tmp_path):
-    claims = cache.claims(chosen(tmp_path))
+    claims = claim_module.claims(chosen(tmp_path))
     process = start(HOLD, tmp_path)
     try:
         assert process.stdout.readline() == "held\n"
@@ -372,7 +373,7 @@ def test_a_claim_ends_with_its_process(chosen, tmp_path):
 def test_a_process_that_waits_can_be_interrupted_and_goes_on_when_the_other_is_dead(chosen, tmp_path):
     folder = chosen(tmp_path)
     holds = start(
-        RELU + "cache.claims(cache.cache_folder()).take(name)\nprint(name, flush=True)\nsys.stdin.read()", tmp_path
+        RELU + "claims.claims(cache.cache_folder()).take(name)\nprint(name, flush=True)\nsys.stdin.read()", tmp_path
     )
     name = holds.stdout.readline().strip()
     wait = RELU + "print('begins', flush=True)\nrelu.compile((vector, vector))\nprint(KernelCache.compiled)"
@@ -399,9 +400,9 @@ def test_a_process_that_waits_can_be_interrupted_and_goes_on_when_the_other_is_d
 
 def test_no_process_is_waited_for_for_ever(tmp_path, monkeypatch):
     """It may be stopped."""
-    monkeypatch.setattr(cache, "PATIENCE", 0.05)
-    monkeypatch.setattr(cache, "_lock", lambda *_: False)
-    claims = cache.Claims(tmp_path)
+    monkeypatch.setattr(claim_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(claim_module, "_lock", lambda *_: False)
+    claims = claim_module.Claims(tmp_path)
     start = time.monotonic()
     claims.wait("kernel")
     assert not claims.held and time.monotonic() - start < 30
@@ -411,8 +412,8 @@ def test_where_files_cannot_be_locked_a_claim_counts_for_some_time(tmp_path, mon
     def refuse(file, place):
         raise OSError(errno.ENOLCK, "no locks")
 
-    monkeypatch.setattr(cache, "_lock", refuse)
-    one, two = (cache.Claims(tmp_path) for _ in range(2))  # as in two processes
+    monkeypatch.setattr(claim_module, "_lock", refuse)
+    one, two = (claim_module.Claims(tmp_path) for _ in range(2))  # as in two processes
     assert one.take("kernel") and one.take("kernel") and not one.taken("kernel")
     assert two.taken("kernel") and not two.take("kernel") and two.take("another")
     two.release("kernel")  # it has none
@@ -421,7 +422,7 @@ def test_where_files_cannot_be_locked_a_claim_counts_for_some_time(tmp_path, mon
     assert two.take("kernel")
     (file,) = tmp_path.glob("kernel*")
     for shift in (-2, 2):  # its process died long ago, or the clocks differ
-        os.utime(file, (time.time() + shift * cache.PATIENCE,) * 2)
+        os.utime(file, (time.time() + shift * claim_module.PATIENCE,) * 2)
         assert not one.taken("kernel")
         assert one.take("kernel")
         one.release("kernel")
@@ -433,9 +434,9 @@ def test_where_files_cannot_be_locked_a_claim_counts_for_some_time(tmp_path, mon
 
 
 def test_no_claim_outlasts_a_kernel_that_cannot_be_compiled_or_kept(chosen, tmp_path, monkeypatch):
-    claims = cache.claims(chosen(tmp_path))
+    claims = claim_module.claims(chosen(tmp_path))
     kernel, taken = jit.kernel(activations.relu_forward.py_func), []
-    monkeypatch.setattr(cache.Claims, "_take", lambda self, name: taken.append(name) or True)
+    monkeypatch.setattr(claim_module.Claims, "_take", lambda self, name: taken.append(name) or True)
     with pytest.raises(numba.TypingError):
         kernel.compile((numba.types.unicode_type, VECTOR))
     assert taken and not claims.held
@@ -449,12 +450,13 @@ def test_kernels_are_loaded_from_a_folder_that_cannot_be_written(first_steps, ke
     """As from a container's image."""
     code = "import fastbp.kernels.cache as cache, os\nreal = os.open\n"
     code += "def refuse(path, flags, *rest, **more):\n    if flags & os.O_WRONLY or flags & os.O_RDWR:\n"
-    code += "        raise OSError(30, 'Read-only file system')\n    return real(path, flags, *rest, **more)\nos.open = refuse\n"
+    code += "        raise OSError(30, 'Read-only file system')\n"
+    code += "    return real(path, flags, *rest, **more)\nos.open = refuse\n"
     out, error = run(code + STEP, kernels)
     assert out == [*first_steps.results[0][2:], 0, []] and not error
 
 
-# -- Numba's inside --------------------------------------------------------------------------------------------------------
+# -- Numba's inside ----------------------------------------------------------------------------------------------------
 
 NETWORK = """
 import json, sys, warnings
@@ -499,10 +501,8 @@ models.ArrayModel.__init__ = init
 """
 NO_STATUS = "import numba.core.callconv\ndel numba.core.callconv.RETCODE_NONE\n"
 NO_CODE = "from fastbp.engine import program\nprogram.code = None\n"
-AFTER = {
-    "words": SHAPE_FIRST,
-    "code": NO_CODE,
-}  # what another Numba could have changed, after fastbp was imported and before
+# What another Numba could have changed, after fastbp was imported and before
+AFTER = {"words": SHAPE_FIRST, "code": NO_CODE}
 BEFORE = {"import": NO_STATUS, "array": LONGER}
 
 

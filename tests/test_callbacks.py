@@ -2,11 +2,14 @@
 
 import io
 import os
+import pickle
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+import fastbp
 from fastbp import (
     SGD,
     BatchNorm1d,
@@ -438,3 +441,13 @@ def test_running_loss_refuses_wrong_arguments(every, kind):
 def test_nothing_may_be_decided_by_the_test_split(figure, make, tmp_path):
     with pytest.raises(ValueError, match="monitor must be one of"):
         make(figure, tmp_path / "n.npz")
+
+
+def test_the_names_that_users_imports_and_pickles_have_stay():
+    """callbacks and schedules stood beside the package's first modules before they moved into the training room."""
+    code = "import fastbp.callbacks, fastbp.schedules; from fastbp.schedules import StepDecay; "
+    code += "import fastbp; assert fastbp.callbacks.Checkpoint is fastbp.Checkpoint and StepDecay is fastbp.StepDecay"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for module, kind in (("callbacks", fastbp.EarlyStopping), ("schedules", fastbp.OneCycle)):
+        made = pickle.loads(f"cfastbp.{module}\n{kind.__name__}\n.".encode())  # as such a pickle names the class
+        assert made is kind

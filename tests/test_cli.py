@@ -124,9 +124,8 @@ def test_the_seed_decides_and_the_same_seed_gives_the_same_network(capsys):
 
 
 def test_options_do_what_they_say(capsys):
-    arguments = (
-        "--model mlp --epochs 1 --batch-size 50 --optimizer adamw --lr 0.02 --weight-decay 0.3 --dtype float64 --seed 5"
-    )
+    arguments = "--model mlp --epochs 1 --batch-size 50 --optimizer adamw --lr 0.02 --weight-decay 0.3"
+    arguments += " --dtype float64 --seed 5"
     assert main(["train", *arguments.split(), "--output", "out"]) == 0
     data = fastbp.datasets.digits(dtype=np.float64)
     train, _ = fastbp.datasets.split(data.train, (0.9, 0.1), seed=5)
@@ -445,10 +444,8 @@ def test_it_trains_without_a_home_and_with_nothing_to_write_but_the_output(tmp_p
     )
     assert os.listdir() == ["file"]
     clean(run(*QUICK, env={**env, **PLAIN}))
-    assert (
-        sorted(os.listdir()) == ["fastbp-digits-softmax", "file"]
-        and sorted(os.listdir("fastbp-digits-softmax")) == FILES
-    )
+    assert sorted(os.listdir()) == ["fastbp-digits-softmax", "file"]
+    assert sorted(os.listdir("fastbp-digits-softmax")) == FILES
 
 
 @pytest.mark.parametrize("home", [None, "", "relative"])
@@ -950,9 +947,8 @@ def test_a_figure_that_fails_costs_neither_results_nor_the_exit_status(capsys, m
         assert main([*QUICK, "--output", "out"]) == 0
     out, err = capsys.readouterr()
     (warning,) = [line for line in err.splitlines() if "training.png" in line]
-    assert (
-        warning.startswith("fastbp: warning: out/training.png could not be drawn") and type(error).__name__ in warning
-    )
+    assert warning.startswith("fastbp: warning: out/training.png could not be drawn")
+    assert type(error).__name__ in warning
     assert "test accuracy" in out and "wrote out/network.npz and out/history.json" in out
     assert sorted(os.listdir("out")) == FILES[:-1]
     assert main([*QUICK, "--output", "out", "--resume"]) == 0 and sorted(os.listdir("out")) == FILES

@@ -1,4 +1,4 @@
-"""Kernels compiled by two processes: all of them, once, by nobody else when there is no need, and with no process left behind."""
+"""Kernels compiled by two processes: all of them, once, by one where that is enough; no process is left behind."""
 
 import ast
 import contextlib
@@ -21,6 +21,7 @@ from numba import types
 import fastbp
 from fastbp.engine import compiling, program
 from fastbp.kernels import activations, cache, matmul
+from fastbp.kernels import claims as claim_module
 from fastbp.kernels.jit import KernelCache, Separate, kernel
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the JIT is off")
@@ -71,11 +72,10 @@ def test_a_first_step_gets_help_and_the_next_process_compiles_nothing(first_step
 def test_where_no_kernel_can_be_kept_nobody_helps(tmp_path):
     folder = tmp_path / "file"
     folder.write_text("not a folder")
-    code = "import numpy as np\nfrom fastbp.engine import compiling\nfrom fastbp.kernels.activations import relu_forward\n"
-    code += "from fastbp.kernels.jit import KernelCache\n"
-    code += (
-        "compiling.HELPED, x = 1, np.array([-1.0, 2.0])\ncompiling.compile_kernels([partial(relu_forward, x, x)], True)"
-    )
+    code = "import numpy as np\nfrom fastbp.engine import compiling\n"
+    code += "from fastbp.kernels.activations import relu_forward\nfrom fastbp.kernels.jit import KernelCache\n"
+    code += "compiling.HELPED, x = 1, np.array([-1.0, 2.0])\n"
+    code += "compiling.compile_kernels([partial(relu_forward, x, x)], True)"
     ((compiled, started),) = run(code, folder)
     assert compiled > 0 and started == []
 
@@ -100,8 +100,9 @@ def test_the_other_process_leaves_kernels_in_the_cache(folder):
 def test_one_process_of_those_that_share_a_cache_has_help(folder, monkeypatch):
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: started.append(1) or contextlib.nullcontext(Mock()))
-    others = cache.Claims(folder)  # as another process has them, but for the system's locks
-    monkeypatch.setattr(cache, "_lock", lambda file, place: not (file == cache.claims(folder).file and others.held))
+    others = claim_module.Claims(folder)  # as another process has them, but for the system's locks
+    mine = claim_module.claims(folder).file
+    monkeypatch.setattr(claim_module, "_lock", lambda file, place: not (file == mine and others.held))
     others.take(compiling.HELPER)
     with compiling.helper(RELU):
         assert not started
@@ -191,8 +192,8 @@ def test_a_kernel_in_a_folder_below_is_kept_under_a_name_of_its_own():
 @pytest.mark.parametrize(
     "value",
     [
-        np.zeros((2, 3)), np.zeros((2, 3)).T, np.zeros((4, 3))[::2], np.zeros(3, np.float32), np.broadcast_to(np.zeros(1), 3),
-        np.zeros((3, 2), np.int64)[:, 0],
+        np.zeros((2, 3)), np.zeros((2, 3)).T, np.zeros((4, 3))[::2], np.zeros(3, np.float32),
+        np.broadcast_to(np.zeros(1), 3), np.zeros((3, 2), np.int64)[:, 0],
         np.zeros(()), 3, 2.5, True, None, (1, 2), (1, None), (), np.float32(1), (np.ones(2), (1, 2.0)),
     ],
     ids=repr,

@@ -327,7 +327,8 @@ for kind, scores in ((fastbp.LogisticLoss, x[:, 0].copy()), (fastbp.HingeLoss, x
     assert_(type(kind().forward(scores, np.array([0, 1, 1, 0]))) is float, kind)
     assert_(type(kind().step(scores, np.array([0, 1, 1, 0]), np.empty_like(scores))) is float, kind)
 assert_(type(fastbp.MeanSquaredError().step(x, x, np.empty_like(x))) is float, "mean squared error")
-network = fastbp.Sequential(fastbp.Linear(3, 4), fastbp.BatchNorm1d(4), fastbp.ReLU(), fastbp.Dropout(0.5), fastbp.Linear(4, 3))
+layers = fastbp.Linear(3, 4), fastbp.BatchNorm1d(4), fastbp.ReLU(), fastbp.Dropout(0.5), fastbp.Linear(4, 3)
+network = fastbp.Sequential(*layers)
 trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(0.1, momentum=0.9))
 assert_(type(trainer.step(x, np.array([0, 1, 2, 0]))) is float, "a training step")
 """

@@ -181,19 +181,17 @@ def reported(path):
     assert report.finish() in ("", f"wrote {path}")
 
 
+RESULT = Result("ann", "small", 0, 10.0)
 WRITERS = {
     "save": lambda path: Sequential(Linear(4, 2)).save(path),
     "to_json": lambda path: history().to_json(path),
     "Checkpoint": fitted,
     "plotting": lambda path: plotting.save(history().plot(), path),
-    "record": lambda path: Job("ann", Path("ann.py"), "small", 0, None, Path(path)).write(
-        Result("ann", "small", 0, 10.0)
-    ),
+    "record": lambda path: Job("ann", Path("ann.py"), "small", 0, None, Path(path)).write(RESULT),
     "report": reported,
 }
-REPLACING = {
-    name: write for name, write in WRITERS.items() if name != "report"
-}  # a report refuses a file that is there
+# a report refuses a file that is there
+REPLACING = {name: write for name, write in WRITERS.items() if name != "report"}
 REPLACING["resume"] = lambda path: fitted(resume=path)
 
 
@@ -447,17 +445,10 @@ def writing(path):
 
 def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_of_a_living_one(tmp_path):
     path = tmp_path / "run.npz"
-    ours = [
-        f".run.npz.{os.getpid()}.0123456789abcdef.part",
-        ".run.npz.1.ab.part",
-    ]  # pids are given again: they say nothing
-    theirs = [
-        ".run.npz.part",
-        ".run.npz.1.draft.part",
-        ".other.npz.1.ab.part",
-        "run.npz.1.ab.part",
-        ".run.npz.1.ab.parts",
-    ]
+    # pids are given again: they say nothing
+    ours = [f".run.npz.{os.getpid()}.0123456789abcdef.part", ".run.npz.1.ab.part"]
+    theirs = [".run.npz.part", ".run.npz.1.draft.part", ".other.npz.1.ab.part"]
+    theirs += ["run.npz.1.ab.part", ".run.npz.1.ab.parts"]
     with writing(path) as dead, writing(path) as alive:
         for name in ours + theirs:
             write(tmp_path / name, b"")
@@ -516,9 +507,8 @@ def test_new_folders_are_numbered(tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that send signals")
 def test_an_interruption_at_any_moment_is_one_and_leaves_no_part(tmp_path, monkeypatch):
     """A signal at random moments of many saves."""
-    monkeypatch.setattr(
-        sys, "unraisablehook", lambda about: None
-    )  # one that comes while an object is collected is nobody's
+    # one that comes while an object is collected is nobody's
+    monkeypatch.setattr(sys, "unraisablehook", lambda about: None)
     network, path = fastbp.Sequential(fastbp.Linear(30, 20), fastbp.Linear(20, 3)), tmp_path / "network.npz"
     network.save(path)
     rng = np.random.default_rng(0)

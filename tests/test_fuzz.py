@@ -1,4 +1,4 @@
-"""Hostile arguments at every door: a result, or an error of fastbp's own that names the argument. See tests/fuzzing.py."""
+"""Hostile arguments at every door give a result, or an error of fastbp's own that names the argument (fuzzing.py)."""
 
 import random
 
@@ -41,7 +41,7 @@ def test_hostile_arguments_of_figures_are_clear_errors(door, seed):
 
 
 def test_the_fuzzer_tells_faults_from_clear_errors():
-    """Planted doors: an error of NumPy's, one without the argument's name, one after a change, a warning, and a good one."""
+    """Planted: an error of NumPy's, one without the argument's name, one after a change, a warning, and a good one."""
 
     def call(function, **arguments):
         return fuzzing.judge(function, arguments, list(arguments), fuzzing.Door("planted", lambda: (dict, {}), ()))

@@ -32,10 +32,9 @@ event.register("numba:compile", Count())
 def run(code: str, root: Path = PACKAGE.parent, **environment) -> str:
     """What a fresh interpreter prints."""
     env = {**os.environ, "PYTHONPATH": str(root), **environment}
-    result = subprocess.run(
-        [sys.executable, "-c", COMPILES + code], env={k: v for k, v in env.items() if v is not None}, cwd=root, capture_output=True,
-        text=True, timeout=300,
-    )  # fmt: skip
+    env = {name: value for name, value in env.items() if value is not None}
+    command = [sys.executable, "-c", COMPILES + code]
+    result = subprocess.run(command, env=env, cwd=root, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
@@ -83,11 +82,13 @@ def test_loading_imports_nothing_of_the_compiler_which_comes_when_it_is_wanted(k
 def test_warming_up_compiles_what_training_needs_and_changes_nothing(kernels):
     code = """
 import fastbp, numpy as np
-network = fastbp.Sequential(fastbp.Linear(4, 8), fastbp.BatchNorm1d(8), fastbp.ReLU(), fastbp.Dropout(0.2), fastbp.Linear(8, 3))
+layers = fastbp.Linear(4, 8), fastbp.BatchNorm1d(8), fastbp.ReLU(), fastbp.Dropout(0.2), fastbp.Linear(8, 3)
+network = fastbp.Sequential(*layers)
 before, x, labels = network.state_dict(), np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0])
 loss, optimizer = fastbp.SoftmaxCrossEntropy(), fastbp.Adam()
 counts = [fastbp.warmup(network, loss, optimizer, (x, labels)) for _ in range(2)]
-unchanged = all(np.array_equal(before[name], array) for name, array in network.state_dict().items()) and not optimizer.steps
+unchanged = all(np.array_equal(before[name], array) for name, array in network.state_dict().items())
+unchanged = unchanged and not optimizer.steps
 compiled = len(Count.compiled)
 fastbp.fit(network, loss, optimizer, (x, labels), (x, labels), epochs=1, progress=False)
 print(json.dumps([counts, unchanged, len(Count.compiled) - compiled]))
@@ -172,7 +173,8 @@ def test_no_home_and_no_cache_folder_still_works(tmp_path):
 def test_a_kernel_from_the_disk_finds_the_separate_kernels_it_calls(first_steps, kernels):
     """They are not part of its file: they are loaded with it, or compiled again where theirs is missing or damaged."""
     step = FIRST_STEPS + "print(json.dumps(sorted(set(Count.compiled))))"
-    (product,), (taps,) = (kernels.glob(f"*/{name}.callee-*.nbc") for name in ("matmul.inner_product", "conv.images.taps"))
+    names = "matmul.inner_product", "conv.images.taps"
+    (product,), (taps,) = (kernels.glob(f"*/{name}.callee-*.nbc") for name in names)
     product.write_bytes(b"garbage")
     taps.unlink()
     first, compiled = (json.loads(line) for line in run(step, FASTBP_CACHE_DIR=str(kernels)).splitlines())
@@ -184,7 +186,8 @@ def test_a_separate_kernel_raises_what_its_caller_would():
     source = "import numpy as np\nfrom fastbp.kernels.jit import kernel, separate_kernel\n"
     source += "@separate_kernel\ndef inner(a, k):\n    return a[k], np.ones(k).sum() if k else np.empty(-1).sum()\n"
     source += "@kernel\ndef outer(a, k):\n    value, total = inner(a, k)\n    return value + total\n"
-    source += "print(outer(np.arange(4.0), 2))\ntry:\n    outer(np.arange(4.0), 0)\nexcept ValueError as error:\n    print(error)"
+    source += "print(outer(np.arange(4.0), 2))\ntry:\n    outer(np.arange(4.0), 0)\n"
+    source += "except ValueError as error:\n    print(error)"
     assert run(source).splitlines() == ["4.0", "negative dimensions not allowed"]
 
 
@@ -252,8 +255,9 @@ def test_an_interrupt_in_the_compiler_is_not_another_error(message, raised, monk
 
 
 def sums_in_memory(source: str) -> list[str]:
-    """Where an innermost loop adds to an element that stays the same. The compiler makes vectors of such a sum only where it sees,
-    as it runs, that nothing else lies near the element in memory: the order of the sum would depend on addresses."""
+    """Where an innermost loop adds to an element that stays the same. The compiler makes vectors of such a sum only
+    where it sees, as it runs, that nothing else lies near the element in memory: the order of the sum would depend on
+    addresses."""
     found, loops = [], (ast.For, ast.While)
     for loop in (node for node in ast.walk(ast.parse(source)) if isinstance(node, loops)):
         inside = [node for node in ast.walk(loop) if node is not loop]

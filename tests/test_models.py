@@ -62,9 +62,8 @@ def test_lenet5s_maps_have_the_papers_shapes():
     for layer in models.lenet5().layers:
         shape = layer.output_shape(shape)
         shapes.append(shape)
-    assert (
-        shapes[0] == (6, 28, 28) and shapes[2] == (6, 14, 14) and shapes[3] == (16, 10, 10) and shapes[5] == (16, 5, 5)
-    )
+    assert shapes[0] == (6, 28, 28) and shapes[2] == (6, 14, 14)
+    assert shapes[3] == (16, 10, 10) and shapes[5] == (16, 5, 5)
 
 
 def test_mlps_first_values_suit_the_activation():

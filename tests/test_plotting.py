@@ -97,7 +97,7 @@ def test_lines_are_apart_in_greyscale_by_darkness_dash_and_marker(styles, apart)
     assert all(luminance(style["color"]) < 0.75 for style in styles)  # on white
 
 
-# -- compare -------------------------------------------------------------------------------------------------------------
+# -- compare -----------------------------------------------------------------------------------------------------------
 
 
 def legend(figure):
@@ -147,12 +147,8 @@ def test_compare_takes_eight_lines_and_says_so_of_nine():
         plotting.compare(given, "loss")
     del given["line 4"]
     figure = plotting.compare(given, "loss")
-    assert (
-        len({line.get_color() for line in figure.axes[0].lines})
-        == len(figure.axes[0].lines)
-        == len(legend(figure))
-        == 8
-    )
+    assert len({line.get_color() for line in figure.axes[0].lines}) == 8
+    assert len(figure.axes[0].lines) == len(legend(figure)) == 8
     rendered(figure)
 
 
@@ -216,7 +212,7 @@ def test_lengths_that_do_not_fit_are_errors_that_name_the_line(x, values):
         plotting.learning_curves({"ours": (x, values, values)})
 
 
-# -- learning curves -----------------------------------------------------------------------------------------------------
+# -- learning curves ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -237,18 +233,15 @@ def test_learning_curves_are_solid_for_test_and_dashed_for_training(log):
     ]
     for name in ("net", "other"):
         solid, dashed = drawn[f"{name}, test"], drawn[f"{name}, train"]
-        assert (solid.get_linestyle(), dashed.get_linestyle()) == (
-            "-",
-            "--",
-        ) and solid.get_color() == dashed.get_color()
+        assert solid.get_linestyle() == "-" and dashed.get_linestyle() == "--"
+        assert solid.get_color() == dashed.get_color()
         assert solid.get_markerfacecolor() == solid.get_color() and dashed.get_markerfacecolor() == "white"
     np.testing.assert_allclose(bands(axes)[0][5000], (test[:, 1].min(), test[:, 1].max()))
     np.testing.assert_allclose(bands(axes)[1][5000], (train[:, 1].min(), train[:, 1].max()))
     assert len(bands(axes)) == 2 and axes.get_xscale() == ("log" if log else "linear")
     rendered(figure)
-    assert (
-        "20k" in {label.get_text() for label in axes.get_xticklabels()} and "%" in axes.get_yticklabels()[0].get_text()
-    )
+    assert "20k" in {label.get_text() for label in axes.get_xticklabels()}
+    assert "%" in axes.get_yticklabels()[0].get_text()
 
 
 def test_learning_curves_of_one_network_need_no_name():
@@ -266,7 +259,7 @@ def test_learning_curves_of_nothing_or_of_no_images_are_errors():
         plotting.learning_curves({"net": ([5, 10], [1, 1], [0.1])})
 
 
-# -- sweeps --------------------------------------------------------------------------------------------------------------
+# -- sweeps ------------------------------------------------------------------------------------------------------------
 
 
 def marks(axes, marker):
@@ -364,7 +357,7 @@ def test_sweeps_that_do_not_fit_are_errors(settings, values, options, message):
         plotting.sweep(settings, values, "accuracy", **options)
 
 
-# -- grids of numbers ----------------------------------------------------------------------------------------------------
+# -- grids of numbers --------------------------------------------------------------------------------------------------
 
 
 def numbers(axes):
@@ -388,17 +381,13 @@ def test_a_heatmap_has_its_numbers_in_the_cells_and_a_frame_around_the_highest(p
     assert [text.get_fontweight() for text in axes.texts] == ["normal", "normal", "bold", "normal", "normal"]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("batch", "rate", "a title")
     rendered(figure)
-    assert (
-        tick_labels(axes.xaxis) == ["16", "32", "64"]
-        and tick_labels(axes.yaxis) == ["0.1", "high"]
-        and axes.yaxis_inverted()
-    )
+    assert tick_labels(axes.xaxis) == ["16", "32", "64"]
+    assert tick_labels(axes.yaxis) == ["0.1", "high"] and axes.yaxis_inverted()
     (cells,) = axes.collections
     colors = cells.get_facecolors().reshape(2, 3, 4)
     np.testing.assert_array_equal(colors[..., 0], colors[..., 2])  # grey
-    assert (
-        colors[1, 1, 0] > colors[0, 0, 0] > colors[0, 1, 0] > colors[1, 2, 0] > colors[1, 0, 0] >= 0.45
-    )  # the darker the higher
+    # the darker the higher
+    assert colors[1, 1, 0] > colors[0, 0, 0] > colors[0, 1, 0] > colors[1, 2, 0] > colors[1, 0, 0] >= 0.45
     assert colors[0, 2, 3] == 0 and colors[1, 1, 0] < 0.97  # an empty cell is no low one
 
 
@@ -424,9 +413,8 @@ def test_a_confusion_matrix_shows_for_each_true_class_the_share_of_what_it_was_t
     assert numbers(axes) == {(0, 0): "62.5", (0, 1): "25.0", (0, 2): "12.5", (1, 1): "100.0", (2, 0): "100.0"}
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("predicted class", "true class", "a title")
     rendered(figure)
-    assert (
-        tick_labels(axes.xaxis) == tick_labels(axes.yaxis) == ["cat", "a dog", "cow", "none"] and axes.yaxis_inverted()
-    )
+    assert tick_labels(axes.xaxis) == tick_labels(axes.yaxis) == ["cat", "a dog", "cow", "none"]
+    assert axes.yaxis_inverted()
     assert sorted(patch.get_xy() for patch in axes.patches) == [(k, k) for k in range(4)]
     assert all(
         luminance(patch.get_facecolor()[:3]) > 0.8 and luminance(patch.get_edgecolor()[:3]) == 0
@@ -476,7 +464,7 @@ def test_confusions_that_do_not_fit_are_errors(predicted, labels, message):
         plotting.confusion_matrix(predicted, labels, "abc")
 
 
-# -- pictures ------------------------------------------------------------------------------------------------------------
+# -- pictures ----------------------------------------------------------------------------------------------------------
 
 
 def tile(figure, n, columns, size):
@@ -504,12 +492,8 @@ def test_filters_are_scaled_by_their_largest_magnitude_with_0_at_mid_grey(C):
 
 def test_the_lines_between_filters_are_white_and_thin():
     sheet = np.asarray(plotting.filters(np.full((4, 1, 28, 28), -1.0), columns=2).axes[0].images[0].get_array())
-    assert (
-        sheet.shape == (57, 57, 3)
-        and (sheet[28] == 1).all()
-        and (sheet[:, 28] == 1).all()
-        and (sheet[:28, 29:] == 0).all()
-    )
+    assert sheet.shape == (57, 57, 3) and (sheet[28] == 1).all()
+    assert (sheet[:, 28] == 1).all() and (sheet[:28, 29:] == 0).all()
     sheet = np.asarray(plotting.filters(np.full((2, 1, 3, 3), -1.0)).axes[0].images[0].get_array())
     assert (sheet == 1).all(axis=(0, 2)).sum() == 1 and sheet.shape[1] > 30
 
@@ -769,12 +753,17 @@ WRONG = {
         "place": [111, "a", (0, 0)],
     },
     "compare": {
-        "lines": [None, [], {}, "a", [("a", LINES["a"])], *({"a": v} for v in (None, 3, ([1],), ([1], [2], [3]), ([1], [2, 3])))],
+        "lines": [
+            None, [], {}, "a", [("a", LINES["a"])],
+            *({"a": v} for v in (None, 3, ([1],), ([1], [2], [3]), ([1], [2, 3]))),
+        ],
         "ylabel": NO_TEXT, "xlabel": NO_TEXT, "title": NO_TEXT, "percent": NO_FLAG, "log": NO_FLAG,
         "reported": [3, "a", ["a"], {"b": 1}, {"a": "1"}, {"a": math.nan}, {"a": 1e200}],
     },
     "learning_curves": {
-        "networks": [None, [], {}, "a", *({"a": v} for v in (None, ([1], [2]), ([1, 2], [1, 2], [1]), ([0], [1], [2])))],
+        "networks": [
+            None, [], {}, "a", *({"a": v} for v in (None, ([1], [2]), ([1, 2], [1, 2], [1]), ([0], [1], [2]))),
+        ],
         "xlabel": NO_TEXT, "title": NO_TEXT, "log": NO_FLAG,
     },
     "sweep": {

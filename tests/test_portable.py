@@ -1,4 +1,4 @@
-"""What setup.cfg says of other packages' versions is what is tested: tests/lowest.txt has the lowest, and CI runs with them."""
+"""The lowest versions that setup.cfg allows are those that CI tests with: they stand in tests/lowest.txt."""
 
 import configparser
 import re

@@ -1,4 +1,4 @@
-"""Arrays that come back read-only from a pickle are copied: out-of-band buffers (Ray, Dask, loky), memory maps (joblib)."""
+"""Read-only arrays from a pickle are copied: out-of-band buffers (Ray, Dask, loky) and memory maps (joblib)."""
 
 import copy
 import io

@@ -1,19 +1,21 @@
 """README's code does what README says: every block is run, and what stands below a block is what it prints.
 
-Python blocks are scripts of their own; names that one does not define are imported from the block above it that does. Where a
-block defines tests, they are called; one whose last line has a comment "# fails …" must fail. Shell blocks run in a folder that
-looks like a clone of the repository, where `python` and `fastbp` are those of this environment, except for
+Python blocks are scripts of their own; names that one does not define are imported from the block above it that does.
+Where a block defines tests, they are called; one whose last line has a comment "# fails …" must fail. Shell blocks run
+in a folder that looks like a clone of the repository, where `python` and `fastbp` are those of this environment, except
+for
 
-- commands that set themselves up (`python3 -m venv …`): what follows the installation is run, but for README's test command,
-  which is what runs this file;
+- commands that set themselves up (`python3 -m venv …`): what follows the installation is run, but for README's test
+  command, which is what runs this file;
 - lines that install something: these are not run;
 - lines with a comment that begins with `--quick`: they are run with `--quick`;
-- lines with `--hours`, or with a comment that speaks of minutes or hours: the program must know the options, that is all.
+- lines with `--hours`, or with a comment that speaks of minutes or hours: the program must know the options, that is
+  all.
 
 Blocks that need the full data sets, or a package that is not installed, are skipped where these are missing.
 
-Outputs are compared word by word: text exactly, numbers to the digits shown, but to four digits at most, since the last ones
-belong to one machine; numbers below 1e-8 are rounding, and numbers with a unit of time are the machine's.
+Outputs are compared word by word: text exactly, numbers to the digits shown, but to four digits at most, since the last
+ones belong to one machine; numbers below 1e-8 are rounding, and numbers with a unit of time are the machine's.
 """
 
 import ast
@@ -77,7 +79,7 @@ def test_every_block_is_run():
     assert fences == 2 * (len(BLOCKS) + sum(block.output is not None for block in BLOCKS))
 
 
-# -- what is the same ------------------------------------------------------------------------------------------------------
+# -- what is the same --------------------------------------------------------------------------------------------------
 
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -128,7 +130,7 @@ def test_what_counts_as_the_same(printed, said, same):
     assert (difference(printed, said) is None) == same
 
 
-# -- Python ----------------------------------------------------------------------------------------------------------------
+# -- Python ------------------------------------------------------------------------------------------------------------
 
 
 def missing_names(code: str) -> set[str]:
@@ -208,7 +210,7 @@ def clone(tmp_path) -> Path:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """`python` and `fastbp` are this environment's, README's Python blocks can be imported, images of photos are there."""
+    """`python` and `fastbp` are this environment's, README's Python blocks can be imported, photos are there."""
     programs = folder / "programs"
     programs.mkdir()
     for name, command in (("python", ""), ("python3", ""), ("fastbp", " -m fastbp")):
@@ -235,9 +237,8 @@ def run(command: list[str], folder: Path, block: Block, env: dict[str, str]) -> 
         assert differs is None, f"README.md, {block}\n{differs}"
 
 
-CLUSTER = (
-    "__import__('distributed').LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None)"
-)
+CLUSTER = "__import__('distributed').LocalCluster(n_workers=1, threads_per_worker=1, processes=False, "
+CLUSTER += "dashboard_address=None)"
 
 
 @pytest.mark.parametrize("block", [of_block(block) for block in PYTHON])
@@ -245,14 +246,13 @@ def test_python(block, clone):
     for name in imported(block.code):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
-    code = re.sub(
-        r"\"scheduler:\d+\"", CLUSTER, script(block)
-    )  # a cluster of one worker in place of the one that is named
+    # a cluster of one worker in place of the one that is named
+    code = re.sub(r"\"scheduler:\d+\"", CLUSTER, script(block))
     (clone / "block.py").write_text(code, encoding="utf-8")
     run([sys.executable, "block.py"], clone, block, environment(clone))
 
 
-# -- the shell -------------------------------------------------------------------------------------------------------------
+# -- the shell ---------------------------------------------------------------------------------------------------------
 
 
 def commands(text: str) -> list[str]:

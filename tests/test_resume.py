@@ -79,11 +79,8 @@ class Training:
             Flatten(), Linear(16, 8), BatchNorm1d(8), ReLU(), Dropout(0.3), Linear(8, 3), dtype=dtype, seed=4
         )
         self.optimizer = optimizer or Adam(lr=0.02)
-        self.early, self.checkpoint, self.running = (
-            EarlyStopping(patience=3),
-            Checkpoint(folder / "best.npz"),
-            RunningLoss(2),
-        )
+        self.early, self.running = EarlyStopping(patience=3), RunningLoss(2)
+        self.checkpoint = Checkpoint(folder / "best.npz")
         self.checkpoint.monitor = "validation_loss"
         others = [Figures(), self.early, self.checkpoint, self.running, CosineDecay(8), WarmUp(2)]
         interrupt = interrupt or Interrupt()
@@ -319,9 +316,8 @@ def test_more_epochs_train_on_as_if_there_had_been_no_end(tmp_path, epochs):
     assert_same(Training(tmp_path).fit(resume=tmp_path / "t.npz"), expected)
     (tmp_path / "t.npz").unlink()
     training = Training(tmp_path).fit(resume=tmp_path / "t.npz", epochs=epochs)
-    assert_same(
-        training.fit(resume=tmp_path / "t.npz"), expected
-    )  # the same objects, the best epoch put back in between
+    # the same objects, the best epoch put back in between
+    assert_same(training.fit(resume=tmp_path / "t.npz"), expected)
 
 
 def test_fewer_epochs_than_there_are_already_is_an_error(tmp_path):
@@ -487,14 +483,14 @@ def test_the_file_tells_how_far_it_is(tmp_path):
     network, loss = Sequential(Flatten(), Linear(16, 3), seed=0), SoftmaxCrossEntropy()
     callbacks = [Interrupt(step=3 * BATCHES + 1)]
     with pytest.raises(KeyboardInterrupt):
-        fit(network, loss, SGD(lr=0.1), split(0, 60, np.float32), epochs=4, callbacks=callbacks, batch_size=20, progress=False,
-            resume=path)  # fmt: skip
+        fit(network, loss, SGD(lr=0.1), split(0, 60, np.float32), epochs=4, callbacks=callbacks, batch_size=20,
+            progress=False, resume=path)  # fmt: skip
     assert part_done(path) == 0.75
     path.write_bytes(path.read_bytes()[:100])
     assert part_done(path) == 0
 
 
-# -- settings of callbacks and augmentations -----------------------------------------------------------------------------
+# -- settings of callbacks and augmentations ---------------------------------------------------------------------------
 
 
 class Halved(fastbp.Schedule):
@@ -606,3 +602,11 @@ def test_settings_that_a_base_class_keeps_are_compared(tmp_path):
     with pytest.raises(ValueError, match=r"epochs=4\.0.* there, .*epochs=5\.0"):
         Training(tmp_path, epochs=2, callbacks=[Warmer(5, 1)]).fit(resume=path)
     Training(tmp_path, epochs=2, callbacks=[Warmer(4, 1)]).fit(resume=path)
+
+
+def test_a_file_does_not_say_in_which_modules_classes_stand(tmp_path):
+    """So it is read again after they have moved within the package."""
+    Training(tmp_path, epochs=1).fit(resume=tmp_path / "t.npz")
+    with np.load(tmp_path / "t.npz") as file:
+        said = str(file["training"])
+    assert "CosineDecay" in said and "fastbp" not in said

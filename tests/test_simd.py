@@ -1,4 +1,4 @@
-"""The tiles against their definition in NumPy, for every number of rows and columns, and nothing touched beside them."""
+"""The tiles against their definition in NumPy, for every number of rows and columns; nothing beside them is touched."""
 
 import os
 import subprocess
@@ -187,8 +187,8 @@ def test_packed_columns(dtype, seed, K, columns):
     ("M", "N", "K"), [(70, 50, 37), (66, 256, 600), (9, 65, 1030), (65, 9, 3072), (5, 1, 300), (3, 7, 0)]
 )
 def test_parts_of_a_product_have_the_bits_of_the_whole(M, N, K, dtype, transposed):
-    """Threads may share a product by any rows or columns of c: for any part, no bit changes. But a bᵀ of many rows may be summed in
-    another order than one of few."""
+    """Threads may share a product by any rows or columns of c: for any part, no bit changes. But a bᵀ of many rows may
+    be summed in another order than one of few."""
     rng = np.random.default_rng(M)
     a, b = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
 
@@ -251,7 +251,7 @@ def test_products_that_are_copied_or_taken_in_blocks(M, N, K):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("N", "D", "F"), [(0, 5, 3), (1, 70, 9), (4, 33, 17), (5, 33, 17), (64, 100, 21), (700, 5, 3)])
 def test_the_descent_of_a_linear_layer(N, D, F, dtype, settings):
-    """Part by part of the rows, the bias with the last: an update with the gradients of `linear_backward_parameters`."""
+    """Part by part of the rows, the bias with the last: an update with `linear_backward_parameters`' gradients."""
     rng, size, settings = np.random.default_rng(N), F * D + F, np.array(settings)
     dout, x = rng.normal(size=(N, F)).astype(dtype), rng.normal(size=(N, D)).astype(dtype)
     values, velocity = (rng.normal(size=size).astype(dtype) for _ in range(2))

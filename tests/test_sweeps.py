@@ -230,11 +230,9 @@ def slow_epochs(seed, resume):
 def test_the_time_of_a_run_is_that_of_all_its_parts(tmp_path):
     with pytest.raises(SweepError, match="interrupted"):
         sweep(slow_epochs, grid(seed=[0]), tmp_path, jobs=1)
-    start = time.perf_counter()
     (run,) = sweep(slow_epochs, grid(seed=[0]), tmp_path, jobs=1)
-    last = time.perf_counter() - start
     batches = -(-len(fastbp.datasets.digits().train.x) // 64)
-    assert run.seconds > last + 2 * batches * 0.01 * 0.9
+    assert run.seconds > 2 * batches * 0.01  # what the first call has slept; the second one does not sleep
 
 
 def test_ctrl_c_keeps_what_has_ended_and_ends_the_workers(tmp_path):
@@ -247,9 +245,8 @@ def test_ctrl_c_keeps_what_has_ended_and_ends_the_workers(tmp_path):
         [sys.executable, "slow.py"], cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True
     )
     deadline = time.monotonic() + 60
-    while (
-        not (list((tmp_path / "runs").glob("*.json")) and (tmp_path / "2.pid").exists()) and time.monotonic() < deadline
-    ):
+    begun = lambda: list((tmp_path / "runs").glob("*.json")) and (tmp_path / "2.pid").exists()  # noqa: E731
+    while not begun() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
@@ -331,7 +328,7 @@ def test_elsewhere_each_run_is_a_line(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("run 3 of 3: x 3, ")
 
 
-# -- bad arguments, and standard error that is none ----------------------------------------------------------------------------
+# -- bad arguments, and standard error that is none --------------------------------------------------------------------
 
 
 class Called:

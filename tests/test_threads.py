@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import plan
 from fastbp.engine import threads
 from fastbp.engine.program import programs
 from fastbp.kernels.jit import kernel
@@ -29,18 +28,11 @@ def restored():
     fastbp.set_num_threads(before)
 
 
-@pytest.fixture
-def fine_cut(monkeypatch):
-    """Small problems are cut as large ones are."""
-    for name, value in (("PART_WORK", 1), ("RANGE_WORK", 1), ("PER_WEIGHT", 1), ("PIECE_WORK", 1), ("LARGE", 500),
-                        ("TILE_ROWS", 4), ("TILE_COLUMNS", 4)):  # fmt: skip
-        monkeypatch.setattr(plan, name, value)
-
-
 def convolutional(seed=0):
     return fastbp.Sequential(
-        fastbp.Conv2d(1, 4, 3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Conv2d(4, 5, 3, stride=2), fastbp.BatchNorm2d(5),
-        fastbp.ReLU(), fastbp.Dropout(0.3), fastbp.Flatten(), fastbp.Linear(45, 30), fastbp.Tanh(), fastbp.Linear(30, 4), seed=seed,
+        fastbp.Conv2d(1, 4, 3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Conv2d(4, 5, 3, stride=2),
+        fastbp.BatchNorm2d(5), fastbp.ReLU(), fastbp.Dropout(0.3), fastbp.Flatten(), fastbp.Linear(45, 30),
+        fastbp.Tanh(), fastbp.Linear(30, 4), seed=seed,
     )  # fmt: skip
 
 
@@ -141,7 +133,8 @@ fastbp.plan.PART_WORK = fastbp.plan.RANGE_WORK = 1
 fastbp.set_num_threads(2)
 def train(seed):
     network = fastbp.Sequential(fastbp.Linear(8, 16), fastbp.ReLU(), fastbp.Linear(16, 3), seed=seed)
-    trainer, rng = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1)), np.random.default_rng(seed)
+    trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1))
+    rng = np.random.default_rng(seed)
     for _ in range(20):
         trainer.step(rng.normal(size=(16, 8)).astype(np.float32), rng.integers(0, 3, 16))
     return network.parameter_vector.tobytes().hex()

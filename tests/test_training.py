@@ -404,9 +404,7 @@ def test_a_loss_that_is_not_finite_ends_training_with_a_warning_at_the_caller():
     network = Sequential(Linear(4, 1))
     with pytest.warns(UserWarning, match="loss is inf in epoch 1") as caught:
         history = fit(network, MeanSquaredError(), SGD(lr=0.1), diverging(), epochs=5, batch_size=8, progress=False)
-    (ours,) = (
-        warning for warning in caught if "loss is inf" in str(warning.message)
-    )  # NumPy has its own in plain Python
+    (ours,) = (warning for warning in caught if "loss is inf" in str(warning.message))  # plain NumPy warns too
     assert ours.filename == __file__
     assert len(history) == 1 and history.train_loss == [math.inf] and "inf" in history.stop_reason
     assert json.loads(history.to_json())["train_loss"] == [None]
@@ -805,10 +803,8 @@ def test_a_loss_of_ones_own_gives_the_gradient_that_is_used(make):
 
 def test_an_empty_batch_is_an_error_and_changes_nothing():
     network = fastbp.Sequential(fastbp.Linear(4, 3))
-    trainer, before = (
-        fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(weight_decay=0.5)),
-        network.state_dict(),
-    )
+    trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(weight_decay=0.5))
+    before = network.state_dict()
     with pytest.raises(ValueError, match="the mean of an empty batch"):
         trainer.step(np.empty((0, 4), np.float32), np.empty(0, np.int64))
     assert all(np.array_equal(before[name], array) for name, array in network.state_dict().items())

@@ -31,7 +31,7 @@ def prepared(layer, **parameters):
 
 
 def assert_same(layer, x, twin, rng, training=True):
-    """Output and gradients (dx, then the parameters') of the layer at x are the twin's; `twin` is (out, backward of dout)."""
+    """The layer's output and gradients (dx, then the parameters') at x are the twin's: (out, backward of dout)."""
     y = layer.forward(x, training=training)
     out, backward = twin
     close(out, y)

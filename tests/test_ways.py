@@ -1,4 +1,4 @@
-"""Every way to convolve against the definition: any geometry that it can do, both dtypes, in any pieces of the batch and of the rows."""
+"""Every way to convolve against the definition: any geometry, both dtypes, in any pieces of the batch and the rows."""
 
 from unittest import mock
 
@@ -118,7 +118,7 @@ def test_every_way_computes_what_the_definition_says(kind, convolution, dtype, t
     close(parts[2], expected[2], bound)
     for whole, part in zip((y, dx), parts[:2], strict=True):
         close(part, whole, bound)
-        if kind is not Unfolded and not numba.config.DISABLE_JIT:  # there, and in NumPy, the order of sums follows the shapes
+        if kind is not Unfolded and not numba.config.DISABLE_JIT:  # there, and in NumPy, sums' order follows the shapes
             assert np.array_equal(part, whole)
     shares = sum((share(way, dout[part], x[part], w) for part in pieces(rng, len(x))), np.zeros(w.shape))
     close(shares, expected[2], bound)

@@ -1,4 +1,4 @@
-"""Winograd's convolution against the definition: any shape, both dtypes, any slice of a batch; its tiles, and its matrices."""
+"""Winograd's convolution against the definition: any shape, both dtypes, any slice of a batch; tiles and matrices."""
 
 import naive
 import numpy as np
@@ -113,7 +113,7 @@ def test_gradients_are_the_adjoint_of_forward(convolution, m):
 
 @given(dtypes, tile_sizes, seeds, st.integers(1, 7), st.integers(0, 7))
 def test_a_slice_of_a_batch_gives_the_same_bits(dtype, m, seed, N, first):
-    """So that threads may take parts of a batch. 49 or 16 tiles an image: the tiles of a slice are also cut elsewhere."""
+    """So threads may take parts of a batch. 49 or 16 tiles an image: those of a slice are also cut elsewhere."""
     rng, first = np.random.default_rng(seed), min(first, N - 1)
     arrays = cast((rng.normal(size=s) for s in ((N, 5, 14, 13), (9, 5, 3, 3), (9,), (N, 9, 14, 13))), dtype)
     last = int(rng.integers(first, N)) + 1

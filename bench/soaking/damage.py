@@ -34,10 +34,8 @@ CACHE = "fastbp-kernels-"  # how the folders of compiled kernels begin
 
 def damaged(rng: np.random.Generator, content: bytes) -> tuple[str, bytes]:
     """What was done, and the content after it."""
-    bits, others = (
-        [flip] * 3 + [flip_marked] * 2,
-        [cut, empty, zeros, other_bytes, leave_out, double, swap, append, text],
-    )
+    bits = [flip] * 3 + [flip_marked] * 2
+    others = [cut, empty, zeros, other_bytes, leave_out, double, swap, append, text]
     changes = bits + others
     while True:
         changed = bytearray(content)

@@ -6,7 +6,7 @@ ordinary memory, bit for bit. Two ways, which take turns:
 - each call of a kernel by itself: every array that it is given is copied between guard pages, at the end of its room
   and at its beginning, and what is in them afterwards is compared with the call itself. Parts of a buffer are guarded
   on their own.
-- whole training steps, in which every buffer of the network, the plan and the optimiser is made between guard pages, as
+- whole training steps, in which every buffer of the network, the engine and the optimiser is made between guard pages, as
   programs on one thread or on two.
 
 In both, the memory that a kernel asks for inside comes from here too, filled with NaN and −1 at the end of its room,
@@ -21,7 +21,6 @@ import types
 import weakref
 from collections.abc import Iterator
 
-import fastbp.plan
 import llvmlite.binding as llvm
 import numpy as np
 from numba.core.registry import CPUDispatcher, cpu_target
@@ -29,6 +28,7 @@ from numba.core.runtime import _nrt_python, rtsys
 
 import fastbp
 import fastbp.engine.gradients
+import fastbp.engine.step
 from fastbp.engine import program
 from fastbp.engine.threads import run
 
@@ -138,13 +138,13 @@ class Calls:
             return self.call(dispatcher, *arguments) if not named else self.original(dispatcher, *arguments, **named)
 
         CPUDispatcher.__call__ = call
-        for module in (fastbp.plan, fastbp.engine.gradients):  # their calls one by one
+        for module in (fastbp.engine.engine, fastbp.engine.gradients):  # their calls one by one
             module.programs = lambda sections: [call for section in sections for part in section for call in part]
         return self
 
     def __exit__(self, *exception) -> None:
         CPUDispatcher.__call__ = self.original
-        for module in (fastbp.plan, fastbp.engine.gradients):
+        for module in (fastbp.engine.engine, fastbp.engine.gradients):
             module.programs = self.programs
 
     def call(self, dispatcher, *arguments):
@@ -274,7 +274,7 @@ def guarded_buffers(trial: Trial) -> Iterator[None]:
             put(module, "aligned", numpy.zeros)
         if getattr(module, "np", None) is np and not name.startswith("fastbp.kernels."):
             put(module, "np", numpy)
-    for module in (fastbp.plan, fastbp.engine.gradients):
+    for module in (fastbp.engine.engine, fastbp.engine.step, fastbp.engine.gradients):
         put(module, "run", counted)
     try:
         yield

@@ -67,6 +67,16 @@ def draw_network(rng: np.random.Generator, own: bool = False) -> Made:
     return Made(fastbp.Sequential(*layers, *head, **settings), start, loss, targets)
 
 
+def branched(layers: list[fastbp.Layer], shape: tuple[int, ...]) -> fastbp.Layer:
+    """A container of these layers: beside the input where that fits, otherwise in a row."""
+    after = shape_after(layers, shape)
+    if after == shape:
+        return fastbp.Residual(*layers)
+    if after is not None and after[1:] == shape[1:]:
+        return fastbp.Concat(fastbp.Sequential(*layers), fastbp.Identity())
+    return fastbp.Sequential(*layers)
+
+
 def draw_image(rng) -> tuple[int, ...]:
     size = lambda: int(rng.integers(1, 9) if rng.random() < 0.5 else rng.integers(8, 25))  # noqa: E731
     return (int(rng.integers(1, 5)), size(), size())
@@ -78,12 +88,14 @@ def draw_row(rng) -> tuple[int, ...]:
 
 def draw_layers(rng, shape: tuple[int, ...], own: bool) -> list[fastbp.Layer]:
     """One layer, or some that training computes together, for inputs of this shape or for others."""
-    kinds = ["act", "act", "dropout", "norm", "identity"] + (["own"] if own else [])
+    kinds = ["act", "act", "dropout", "norm", "identity", "branch", "branch"] + (["own"] if own else [])
     kinds += ["conv", "conv", "conv", "pool", "sandwich"] if len(shape) == 3 else ["linear", "linear", "rows"]
     kind = kinds[rng.integers(len(kinds))]
     if kind == "sandwich":
         first = draw_convolution(rng, shape[0]) if rng.random() < 0.6 else fastbp.BatchNorm2d(shape[0])
         return [first, fastbp.ReLU(), fastbp.MaxPool2d(2)]
+    if kind == "branch":
+        return [branched(draw_layers(rng, shape, own), shape)]
     if kind == "act":
         leaky = lambda: fastbp.LeakyReLU(float(rng.uniform(0, 1)))  # noqa: E731
         makers = (fastbp.ReLU, fastbp.ReLU, fastbp.Sigmoid, fastbp.Tanh, leaky)

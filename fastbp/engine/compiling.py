@@ -3,7 +3,7 @@
 Numba compiles one function at a time in a process, so another thread would be no help. Another process begins at the
 list's end and leaves what it has made in the cache on the disk, where this one, coming from the beginning, finds it.
 Any number of processes that need the same kernels share the work in this way: each leaves out what another is just
-compiling (see Claims in kernels/cache.py), and waits for it when nothing else is left to do.
+compiling (see Claims in kernels/claims.py), and waits for it when nothing else is left to do.
 """
 
 import contextlib
@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
-from ..kernels.cache import cache_folder, claims
+from ..kernels.cache import cache_folder
+from ..kernels.claims import claims
 from ..kernels.jit import KernelCache
 from ..kernels.numba_inside import Dispatcher
 from .program import argument_types, dispatcher
 
-HELPED = (
-    4  # kernels to compile from which on a second process is worth its start, 1.5 s: 784-1000-10 has 5, 6.8 → 5.2 s
-)
+HELPED = 4  # kernels to compile, from which on a second process is worth the time that it takes to start
 HELPER = "helper"  # the claim of a process that has one
 CHILD = """
 import pickle, sys
@@ -65,8 +64,8 @@ def is_compiled(function: Dispatcher, types: tuple) -> bool:
 def helper(kernels: Kernels) -> Iterator[None]:
     """Another process that compiles these kernels, the last one first, while the block lasts.
 
-    None where what it makes can't be kept, or where another process has one already: four that start at once would be
-    eight."""
+    There is none where what it makes can't be kept, or where another process has one already: of four that start at
+    once, one gets help."""
     folder = cache_folder()
     if folder is None or not claims(folder).possible or not claims(folder).take(HELPER):
         yield
@@ -81,20 +80,18 @@ def helper(kernels: Kernels) -> Iterator[None]:
 @contextlib.contextmanager
 def other_process(kernels: Kernels, folder: Path) -> Iterator[None]:
     """It, if it can be started."""
-    named = [
-        (f.__module__, f.__qualname__, f is not getattr(import_module(f.__module__), f.__qualname__), t)
-        for f, t in kernels
-    ]
+    named = []
+    for function, types in kernels:
+        name = function.__module__, function.__qualname__
+        named.append((*name, function is not getattr(import_module(name[0]), name[1]), types))
     with tempfile.TemporaryFile() as work, contextlib.ExitStack() as stack:
         if sys.executable and not getattr(sys, "frozen", False):
             with contextlib.suppress(OSError):
                 pickle.dump(([str(path) for path in sys.path], named[::-1]), work)
                 work.seek(0)
                 options = {"stdin": work, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-                options["env"] = {
-                    **os.environ,
-                    "FASTBP_CACHE_DIR": str(folder.parent),
-                }  # this process's, whatever it was set to
+                # this process's folder, whatever it was set to
+                options["env"] = {**os.environ, "FASTBP_CACHE_DIR": str(folder.parent)}
                 options["creationflags"] = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open one
                 started = stack.enter_context(subprocess.Popen([sys.executable, "-P", "-c", CHILD], **options))
                 stack.callback(started.kill)

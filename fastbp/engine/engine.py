@@ -50,7 +50,7 @@ class Engine:
         self.lock = threading.RLock()  # a loss or an optimiser may make predictions in the middle of a step
         self.last: Batch | None = None
         self.batches: dict[tuple[int, bool], Batch] = {}
-        self.graph = opened(layer, self.input_shape)  # has the layers, but not the network, which so is freed with its last user
+        self.graph = opened(layer, self.input_shape)  # ValueError where the shape does not fit
         ENGINES.add(self)
 
     def batch(self, N: int, training: bool) -> "Batch":
@@ -91,11 +91,11 @@ class Engine:
         return batch.schedule.dx if need_dx else None
 
     def __str__(self) -> str:
-        """A line for each op: its layers, and how they are computed."""
-        ops = lowered(self.graph.renewed(), Setting(64, self.gradient_vector.dtype, True))
-        rows = [(" + ".join(map(repr, op.layers)), op.how) for op in ops]
-        width = max(len(layers) for layers, _ in rows)
-        return "\n".join(f"{layers:<{width}}  {how}" for layers, how in rows)
+        """A line for each op: its layers with their paths, its name, and how it computes, and why so."""
+        ops = lowered(self.graph.again(), Setting(64, self.gradient_vector.dtype, True))
+        rows = [(", ".join(op.paths), " + ".join(map(repr, op.layers)), f"{type(op).__name__}: {op.how}") for op in ops]
+        paths, layers = (max(len(row[column]) for row in rows) for column in (0, 1))
+        return "\n".join(f"{path:<{paths}}  {names:<{layers}}  {how}".rstrip() for path, names, how in rows)
 
 
 class Batch:
@@ -107,7 +107,7 @@ class Batch:
 
     def __init__(self, engine: Engine, setting: Setting):
         self.engine, self.setting, self.machine = weakref.ref(engine), setting, engine.machine
-        graph = engine.graph.renewed()
+        graph = engine.graph.again()
         ops = lowered(graph, setting)
         plan, vector = partition(ops, setting, self.machine), engine.gradient_vector
         self.schedule = Schedule(ops, (graph.x, graph.y), setting, plan, engine.places, vector)

@@ -15,12 +15,11 @@ Calls = list[Callable[[], None]]
 class Gradients:
     """The flat vector of all gradients, (P,).
 
-    An update needs each number of a gradient once. For the gradients of linear layers, to go to memory and come back
-    for it takes a third of a small batch's step (784-1000-10, one image, Zen 4 with AVX2: 281 instead of 174 µs). So a
-    step of SGD updates the weights from the registers that hold the sums, and leaves their gradients open. `ask`
-    computes them from what the step has left in its buffers, and from then on every step writes them: whoever has the
-    vector, or a view of it, has asked, and finds the last step's gradients there. The updates are the same, bit for
-    bit.
+    An update needs each number of a gradient once. For a linear layer's weights and a small batch, to write them to
+    memory and read them again takes a third of the step (bench/NOTES.md). So a step of SGD updates the weights from the
+    registers that hold the sums, and leaves their gradients open. `ask` computes them from what the step has left in
+    its buffers, and from then on every step writes them: whoever has the vector, or a view of it, has asked, and finds
+    the last step's gradients there. The updates are the same, bit for bit.
 
     `array` the vector as kernels write it · `kept` whether every step is to fill it
     """
@@ -58,8 +57,7 @@ class Gradients:
                 run(call)
 
     def begin(self) -> None:
-        """A step begins, and with it buffers change: what has been open is lost, NaN if it is asked for before the
-        step's end."""
+        """A step begins, and buffers change: what was open is lost, and NaN if asked for before the step's end."""
         if self._open is not None:
             self._open = [[self._forget]]
 
@@ -67,6 +65,5 @@ class Gradients:
         self.array[:] = np.nan
 
     def end(self, engine, parts: list[Calls]) -> None:
-        """A step of this engine has ended: the array is complete, or would be after these calls, in parts to be made at
-        once."""
+        """A step of this engine has ended: the array is complete, or is after these calls, in parts to make at once."""
         self._open, self._engine = parts or None, weakref.ref(engine)

@@ -1,10 +1,13 @@
 """What is computed: containers opened into steps, which wires join."""
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from ..arguments import shown
 from ..parameters import Parameter
 
 
@@ -16,7 +19,7 @@ class LayerLike(Protocol):
     opens: bool
 
     def output_shape(self, *input_shapes): ...
-    def multiply_adds(self, input_shape): ...
+    def multiply_adds(self, *input_shapes): ...
     def forward(self, *inputs, training): ...
     def backward(self, dout, need_dx): ...
 
@@ -58,55 +61,89 @@ class Graph(NamedTuple):
     x: Wire
     y: Wire
 
-    def renewed(self) -> "Graph":
-        """The same steps, on wires of their own."""
-        wires: dict[Wire, Wire] = {}
+    def again(self) -> "Graph":
+        """The same steps on wires of their own, which have no memory yet."""
+        wires = {wire: Wire(wire.shape) for wire in (self.x, *(step.output for step in self.steps))}
+        steps = [s._replace(inputs=tuple(map(wires.get, s.inputs)), output=wires[s.output]) for s in self.steps]
+        return Graph(steps, wires[self.x], wires[self.y])
 
-        def new(wire: Wire) -> Wire:
-            return wires.setdefault(wire, Wire(wire.shape))
 
-        steps = [step._replace(inputs=tuple(map(new, step.inputs)), output=new(step.output)) for step in self.steps]
-        return Graph(steps, new(self.x), new(self.y))
+def opens(layer: LayerLike) -> bool:
+    """Is this a container that has no forward or backward of its own?"""
+    return layer.opens and not {"forward", "backward"} & vars(layer).keys()
 
 
 def opened(layer: LayerLike, input_shape: tuple[int, ...]) -> Graph:
     """The graph of a layer for samples of this shape, with all containers in it opened."""
+    if opens(layer):
+        return inside(layer, input_shape)
+    x, y = Wire(input_shape), Wire(layer.output_shape(input_shape))
+    return Graph([Step(layer, (x,), y, "")], x, y)
+
+
+def inside(container: LayerLike, input_shape: tuple[int, ...]) -> Graph:
+    """The graph inside a container, also of one that has a forward of its own."""
     steps: list[Step] = []
 
     def apply(layer, path, *inputs: Wire) -> Wire:
-        output = Wire(layer.output_shape(*(wire.shape for wire in inputs)))
-        steps.append(Step(layer, inputs, output, path))
-        return output
+        steps.append(Step(layer, inputs, Wire(layer.output_shape(*(wire.shape for wire in inputs))), path))
+        return steps[-1].output
 
     x = Wire(input_shape)
-    return Graph(steps, x, connected(layer, x, apply))
+    return Graph(steps, x, connected(container, x, apply))
 
 
-def connected(layer: LayerLike, x: Wire, apply: Callable[..., Wire]) -> Wire:
-    """The output of a layer on wire x: `apply(layer, path, *wires)` is called for each layer inside that is no
+def connected(container: LayerLike, x: Wire, apply: Callable[..., Wire]) -> Wire:
+    """A container's output on wire x: `apply(layer, path, *wires)` is called for each layer inside that is no
     container."""
     seen: set[int] = set()
+    made = {x}
 
-    def placed(layer, path: str, inputs: tuple[Wire, ...]) -> Wire:
-        for wire in inputs:
-            if not isinstance(wire, Wire):
-                raise TypeError(f"connect: place takes a layer and wires, got {type(wire).__name__} for {layer!r}")
-        if id(layer) in seen:
-            raise ValueError(f"connect: {layer!r} is placed twice; use copy.deepcopy(layer) for a second one")
-        seen.add(id(layer))
-        if not layer.opens or "forward" in vars(layer) or "backward" in vars(layer):
-            return apply(layer, path, *inputs)
-        names = {id(child): name for name, child in layer.named_children.items()}
+    def output_of(container, path: str, wires: tuple[Wire, ...]) -> Wire:
+        names = {id(child): name for name, child in container.named_children.items()}
 
-        def place(inner, *wires: Wire) -> Wire:
-            name = names.get(id(inner))
-            if name is None and (inner.parameters or inner.state or inner.opens):
-                raise ValueError(f"{type(layer).__name__}.connect places {inner!r}, which is not one of its children")
-            return placed(inner, ".".join(filter(None, (path, name))), wires)
+        def place(layer, *wires: Wire) -> Wire:
+            _check(layer, wires, made)
+            name = names.get(id(layer))
+            if name is None and (layer.parameters or layer.state or layer.opens):
+                raise ValueError(f"{type(container).__name__}.connect places {layer!r}, which is not one of its children")
+            if id(layer) in seen:
+                raise ValueError(f"connect: {layer!r} is placed twice; use copy.deepcopy(layer) for a second one")
+            seen.add(id(layer))
+            its_path = ".".join(filter(None, (path, name)))
+            wire = output_of(layer, its_path, wires) if opens(layer) else apply(layer, its_path, *wires)
+            made.add(wire)
+            return wire
 
-        output = layer.connect(*inputs, place)
-        if not isinstance(output, Wire):
-            raise TypeError(f"{type(layer).__name__}.connect must return the wire of its output, got {output!r}")
+        output = container.connect(*wires, place)
+        if not isinstance(output, Wire) or output not in made:
+            name = type(container).__name__
+            raise TypeError(f"{name}.connect must return the wire of its output, one that place gave, got {shown(output)}")
         return output
 
-    return placed(layer, "", (x,))
+    return output_of(container, "", (x,))
+
+
+def _check(layer, wires: tuple, made: set[Wire]) -> None:
+    """The errors that `place(layer, *wires)` deserves; `made` are the wires of this pass."""
+    if isinstance(layer, type) or not hasattr(layer, "output_shape"):
+        raise TypeError(f"connect: place takes a layer and wires, got {shown(layer)}")
+    for wire in wires:
+        if not isinstance(wire, Wire):
+            raise TypeError(f"connect: place takes a layer and wires, got {shown(wire)} for {layer!r}")
+        if wire not in made:
+            raise ValueError(f"connect: {layer!r} is placed on a wire of another pass; use x and what place gives")
+    least, most = _wires_of(type(layer).connect, 1) if opens(layer) else _wires_of(type(layer).output_shape, 0)
+    if not least <= len(wires) <= most:
+        wanted = f"{least} or more" if most > least else str(least)
+        raise TypeError(f"connect: {layer!r} is placed on {len(wires)} wires, and takes {wanted}")
+
+
+@functools.cache
+def _wires_of(method: Callable, others: int) -> tuple[int, float]:
+    """How many wires a method takes beside itself and `others`: (least, most)."""
+    kinds = [p for p in inspect.signature(method).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    several = any(p.kind is p.VAR_POSITIONAL for p in kinds)
+    needed = sum(p.default is p.empty and p.kind is not p.VAR_POSITIONAL and p.kind is not p.VAR_KEYWORD for p in kinds)
+    needed -= 1 + others
+    return max(needed, 1), float("inf") if several else max(needed, 1)

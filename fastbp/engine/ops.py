@@ -75,7 +75,7 @@ class Op:
         self.dout: np.ndarray | None = None
         self.dxs: list[np.ndarray | None] = [None] * len(inputs)
         self.parameters: tuple[Parameter, ...] = tuple(p for layer in layers for p in layer.parameters)
-        self.work = self.layer.multiply_adds(inputs[0].shape) if self.parameters else 0
+        self.work = self.layer.multiply_adds(*(wire.shape for wire in inputs)) if self.parameters else 0
         for name, dtype in self.saves.items():
             setattr(self, name, np.empty((setting.N, *output.shape), dtype or setting.dtype))
 

@@ -1,5 +1,7 @@
-"""Is Numba's inside as programs take it to be? A small kernel says so before others rely on it (see Trial in
-numba_inside.py)."""
+"""Is Numba's inside as programs take it to be? A small kernel tells, before others rely on it.
+
+See Trial in kernels/numba_inside.py.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -46,8 +48,7 @@ def probe(seen, results, matrix, nothing, pair, number, flag):
 
 
 def trouble_with_programs(Program: type, argument_types: Callable) -> str:
-    """What is not as it should be where programs call kernels; "" if all is well. The arguments are those of
-    program.py.
+    """What is not as it should be where programs call kernels; "" if all is well. The arguments are program.py's.
 
     Nothing is called in fastbp's way before Numba's own call has shown that the words are right."""
     whole = np.arange(48.0).reshape(6, 8)

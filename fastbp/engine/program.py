@@ -1,11 +1,10 @@
 """Several kernel calls in a row as one.
 
-A call from Python to a compiled function takes 1 to 3 µs before any work is done: each argument's type is looked up,
-each array is taken apart. The calls of a plan are bound to arrays that stay, so this can be done once. A `Program`
+A call from Python to a compiled function takes some time before any work is done: each argument's type is looked up,
+each array is taken apart. The calls of a step are bound to arrays that stay, so this can be done once. A `Program`
 keeps a record of 64-bit words for each call: the record's length, the address of the kernel's entry and the arguments
 as the kernel takes them (an array is its address, its shape and its strides). `run_calls` goes through the records
-without coming back to Python, and without its lock. A step of two convolutions, two pools and three linear layers on
-one image: 92 instead of 105 µs.
+without coming back to Python, and without its lock.
 """
 
 import functools
@@ -28,8 +27,10 @@ WORD, STATUS = ir.IntType(64), ir.IntType(32)
 WORDS = WORD.as_pointer()
 ENTRY = ir.FunctionType(STATUS, [WORDS])
 
-SECTIONS, FAILED, PARTS, TAKEN, HEADER = 0, 1, 2, 3, 8  # places in a table
-FIRST, LAST, DONE, SECTION = 0, 1, 8, 16  # and in its sections
+SECTIONS, FAILED, PARTS, TAKEN = 0, 1, 2, 3  # places in a table, of HEADER words before its sections
+HEADER = 8
+FIRST, LAST, DONE = 0, 1, 8  # places in a section, of SECTION words
+SECTION = 16
 
 
 @intrinsic
@@ -44,8 +45,7 @@ def word(typingctx, table, place):
 
 @intrinsic
 def enter(typingctx, table, place):
-    """The entry whose address is at that place, called with the address of the word that follows; 0, or another for an
-    error"""
+    """The entry whose address is at that place, called with the address of the next word; not 0 if it failed"""
 
     def codegen(context, builder, signature, arguments):
         at = builder.gep(builder.inttoptr(arguments[0], WORDS), [arguments[1]])
@@ -67,16 +67,14 @@ def exchange_control(typingctx, control):
             return WORD(0)
         place = cgutils.alloca_once(builder, STATUS)
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
-        store, load = (
-            cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}mxcsr") for name in ("st", "ld")
-        )
+        names = "llvm.x86.sse.stmxcsr", "llvm.x86.sse.ldmxcsr"
+        store, load = (cgutils.get_or_insert_function(builder.module, kind, name) for name in names)
         address = builder.bitcast(place, kind.args[0])
         builder.call(store, [address])
         before = builder.load(place)
         given = builder.icmp_signed(">=", arguments[0], WORD(0))
-        builder.store(
-            builder.select(given, builder.trunc(arguments[0], STATUS), builder.or_(before, STATUS(FLUSH))), place
-        )
+        control = builder.select(given, builder.trunc(arguments[0], STATUS), builder.or_(before, STATUS(FLUSH)))
+        builder.store(control, place)
         builder.call(load, [address])
         return builder.zext(before, WORD)
 
@@ -87,9 +85,8 @@ def exchange_control(typingctx, control):
 def flush_denormals():
     """From now on this thread takes numbers below 1.2e-38 (float64: 2.2e-308) for 0; returns what `end_flushing` needs
 
-    Velocities, which shrink by the momentum where a unit is dead, end there and stay. On Intel's processors each
-    operation with such a number takes 150 cycles: 784-100-10 trained on one image takes 270 µs a step with them, and 42
-    without."""
+    Velocities, which shrink by the momentum where a unit is dead, end there and stay, and on Intel's processors each
+    operation with such a number takes 150 cycles."""
     return exchange_control(-1)
 
 
@@ -126,8 +123,7 @@ def engine():
 
 
 def entry(function: Dispatcher, argument_types: tuple) -> int:
-    """The address of a function that takes a record's arguments and calls `function`, which returns nothing, with
-    them."""
+    """The address of a function that calls `function`, which returns nothing, with a record's arguments."""
     with compiler_lock:  # two threads that ask at once would both compile it, under one name
         return _entry(function, argument_types)
 
@@ -139,7 +135,7 @@ def _entry(function: Dispatcher, argument_types: tuple) -> int:
     for i, kind in enumerate(kinds):
         loads += [f"%at{i} = getelementptr i64, ptr %words, i64 {i}", f"%word{i} = load {kind}, ptr %at{i}"]
         arguments.append(f"{kind} %word{i}")
-    # as text, not by llvmlite's builder: 1.5 instead of 4 ms for each of 20 kernels
+    # as text: llvmlite's builder would take twice as long
     lines = [
         f"define i32 @{name}(ptr %words) {{",
         "%result = alloca ptr",
@@ -218,8 +214,7 @@ array_types: dict[tuple, types.Array] = {}  # by all that Numba looks at
 
 
 def type_of(value) -> types.Type:
-    """What `numba.typeof` says, which takes 5 µs for an array: binding a plan's thousands of arguments took 20 ms and
-    now 11."""
+    """What `numba.typeof` says, which takes long for the thousands of arguments of a large network's calls."""
     if isinstance(value, tuple):
         return tuple_type(tuple(map(type_of, value)))
     if not isinstance(value, np.ndarray):

@@ -2,8 +2,8 @@
 
 A program (program.py) is one table of 64-bit words:
 
-    word 0 · sections   1 · place of the first record that failed, or 0   2, 3 · places of two tables of parts   4 … 7 ·
-    nothing then for each section 16 words, two cache lines:   0, 1 · first part, end   8 · parts that are done
+    word 0 · sections   1 · place of the first record that failed, or 0   2, 3 · places of two tables of parts
+    from word 8 on for each section 16 words, two cache lines:   0, 1 · first part, end   8 · parts that are done
     then the tables of parts: where each part's records begin, and the end; and whether it is taken; then the records
 
 Each thread goes through the sections in their order. In a section it takes parts until none is left, beginning with its
@@ -13,9 +13,8 @@ thread also sees all that was written before the other's.
 
 The threads meet in a team's state, another table of words. The caller opens the door of a program and counts the
 generation up; helpers that see it come in, and the caller waits until the last has left. A helper watches the
-generation for some time, so that it is there at once for the next program of a training step, and for the next step;
-then it goes to sleep. Two parts of 26 µs take 27 µs with a helper that watches, and 92 with one that must be woken (Zen
-3, two virtual cores).
+generation for some time, so that it is there at once for the next program of a training step, and for the next step:
+to wake it takes longer than a small section. Then it goes to sleep.
 """
 
 import os
@@ -46,7 +45,7 @@ STATE = 64  # words of a team's state, counters in cache lines of their own:
 TABLE, LIMIT = 0, 1  # the program's address; how many helpers it takes
 DOOR, OPEN = 8, 1 << 32  # OPEN while helpers may come in, and how many are inside
 GENERATION, SLEEPING, STARTED, ENDED = 16, 24, 32, 40  # programs so far; helpers asleep, and all; 1 when they shall go
-WATCH = 10_000  # looks before a helper goes to sleep: 0.25 ms
+WATCH = 10_000  # looks before a helper goes to sleep
 LOOKS = 500  # before a thread that waits for others gives its core away
 PAUSE = {  # by processor: LLVM's function for a core that waits in a loop, and its argument
     **dict.fromkeys(("x86_64", "AMD64"), ("llvm.x86.sse2.pause", [])),
@@ -128,11 +127,10 @@ def wait(looks):
 
 @kernel
 def do_sections(table, thread, threads):
-    """What each thread does with a program: parts of each section while there are any, and then no step ahead of the
-    others.
+    """What each thread does with a program: parts of each section while there are any; then it waits for the others.
 
-    A section of fewer parts than threads is left to the first ones: the caller alone updates what only it computes
-    with."""
+    A section of fewer parts than threads is left to the first threads: what the caller alone computes with, it alone
+    updates."""
     parts, taken, control = load(table, PARTS), load(table, TAKEN), flush_denormals()
     for s in range(load(table, SECTIONS)):
         section = HEADER + s * SECTION
@@ -187,8 +185,7 @@ def finish(state):
 
 @kernel
 def help_out(state, seen, helper):
-    """Take part in each program that comes, and return the generation when none has come for some time: then go to
-    sleep
+    """Take part in each program that comes; the generation, when none has come for some time and it is time to sleep
 
     `helper` is its number, from 0, and `seen` the last generation that it knows of. When it returns, the helper counts
     as asleep, and who begins a program may wake it."""

@@ -39,10 +39,9 @@ class Team:
         while len(self.helpers) < helpers:
             self.state[team.STARTED] += 1
             number = len(self.helpers)
-            self.helpers.append(
-                threading.Thread(target=self._help, args=[number], name=f"fastbp-{number + 1}", daemon=True)
-            )
-            self.helpers[-1].start()
+            helper = threading.Thread(target=self._help, args=[number], name=f"fastbp-{number + 1}", daemon=True)
+            self.helpers.append(helper)
+            helper.start()
         try:
             for _ in range(team.begin(self.address, program.address, helpers)):
                 self.calls.put(None)

@@ -10,7 +10,7 @@ from ..losses import Loss
 from .diagnosis import Evidence, diagnose
 from .measure import DIRECTIONS, Measure
 from .numeric import away_from_zero
-from .paths import check_network, opens
+from .paths import check_network, is_opened
 from .problems import Problem, problem_of
 from .properties import check_backward, check_forward, check_kinds, copied
 from .report import KINK, GradientReport, TensorCheck
@@ -100,7 +100,7 @@ def check_gradients(
         def judged(problem: Problem) -> GradientReport:
             return check(problem, mode, samples, tolerance, seed)
 
-        if opens(thing):
+        if is_opened(thing):
             report = check_network(judged, thing, inputs, loss, training, seed)
         else:
             report = judged(problem)

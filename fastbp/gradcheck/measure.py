@@ -80,12 +80,9 @@ class Measure:
         flat = analytic.reshape(len(analytic), -1)
         scales = np.maximum(np.abs(array), max(1.0, _scale(array))).ravel()
         for k in elements:
-            move, exact, own = (
-                self.element(array, k),
-                partial(self.complex_slope, name, k),
-                float(np.abs(array.flat[k])),
-            )
-            verdict, value, wrong = self.judge(move, flat[:, k], scales[k], partial(self.around, array, k), exact, own)
+            move, own = self.element(array, k), float(np.abs(array.flat[k]))
+            around, exact = partial(self.around, array, k), partial(self.complex_slope, name, k)
+            verdict, value, wrong = self.judge(move, flat[:, k], scales[k], around, exact, own)
             verdicts.flat[k] = verdict
             numeric.reshape(len(flat), -1)[:, k] = value
             error.reshape(len(flat), -1)[:, k] = wrong
@@ -107,8 +104,8 @@ class Measure:
     def judge(
         self, move, analytic: np.ndarray, scale: float, around=None, complex_slope=None, own: float = 0.0
     ) -> tuple[int, np.ndarray, np.ndarray]:
-        """(verdict, numeric (K,), the estimate of its error (K,)) of one derivative, given the analytic ones (K,); around and
-        complex_slope are this element's methods of those names, `own` its size."""
+        """(verdict, numeric (K,), the estimate of its error (K,)) of one derivative, given the analytic ones (K,);
+        around and complex_slope are this element's methods of those names, `own` its size."""
         best = self.settle(move, scale, own)
         unknown = np.full(len(analytic), np.nan)
         if best is None or not np.isfinite(analytic).all():
@@ -136,9 +133,9 @@ class Measure:
         return MISMATCH if confirmed.any() else BELOW_NOISE, best.value, error
 
     def unrest(self, move, best: Slopes) -> np.ndarray:
-        """How much the slopes at smaller steps differ: what the estimate of the error may not have seen, noise of a function that
-        rounds to float32 somewhere, or a step so wide that its truncation can't be told from two values (batch norm of a column
-        that is almost constant)."""
+        """How much the slopes at smaller steps differ: what the estimate of the error may not have seen, noise of a
+        function that rounds to float32 somewhere, or a step so wide that its truncation can't be told from two values
+        (batch norm of a column that is almost constant)."""
         most = np.zeros(len(best.value))
         vague = (best.error > 0.01 * np.abs(best.value)).any()
         for shorter in (0.61, 0.37, 1 / 8, 1 / 32, *((1 / 128, 1 / 512) if vague else ())):
@@ -165,8 +162,9 @@ class Measure:
     def complex_slope(self, name: str, index: int, real: Slopes) -> tuple[np.ndarray, np.ndarray] | None:
         """The slope and its error by the complex step, Im f(x + ih) / h, which subtracts nothing and so has no noise.
 
-        None where the function takes no complex numbers or is not analytic in them (|z|, comparisons): trusted for a tensor if it
-        agrees with finite differences at eight of its elements, and used if it agrees with `real`, those at this one.
+        None where the function takes no complex numbers or is not analytic in them (|z|, comparisons):
+        trusted for a tensor if it agrees with finite differences at eight of its elements, and used if it
+        agrees with `real`, those at this one.
         """
         if name not in self.analytic:
             array, agreed = self.problem.tensors[name], []
@@ -182,19 +180,15 @@ class Measure:
         return exact if exact is not None and (np.abs(exact[0] - real.value) <= real.error).all() else None
 
     def _imaginary(self, name: str, index: int) -> tuple[np.ndarray, np.ndarray] | None:
-        slopes_of_outputs = self.problem.imaginary(name, index, 2.0**-100)
-        if (
-            slopes_of_outputs is None
-            or slopes_of_outputs.size != self.centre.size
-            or not np.isfinite(slopes_of_outputs).all()
-        ):
+        found = self.problem.imaginary(name, index, 2.0**-100)  # the slopes of the outputs
+        if found is None or found.size != self.centre.size or not np.isfinite(found).all():
             return None
-        flat = slopes_of_outputs.ravel()
+        flat = found.ravel()
+        # ε on its own as well: a slope may be a small difference of slopes of size 1
         return self.douts @ flat, np.abs(self.douts) @ (ROUNDING * np.abs(flat) + 16 * EPS)
-        # -- ε on its own as well: a slope may be a small difference of slopes of size 1
 
     def lies_on_kink(self) -> bool:
-        """Whether no step settles the slopes along random directions: those on the two sides of the point differ, say."""
+        """Whether no step settles the slopes along random directions, since those on two sides differ, say."""
         if self.on_kink is None:
             self.on_kink = False
             for _ in range(4):
@@ -209,12 +203,13 @@ class Measure:
     def around(self, array: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The least and the greatest slope along an element that the kinks at this point allow, for each cotangent.
 
-        An output may bend twice at the point: relu(t) − relu(−t) has equal slopes on both sides of t = 0, and yet no gradient
-        there. And an element that ties in two pooling windows may win one and lose the other: each output has a slope of its own
-        choice. So each output's slopes are measured at points near by, which lie off the kinks that meet here, and the ranges of
-        the outputs are added. Where more than one kink meets in an output (more than two slopes are seen) not every combination
-        need be among the points, and its range is taken twice as wide on both sides. Half of the points raise or lower the element
-        itself more than all others, so that one of many in a tie wins and loses.
+        An output may bend twice at the point: relu(t) − relu(−t) has equal slopes on both sides of t = 0, and yet no
+        gradient there. And an element that ties in two pooling windows may win one and lose the other: each output
+        has a slope of its own choice. So each output's slopes are measured at points near by, which lie off the
+        kinks that meet here, and the ranges of the outputs are added. Where more than one kink meets in an output
+        (more than two slopes are seen) not every combination need be among the points, and its range is taken twice
+        as wide on both sides. Half of the points raise or lower the element itself more than all others, so that one
+        of many in a tie wins and loses.
         """
         saved, seen = [a.copy() for a in self.tensors], []
         move, h = self.element(array, index), 2.0**-27 * max(1.0, _scale(array))
@@ -247,8 +242,11 @@ def _scale(array: np.ndarray) -> float:
 
 
 def _better(a: Slopes, b: Slopes) -> Slopes:
-    """For each cotangent, the better slopes: those that resolve the function, with an error small beside the value, before those
-    that don't (1/x near 0 looks flat to a step that is far too wide); then those with the smaller error."""
+    """For each cotangent, the better slopes.
+
+    Those that resolve the function, with an error small beside the value, come before those that don't: 1/x near 0
+    looks flat to a step that is far too wide. Of two alike those with the smaller error are better.
+    """
     fine_a, fine_b = (s.error <= 0.1 * np.abs(s.value) for s in (a, b))
     pick = np.where(fine_a == fine_b, a.error <= b.error, fine_a)
     return Slopes(*(np.where(pick, getattr(a, f.name), getattr(b, f.name)) for f in fields(Slopes)))

@@ -1,10 +1,10 @@
 """Derivatives by finite differences that know their own error.
 
-For f of one number t, D(h) = (f(h) − f(−h)) / 2h is f'(0) + f'''(0) h²/6 + …, so Richardson's R = (4 D(h/2) − D(h)) / 3 has lost
-the h² term, and |R − D(h/2)| bounds what truncation has left in it. One-sided slopes, extrapolated in the same way, differ by the
-size of a kink at 0; half of that is what the kink can be worth. Rounding adds the noise of the function's values over h. The three
-together are the estimate of the error. Large steps have little noise, small ones little truncation and near kinks out of reach:
-the steps of `ladder` are tried in turn until one settles the question.
+For f of one number t, D(h) = (f(h) − f(−h)) / 2h is f'(0) + f'''(0) h²/6 + …, so Richardson's R = (4 D(h/2) − D(h)) / 3
+has lost the h² term, and |R − D(h/2)| bounds what truncation has left in it. One-sided slopes, extrapolated in the same
+way, differ by the size of a kink at 0; half of that is what the kink can be worth. Rounding adds the noise of the
+function's values over h. The three together are the estimate of the error. Large steps have little noise, small ones
+little truncation and near kinks out of reach: the steps of `ladder` are tried in turn until one settles the question.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 EPS = np.finfo(np.float64).eps
-ROUNDING = 64 * EPS
-# -- of each output, relative to its size, at the least: functions round in more than their last operation
+ROUNDING = 64 * EPS  # of each output at the least, relative: functions round in more than their last operation
 
 
 @dataclass(frozen=True)
 class Slopes:
     """The slope at one step, for each of K cotangents, all (K,).
 
-    `step` h · `value` Richardson's · `truncation`, `kink` (half the jump of the slope), `noise` the parts of its `error`
+    `step` h · `value` Richardson's · `truncation`, `kink` (half the jump of the slope),
+    `noise` the parts of its `error`
     """
 
     step: np.ndarray
@@ -54,13 +54,14 @@ def ladder(scale: float, own: float = 0.0) -> Iterator[float]:
 
 
 def function_noise(evaluate: Callable[[float], np.ndarray], centre: np.ndarray, largest: float) -> np.ndarray:
-    """How much rounding moves each output (M,), from fourth differences of seven values close together: what is smooth cancels.
+    """How much rounding moves each output (M,): the fourth differences of seven values close together.
 
-    At least 64 ε of the output, and ε of the `largest` input or of 1: a loss of 10⁻¹⁵ is a difference of larger numbers, whose
-    rounding no small step shows.
+    At least 64 ε of the output, and ε of the `largest` input or of 1: a loss of 10⁻¹⁵ is a difference of larger
+    numbers, whose rounding no small step shows.
 
-    Near x the values of a smooth function lie on a cubic; its fourth differences are rounding's alone, 70 times its variance
-    (Hamming; Moré and Wild, Estimating computational noise, 2011). `evaluate(t)` moves all the inputs by t along one direction.
+    Near x the values of a smooth function lie on a cubic; its fourth differences are rounding's alone, 70 times
+    its variance (Hamming; Moré and Wild, Estimating computational noise, 2011). `evaluate(t)` moves all the
+    inputs by t along one direction.
     """
     table = np.array([evaluate(k * 2.0**-44) for k in range(-3, 4)])
     with np.errstate(all="ignore"):
@@ -78,9 +79,9 @@ def slopes(
 ) -> Slopes | None:
     """The slopes at 0 of t ↦ ⟨cotangent, f(t)⟩ by the steps h and h/2; None where f is not finite.
 
-    `move(t)` gives f's outputs (M,) and the step truly made, which rounding may have changed; `centre` is f(0), `noise` (M,) what
-    rounding does to each output, `cotangents` (K, M). Outputs are subtracted before they are weighted: those that don't
-    move cancel exactly.
+    `move(t)` gives f's outputs (M,) and the step truly made, which rounding may have changed; `centre` is f(0), `noise`
+    (M,) what rounding does to each output, `cotangents` (K, M). Outputs are subtracted before they are weighted: those
+    that don't move cancel exactly.
     """
     (up2, above2), (down2, below2), (up, above), (down, below) = move(h), move(-h), move(h / 2), move(-h / 2)
     below2, below = -below2, -below
@@ -94,9 +95,8 @@ def slopes(
         change = np.maximum(np.abs(up2 - down2), np.abs(up2 - centre))
         moved = (change > 0) | (up != centre) | (down != centre)
         weights = np.abs(cotangents)
-        hidden = (
-            np.maximum(np.abs(centre), 1.0) + len(centre) * change
-        )  # -- an output that did not move may hide as much
+        # an output that did not move may hide as much
+        hidden = np.maximum(np.abs(centre), 1.0) + len(centre) * change
         rounding = 4 * weights @ (noise * moved) + EPS * (weights @ hidden)
         value = (4 * near - wide) / 3
         right, left = 2 * right1 - right2, 2 * left1 - left2

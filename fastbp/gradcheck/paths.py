@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ..engine.graph import opens
 from ..engine.ops import Op, Opaque
 from ..engine.step import training_step
 from ..layers.base import Layer
@@ -24,6 +25,7 @@ from .properties import Property
 from .report import GradientReport
 
 CLOSE = 1e-8  # of a tensor's largest number: two paths that differ by less agree
+OUTPUT = "the output"
 AGREE, DESCENDS, PREDICTS = "engine and layers agree", "SGD follows the gradient", "prediction as by the layers"
 
 
@@ -152,7 +154,7 @@ def check_network(
     value, of_layers = problem.by_layers(dout)
     apart = [name for name, gradient in gradients.items() if not close(gradient, of_layers[name])]
     if not close(first, value):
-        apart.insert(0, "the output")
+        apart.insert(0, OUTPUT)
     report.properties += (Property(AGREE, True),)
     if apart:
         report = with_layers(report, check(LayerProblem(thing, *inputs, loss=loss)), problem.blamed(dout), apart)
@@ -163,16 +165,14 @@ def check_network(
 def with_layers(engine: GradientReport, layers: GradientReport, blamed: list[str], apart: list[str]) -> GradientReport:
     """The engine's report and what is wrong in that of the layers one by one, where the two give different
     gradients."""
-    one_function = apart[0] != "the output"
-    neither = "neither is wrong" if one_function else "each has the gradients of its own output"
-    paths = {(True, True): neither, (False, True): "the engine is wrong, the layers one by one are right"}
+    paths = {(True, True): "each is right for what it computes", (False, True): "the engine is wrong, the layers one by one are right"}
     paths |= {(True, False): "the engine is right, the layers one by one are wrong", (False, False): "both are wrong"}
     told = f"the engine and the layers one by one differ in {', '.join(apart)}: {paths[engine.passed, layers.passed]}"
     told += "".join(f"; {what} is not what the layers give" for what in blamed)
     bad = [t for t in layers.tensors if not t.passed]
     engine.tensors += tuple(type(t)(**{**vars(t), "name": f"{t.name}, layers one by one"}) for t in bad)
-    at_a_kink = one_function and engine.passed and layers.passed  # each may have taken another side
-    engine.properties = (*engine.properties[:-1], Property(AGREE, False, told, warning=at_a_kink))
+    at_kinks = engine.passed and layers.passed and OUTPUT not in apart  # where any value between two slopes is right
+    engine.properties = (*engine.properties[:-1], Property(AGREE, False, told, warning=at_kinks))
     return engine
 
 
@@ -206,6 +206,6 @@ def check_evaluation(check: Callable, thing: Container, inputs: tuple, loss: Los
     return report
 
 
-def opens(thing: Layer) -> bool:
-    """Is this a network or a container that the engine opens?"""
-    return isinstance(thing, Container) and thing.opens
+def is_opened(thing: Layer) -> bool:
+    """Is this a network, or a container that the engine opens?"""
+    return isinstance(thing, Container) and opens(thing)

@@ -188,7 +188,7 @@ class LayerProblem(Problem):
         return {"x": dx, **{name: p.grad.copy() for name, p in self.parameters.items()}}
 
     def held(self):
-        caches = [layer.__dict__.get("_cache") and layer.cache for layer, _ in self.state]
+        caches = [layer.cache for layer, _ in self.state if layer.__dict__.get("_cache") is not None]
         return {"the inputs": list(self.tensors.values()), "the cache": arrays_in(caches)}
 
     def results(self):

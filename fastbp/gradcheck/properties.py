@@ -39,8 +39,8 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 
 def check_forward(problem: Problem, first: np.ndarray) -> list[Property]:
     """Of the forward pass, whose outputs were `first` just now: nothing shared, nothing modified, the same again."""
-    shared = any(np.may_share_memory(result, array) and np.shares_memory(result, array)
-                 for result in problem.results() for array in problem.held()["the inputs"])  # fmt: skip
+    pairs = [(result, array) for result in problem.results() for array in problem.held()["the inputs"]]
+    shared = any(np.may_share_memory(*pair) and np.shares_memory(*pair) for pair in pairs)
     message = "forward's output shares memory with an input: writing to one changes the other" if shared else ""
     found = [Property("output is a new array", not shared, message, warning=True)]
     before = {"the inputs": snapshot(problem)["the inputs"]}
@@ -78,8 +78,8 @@ def check_backward(problem: Problem, douts: np.ndarray, gradients: list[dict[str
         sums = copied(problem.backward(A * douts[0] + B * douts[-1]))
     except Exception as error:
         return [*found, Property("linear in dout", False, f"backward fails for dout = 0 or a sum of two: {error!r}")]
+    # 0 · ∞ is NaN: where the gradient isn't finite, that is what is wrong, and it is said by itself
     finite = {n for n, g in gradients[0].items() if g.dtype.kind in "fiub" and np.isfinite(g).all()}
-    # -- 0 · ∞ is NaN: where the gradient isn't finite, that is what is wrong, and it is said by itself
     left = [name for name, g in nothing.items() if name in finite and np.any(g != 0)]
     message = (
         f"for dout = 0 the gradient of {', '.join(left)} is not 0: something is not multiplied by dout" if left else ""
@@ -88,9 +88,8 @@ def check_backward(problem: Problem, douts: np.ndarray, gradients: list[dict[str
 
     bent = []
     sizes = [np.abs(g[np.isfinite(g)]).max(initial=0.0) for g in gradients[0].values() if g.dtype.kind in "fiub"]
-    rounding = 1e-10 * max(
-        [1.0, *sizes]
-    )  # -- sums that cancel, a bias before batch norm, have the rounding of their parts
+    # sums that cancel, as for a bias before batch norm, have the rounding of their parts
+    rounding = 1e-10 * max([1.0, *sizes])
     for name, total in sums.items():
         first, last = gradients[0][name], gradients[-1][name]
         if name in finite and total.shape == first.shape == last.shape and total.size:

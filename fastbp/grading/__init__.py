@@ -1,4 +1,4 @@
-"""Grading of submissions: student code runs in a child process, the references and every comparison stay in the parent."""
+"""Grading of submissions: student code runs in a child process, references and comparisons stay in the parent."""
 
 from .assignment import Assignment, AssignmentError, Case, Convention, Disagrees, Item, load_assignment
 from .batch import find_submissions, grade_all
@@ -6,6 +6,6 @@ from .grader import grade
 from .results import ItemResult, Part, Result, gradescope
 
 __all__ = [
-    "Assignment", "AssignmentError", "Case", "Convention", "Disagrees", "Item", "ItemResult", "Part", "Result", "find_submissions",
-    "grade", "grade_all", "gradescope", "load_assignment",
+    "Assignment", "AssignmentError", "Case", "Convention", "Disagrees", "Item", "ItemResult", "Part", "Result",
+    "find_submissions", "grade", "grade_all", "gradescope", "load_assignment",
 ]  # fmt: skip

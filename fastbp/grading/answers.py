@@ -9,6 +9,17 @@ from .sandbox import Handle, SubmissionError
 
 SHOWN = 40  # elements of an array that feedback shows
 FLOAT32 = 1e-4  # relative, where the submission answers in float32
+WORDS = {
+    "raised": "raised an error",
+    "timeout": "took too long",
+    "crashed": "crashed",
+    "exited": "ended the program",
+    "memory": "took too much memory",
+    "output": "printed too much",
+    "protocol": "could not be talked to",
+    "value": "returned what can't be graded",
+    "import": "failed",
+}  # of a SubmissionError's kinds
 
 
 @dataclass
@@ -24,7 +35,7 @@ class Answer:
 
     @property
     def finite(self) -> bool:
-        """Whether there is an output that can be differentiated: what overflowed is forward's mistake, and counted there."""
+        """Whether there is an output that can be differentiated. One that overflowed is forward's mistake."""
         return self.error is None and bool(np.isfinite(self.out).all())
 
 
@@ -34,23 +45,22 @@ def gathered(names: list[str], faults: list[str]) -> list[str]:
     >>> gathered(["a", "b", "c"], ["wrong", "", "wrong"]), gathered(["a", "b"], ["bad", "bad"])
     (['a; c: wrong'], ['every case: bad'])
     """
-    of = {
-        fault: [name for name, other in zip(names, faults, strict=True) if other == fault] for fault in faults if fault
-    }
-    whole = len(names) > 1
-    return [
-        f"{'every case' if whole and len(cases) == len(names) else '; '.join(cases)}: {fault}"
-        for fault, cases in of.items()
-    ]
+    cases: dict[str, list[str]] = {}
+    for name, fault in zip(names, faults, strict=True):
+        if fault:
+            cases.setdefault(fault, []).append(name)
+    every = len(names) if len(names) > 1 else None
+    return [f"{'every case' if len(of) == every else '; '.join(of)}: {fault}" for fault, of in cases.items()]
 
 
 def copied(arguments: Arguments) -> Arguments:
     """Copies of arrays and dictionaries: references write to theirs."""
-    out = {}
+    out = dict(arguments)
     for name, value in arguments.items():
-        out[name] = (
-            value.copy() if isinstance(value, np.ndarray) else copied(value) if isinstance(value, dict) else value
-        )
+        if isinstance(value, np.ndarray):
+            out[name] = value.copy()
+        elif isinstance(value, dict):
+            out[name] = copied(value)
     return out
 
 
@@ -86,24 +96,18 @@ def difference(what: str, got: np.ndarray, expected: np.ndarray, tolerance: floa
 
 def explain(name: str, error: SubmissionError) -> str:
     """An error of a submission as feedback."""
-    words = {"raised": "raised an error", "timeout": "took too long", "crashed": "crashed", "exited": "ended the program",
-             "memory": "took too much memory", "output": "printed too much", "protocol": "could not be talked to",
-             "value": "returned what can't be graded", "import": "failed"}  # fmt: skip
-    return f"{name} {words.get(error.kind, error.kind)}: {error.message}"
+    return f"{name} {WORDS.get(error.kind, error.kind)}: {error.message}"
 
 
 def kind(value) -> str:
     """What a value is, in a few words."""
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)}"
-    return {"ndarray": "an array", "NoneType": "None", "Handle": "an object"}.get(
-        type(value).__name__, f"a {type(value).__name__}"
-    )
+    name = type(value).__name__
+    return {"ndarray": "an array", "NoneType": "None", "Handle": "an object"}.get(name, f"a {name}")
 
 
 def short(array: np.ndarray) -> str:
     """An array on one line, without its middle if it is long."""
-    text = np.array2string(
-        array, precision=6, threshold=SHOWN, separator=", ", max_line_width=10**6, suppress_small=False
-    )
+    text = np.array2string(array, precision=6, threshold=SHOWN, separator=", ", max_line_width=10**6)
     return " ".join(text.split())

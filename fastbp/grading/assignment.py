@@ -1,5 +1,5 @@
-"""What an assignment is: items with their functions, references, inputs and points. An instructor's own is a Python file that
-makes one of these and calls it `assignment`."""
+"""What an assignment is: items with their functions, references, inputs and points. An instructor's own is a Python
+file that makes one of these and calls it `assignment`."""
 
 import importlib
 import os
@@ -30,10 +30,11 @@ class Disagrees(Exception):
 class Convention:
     """One way to define an item's function.
 
-    `reference(out, **arguments)` gives (expected, backward): the output that is right for the arguments, and a function from dout
-    to the gradients, in the item's order (for a loss: a function of nothing that gives the gradients). `out` is the submission's
-    output: only references of random functions look at it, to learn which elements were kept; they raise Disagrees if no mask
-    explains it. What the function should leave in an option dictionary, the reference writes there.
+    `reference(out, **arguments)` gives (expected, backward): the output that is right for the arguments, and a
+    function from dout to the gradients, in the item's order (for a loss: a function of nothing that gives the
+    gradients). `out` is the submission's output: only references of random functions look at it, to learn which
+    elements were kept; they raise Disagrees if no mask explains it. What the function should leave in an option
+    dictionary, the reference writes there.
 
     `name` says in a few words what is special about it, `accepted` whether the assignment takes it for right, and
     `convert(arguments)` gives the arguments as this convention wants them (labels 0/1 for −1/+1).
@@ -56,8 +57,9 @@ class Convention:
 class Case:
     """Inputs of one kind: `draw(rng)` gives arguments by name.
 
-    `gradients`: the backward pass is checked here as well (keep these small). `strided`: the arrays are not contiguous. `written`:
-    what is compared is not the output but what the function leaves in this argument, an option dictionary, under these keys.
+    `gradients`: the backward pass is checked here as well (keep these small). `strided`: the arrays are not
+    contiguous. `written`: what is compared is not the output but what the function leaves in this argument, an
+    option dictionary, under these keys.
     """
 
     name: str
@@ -73,9 +75,8 @@ class Case:
         flag(f"{self.name}: strided", self.strided)
         if self.written is not None:
             if not isinstance(self.written, (tuple, list)) or len(self.written) != 2:
-                raise TypeError(
-                    f"{self.name}: written must be an argument's name and keys of it, got {shown(self.written)}"
-                )
+                wanted = "written must be an argument's name and keys of it"
+                raise TypeError(f"{self.name}: {wanted}, got {shown(self.written)}")
             text(f"{self.name}: written: the argument", self.written[0])
             _all_of(f"{self.name}: written: the keys", self.written[1], str)
 
@@ -84,7 +85,8 @@ class Case:
 class Item:
     """One graded unit: a pair of functions, or a loss.
 
-    - `forward` its signature, "fc_forward(x, w, b) -> out, cache"; a loss's, "svm_loss(x, y) -> loss, dx", without `backward`
+    - `forward` its signature, "fc_forward(x, w, b) -> out, cache"; a loss's, without `backward`, is "svm_loss(x, y) ->
+      loss, dx"
     - `backward` "fc_backward(dout, cache) -> dx, dw, db"; `gradients` the arguments that these belong to, in order
     - `conventions` the first is the usual one; `cases` how inputs are drawn
     - `points`, shared out as `weights` for (present, forward, backward)
@@ -123,18 +125,16 @@ class Item:
         flag(f"{self.name}: shows", self.shows)
         text(f"{self.name}: hint", self.hint)
         if not self.conventions or not any(case.gradients for case in self.cases):
+            got = f"got conventions {shown(self.conventions)} and cases {shown(self.cases)}"
             raise AssignmentError(
-                f"{self.name}: needs at least one convention, and one case with gradients=True: got conventions "
-                f"{shown(self.conventions)} and cases {shown(self.cases)}"
+                f"{self.name}: needs at least one convention, and one case with gradients=True: {got}"
             )
         if not self.points >= 0 or len(self.weights) != 3 or min(self.weights) < 0 or not sum(self.weights) > 0:
-            raise AssignmentError(
-                f"{self.name}: points and the weights of (present, forward, backward) can't be negative or all 0"
-            )
+            wrong = "points and the weights of (present, forward, backward) can't be negative or all 0"
+            raise AssignmentError(f"{self.name}: {wrong}")
         if text(f"{self.name}: visibility", self.visibility) not in VISIBILITIES:
-            raise AssignmentError(
-                f"{self.name}: visibility is one of {', '.join(VISIBILITIES)}, got {shown(self.visibility)}"
-            )
+            wanted = f"visibility is one of {', '.join(VISIBILITIES)}"
+            raise AssignmentError(f"{self.name}: {wanted}, got {shown(self.visibility)}")
 
     @property
     def functions(self) -> dict[str, list[str]]:
@@ -148,7 +148,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Items under a name. `tolerance` of outputs and gradients, relative; `seconds` for each call of a submission's function."""
+    """Items under a name. `tolerance` is that of outputs and gradients, relative; `seconds` are for each call."""
 
     name: str
     items: Sequence[Item]
@@ -204,17 +204,15 @@ def load_assignment(name: str | Path) -> Assignment:
     else:
         if not os.path.isfile(name):
             known = ", ".join(BUILT_IN)
-            raise AssignmentError(
-                f"no assignment {name}: give one of {known}, or the name of a Python file that defines one"
-            )
+            wanted = f"give one of {known}, or the name of a Python file that defines one"
+            raise AssignmentError(f"no assignment {name}: {wanted}")
         try:
             found = runpy.run_path(name).get("assignment")
         except AssignmentError:
             raise
         except Exception as error:
-            raise AssignmentError(
-                f"{name} could not be read as an assignment: {type(error).__name__}: {error}"
-            ) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise AssignmentError(f"{name} could not be read as an assignment: {reason}") from error
         if not isinstance(found, Assignment):
             raise AssignmentError(f"{name} defines no `assignment` (a fastbp.grading.Assignment)")
     object.__setattr__(found, "source", name)

@@ -20,8 +20,8 @@ from .results import Result
 
 @dataclass(frozen=True)
 class Job:
-    """One submission to grade: `name` in results, `path` its file or folder, the assignment's name or file, and where and in what
-    form the result is written (`record` None: nowhere)."""
+    """One submission to grade: `name` in results, `path` its file or folder, the assignment's name or file, and where
+    and in what form the result is written (`record` None: nowhere)."""
 
     name: str
     path: Path
@@ -33,7 +33,7 @@ class Job:
     last: Result | None = field(default=None, init=False, compare=False)  # what was written last
 
     def __call__(self) -> Result:
-        """Grade it here; what there is so far is on disk after every item. Whatever goes wrong becomes the result's error."""
+        """Grade it here, with what there is on disk after every item. Whatever goes wrong is the result's error."""
         try:
             assignment = load_assignment(self.assignment)
             path = (self.path.is_dir() and _home(self.path)) or self.path
@@ -50,10 +50,9 @@ class Job:
         if self.record is None:
             return
         try:
+            text = json.dumps(self.form(result), indent=1, ensure_ascii=False)
             with written_atomically(self.record) as file:
-                file.write(
-                    json.dumps(self.form(result), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
-                )
+                file.write(text.encode("utf-8", "backslashreplace"))
         except OSError as error:  # a full disk: what was graded is still returned
             note = f"{self.record} could not be written: {error.strerror}"
             result.notes = [*(n for n in result.notes if n != note), note]
@@ -72,8 +71,8 @@ class Job:
 
 
 def find_submissions(paths: Sequence[Path | str], one: bool = False) -> dict[str, Path]:
-    """The submissions under the paths, by name: a file is one, and so is each Python file in a folder and each folder in it that
-    holds Python files; with `one`, a folder itself. Names that occur twice get their folder's before them.
+    """The submissions under the paths, by name: a file is one, and so is each Python file in a folder and each folder
+    in it that holds Python files; with `one`, a folder itself. Names that occur twice get their folder's before them.
 
     FileNotFoundError for a path that is not there, ValueError for a folder without submissions.
     """
@@ -95,25 +94,17 @@ def find_submissions(paths: Sequence[Path | str], one: bool = False) -> dict[str
     for name, path in zip(plain, found, strict=True):
         wanted = name if plain.count(name) == 1 else "-".join([*path.parts[-3:-1], name])
         wanted = wanted if len(wanted.encode()) <= 120 else f"{wanted[:30]}-{zlib.crc32(wanted.encode()):08x}"
-        number = 2
-        while wanted in named:
-            wanted, number = (
-                f"{wanted}-{number}" if number == 2 else f"{wanted.rpartition('-')[0]}-{number}",
-                number + 1,
-            )
-        named[wanted] = path
+        free, number = wanted, 2
+        while free in named:
+            free, number = f"{wanted}-{number}", number + 1
+        named[free] = path
     return named
 
 
 def left_out(paths: Sequence[Path | str]) -> list[Path]:
-    """What in the folders given is not a submission, and is not hidden: notebooks, archives, folders without Python files."""
-    folders = [Path(path) for path in paths if Path(path).is_dir()]
-    return sorted(
-        p
-        for folder in folders
-        for p in folder.iterdir()
-        if not _is_submission(p) and not p.name.startswith((".", "__"))
-    )
+    """What in the folders is no submission and not hidden: notebooks, archives, folders without Python files."""
+    inside = [p for path in map(Path, paths) if path.is_dir() for p in path.iterdir()]
+    return sorted(p for p in inside if not _is_submission(p) and not p.name.startswith((".", "__")))
 
 
 def _is_submission(path: Path) -> bool:
@@ -148,9 +139,10 @@ def grade_all(
     """The results of all submissions under `paths`, in the order in which they were found.
 
     They are graded over `executor`, any of `concurrent.futures` or alike (Dask's `client.get_executor()`, mpi4py's
-    MPIPoolExecutor): by default `jobs` processes, as many as there are cores. The same seed gives the same scores with any. Each
-    submission's result is in `folder` as NAME.json, rewritten after every item. `done(result)` is called as each ends, in any
-    order.
+    MPIPoolExecutor): by default `jobs` processes, as many as there are cores. The same seed gives the same scores with
+    any. Each submission's result is in `folder` as NAME.json, rewritten after every item. `done(result)` is called as
+    each ends, in any order.
+
     AssignmentError, FileNotFoundError, TypeError and ValueError before anything is graded.
     """
     assignment = arguments.path("grade_all: assignment", assignment)

@@ -1,8 +1,9 @@
 """The program of a submission's process: `python -I -S -B child.py SETTINGS`. It never imports fastbp.
 
-It closes itself in, reads the submission, and then answers messages: one call each, until the pipe is closed. The parent trusts
-nothing that comes from here, since a submission can change everything in this process; the care taken (own references, a
-private copy of the builtins) is so that a submission which patches numpy or the builtins hurts its own items only.
+It closes itself in, reads the submission, and then answers messages: one call each, until the pipe is closed.
+The parent trusts nothing that comes from here, since a submission can change everything in this process; the
+care taken (own references, a private copy of the builtins) is so that a submission which patches numpy or the
+builtins hurts its own items only.
 """
 
 import _lsprof
@@ -42,8 +43,8 @@ def main() -> None:
     guard, notes, alone = _isolate(settings, _load("isolation", settings["isolation"], own))
     sys.path.insert(0, folder)  # only now: a submission may have a numpy.py
     default_rng = numpy.random.default_rng
+    # what submissions draw from: the same numbers in every run, and in every call (Runner.call)
     numpy.random.default_rng = lambda seed=0: default_rng(0 if seed is None else seed)
-    # -- what submissions draw from: the same numbers in every run, and in every call (Runner.call)
     numpy.random.seed(0)  # noqa: NPY002
     random.seed(0)
     keep_alive = sys.modules["__main__"]  # its globals are this module's: they go when it goes
@@ -106,7 +107,7 @@ class Runner:
             self.send(answer)
 
     def receive(self) -> tuple[int, memoryview]:
-        """The next message's number and body. The parent sends one and waits, so that what there is to read belongs to it."""
+        """The next message's number and body. The parent sends one and waits: all there is to read belongs to it."""
         data, needed = bytearray(), self.messages.HEADER.size
         headless = True
         while len(data) < needed:
@@ -138,7 +139,7 @@ class Runner:
         return writer.message(number)
 
     def failure(self, number: int, kind: str, message: str) -> bytes:
-        """False; or None where a thread still runs, which must not reach into the next call: the parent ends this child."""
+        """An answer that begins with False; with None where a thread still runs: then the parent ends this child."""
         unfit = self.module is not None and self.threads() > self.base_threads
         return self.answer(number, None if unfit else False, kind, message[:MESSAGE])
 
@@ -162,18 +163,15 @@ class Runner:
         except MemoryError:
             return self.failure(number, "memory", "used more memory than is allowed, while it was imported")
         except SystemExit as end:
-            return self.failure(
-                number, "exited", f"ended the process (SystemExit: {self.text(end)}) while it was imported"
-            )
+            message = f"ended the process (SystemExit: {self.text(end)}) while it was imported"
+            return self.failure(number, "exited", message)
         except BaseException as error:
             return self.failure(number, "import", self.describe(error))
         self.module = module
         gc.freeze()  # what is there now stays: no collection need look at it
         self.base_threads = self.threads()
-        functions = {
-            name: self.parameters(value) for name, value in list(vars(module).items()) if self.is_public(name, value)
-        }
-        return self.answer(number, True, dict(list(functions.items())[: self.messages.KEYS]))
+        public = [(name, value) for name, value in list(vars(module).items()) if self.is_public(name, value)]
+        return self.answer(number, True, {name: self.parameters(value) for name, value in public[: self.messages.KEYS]})
 
     def call(self, reader, number: int) -> bytes:
         name, keep, strided, count = reader.read(), reader.read(), reader.read(), reader.read()
@@ -191,9 +189,8 @@ class Runner:
             return self.failure(number, "missing", f"{name} is not defined")
         function = self.module.__dict__[name]
         if not callable(function):
-            return self.failure(
-                number, "not callable", f"{name} is not a function but of type {type(function).__name__}"
-            )
+            message = f"{name} is not a function but of type {type(function).__name__}"
+            return self.failure(number, "not callable", message)
 
         for put_back, state in self.seeds:
             put_back(state)
@@ -280,11 +277,8 @@ class Runner:
         own = getattr(function, "__code__", None)
         for entry in profiler.getstats():
             code = entry.code
-            if (
-                isinstance(code, types.CodeType)
-                and code.co_filename.startswith(self.folder)
-                and len(counts) < self.messages.KEYS
-            ):
+            own_code = isinstance(code, types.CodeType) and code.co_filename.startswith(self.folder)
+            if own_code and len(counts) < self.messages.KEYS:
                 times = entry.callcount - (code is own)
                 if times:
                     counts[code.co_qualname] = counts.get(code.co_qualname, 0) + times
@@ -307,9 +301,8 @@ class Runner:
         if isinstance(value, types.FunctionType):
             return False
         home = getattr(sys.modules.get(type(value).__module__), "__file__", None) or ""
-        return (
-            isinstance(value, functools.partial) or type(value).__name__ == "vectorize" or home.startswith(self.folder)
-        )
+        wraps = isinstance(value, functools.partial) or type(value).__name__ == "vectorize"
+        return wraps or home.startswith(self.folder)
 
     def parameters(self, function) -> list[str]:
         try:

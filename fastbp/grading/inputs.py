@@ -1,4 +1,5 @@
-"""Inputs for assignments, drawn so that right answers are plain: away from kinks and ties, no two axes of one length."""
+"""Inputs for assignments, drawn so that right answers are plain: away from kinks and
+ties, no two axes of one length."""
 
 import math
 
@@ -6,7 +7,8 @@ import numpy as np
 
 
 def spread(rng: np.random.Generator, *shape: int, scale: float = 2.0) -> np.ndarray:
-    """Numbers from −scale to scale in random order, no two closer than scale / (2 · size), none at 0 or ±1 when scale is 2."""
+    """Numbers from −scale to scale in random order, no two closer than scale / (2 · size), none
+    at 0 or ±1 when scale is 2."""
     size = math.prod(shape)
     steps = np.arange(size) - size / 2 + rng.uniform(0.3, 0.7, size)
     values = rng.permutation(steps * (2 * scale / max(size, 1)))

@@ -3,10 +3,11 @@
 Three layers, each of which works without rights of any kind:
 
 - `limit_resources`: processor time, memory, size and number of open files (POSIX).
-- The kernel's: `restrict_files` (Landlock, Linux 5.13 and later: what may be read and written) and `close_calls` (seccomp, Linux:
-  no new process, no program run, no socket, no signal to others, no change of a file's mode). A submission cannot undo them.
-- `watch`: an audit hook of the interpreter, which says the same in Python's terms on every system. A determined submission can
-  get round it: it is there for what the kernel's layers lack, and for the clear error messages.
+- The kernel's: `restrict_files` (Landlock, Linux 5.13 and later: what may be read and written) and
+  `close_calls` (seccomp, Linux: no new process, no program run, no socket, no signal to others, no change of a
+  file's mode). A submission cannot undo them.
+- `watch`: an audit hook of the interpreter, which says the same in Python's terms on every system. A determined
+  submission can get round it: it is there for what the kernel's layers lack, and for the clear error messages.
 
 Each returns what it could not do, as sentences for the report; none is an error.
 """
@@ -22,15 +23,10 @@ import sys
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
-# Rights to files, bit by bit: execute, write, read, list, remove a folder or a file, make seven kinds of file, and from later
-# versions of Landlock move to another folder, truncate, control a device.
+# Rights to files, bit by bit: execute, write, read, list, remove a folder or a file, make seven kinds of file, and from
+# later versions of Landlock move to another folder, truncate, control a device.
 READ, LIST, WRITE_DEVICE = 1 << 2, 1 << 3, 1 << 1 | 1 << 2
-ALL_RIGHTS = {
-    1: (1 << 13) - 1,
-    2: (1 << 14) - 1,
-    3: (1 << 15) - 1,
-    4: (1 << 15) - 1,
-}  # by version; 16 bits since version 5
+ALL_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}  # by version; since 5, 16 bits
 EXECUTE, FILE_RIGHTS = 1 << 0, 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
 
 # System calls refused, by their numbers on x86_64 and aarch64 (None: not there).
@@ -108,7 +104,10 @@ SIGNAL_COMMANDS = (8, 10, 15)  # fcntl: send a signal to another process when a 
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 NO_LANDLOCK = "files of this machine are closed to the submission by the interpreter only: there is no Landlock here"
-NO_SECCOMP = "new processes, signals and the network are closed to the submission by the interpreter only: there is no seccomp here"
+NO_SECCOMP = (
+    "new processes, signals and the network are closed to the submission by the interpreter only: there is no seccomp "
+    "here"
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -124,10 +123,8 @@ def limit_resources(cpu_seconds: int, memory_bytes: int, file_bytes: int, proces
         "NOFILE": (64, 64),
     }
     if processes is not None and (own := _own_processes()) is not None:
-        limits["NPROC"] = (
-            own + processes,
-            own + processes,
-        )  # of the user, not of this process; the kernel exempts root
+        most = own + processes  # of the user, not of this process; the kernel exempts root
+        limits["NPROC"] = (most, most)
     for name, (soft, hard) in limits.items():
         number = getattr(resource, "RLIMIT_" + name, None)
         try:
@@ -159,9 +156,9 @@ def _own_processes() -> int | None:
 
 
 def die_with_parent(lifeline: int) -> None:
-    """Ask the kernel to kill this process when the other end of the pipe `lifeline` is closed, as it is when the parent dies.
+    """Ask the kernel to kill this process when the other end of the pipe `lifeline` is closed, so when the parent dies.
 
-    PR_SET_PDEATHSIG would fire when the thread that started the child ends, and that may be long before the parent does.
+    PR_SET_PDEATHSIG would fire when the thread that started the child ends, which may be long before the parent does.
     """
     if hasattr(fcntl, "F_SETSIG"):
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
@@ -175,16 +172,16 @@ def die_with_parent(lifeline: int) -> None:
 
 
 def restrict_files(readable: list[str], writable: str, hidden: str) -> list[str]:
-    """Landlock: read below `readable` but not below `hidden`, do all but run programs below `writable`, nothing elsewhere."""
+    """Landlock: below `readable`, but not below `hidden`, files are read; below `writable` all is allowed but running
+    programs; elsewhere nothing is."""
     if not sys.platform.startswith("linux"):
         return [NO_LANDLOCK]
     version = _libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1)
     if version < 1:
         return [NO_LANDLOCK]
     rights = ALL_RIGHTS.get(version, (1 << 16) - 1)
-    attributes = struct.pack(
-        "<QQQ", rights, 3 if version >= 4 else 0, 3 if version >= 6 else 0
-    )  # + TCP, + signals and sockets
+    tcp, signals_and_sockets = 3 if version >= 4 else 0, 3 if version >= 6 else 0
+    attributes = struct.pack("<QQQ", rights, tcp, signals_and_sockets)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _libc.syscall(LANDLOCK_CREATE_RULESET, attributes, size, 0)
     if ruleset < 0:
@@ -202,7 +199,7 @@ def restrict_files(readable: list[str], writable: str, hidden: str) -> list[str]
 
 
 def _beneath(path: str, hidden: str):
-    """(path, False), or where `hidden` lies below it, (path, True) for the folders on the way and (entry, False) beside it."""
+    """(path, False); where `hidden` lies below it, (path, True) for folders on the way, (entry, False) for others."""
     if path == hidden:
         return
     if not hidden.startswith(path.rstrip("/") + "/"):
@@ -230,7 +227,7 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
 
 
 def close_calls() -> list[str]:
-    """seccomp: the calls above fail with "operation not permitted"; and the rights of root, where it is root, are given up."""
+    """seccomp: the calls above fail with "operation not permitted". The rights of root are given up."""
     if not sys.platform.startswith("linux") or platform.machine() not in MACHINES or sys.maxsize < 2**32:
         return [NO_SECCOMP]
     column, architecture = MACHINES[platform.machine()]
@@ -244,9 +241,10 @@ def close_calls() -> list[str]:
 
 
 def _filter(column: int, architecture: int, pid: int) -> list[tuple[int, int, int, int]]:
-    """The program for the kernel: (operation, lines to skip if true, if false, operand). It reads the call's number at 0, the
-    architecture at 4 and the low half of argument i at 16 + 8 i."""
-    load, equal, at_least, any_bit, answer = 0x20, 0x15, 0x35, 0x45, 0x06
+    """The program for the kernel: (operation, lines to skip if true, if false, operand). It reads the call's number at
+    0, the architecture at 4 and the low half of argument i at 16 + 8 i."""
+    load, answer = 0x20, 0x06
+    equal, at_least, any_bit = 0x15, 0x35, 0x45
     allow, refuse, missing = 0x7FFF0000, 0x00050000 | EPERM, 0x00050000 | ENOSYS
     program = [(load, 0, 0, 4), (equal, 1, 0, architecture), (answer, 0, 0, refuse), (load, 0, 0, 0)]
     if column == 0:
@@ -254,17 +252,10 @@ def _filter(column: int, architecture: int, pid: int) -> list[tuple[int, int, in
     for numbers in REFUSED.values():
         if numbers[column] is not None:
             program += [(equal, 0, 1, numbers[column]), (answer, 0, 0, refuse)]
-    program += [
-        (equal, 0, 1, CLONE3[column]),
-        (answer, 0, 0, missing),
-    ]  # its flags are in memory; the C library then uses clone
-    program += [
-        (equal, 0, 4, CLONE[column]),
-        (load, 0, 0, 16),
-        (any_bit, 1, 0, CLONE_THREAD),
-        (answer, 0, 0, refuse),
-        (answer, 0, 0, allow),
-    ]
+    # clone3's flags are in memory, where no filter can look: the C library then uses clone
+    program += [(equal, 0, 1, CLONE3[column]), (answer, 0, 0, missing)]
+    program += [(equal, 0, 4, CLONE[column]), (load, 0, 0, 16), (any_bit, 1, 0, CLONE_THREAD)]
+    program += [(answer, 0, 0, refuse), (answer, 0, 0, allow)]
     program += [(equal, 0, 3 + len(SIGNAL_COMMANDS), FCNTL[column]), (load, 0, 0, 24)]
     program += [(equal, len(SIGNAL_COMMANDS) - i, 0, command) for i, command in enumerate(SIGNAL_COMMANDS)]
     program += [(answer, 0, 0, allow), (answer, 0, 0, refuse)]
@@ -305,9 +296,9 @@ FORBIDDEN = (
     "sys.unraisablehook",
     "signal.pthread_kill",
 )
+# the events with paths, and how many of the first arguments are paths
 READS = {"os.listdir": 1, "os.scandir": 1, "os.listxattr": 1, "os.getxattr": 1, "glob.glob": 1}
 WRITES = {"os.mkdir": 1, "os.rmdir": 1, "os.remove": 1, "os.truncate": 1, "os.rename": 2, "os.link": 2, "os.symlink": 2}
-# -- the events with paths, and how many of the first arguments are paths
 
 
 def watch(readable: list[str], writable: str, hidden: str, package: str) -> "Watch":
@@ -337,10 +328,8 @@ def watch(readable: list[str], writable: str, hidden: str, package: str) -> "Wat
             return
         if event == "open":
             path, mode, flags = arguments
-            check(
-                path,
-                bool(flags & writing) if isinstance(flags, int) else mode is not None and mode not in ("r", "rb", "rt"),
-            )
+            by_mode = mode is not None and mode not in ("r", "rb", "rt")
+            check(path, bool(flags & writing) if isinstance(flags, int) else by_mode)
         elif event == "import":
             if arguments[0] == package or arguments[0].startswith(inside):
                 raise ModuleNotFoundError(f"No module named {arguments[0]!r}", name=arguments[0])

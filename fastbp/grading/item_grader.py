@@ -173,7 +173,7 @@ class ItemGrader:
     # -- backward -----------------------------------------------------------------------------------------------------
 
     def backward(self, convention: Convention) -> None:
-        """Score each gradient: right for the true function, or where forward is wrong, at least for the submission's own."""
+        """Score each gradient: right for the true function or, where forward is wrong, for the submission's own."""
         part, names = self.parts[2], self.item.gradients
         numbers = [k for k, case in enumerate(self.item.cases) if case.gradients and self.answer(k, convention).finite]
         if not numbers:
@@ -201,8 +201,9 @@ class ItemGrader:
         self.finite_differences(tried[0], convention)
 
     def try_backward(self, number: int, convention: Convention, always: bool) -> "Tried":
-        """The gradients in one case: against the reference's, and where that fails (or `always`) against finite differences of the
-        submission's own forward pass. The latter count only if forward is wrong here, gives as many numbers, and moves at all."""
+        """The gradients in one case: against the reference's, and where that fails (or `always`) against finite
+        differences of the submission's own forward pass. The latter count only if forward is wrong here, gives as
+        many numbers, and moves at all."""
         names, answer = self.item.gradients, self.answer(number, convention)
         tried = Tried(number)
         tried.forward_right = not self.fault(self.item.cases[number], answer, convention)
@@ -266,9 +267,8 @@ class ItemGrader:
                 lines += [f"the gradient of {tensor.name}: {line}" for line in tensor.explanations(2)]
 
         def build(arguments: Arguments) -> SubmittedProblem:
-            convention.reference(
-                np.ones(np.shape(arguments[self.item.gradients[0]])), **copied(arguments)
-            )  # raises if not legal
+            output = np.ones(np.shape(arguments[self.item.gradients[0]]))
+            convention.reference(output, **copied(arguments))  # raises where the arguments are not legal
             return SubmittedProblem(self.functions, arguments)
 
         found = search(build, tried.problem.arguments, self.shown_call, tried.report, TRIES)
@@ -277,14 +277,13 @@ class ItemGrader:
             for tensor in found.report.tensors:
                 if tensor.failures and self.item.shows:
                     at = f" at {tensor.index}" if tensor.index else ""
-                    lines.append(
-                        f"  the gradient of {tensor.name}{at} is {tensor.analytic:.6g}, it should be {tensor.numeric:.6g}"
-                    )
+                    wrong = f"the gradient of {tensor.name}{at} is {tensor.analytic:.6g}"
+                    lines.append(f"  {wrong}, it should be {tensor.numeric:.6g}")
         return lines
 
     def finite_differences(self, tried: "Tried", convention: Convention) -> None:
-        """Flag a backward pass that differentiates numerically. One that runs the forward function itself for every element earns
-        nothing; one that is only as exact as differences are is for an instructor to look at."""
+        """Flag a backward pass that differentiates numerically. One that runs the forward function itself for every
+        element earns nothing; one that is only as exact as differences are is for an instructor to look at."""
         problem = tried.problem
         if problem is None or not problem.gradients or not self.parts[2].points:
             return
@@ -293,11 +292,11 @@ class ItemGrader:
         inside = problem.called.get(self.functions.forward_name, 0)
         if self.functions.backward_name and inside >= elements:
             self.parts[2].points = 0.0
-            line = f"{self.functions.backward_name} differentiates numerically: it ran {self.functions.forward_name} {inside} times"
+            backward, forward = self.functions.backward_name, self.functions.forward_name
+            line = f"{backward} differentiates numerically: it ran {forward} {inside} times"
             self.parts[2].lines.append(f"{line}. The gradient is wanted in closed form")
-            self.result.flags.append(
-                f"finite differences inside backward: {self.functions.forward_name} ran {inside} times in one call"
-            )
+            flag = f"finite differences inside backward: {forward} ran {inside} times in one call"
+            self.result.flags.append(flag)
             return
         errors = [0.0]
         true = problem.true_gradients(convention) if tried.forward_right else {}
@@ -312,8 +311,8 @@ class ItemGrader:
 
 @dataclass
 class Tried:
-    """The gradients of one case, by name: `correct` for the true function (None: it could not be told), `consistent` with the
-    submission's own, and `good`, whether they count as right."""
+    """The gradients of one case, by name: `correct` for the true function (None: it could not be told), `consistent`
+    with the submission's own, and `good`, whether they count as right."""
 
     number: int
     forward_right: bool = False

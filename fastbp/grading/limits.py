@@ -3,18 +3,9 @@
 from dataclasses import dataclass
 
 KINDS = (
-    "missing",
-    "not callable",
-    "raised",
-    "timeout",
-    "crashed",
-    "exited",
-    "memory",
-    "output",
-    "protocol",
-    "value",
+    "missing", "not callable", "raised", "timeout", "crashed", "exited", "memory", "output", "protocol", "value",
     "import",
-)
+)  # fmt: skip
 MESSAGE = 4_000  # characters
 
 
@@ -43,8 +34,8 @@ class Limits:
 class SubmissionError(Exception):
     """What a submission did instead of answering.
 
-    `kind`: "missing", "not callable", "raised", "timeout", "crashed", "exited", "memory", "output" (printed or wrote too much),
-    "protocol" (broke the pipes), "value" (returned what cannot be graded), or "import" (could not be read).
+    `kind`: "missing", "not callable", "raised", "timeout", "crashed", "exited", "memory", "output" (printed or wrote
+    too much), "protocol" (broke the pipes), "value" (returned what cannot be graded), or "import" (could not be read).
     `message`: for the student, one or a few lines; with the lines of the submission where something was raised.
     """
 

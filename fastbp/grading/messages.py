@@ -1,15 +1,15 @@
 """The values that cross the pipe between the grader and a submission's process.
 
-Arrays, NumPy scalars, numbers, bool, None, strings, tuples, lists, dicts and handles, as bytes that cannot execute code when
-read: every value is a tag of one byte and what the tag says, every length is checked against the bytes that are there before
-anything is allocated, and nesting, the number of values and the size of dicts are limited. Both sides use this module; the
-child loads it by path, so it imports nothing but the standard library and NumPy.
+Arrays, NumPy scalars, numbers, bool, None, strings, tuples, lists, dicts and handles, as bytes that cannot execute code
+when read: every value is a tag of one byte and what the tag says, every length is checked against the bytes that are
+there before anything is allocated, and nesting, the number of values and the size of dicts are limited. Both sides use
+this module; the child loads it by path, so it imports nothing but the standard library and NumPy.
 
 A message is a header (a mark, the number of the call, the length of the rest) and values one after the other.
 
-An array keeps its shape, its dtype (bool, int, uint, float16 to 64, complex; in the machine's byte order) and the kind of its
-layout: C order, Fortran order, or strided. A strided one arrives as every second element of a larger array, whatever
-its strides were.
+An array keeps its shape, its dtype (bool, int, uint, float16 to 64, complex; in the machine's byte order) and the
+kind of its layout: C order, Fortran order, or strided. A strided one arrives as every second element of a larger
+array, whatever its strides were.
 """
 
 import math
@@ -25,17 +25,16 @@ KEYS = 1_000  # entries of a dict. Few: a crafted dict of colliding keys takes q
 DIMENSIONS = 32
 INT_BYTES = 64
 
-DTYPES = tuple(
-    np.dtype(name) for name in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
-)
+DTYPES = tuple(map(np.dtype, ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")))
 C_ORDER, FORTRAN, STRIDED = range(3)
 
 # Own references, for the child: a submission may replace those in numpy's namespace.
 _CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
-_ndarray, _generic, _frombuffer, _empty, _asarray = np.ndarray, np.generic, np.frombuffer, np.empty, np.asarray
-_contiguous, _uint8, _prod, _array_error = np.ascontiguousarray, np.dtype("u1"), math.prod, ValueError
-_TEXT, _LENGTH, _FLOAT, _COMPLEX, _ARRAY = (struct.Struct(f) for f in ("<cI", "<I", "<cd", "<cdd", "<cBBB"))
-_SCALAR, _SMALL, _NUMBER = struct.Struct("<cB"), struct.Struct("<cB"), struct.Struct("<cQ")
+_ndarray, _generic, _frombuffer = np.ndarray, np.generic, np.frombuffer
+_empty, _asarray, _contiguous = np.empty, np.asarray, np.ascontiguousarray
+_uint8, _prod, _array_error = np.dtype("u1"), math.prod, ValueError
+_TEXT, _FLOAT, _COMPLEX = struct.Struct("<cI"), struct.Struct("<cd"), struct.Struct("<cdd")
+_ARRAY, _SCALAR, _SMALL, _NUMBER = (struct.Struct(f) for f in ("<cBBB", "<cB", "<cB", "<cQ"))
 _SHAPES = tuple(struct.Struct(f"<{n}Q") for n in range(DIMENSIONS + 1))
 
 
@@ -67,7 +66,8 @@ class Opaque:
 class Writer:
     """Collects values; `message` gives the bytes. MessageError past `limit` bytes, before the bytes are copied.
 
-    With `opaque`, a value that cannot cross becomes an Opaque; without, it is a MessageError. `handles` lists the handles met.
+    With `opaque`, a value that cannot cross becomes an Opaque; without, it is a MessageError.
+    `handles` lists the handles met.
     """
 
     def __init__(self, limit: int, opaque: bool = False):
@@ -192,7 +192,8 @@ _SUBCLASSES = tuple((kind, _WRITERS[kind]) for kind in (_ndarray, str, int, floa
 
 
 def _writer_of(value):
-    """The writer for a subclass of what can be written, e.g. a named tuple, and for NumPy's scalars; None if there is none."""
+    """The writer for a subclass of what can be written, e.g. a named tuple, and for NumPy's
+    scalars; None if there is none."""
     if isinstance(value, _generic) and value.dtype.kind in "biufc":
         return Writer._write_scalar
     for kind, writer in _SUBCLASSES:

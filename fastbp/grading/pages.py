@@ -1,7 +1,7 @@
 """Results as HTML: a page for each submission and one for the class. Each is a single file that loads nothing.
 
-Names and feedback come from submissions and are hostile: all text goes through `shown`, and the pages forbid the browser
-everything but their own style and, by its hash, the one script (it sorts a table that is complete without it).
+Names and feedback come from submissions and are hostile: all text goes through `shown`, and the pages forbid the
+browser everything but their own style and, by its hash, the one script (it sorts a table that is complete without it).
 The pages are the instructor's: they show hidden items and flags.
 """
 
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
 
+from .page_style import SORT, STYLE
 from .results import PARTS, ItemResult, Part, Result, points
 
 LINES = 6  # of feedback on a part that are shown at once; the others unfold
@@ -20,87 +21,9 @@ LONG = 600  # characters of one line that are shown at once
 BINS = 10  # of the histogram
 SMALLEST = "smallest failing input: "
 
-STYLE = """
-:root { color-scheme: light dark; --page: #fbfbfa; --card: #fff; --text: #1f2328; --quiet: #59606a; --line: #d9dce0;
-  --code: #f3f4f5; --link: #0b5cad; --good: #1a6b34; --bad: #b3261e; --some: #855400; --bar: #5b7fa6; --flag: #fff6e0; }
-@media (prefers-color-scheme: dark) { :root { --page: #15181c; --card: #1c2026; --text: #e4e7eb; --quiet: #a3abb5; --line: #363c44;
-  --code: #262b32; --link: #82b7f0; --good: #6fcf8b; --bad: #ff8f86; --some: #e8b55b; --bar: #7396bd; --flag: #33290f; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-main { max-width: 70rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; }
-h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
-h3 { font-size: 1rem; margin: .75rem 0 0; }
-p { margin: .25rem 0 .5rem; }
-a { color: var(--link); }
-.quiet { color: var(--quiet); }
-.score { font-size: 1.35rem; font-weight: 600; }
-.good { color: var(--good); } .bad { color: var(--bad); } .some { color: var(--some); }
-.card, .flag, .error { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .5rem 1rem .75rem;
-  margin: .75rem 0; }
-.card h2 { margin: .25rem 0 .25rem; display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; }
-.flag { background: var(--flag); border-color: var(--some); }
-.error { border: 2px solid var(--bad); }
-.flag p, .error p { margin: .25rem 0; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; background: var(--card); margin: .5rem 0; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
-thead th { white-space: nowrap; border-bottom-width: 2px; }
-tbody tr:last-child > * { border-bottom: 0; }
-thead th { overflow-wrap: normal; }
-tbody th { font-weight: 600; min-width: 7rem; }
-.causes td:last-child { min-width: 9rem; }
-td.number { white-space: nowrap; }
-.names { font-size: .9rem; } .names th, .names td { padding: .3rem .5rem; }
-.names th:first-child { min-width: 12rem; position: sticky; left: 0; background: var(--card); overflow-wrap: anywhere; }
-.name { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; }
-th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; text-align: left;
-  text-decoration: underline dotted; }
-th[aria-sort=ascending] button::after { content: " \\2191"; } th[aria-sort=descending] button::after { content: " \\2193"; }
-ul { margin: .25rem 0; padding-left: 1.25rem; }
-li, .error p, .flag p { white-space: pre-wrap; }
-pre { font: .85rem/1.45 ui-monospace, monospace; background: var(--code); border-radius: 6px; padding: .5rem .6rem;
-  margin: .25rem 0; white-space: pre-wrap; max-height: 20rem; overflow: auto; }
-details { white-space: normal; }
-summary { cursor: pointer; color: var(--link); }
-.bar { display: flex; align-items: center; gap: .5rem; min-width: 9rem; }
-.bar span { white-space: nowrap; }
-.bar span:first-child { flex: 0 1 10rem; height: .7rem; background: var(--code); border-radius: 4px; overflow: hidden; }
-.bar i { display: block; height: 100%; background: var(--bar); }
-svg { display: block; width: 100%; max-width: 28rem; height: auto; }
-svg text { fill: var(--text); font: 11px system-ui, sans-serif; text-anchor: middle; }
-svg rect { fill: var(--bar); } svg line { stroke: var(--quiet); }
-@media (max-width: 30rem) { main { padding: .5rem; } .bar { flex-wrap: wrap; gap: 0 .5rem; min-width: 5rem; }
-  .bar span:first-child { flex-basis: 5rem; } .fit { font-size: .82rem; } .fit th, .fit td { padding: .3rem .25rem; }
-  .fit thead th { font-size: .75rem; } .fit tbody th { min-width: 5.7rem; } .names th:first-child { min-width: 8rem; } }
-@media print { :root { --page: #fff; --flag: #fff; } body { font-size: 11pt; } pre { max-height: none; }
-  .card { break-inside: avoid; } .scroll { overflow: visible; }
-  details::details-content { content-visibility: visible; height: auto; } }
-"""
-
-SORT = """
-for (const head of document.querySelectorAll("table.sorted thead th")) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.append(...head.childNodes);
-  head.append(button);
-  button.addEventListener("click", () => {
-    const row = head.parentNode, body = head.closest("table").tBodies[0], at = head.cellIndex;
-    const first = head.dataset.first || "descending";
-    const order = !head.ariaSort ? first : head.ariaSort === "ascending" ? "descending" : "ascending";
-    for (const other of row.cells) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", order);
-    const value = (r) => r.cells[at].dataset.value ?? r.cells[at].textContent;
-    const compare = (a, b) => (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b);
-    const rows = [...body.rows].sort((a, b) => compare(value(a), value(b)));
-    body.append(...(order === "descending" ? rows.reverse() : rows));
-  });
-}
-"""
-
 
 def submission_page(result: Result) -> str:
-    """The page of one submission: its points, and for each item what was wrong, the likely causes and what to look at yourself."""
+    """The page of one submission: its points, and for each item what was wrong, why, and what to look at yourself."""
     body = [
         f"<p class='quiet'>{shown(result.assignment)}</p>",
         f"<h1>{shown(result.submission)}</h1>",
@@ -125,17 +48,17 @@ def submission_page(result: Result) -> str:
 
 
 def class_page(results: Sequence[Result], links: Mapping[str, str]) -> str:
-    """The page of the class. `links` has for a submission's name the file of its page, relative to this one; a name without one
-    is not linked. ValueError if there are no results."""
+    """The page of the class. `links` has for a submission's name the file of its page, relative to this one; a name
+    without one is not linked. ValueError if there are no results."""
     if not results:
         raise ValueError("class_page: there are no results")
     possible = max(result.possible for result in results)
     scores = [result.points for result in results]
-    mean = points(statistics.mean(scores))
+    mean, median = points(statistics.mean(scores)), points(statistics.median(scores))
     body = [
         f"<h1>{shown(results[0].assignment)}</h1>",
         f"<p class='score'>{_count(len(results), 'submission')}, mean {mean} of {points(possible)} points</p>",
-        f"<p>median {points(statistics.median(scores))}, lowest {points(min(scores))}, highest {points(max(scores))}</p>",
+        f"<p>median {median}, lowest {points(min(scores))}, highest {points(max(scores))}</p>",
         f"<h2>Scores</h2>{_histogram(scores, possible)}",
         f"<h2>Items</h2>{_items_table(results)}",
         f"<h2>Likely causes</h2>{_causes_table(results)}",
@@ -151,18 +74,17 @@ def class_page(results: Sequence[Result], links: Mapping[str, str]) -> str:
 
 
 def shown(text: str) -> str:
-    r"""Text for HTML. What a page does not show as a mark of its own (control characters, lone surrogates, marks that turn the
-    direction of writing) is written as its escape.
+    r"""Text for HTML. What a page does not show as a mark of its own (control characters, lone surrogates, marks that
+    turn the direction of writing) is written as its escape.
 
     >>> shown("<b>\x00\u202eabc")
     '&lt;b&gt;\\x00\\u202eabc'
     """
-    return html.escape(
-        "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-    )
+    plain = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return html.escape("".join(plain))
 
 
-# -- a submission ----------------------------------------------------------------------------------------------------------
+# -- a submission ------------------------------------------------------------------------------------------------------
 
 
 def _summary_row(item: ItemResult, number: int) -> str:
@@ -196,7 +118,7 @@ def _item(item: ItemResult, number: int) -> str:
 
 
 def _feedback(lines: Sequence[str]) -> str:
-    """Lines as a list: an indented line belongs to the one before it, code has a box of its own, what is long unfolds."""
+    """Lines as a list: an indented line belongs to the one before it, code has a box, what is long unfolds."""
     groups: list[list[str]] = []
     for line in lines:
         if line.startswith("  ") and groups:
@@ -219,7 +141,7 @@ def _entry(first: str, rest: list[str]) -> str:
     return shown(first) + code
 
 
-# -- the class -------------------------------------------------------------------------------------------------------------
+# -- the class ---------------------------------------------------------------------------------------------------------
 
 
 def _histogram(scores: Sequence[float], possible: float) -> str:
@@ -228,9 +150,8 @@ def _histogram(scores: Sequence[float], possible: float) -> str:
     edges = [points(possible * k / BINS) for k in range(BINS + 1)]
     width, height, foot, tallest = 30, 120, 40, max(bins.values())
     said = "; ".join(f"{edges[k]} to {edges[k + 1]} points: {bins[k]}" for k in range(BINS) if bins[k])
-    out = [
-        f"<svg viewBox='0 0 {width * (BINS + 1)} {height + foot + 20}' role='img' aria-label='Number of submissions. {said}'>"
-    ]
+    box = f"0 0 {width * (BINS + 1)} {height + foot + 20}"
+    out = [f"<svg viewBox='{box}' role='img' aria-label='Number of submissions. {said}'>"]
     for k in range(BINS):
         left, tall = width * (k + 0.5), height * bins[k] / tallest
         if bins[k]:
@@ -255,11 +176,8 @@ def _items_table(results: Sequence[Result]) -> str:
         bar = _bar(failed / len(items), f"{failed} of {len(items)}")
         rows.append((-failed / len(items), _row(shown(name), bar, *(str(by_part[part]) for part in PARTS), mean)))
     head = _head("item", "submissions that fail", *PARTS, "mean points")
-    return (
-        _table(head, (row for _, row in sorted(rows, key=lambda pair: pair[0])))
-        if rows
-        else "<p>No item was graded.</p>"
-    )
+    ordered = (row for _, row in sorted(rows, key=lambda pair: pair[0]))
+    return _table(head, ordered) if rows else "<p>No item was graded.</p>"
 
 
 def _causes_table(results: Sequence[Result]) -> str:
@@ -282,9 +200,8 @@ def _conventions_table(results: Sequence[Result]) -> str:
         for (convention, accepted), times in used:
             verdict = "" if accepted else " <span class='bad'>✗ not accepted</span>"
             rows.append(_row(shown(name), shown(convention) + verdict, f"{times}"))
-    return (
-        _table(_head("item", "convention recognised", "times"), rows, "fit") if rows else "<p>None was recognised.</p>"
-    )
+    head = _head("item", "convention recognised", "times")
+    return _table(head, rows, "fit") if rows else "<p>None was recognised.</p>"
 
 
 def _flags(results: Sequence[Result], links: Mapping[str, str]) -> str:
@@ -327,14 +244,12 @@ def _item_names(results: Sequence[Result]) -> list[str]:
 
 
 def _link(name: str, links: Mapping[str, str]) -> str:
-    return (
-        f"<a href='./{quote(links[name], errors='surrogateescape')}'>{shown(name)}</a>"
-        if name in links
-        else shown(name)
-    )
+    if name not in links:
+        return shown(name)
+    return f"<a href='./{quote(links[name], errors='surrogateescape')}'>{shown(name)}</a>"
 
 
-# -- pieces ----------------------------------------------------------------------------------------------------------------
+# -- pieces ------------------------------------------------------------------------------------------------------------
 
 
 def _mark(of_what: ItemResult | Part, words: bool = False, of: str = " of ") -> str:
@@ -367,7 +282,8 @@ def _row(name: str, *cells: str) -> str:
 
 def _table(head: str, rows: Iterable[str], kind: str = "") -> str:
     """A table in a box that scrolls by itself where the page is narrow."""
-    return f"<div class='scroll'><table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f"<div class='scroll'><table class='{kind}'>{body}</table></div>"
 
 
 def _list(lines: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """What coursework functions should give: fastbp's layers and losses in the coursework's conventions.
 
-Each `reference(out, **arguments)` gives (expected, backward), with `backward(dout)` the gradients; see `assignment.Convention`.
+Each `reference(out, **arguments)` gives (expected, backward), with `backward(dout)` the
+gradients; see `assignment.Convention`.
 """
 
 import math
@@ -40,7 +41,8 @@ def relu(out, x):
 
 
 def batch_norm(unbiased_running: bool = False, reversed_momentum: bool = False, spatial: bool = False) -> Callable:
-    """Batch norm with bn_param; running ← momentum · running + (1 − momentum) · batch, biased variance, unless told otherwise."""
+    """Batch norm with bn_param; running ← momentum · running + (1 − momentum) · batch, biased
+    variance, unless told otherwise."""
 
     def reference(out, x, gamma, beta, bn_param):
         training, momentum = bn_param["mode"] == "train", bn_param.get("momentum", 0.9)
@@ -63,7 +65,8 @@ def batch_norm(unbiased_running: bool = False, reversed_momentum: bool = False, 
 
 
 def layer_norm(out, x, gamma, beta, ln_param):
-    """Each row of x (N, D) with mean 0 and variance 1, times gamma (D,), plus beta: the rows are batch norm's columns."""
+    """Each row of x (N, D) with mean 0 and variance 1, times gamma (D,), plus beta: the
+    rows are batch norm's columns."""
     layer = BatchNorm1d(len(x), eps=ln_param.get("eps", 1e-5))
     normal = _run(layer, x.T).T
 
@@ -74,8 +77,9 @@ def layer_norm(out, x, gamma, beta, ln_param):
 
 
 def dropout(inverted: bool = True, p_drops: bool = False) -> Callable:
-    """Dropout with dropout_param["p"], the probability to keep unless `p_drops`; kept elements are scaled by 1/keep in training
-    if `inverted`, and otherwise all are by `keep` in evaluation. Which elements were kept is read off the submission's output."""
+    """Dropout with dropout_param["p"], the probability to keep unless `p_drops`; kept elements are scaled by
+    1/keep in training if `inverted`, and otherwise all are by `keep` in evaluation. Which elements were kept is
+    read off the submission's output."""
 
     def reference(out, x, dropout_param):
         keep = 1 - dropout_param["p"] if p_drops else dropout_param["p"]
@@ -100,7 +104,8 @@ def dropout(inverted: bool = True, p_drops: bool = False) -> Callable:
 
 
 def conv(flipped: bool = False) -> Callable:
-    """Convolution with conv_param's stride and pad (1 and 0 without): cross-correlation, or the filters turned if `flipped`."""
+    """Convolution with conv_param's stride and pad (1 and 0 without): cross-correlation, or the
+    filters turned if `flipped`."""
 
     def reference(out, x, w, b=None, conv_param=None):
         stride, pad = (conv_param or {}).get("stride", 1), (conv_param or {}).get("pad", 0)

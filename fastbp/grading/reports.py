@@ -12,10 +12,10 @@ from .results import Result, gradescope, points
 class Report:
     """The report on the submissions of these `names`, in one form: "text", "json", "gradescope" or "html".
 
-    `output` is a file for JSON, for Gradescope and for the text of one submission, and a folder otherwise; None means standard
-    output for those, and a new folder fastbp-grade-ASSIGNMENT for these. `place` is where it goes, or None; `folder` where each
-    submission's record is kept while it is graded. `add` a result as it comes, and `finish` for what is to be printed.
-    What is written into, such as a FIFO or /dev/stdout (`into`), gets the text once, at the end.
+    `output` is a file for JSON, for Gradescope and for the text of one submission, and a folder otherwise; None means
+    standard output for those, and a new folder fastbp-grade-ASSIGNMENT for these. `place` is where it goes, or None;
+    `folder` where each submission's record is kept while it is graded. `add` a result as it comes, and `finish` for
+    what is to be printed. What is written into, such as a FIFO or /dev/stdout (`into`), gets the text once, at the end.
     FileExistsError if the output is there already.
     """
 

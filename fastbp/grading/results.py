@@ -1,4 +1,4 @@
-"""What grading found: parts of items of submissions, with points and feedback; as text, JSON and Gradescope's results.json."""
+"""What grading found, in points and feedback: parts of items of submissions, as text, JSON and for Gradescope."""
 
 from dataclasses import asdict, dataclass, field
 
@@ -23,9 +23,9 @@ class Part:
 
 @dataclass
 class ItemResult:
-    """One item. `convention` is the one recognised, `causes` the names of the likely mistakes, `flags` what an instructor should
-    look at (finite differences inside backward), `correct` and `consistent` whether each gradient is that of the true
-    function and of the submission's own: None where it could not be told."""
+    """One item. `convention` is the one recognised, `causes` the names of the likely mistakes, `flags` what an
+    instructor should look at (finite differences inside backward), `correct` and `consistent` whether each gradient is
+    that of the true function and of the submission's own: None where it could not be told."""
 
     name: str
     parts: list[Part]
@@ -80,14 +80,12 @@ class Result:
         """The result that `to_dict` wrote; ValueError for a dictionary that it can't have written."""
         instance("Result.from_dict: entry", entry, dict)
         try:
-            items = [
-                ItemResult(**{**item, "parts": [Part(**part) for part in item["parts"]]}) for item in entry["items"]
-            ]
+            parts = [[Part(**part) for part in item["parts"]] for item in entry["items"]]
+            items = [ItemResult(**{**item, "parts": of}) for item, of in zip(entry["items"], parts, strict=True)]
             return cls(**{name: value for name, value in entry.items() if name != "points"} | {"items": items})
         except Exception as error:
-            raise ValueError(
-                f"Result.from_dict: entry is not what to_dict writes: {type(error).__name__}: {error}"
-            ) from None
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"Result.from_dict: entry is not what to_dict writes: {reason}") from None
 
     def __str__(self) -> str:
         score = f"{points(self.points)} of {points(self.possible)} points"
@@ -98,9 +96,8 @@ class Result:
             shown = "" if item.visibility == "visible" else f" ({item.visibility.replace('_', ' ')})"
             lines += ["", f"{item.name}: {points(item.points)} of {points(item.possible)}{shown}"]
             for p in item.parts:
-                lines.append(
-                    f"  {'ok   ' if p.passed else 'WRONG'} {p.name:<8} {points(p.points):>5} of {points(p.possible)}"
-                )
+                verdict = "ok   " if p.passed else "WRONG"
+                lines.append(f"  {verdict} {p.name:<8} {points(p.points):>5} of {points(p.possible)}")
             lines += [f"    {line}" for part in item.parts for said in part.lines for line in said.splitlines()]
             lines += [f"    NOTICE: {flag}" for flag in item.flags]
         lines += [f"note: {note}" for note in self.notes]
@@ -123,13 +120,24 @@ def gradescope(result: Result) -> dict:
     for number, item in enumerate(result.items, 1):
         lines = [f"{p.name}: {points(p.points)} of {points(p.possible)}" for p in item.parts]
         lines += [line for part in item.parts for line in part.lines]
-        tests.append({
-            "name": item.name, "number": str(number), "score": round(item.points, 5), "max_score": round(item.possible, 5),
-            "status": "passed" if item.passed else "failed", "output": "\n".join(lines), "output_format": "text",
-            "visibility": item.visibility, "tags": item.causes, "extra_data": {"convention": item.convention, "flags": item.flags},
-        })  # fmt: skip
+        test = {
+            "name": item.name,
+            "number": str(number),
+            "score": round(item.points, 5),
+            "max_score": round(item.possible, 5),
+            "status": "passed" if item.passed else "failed",
+            "output": "\n".join(lines),
+            "output_format": "text",
+            "visibility": item.visibility,
+            "tags": item.causes,
+            "extra_data": {"convention": item.convention, "flags": item.flags},
+        }
+        tests.append(test)
     return {
-        "score": round(result.points, 5), "execution_time": round(result.seconds, 3), "output_format": "text",
-        "output": result.error or f"{result.assignment}, seed {result.seed}", "tests": tests,
+        "score": round(result.points, 5),
+        "execution_time": round(result.seconds, 3),
+        "output_format": "text",
+        "output": result.error or f"{result.assignment}, seed {result.seed}",
+        "tests": tests,
         "extra_data": {"seed": result.seed, "finished": result.finished, "notes": result.notes},
-    }  # fmt: skip
+    }

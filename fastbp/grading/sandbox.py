@@ -1,8 +1,8 @@
 """A submission in a process of its own: the side that trusts nothing.
 
-The child runs `child.py`, which closes itself in (`isolation.py`) and answers one message a call (`messages.py`) over two pipes.
-Every read and write here has a deadline, every length a limit, and whatever the child sends that is no proper answer is a
-SubmissionError and ends the child.
+The child runs `child.py`, which closes itself in (`isolation.py`) and answers one message a call (`messages.py`) over
+two pipes. Every read and write here has a deadline, every length a limit, and whatever the child sends that is no
+proper answer is a SubmissionError and ends the child.
 """
 
 import os
@@ -32,15 +32,16 @@ class Handle(messages.Handle):
 class Sandbox:
     """A submission in a child process. A call sends one message and reads one.
 
-    `path` is a Python file, or a folder with one (named by `main` if it has several at its top); it is copied, symbolic links
-    left out, into a temporary folder, which is the child's working folder and the only place where it can write.
+    `path` is a Python file, or a folder with one (named by `main` if it has several at its top); it is copied, symbolic
+    links left out, into a temporary folder, which is the child's working folder and the only place where it can write.
 
-    The child is started when it is needed, and again after a call that ended it; `restart` ends it, so that what one item of
-    an assignment did to the process (a patched numpy, an alarm set) cannot reach the next. Use as a context manager.
+    The child is started when it is needed, and again after a call that ended it; `restart` ends it, so
+    that what one item of an assignment did to the process (a patched numpy, an alarm set) cannot reach the
+    next. Use as a context manager.
 
     After a call, `calls_inside` counts the submission's own functions that ran during it, the called one left out, and
-    `arguments_after` has the arguments as the call left them: the same object where it is unchanged, a new one where an array,
-    dict or list was changed. What cannot cross in a changed dict is a messages.Opaque.
+    `arguments_after` has the arguments as the call left them: the same object where it is unchanged, a new one where an
+    array, dict or list was changed. What cannot cross in a changed dict is a messages.Opaque.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -113,13 +114,14 @@ class Sandbox:
         return self._child is not None and handle.child is self._child and self._child.waits()
 
     def call(self, name: str, *arguments, keep: Sequence[int] = (), strided: bool = False):
-        """The value of the submission's function: arrays, numbers, bool, None, strings, and tuples, lists, dicts of those.
+        """The value of the submission's function: arrays, numbers, bool, None, strings, and
+        tuples, lists, dicts of those.
 
         `keep` names positions of the result, a tuple, that stay in the child and come back as a Handle, which may be an
-        argument of later calls: `out, cache = sandbox.call("relu_forward", x, keep=(1,))`. `strided` makes the arrays in the child
-        not contiguous. Before every call the generators of NumPy and of Python are put back to the state they had at the start:
-        the same arguments, the same mask. Raises SubmissionError; messages.MessageError
-        (a ValueError) for an argument that cannot be sent.
+        argument of later calls: `out, cache = sandbox.call("relu_forward", x, keep=(1,))`. `strided` makes the arrays
+        in the child not contiguous. Before every call the generators of NumPy and of Python are put back to the state
+        they had at the start: the same arguments, the same mask. Raises SubmissionError; messages.MessageError (a
+        ValueError) for an argument that cannot be sent.
         """
         self.calls_inside, self.arguments_after = Counter(), list(arguments)
         self._start()
@@ -187,7 +189,8 @@ class Sandbox:
 
 
 def _check(well: object, values: list) -> None:
-    """Values of the right types: a failure's kind and message, or the functions, or a value, the counts and what was changed."""
+    """Values of the right types: a failure's kind and message, or the functions, or a value, the
+    counts and what was changed."""
     if well is not True:
         kind, text = values
         good = isinstance(kind, str) and kind in KINDS and isinstance(text, str)

@@ -42,7 +42,9 @@ def leaky_relu_backward(dout, x, dx, numbers):
 
 @kernel
 def sigmoid(x):
-    """σ(x) = 1 / (1 + e⁻ˣ) of one number, from e = e^−|x|, which can't overflow: 1 / (1 + e), or e / (1 + e) for a negative x"""
+    """σ(x) = 1 / (1 + e⁻ˣ) of one number, from e = e^−|x|, which can't overflow
+
+    It is 1 / (1 + e), or e / (1 + e) for a negative x."""
     one = type(x)(1)
     e, _ = exponential(-abs(x))
     upper = one / (one + e)

@@ -1,6 +1,7 @@
-"""Buffers inside a kernel: from the beginning of a cache line on, so that a vector that fills a line lies in one and not in two.
+"""Buffers inside a kernel, from the beginning of a cache line on: a vector that fills a line lies in one, not in two.
 
-With AVX-512 every second load of a tile is such a vector: from panels that begin anywhere, products are a tenth slower."""
+With AVX-512 every second load of a tile is such a vector: products from panels that begin anywhere are slower.
+"""
 
 import numpy as np
 

@@ -1,14 +1,16 @@
-"""The folder on the disk where compiled kernels are kept: where it is, who may write to it, and who compiles what.
+"""The folder on the disk where compiled kernels are kept: where it is, and who may write to it.
 
-It is `$FASTBP_CACHE_DIR` or the platform's cache folder, and in it a sub-folder named by a hash of every kernel source file and the
-versions of Numba, llvmlite, NumPy and Python. Numba's own cache looks only at the file that holds the function, so an edit to a
-kernel that is called from another file would leave stale machine code in use; here any edit leads to another folder. Kernels in
-another room of the package may use what stands in their own room too, so a digest of that room is part of their files' names.
+It is `$FASTBP_CACHE_DIR` or the platform's cache folder, and in it a sub-folder named by a hash of every kernel source
+file and the versions of Numba, llvmlite, NumPy and Python. Numba's own cache looks only at the file that holds the
+function, so an edit to a kernel that is called from another file would leave stale machine code in use; here any edit
+leads to another folder. Kernels in another room of the package may use what stands in their own room too, so a digest
+of that room is part of their files' names.
 
-What is in there is run, so nobody else may have written it: the two folders and the files belong to the user, no other can write to
-them, and none can put others in their place by a folder or link on the way. Group-writable is writable by others, but for a group
-of the user's own (as with umask 002). A folder that can't be trusted is not used, and a warning says why. Each file begins with a
-digest of its content and its name; a file that is damaged, or another's, counts as not there.
+What is in there is run, so nobody else may have written it: the two folders and the files belong to the user, no other
+can write to them, and none can put others in their place by a folder or link on the way. Group-writable is writable by
+others, but for a group of the user's own (as with umask 002). A folder that can't be trusted is not used, and a warning
+says why. Each file begins with a digest of its content and its name; a file that is damaged, or another's, counts as
+not there.
 """
 
 import errno
@@ -18,8 +20,6 @@ import os
 import shutil
 import stat
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,25 +31,19 @@ import numpy as np
 
 from ..files import written_atomically
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 KERNEL_FOLDER = Path(__file__).parent
 FOLDER_PREFIX = "fastbp-kernels-"
-FOLDERS_KEPT = 8
-# -- one folder an edit or upgrade; older ones are removed when a new one is made
+FOLDERS_KEPT = 8  # of one for each edit or upgrade; older ones are removed when a new one is made
 DIGEST = hashlib.sha256().digest_size  # bytes
 LINKS = 40  # on the way to a folder, at most: as many as Linux follows
-PATIENCE = 100.0  # seconds after which another process is not waited for any more: it may have been stopped
-LOOKS = (0.01, 0.05)  # seconds between two looks at what another process does, at first and later
 
 
 @functools.cache
 def _source_hash(folder: Path) -> str | None:
-    """A digest of all sources below a folder; None where they can't be read, as in a zip file: then nobody could tell a kernel from
-    its older version. Taken when the code that will be compiled is read, not when it is compiled: a file may change in between."""
+    """A digest of all sources below a folder, as they are when it is first asked for.
+
+    That must be at import, when the code that will be compiled is read: a file may change before it is compiled. None
+    where sources can't be read, as in a zip file: then nobody could tell a kernel from its older version."""
     sources = sorted(folder.rglob("*.py"))
     if not sources:
         return None
@@ -67,14 +61,14 @@ FOLDER = f"{FOLDER_PREFIX}{SOURCE_HASH}"
 
 
 class Room(NamedTuple):
-    """Where a kernel stands: its module's name in the cache, and a digest of what it may use beside `kernels/`, "" for nothing."""
+    """Where a kernel stands: its module's name in the cache, and a digest of what it may use beside `kernels/`."""
 
     module: str
     source_hash: str
 
 
 def room_of(source: Path) -> Room | None:
-    """The room of a kernel in this source file; None for a file of which the cache knows too little to keep its kernels."""
+    """The room of a kernel in this source file; None where the cache knows too little to keep the file's kernels."""
     if source.is_relative_to(KERNEL_FOLDER):
         return Room(".".join(source.relative_to(KERNEL_FOLDER).with_suffix("").parts), "")
     package = KERNEL_FOLDER.parent
@@ -85,7 +79,7 @@ def room_of(source: Path) -> Room | None:
     return source_hash and Room(".".join(inside.with_suffix("").parts), source_hash)
 
 
-# -- the folder ----------------------------------------------------------------------------------------------------------
+# -- the folder --------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -134,7 +128,7 @@ class _Unsafe(Exception):
 
 
 def _own_folder(path: Path) -> Path:
-    """`path` itself, with all that is missing on the way to it made for the user alone; _Unsafe if others could meddle with it."""
+    """`path` itself, with what is missing on the way to it made for the user alone; _Unsafe if others could meddle."""
     if not hasattr(os, "geteuid"):  # Windows, where a user's folders are the user's
         new = not path.is_dir()
         path.mkdir(parents=True, exist_ok=True)
@@ -148,8 +142,8 @@ def _own_folder(path: Path) -> Path:
 def _walk(path: Path) -> bool:
     """Go to `path` from the root, looking at each folder and link on the way; was it made?
 
-    Each must belong to the user or the system, and others must not be able to write to it, unless they can only add to it (as in
-    /tmp). The last two folders, which hold nothing but kernels, must be the user's and closed to others."""
+    Each must belong to the user or the system, and others must not be able to write to it, unless they can only add to
+    it (as in /tmp). The last two folders, which hold nothing but kernels, must be the user's and closed to others."""
     place, todo, links, new = Path(path.anchor), list(path.parts[1:]), 0, False
     while todo:
         own = len(todo) <= 2
@@ -209,8 +203,8 @@ def _private(group: int) -> bool:
 
 @functools.cache
 def _system_and_user() -> set[int]:
-    """Whose folders can be on the way. In a user namespace that does not know root, as in a container on a cluster, root's folders
-    seem to belong to the kernel's number for everybody unknown."""
+    """Whose folders can be on the way. In a user namespace that does not know root, as in a container on a cluster,
+    root's folders seem to belong to the kernel's number for everybody unknown."""
     users = {0, os.geteuid()}
     try:
         mapped = Path("/proc/self/uid_map").read_text().split()
@@ -242,7 +236,7 @@ def _remove_old(new: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-# -- files ---------------------------------------------------------------------------------------------------------------
+# -- files -------------------------------------------------------------------------------------------------------------
 
 
 def _digest(path: Path, content: bytes) -> bytes:
@@ -267,150 +261,9 @@ def read(path: Path) -> bytes | None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Keep `content`: another process sees all of it or nothing, even if the machine stops. OSError if it can't be kept."""
+    """Keep `content`: others see all of it or nothing, even if the machine stops. OSError if it can't be kept."""
     path.unlink(missing_ok=True)  # what could not be read: its owner, mode or kind would stay
     with written_atomically(path) as file:
         if hasattr(os, "fchmod"):
             os.fchmod(file.fileno(), 0o600)
         file.write(_digest(path, content) + content)
-
-
-# -- claims --------------------------------------------------------------------------------------------------------------
-
-
-class Claims:
-    """Who compiles what, among the processes that use a folder, so that each kernel is compiled once.
-
-    A claim is a lock on one byte of a file, which ends with the process that took it. Where files can't be locked, a claim is a
-    file that counts for some time. A claim is held only while its kernel is compiled, and meanwhile no others are waited for than
-    those of the kernels that it calls: so processes never wait for each other in a circle. Where the folder can't be written
-    there are no claims, since nobody would see what was compiled.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder, self.held, self.locks = folder, set(), True
-        self.guard = threading.RLock()  # to the system, all threads of a process are one
-        try:
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-            self.file = os.open(folder / "claims", flags, 0o600)
-        except OSError:
-            self.file = None
-
-    @property
-    def possible(self) -> bool:
-        """Can kernels be kept in this folder?"""
-        return self.file is not None
-
-    def taken(self, name: str) -> bool:
-        """Has another process claimed it?"""
-        with self.guard:
-            if not self.possible or name in self.held:
-                return False
-            if not self._take(name):
-                return True
-            self._end(name)
-            return False
-
-    def take(self, name: str) -> bool:
-        """Claim it, if no other process has."""
-        with self.guard:
-            if self.possible and name not in self.held:
-                if not self._take(name):
-                    return False
-                self.held.add(name)
-            return True
-
-    def wait(self, name: str) -> None:
-        """Claim it; as soon as another process has done with it, where one has claimed it."""
-        pause, end = LOOKS[0], time.monotonic() + PATIENCE
-        while not self.take(name) and time.monotonic() < end:
-            time.sleep(pause)
-            pause = min(2 * pause, LOOKS[1])
-
-    def release(self, name: str) -> None:
-        """End the claim, if this process has it."""
-        with self.guard:
-            if name in self.held:
-                self.held.discard(name)
-                self._end(name)
-
-    def give_up(self) -> None:
-        """Nothing can be kept here: the disk is full."""
-        with self.guard:
-            for name in list(self.held):
-                self.release(name)
-            self.file = None
-
-    def _take(self, name: str) -> bool:
-        if self.locks:
-            try:
-                return _lock(self.file, self._place(name))
-            except OSError:
-                self.locks = False
-        path = self._path(name)
-        try:
-            if abs(time.time() - path.stat().st_mtime) > PATIENCE:  # the process is dead or stopped
-                path.unlink()
-        except OSError:
-            pass
-        try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            return False
-        except OSError:
-            pass
-        return True
-
-    def _end(self, name: str) -> None:
-        try:
-            if self.locks:
-                _unlock(self.file, self._place(name))
-            else:
-                self._path(name).unlink()
-        except OSError:
-            pass
-
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.claim"
-
-    def _place(self, name: str) -> int:
-        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
-
-
-if fcntl:
-
-    def _lock(file: int, place: int) -> bool:
-        """Lock that byte, if no other process has; OSError where files can't be locked."""
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
-
-    def _unlock(file: int, place: int) -> None:
-        fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
-
-else:
-    import msvcrt
-
-    def _lock(file: int, place: int) -> bool:
-        os.lseek(file, place, os.SEEK_SET)
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except PermissionError:
-            return False
-        return True
-
-    def _unlock(file: int, place: int) -> None:
-        os.lseek(file, place, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
-
-
-@functools.cache
-def claims(folder: Path) -> Claims:
-    """This process's claims in a folder."""
-    return Claims(folder)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=claims.cache_clear)  # the parent's locks are not the child's

@@ -1,12 +1,13 @@
 """Dropout with a counter-based generator: whether an element is kept is a function of (key, its index) alone.
 
-So a mask need not be stored, does not depend on threads or batch slices, and comes back when the same key is used again.
+So a mask need not be stored, does not depend on threads or batch slices, and comes back when the same key is used
+again.
 
 Keys come from SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014): the state
-key + (index + 1) · γ through a 64-bit finaliser. AVX2 has no 64-bit multiplication, so an element's bits are made of 32-bit words,
-eight elements at a time: the low word of its index and a word of the key through `triple32` (Wellons: hash-prospector, 2018: found
-by search for the least bias), with the key's other word added before the second of its three multiplications. The high word of the
-index selects the key. An element takes 0.25 ns in float32 and 0.64 in float64, from the second cache; SplitMix64 for each: 1.5.
+key + (index + 1) · γ through a 64-bit finaliser. AVX2 has no 64-bit multiplication, so an element's bits are made of
+32-bit words, eight elements at a time: the low word of its index and a word of the key through `triple32` (Wellons:
+hash-prospector, 2018: found by search for the least bias), with the key's other word added before the second of its
+three multiplications. The high word of the index selects the key.
 """
 
 import numpy as np
@@ -29,7 +30,7 @@ def random_bits(key, index):
 
 @kernel
 def next_key(key, step, pass_key):
-    """step ← step + 1; pass_key[0] = the key of that training pass, from the layer's key: key, step () · pass_key (1,)"""
+    """step ← step + 1; pass_key[0] = that training pass's key, from the layer's: key, step () · pass_key (1,)"""
     step[()] += 1
     pass_key[0] = random_bits(key[()], np.uint64(step[()]))
 
@@ -49,10 +50,11 @@ def element_bits(index, low, high):
 
 @kernel
 def dropout_forward(x, y, key, first, numbers):
-    """y[i] = x[i] / (1 − rate) where element first + i is kept, else 0 · x[i]; it is dropped with probability ⌊rate · 2³²⌋ / 2³²
+    """y[i] = x[i] / (1 − rate) where element first + i is kept, else 0 · x[i]
 
-    x, y (n,), key (1,), numbers = (rate,); `first` is the index of x[0] in the whole batch. Each block of 2³² elements has a key of its own. The
-    derivative has the same mask and scale, so the backward pass is this kernel applied to dout."""
+    x, y (n,), key (1,), numbers = (rate,); `first` is the index of x[0] in the whole batch. An element is dropped with
+    probability ⌊rate · 2³²⌋ / 2³². Each block of 2³² elements has a key of its own. The derivative has the same mask
+    and scale, so the backward pass is this kernel applied to dout."""
     rate = numbers[0]
     scale, threshold = x.dtype.type(1 / (1 - rate)), np.uint32(np.uint64(rate * 2.0**32))
     start = 0

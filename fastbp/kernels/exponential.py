@@ -1,5 +1,5 @@
-"""e to a number that is not positive, as sums and products: loops over it become vector code, which a call of the C library's
-exponential keeps them from being. On AVX2 a float32 tanh takes 1.2 ns (29 by the library's) and a sigmoid as much (11).
+"""e to a number that is not positive, as sums and products: loops over it become vector code, which a call of the C
+library's exponential keeps them from being.
 
     x = n log 2 + r,   n whole, |r| ≤ log 2 / 2:        eˣ = 2ⁿ (1 + p),   p = eʳ − 1 = r + r²/2! + r³/3! + …
 
@@ -19,7 +19,7 @@ TERMS = tuple(1 / math.factorial(k) for k in range(13, 0, -1))
 
 @ordered_kernel
 def exponential(x):
-    """(eˣ, 1 − eˣ) for x ≤ 0, both to full precision: the second is (1 − 2ⁿ) − 2ⁿ p, which keeps its digits where x is near 0
+    """(eˣ, 1 − eˣ) for x ≤ 0, both to full precision: (1 − 2ⁿ) − 2ⁿ p keeps its digits where x is near 0
 
     eˣ is 0 where it is below the normal numbers of x's type; NaN for NaN"""
     number = type(x)

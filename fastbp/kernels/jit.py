@@ -4,9 +4,9 @@
 as IEEE 754 does, and lets the compiler reorder sums and fuse multiply–adds; it never lets it assume that no value
 is NaN or infinite.
 
-Compiled code is kept in a folder of the user's (cache.py). The argument types, the processor and Numba's settings are part of each
-file's name. When the folder can't be written, or a file in it is damaged, kernels are compiled again in each process and nothing
-else changes.
+Compiled code is kept in a folder of the user's (cache.py). The argument types, the processor and Numba's settings are
+part of each file's name. When the folder can't be written, or a file in it is damaged, kernels are compiled again in
+each process and nothing else changes.
 """
 
 import functools
@@ -22,7 +22,8 @@ import numba
 import numpy as np
 from numba.extending import intrinsic, typeof_impl
 
-from .cache import cache_folder, claims, read, room_of, write
+from .cache import cache_folder, read, room_of, write
+from .claims import claims
 from .numba_inside import (
     FIRST_SETTINGS,
     Dispatcher,
@@ -46,10 +47,10 @@ FAST_MATH = {"reassoc", "contract", "nsz"}
 def kernel(function: Callable, callee: bool = False, ordered: bool = False) -> Callable:
     """Compile `function` on its first call with the flags and the cache of this module.
 
-    Compiled code is kept on the disk for functions that stand in a room of this package: they may use what stands in `kernels/` and
-    in their own room, for the cache's keys cover nothing else. A `callee` can be called by other kernels, not from Python: the
-    wrapper for that is a twelfth of what there is to compile. The sums of an `ordered` one are taken as they are written, where
-    that keeps digits.
+    Compiled code is kept on the disk for functions that stand in a room of this package: they may use what stands in
+    `kernels/` and in their own room, for the cache's keys cover nothing else. A `callee` can be called by other
+    kernels, not from Python: the wrapper for that is a twelfth of what there is to compile. The sums of an `ordered`
+    one are taken as they are written, where that keeps digits.
     """
     flags = FAST_MATH - {"reassoc"} if ordered else FAST_MATH
     compiled = numba.njit(
@@ -69,9 +70,10 @@ ordered_kernel = functools.partial(kernel, ordered=True)
 class Separate:
     """A kernel that other kernels call and don't contain.
 
-    Numba compiles a called function anew into every caller. For matrix products, which hold all variants of their tiles, that was
-    half of the compiling: 24 instead of 12 s for a convolutional network's first step. A separate kernel is compiled once for its
-    types and stays a call, by a symbol of the process; callers that come from the disk see to it that it is there.
+    Numba compiles a called function anew into every caller. For matrix products, which hold all variants of their
+    tiles, that was half of the compiling: 24 instead of 12 s for a convolutional network's first step. A separate
+    kernel is compiled once for its types and stays a call, by a symbol of the process; callers that come from the disk
+    see to it that it is there.
     """
 
     named: dict[str, "Separate"] = {}
@@ -115,7 +117,8 @@ class Separate:
 
 @typeof_impl.register(Separate)
 def _type_of_separate(separate: Separate, purpose) -> numba.types.Type:
-    """To a kernel that calls it: the call by a symbol, or a compiled function as any other where that can't be relied on."""
+    """To a kernel that calls it: the call by a symbol, or a compiled function as any other where that can't be relied
+    on."""
     return type_of_function(separate.intrinsic if SYMBOLS.passed() else separate.dispatcher)
 
 
@@ -127,7 +130,8 @@ def separate_kernel(function: Callable) -> Callable:
 
 
 class KernelCache:
-    """Numba's cache of one function, kept as one file for each signature, processor and setting of Numba (see cache.py).
+    """Numba's cache of one function, kept as one file for each signature, processor and setting of Numba (see
+    cache.py).
 
     Numba's own keeps an index beside the numbered data files; two processes that first compile two signatures
     at once can leave an index entry that names the other's code. A file whose name is its whole key has no index.
@@ -142,7 +146,8 @@ class KernelCache:
         self._claimed: dict[object, Path] = {}
 
     def path(self, signature) -> Path | None:
-        """The file of the kernel for these argument types, as Numba would compile it now; None where none can be kept."""
+        """The file of the kernel for these argument types, as Numba would compile it now; None where none can be
+        kept."""
         folder = cache_folder() if can_keep() else None
         what = signature, processor(), settings(), FIRST_SETTINGS, SYMBOLS.failed, self._source_hash
         return folder and folder / f"{self._name}-{hashlib.sha256(repr(what).encode()).hexdigest()[:20]}.nbc"
@@ -218,7 +223,7 @@ class KernelCache:
     enable = disable = flush
 
 
-# -- may kernels be called by symbols? -----------------------------------------------------------------------------------
+# -- may kernels be called by symbols? ---------------------------------------------------------------------------------
 
 
 @separate_kernel

@@ -16,7 +16,7 @@ def linear_forward(x, w, b, y, relu, features):
 
     NaN stays NaN. y has the same bits whatever features are taken together."""
     (N, D), (first, last) = x.shape, features
-    least = y.dtype.type(0) if relu else y.dtype.type(-np.inf)  # one loop for both: 0.3 instead of 2 ns for each output
+    least = y.dtype.type(0) if relu else y.dtype.type(-np.inf)  # so there is one loop for both, which becomes vectors
     inner_product(x.reshape(-1), w.reshape(-1)[first * D :], y.reshape(-1)[first:], (N, last - first, D), y.shape[1])
     for n in range(N):
         row = y[n, first:last]
@@ -55,8 +55,9 @@ def linear_backward_parameters(dout, x, dw, db, rows):
 
 @kernel
 def linear_descend(dout, x, values, grads, velocity, settings, rows):
-    """`sgd_update` of w[f, d] for f in rows = (first, last), and of b where it follows in the flat `values`, with the gradients of
-    `linear_backward_parameters`, which for w are not kept: what `grads` holds of them at the end is not said."""
+    """`sgd_update` of w[f, d] for f in rows = (first, last), and of b where it follows in the flat `values`
+
+    The gradients are those of `linear_backward_parameters`. w's are not kept: `grads` holds anything in their place."""
     (N, F), D, (first, last) = dout.shape, x.shape[1], rows
     size, number = (last - first) * D, values.dtype.type
     in_dout, in_x, sizes = (dout.reshape(-1)[first:], (1, F)), (x.reshape(-1), (D, 1)), (last - first, D, N)

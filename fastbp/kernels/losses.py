@@ -1,7 +1,7 @@
 """Losses of a batch and their gradients: scores, dscores (N, C) or (N,) · values (N,) the loss of each sample.
 
-The value of a batch is the mean of `values`; `scale` is what each sample's gradient is multiplied by, 1/N for that mean.
-Labels of C classes are int64 in [0, C); binary labels have been brought to −1 or +1 in the scores' dtype.
+The value of a batch is the mean of `values`; `scale` is what each sample's gradient is multiplied by, 1/N for that
+mean. Labels of C classes are int64 in [0, C); binary labels have been brought to −1 or +1 in the scores' dtype.
 """
 
 import numpy as np
@@ -30,12 +30,12 @@ def first_outside(labels, classes):
 
 @kernel
 def softmax_cross_entropy(scores, labels, smoothing, dscores):
-    """Returns 1/N Σ_n (log Σ_c exp s[c] − Σ_c q[c] s[c]);   dscores[n, c] = 1/N · (softmax(s)[c] − q[c]),   s = scores[n]
+    """Returns 1/N Σ_n (log Σ_c exp s[c] − Σ_c q[c] s[c]);   dscores[n, c] = 1/N · (softmax(s)[c] − q[c])
 
-    with q = (1 − smoothing) · onehot(label) + smoothing / C, which sums to 1. So each row can be shifted by its maximum m: the
-    value is log Σ exp(s − m) + Σ_c q[c] (m − s[c]), in which nothing overflows or cancels, and which is not below 0. A label
-    outside [0, C) makes the value −1. Each exponential is taken once, for both
-    results; it is libm's, 3 ns a number: 4 µs of a training step with 128 × 10 scores, so vectors would not pay."""
+    with s = scores[n] and q = (1 − smoothing) · onehot(label) + smoothing / C, which sums to 1. So each row can be
+    shifted by its maximum m: the value is log Σ exp(s − m) + Σ_c q[c] (m − s[c]), in which nothing overflows or
+    cancels, and which is not below 0. A label outside [0, C) makes the value −1. Each exponential is taken once, for
+    both results; it is the C library's, for there are too few of them in a training step for vectors to pay."""
     (N, C), number = scores.shape, scores.dtype.type
     hit, miss, scale = number(1) - number(smoothing), number(smoothing / C), number(1 / N)
     value = 0.0
@@ -63,7 +63,9 @@ def softmax_cross_entropy(scores, labels, smoothing, dscores):
 
 @kernel
 def softmax_cross_entropy_step(scores, labels, dscores, numbers):
-    """`softmax_cross_entropy` as a call of a plan, without a result: numbers = (smoothing, value); ValueError for such a label"""
+    """`softmax_cross_entropy` as a bound call, without a result: numbers = (smoothing, value)
+
+    ValueError for a label outside [0, C)"""
     numbers[1] = softmax_cross_entropy(scores, labels, numbers[0], dscores)
     if numbers[1] < 0:
         raise ValueError("a label is not a class")

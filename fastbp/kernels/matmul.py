@@ -1,41 +1,34 @@
 """Matrix products on register tiles, and the transpose. All arrays are flat.
 
-Beside BLAS (NumPy's OpenBLAS, one thread, Zen 3, float32, 80 to 90 GFlop/s at a batch of 128) the tiles are 0.9 to 1.1 times as
-fast at a batch of 128, 1.1 to 1.3 times at 32, 1.3 to 2.7 times at 4, and even at 1, where both wait for memory. They don't
-start threads of their own.
+The tiles are as fast as BLAS at large batches and faster at small ones (bench/NOTES.md), and don't start threads of
+their own.
 
-Each number of c is one sum over k whose order follows from K and the dtype alone, and for a bᵀ from whether a has TURNED_FROM rows.
-So a product may be cut into columns of c, and a b and aᵀ b into rows, for threads or otherwise, and no bit changes. Blocks, copies
-and the order of the tiles are free to follow M and N.
+Each number of c is one sum over k whose order follows from K and the dtype alone, and for a bᵀ from whether a has
+TURNED_FROM rows. So a product may be cut into columns of c, and a b and aᵀ b into rows, for threads or otherwise, and
+no bit changes. Blocks, copies and the order of the tiles are free to follow M and N.
 """
 
 from . import simd
 from .buffers import LINE, empty
 from .jit import kernel, separate_kernel
 
-ALIASED = (
-    1024  # bytes: rows that lie a multiple of this apart share few places of the first cache and push each other out
-)
-PACKED_FROM, ALIASED_FROM = (
-    64,
-    16,
-)  # rows of c from which copying the columns of b pays, and where the rows of b are aliased
+# Tuning figures: bench/NOTES.md
+ALIASED = 1024  # bytes: rows that lie a multiple of this apart push each other out of the first cache
+PACKED_FROM = 64  # rows of c from which copying the columns of b pays
+ALIASED_FROM = 16  # and from which it pays where the rows of b are aliased
 BLOCK = 24 << 10  # bytes of a panel of b, which stays in the first cache while a tile's rows pass it
 FEW = 4  # rows of b that stay in registers while a row of c is written
-GROUP = 16  # panels that are copied together, to read b and write c in long runs (AVX-512: M 512, N 3072, K 4: 26 → 47 GFlop/s)
-TURNED_FROM = (
-    48  # rows of a from which a bᵀ is done as a b is, on panels of bᵀ, where a vector fills a cache line: with 16 lanes
-)
-# -- the dot tile's sums at its end take long (AVX-512: M 128, N 512, K 3072: 149 instead of 111 GFlop/s; N 1000, K 784: 156, 132)
-DOT_BLOCK, DOT_ROWS = (
-    1024,
-    60,
-)  # numbers of a row for a dot product, 3 + 4 rows in the first cache; rows of a in the second
+GROUP = 16  # panels that are copied together, to read b and write c in long runs
+# Rows of a from which a bᵀ is done as a b is, on panels of bᵀ, where a vector fills a cache line, as with AVX-512:
+# there the sums across the lanes, with which a tile of `dot` ends, take long
+TURNED_FROM = 48
+DOT_BLOCK = 1024  # numbers of a row for a dot product: a tile's 3 + 4 rows fit into the first cache
+DOT_ROWS = 60  # rows of a that stay in the second cache
 
 
 @kernel
 def equal_blocks(K, most, step):
-    """The size of the blocks that K is cut into, a multiple of `step`: as equal as can be, where 288 = 256 + 32 would be slow"""
+    """The size of the blocks that K is cut into, a multiple of `step`: as equal as can be, for a small block is slow"""
     blocks = max(1, (K + most - 1) // most)
     return max(step, ((K + blocks - 1) // blocks + step - 1) // step * step)
 
@@ -48,8 +41,8 @@ def one_block(c):
 
 @separate_kernel
 def copy_panels(b, start, in_b, sizes, panels):
-    """panels[p·K·3L + k·3L + n − p·3L] = b[start + k·bk + n·bn] for k < K and n < N, in_b = (bk, bn), one of the two 1, and
-    sizes = (K, N): the columns of b in panels p of three vectors of L numbers, each as a tile reads it
+    """panels[p·K·3L + k·3L + n − p·3L] = b[start + k·bk + n·bn] for k < K and n < N, in_b = (bk, bn), one of the two 1,
+    and sizes = (K, N): the columns of b in panels p of three vectors of L numbers, each as a tile reads it
 
     A kernel of its own, for both kinds of `outer_product` take 0.3 s less to compile without it."""
     (bk, bn), (K, N), L = in_b, sizes, simd.lanes(b)
@@ -68,13 +61,12 @@ def copy_panels(b, start, in_b, sizes, panels):
 def outer_product(a, in_a, b, in_b, c, cm, sizes, descent):
     """c[m·cm + n] = Σ_{k<K} a[m·am + k·ak] · b[k·bk + n·bn], in_a = (am, ak), in_b = (bk, bn), sizes = (M, N, K)
 
-    The vectors run along n. So c = a b for in_a = (K, 1) and in_b = (N, 1), c = aᵀ b for in_a = (1, M), c = a bᵀ for in_b = (1, K).
-    The columns of b that a tile reads for all rows of a are copied to a panel where that pays (AVX2: M 128, N 3072, K 512: 80
-    instead of 52 GFlop/s; M 32, N 784, K 1000: 81, uncopied 87). The rows of a that a tile reads for all panels are copied too
-    where they lie in as many cache lines as there are numbers (AVX-512: dW of 1000 784, batch 128: 178 instead of 142).
+    The vectors run along n. So c = a b for in_a = (K, 1) and in_b = (N, 1), c = aᵀ b for in_a = (1, M), c = a bᵀ for
+    in_b = (1, K). The columns of b that a tile reads for all rows of a are copied to a panel where that pays. The rows
+    of a that a tile reads for all panels are copied too, where each of their numbers lies in a cache line of its own.
 
-    Or, with descent = (velocity, numbers), SGD's update of c and of its velocity, where that sum is the gradient: see `descend` in
-    simd/products.py. K is at most `one_block` then."""
+    Or, with descent = (velocity, numbers), SGD's update of c and of its velocity, where that sum is the gradient: see
+    `descend` in simd/products.py. K is at most `one_block` then."""
     (M, N, K), (am, ak), (bk, bn), L = sizes, in_a, in_b, simd.lanes(c)
     if descent is not None:
         velocity, numbers = descent
@@ -126,13 +118,13 @@ def outer_product(a, in_a, b, in_b, c, cm, sizes, descent):
 def inner_product(a, b, c, sizes, cm):
     """c[m·cm + n] = Σ_{k<K} a[m, k] · b[n, k], sizes = (M, N, K): c = a bᵀ, the vectors run along k
 
-    Rows of a that are aliased and taken in blocks are copied, to lie together (128 512, K 3072: 82 instead of 68 GFlop/s)."""
+    Rows of a that are aliased and taken in blocks are copied, to lie together."""
     (M, N, K), high, wide, L = sizes, simd.dot_rows(c), simd.dot_columns(c), simd.lanes(c)
     if M >= TURNED_FROM and L * c.itemsize == LINE:
         outer_product(a, (K, 1), b, (1, K), c, cm, sizes, None)
         return
     size = equal_blocks(K, DOT_BLOCK, L)
-    group = max(N, 1) if high < M else wide  # few rows of a: read each row of b to its end, 31 instead of 27 GFlop/s
+    group = max(N, 1) if high < M else wide  # few rows of a: read each row of b to its end
     packed = high < M and size < K and K * a.itemsize % ALIASED == 0
     panel = empty(min(M, DOT_ROWS) * size if packed else 0, a)
     for m0 in range(0, M, DOT_ROWS):
@@ -155,8 +147,11 @@ def inner_product(a, b, c, sizes, cm):
 
 @separate_kernel
 def outer_product_at(a, in_a, b, in_b, c, sizes):
-    """c[m, n] = Σ_{k<K} a[m·am + ak[k]] · b[b0 + bk[k] + n], sizes = (M, N, K), in_a = (am, ak), in_b = (b0, bk): ak, bk tables"""
-    (am, ak), (b0, bk), (M, N, K), wide, high = in_a, in_b, sizes, 3 * simd.lanes(c), simd.outer_rows(c)
+    """c[m, n] = Σ_{k<K} a[m·am + ak[k]] · b[b0 + bk[k] + n], sizes = (M, N, K), in_a = (am, ak), in_b = (b0, bk)
+
+    ak and bk are tables."""
+    (am, ak), (b0, bk), (M, N, K) = in_a, in_b, sizes
+    wide, high = 3 * simd.lanes(c), simd.outer_rows(c)
     for n in range(0, N, wide):
         for m in range(0, M, high):
             simd.outer_at(
@@ -175,7 +170,7 @@ def add_inner_product_at(a, in_a, b, bn, c, sizes):
 
 @separate_kernel
 def transpose(source, ss, target, ts, rows, columns):
-    """target[j·ts + i] = source[i·ss + j] for i < rows, j < columns, in blocks that use whole cache lines on both sides"""
+    """target[j·ts + i] = source[i·ss + j] for i < rows, j < columns, in blocks of whole cache lines on both sides"""
     L = simd.lanes(source)
     for i0 in range(0, rows, simd.PANEL):
         for j0 in range(0, columns, simd.PANEL):

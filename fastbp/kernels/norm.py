@@ -2,14 +2,15 @@
 
     y = gamma · x̂ + beta,   x̂ = (x − mean) · inv_std,   inv_std = 1 / √(var + eps)
 
-gamma, beta, dgamma, dbeta, mean, var, inv_std (C,). In training mean and var (biased: divided by N·M) are the batch's own
-and depend on x; in evaluation they are constants.
+gamma, beta, dgamma, dbeta, mean, var, inv_std (C,). In training mean and var (biased: divided by N·M) are the batch's
+own and depend on x; in evaluation they are constants.
 
-Every kernel does the channels (first, last) and leaves the others alone; what it writes for a channel doesn't depend on which
-others it does. With `relu` a ReLU follows: y is max(y, 0), and dout counts where y > 0. Without it y is not read by backward.
+Every kernel does the channels (first, last) and leaves the others alone; what it writes for a channel doesn't depend on
+which others it does. With `relu` a ReLU follows: y is max(y, 0), and dout counts where y > 0. Without it y is not read
+by backward.
 
-Arrays are read flat under unsigned indices, which Numba doesn't test for being negative (those tests keep loops from becoming
-vectors); the slice x[n, c] would cost more than a 4×4 map is worth (backward of 128 × 256 of them: 1.25 ms).
+Arrays are read flat under unsigned indices, which Numba doesn't test for being negative (those tests keep loops from
+becoming vectors); to slice x[n, c] would take longer than a small map does.
 """
 
 import numpy as np
@@ -22,8 +23,9 @@ def batch_norm_statistics(x, mean, inv_std, running_mean, running_var, settings,
     """mean[c] = Σ_{n,m} x / (N·M),   var[c] = Σ_{n,m} (x − mean[c])² / (N·M),   settings = (eps, momentum)
     running ← running + momentum · (batch − running), with the variance divided by N·M − 1 (by 1 where that is 0)
 
-    E[x²] − E[x]² would lose all digits where the mean is large. So each row (n, c) has its own mean and squares about it, the
-    second time from the cache, and these are put together (Chan, Golub, LeVeque 1983): x is read from memory once."""
+    E[x²] − E[x]² would lose all digits where the mean is large. So each row (n, c) has its own mean and squares about
+    it, the second time from the cache, and these are put together (Chan, Golub, LeVeque 1983): x is read from memory
+    once."""
     (N, C, M), number, squares, X = x.shape, x.dtype.type, np.zeros(x.shape[1], x.dtype), x.reshape(-1)
     eps, momentum = number(settings[0]), number(settings[1])
     first, last = channels
@@ -108,21 +110,16 @@ def batch_norm_backward_training(dout, x, y, batch, parameters, dx, channels, re
     for n in range(N):
         for c in range(channels[0], channels[1]):
             at = np.uint64((n * C + c) * M)
-            middle, scale, alone, with_x = (
-                mean[c],
-                gamma[c] * inv_std[c],
-                dbeta[c] / count,
-                dgamma[c] * inv_std[c] / count,
-            )
+            middle, scale = mean[c], gamma[c] * inv_std[c]
+            alone, with_x = dbeta[c] / count, dgamma[c] * inv_std[c] / count
             if relu:
                 for m in range(M):
                     g = zero if Y[at + np.uint64(m)] <= zero else G[at + np.uint64(m)]
                     DX[at + np.uint64(m)] = scale * (g - alone - (X[at + np.uint64(m)] - middle) * with_x)
             else:
                 for m in range(M):
-                    DX[at + np.uint64(m)] = scale * (
-                        G[at + np.uint64(m)] - alone - (X[at + np.uint64(m)] - middle) * with_x
-                    )
+                    g = G[at + np.uint64(m)]
+                    DX[at + np.uint64(m)] = scale * (g - alone - (X[at + np.uint64(m)] - middle) * with_x)
 
 
 @kernel

@@ -1,15 +1,17 @@
 """What fastbp takes from Numba's inside. All of it may be another in another version of Numba.
 
-The rest of the package keeps to what Numba and llvmlite document: njit, typeof, types, config, intrinsics and the IR builder with
-Numba's cgutils. Here stand
+The rest of the package keeps to what Numba and llvmlite document: njit, typeof, types, config, intrinsics and the IR
+builder with Numba's cgutils. Here stand
 
-- how compiled code takes its arguments, so that a program (engine/program.py) can call kernels without Python in between;
+- how compiled code takes its arguments, so that a program (engine/program.py) can call kernels without Python in
+  between;
 - how one kernel calls another by a symbol of the process (Separate in jit.py);
 - how compiled code becomes bytes and code again, to be kept on the disk;
 - what else decides about the code that is made: the processor and Numba's settings.
 
-The first two are tried once in each process, at first use (PROGRAMS of engine/program.py, SYMBOLS of jit.py). Where something is
-missing, or is not as it was, a warning says so, and fastbp does without: slower, with the same results. The third: kernels are not kept.
+The first two are tried once in each process, at first use (PROGRAMS of engine/program.py, SYMBOLS of jit.py). Where
+something is missing, or is not as it was, a warning says so, and fastbp does without: slower, with the same results.
+The third: kernels are not kept.
 """
 
 import functools
@@ -53,7 +55,7 @@ else:
     Dispatcher = type(_any)  # what `njit` makes
 
 
-# -- calls ---------------------------------------------------------------------------------------------------------------
+# -- calls -------------------------------------------------------------------------------------------------------------
 
 
 class Code(NamedTuple):
@@ -71,9 +73,8 @@ def code(function, argument_types: tuple) -> Code:
     function.compile(argument_types)
     compiled = function.overloads[argument_types]
     if compiled.signature.return_type != types.none:
-        raise TypeError(
-            f"{function.__name__} returns {compiled.signature.return_type}: nothing in a plan would take it"
-        )
+        returned = compiled.signature.return_type
+        raise TypeError(f"{function.__name__} returns {returned}: nothing in a program would take it")
     kind = compiled.target_context.call_conv.get_function_type(types.none, argument_types)
     result, exception, *arguments = kind.args
     if str(kind.return_type) != "i32" or not (result.is_pointer and exception.is_pointer):
@@ -103,7 +104,7 @@ def flat_words(context, builder, kinds: tuple, values: list) -> list:
     return list(context.get_arg_packer(kinds).as_arguments(builder, values))
 
 
-# -- calls of one kernel by another --------------------------------------------------------------------------------------
+# -- calls of one kernel by another ------------------------------------------------------------------------------------
 
 
 def call_symbol(context, builder, symbol: str, signature, arguments):
@@ -122,7 +123,7 @@ def type_of_function(function) -> types.Type:
     return _any.typingctx.resolve_value_type(function)
 
 
-# -- compiled code as bytes ----------------------------------------------------------------------------------------------
+# -- compiled code as bytes --------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -150,13 +151,14 @@ def to_bytes(compiled, needed) -> bytes | None:
     except RuntimeError as error:
         if "no compiled object" not in str(error):
             raise
-        raise KeyboardInterrupt from error  # Ctrl-C came while LLVM handed the object over, where Python drops exceptions
+        # Ctrl-C came while LLVM handed the object over, where Python drops exceptions
+        raise KeyboardInterrupt from error
 
 
 def from_bytes(reduced, context):
     """The compile result again, from what `to_bytes` has pickled beside `needed`."""
-    # Not context.refresh(), which Numba's cache calls: that imports all that might be compiled, SciPy's linear algebra too. Where
-    # nothing is compiled, the first step takes 0.65 s with it and 0.2 s without.
+    # Not context.refresh(), which Numba's cache calls: that imports all that might be compiled, SciPy's linear algebra
+    # too, which takes longer than all else in the first step where nothing is compiled.
     rtsys.initialize(context)
     return _format().rebuild(context, reduced)
 
@@ -171,7 +173,7 @@ def text(compiled) -> str:
     return compiled.library.get_llvm_str()
 
 
-# -- what else decides about the code ------------------------------------------------------------------------------------
+# -- what else decides about the code ----------------------------------------------------------------------------------
 
 
 def processor(context=None) -> tuple[str, str, str]:
@@ -183,38 +185,26 @@ def processor(context=None) -> tuple[str, str, str]:
 
 
 HARMLESS = {  # settings that don't change the code; a name with * stands for all that begin so
-    *("CACHE_DIR", "CACHE_LOCATOR_CLASSES", "FUNCTION_CACHE_SIZE", "DEBUG_CACHE"),  # Numba's own caches
-    *("NUMBA_NUM_THREADS", "NUMBA_DEFAULT_NUM_THREADS", "THREADING_LAYER*"),  # the machine's and the scheduler's
-    *(
-        "COLOR_SCHEME",
-        "SHOW_HELP",
-        "DEVELOPER_MODE",
-        "DISABLE_PERFORMANCE_WARNINGS",
-        "ALWAYS_WARN_UNINIT_VAR",
-    ),  # messages
-    *(
-        "DUMP_*",
-        "HIGHLIGHT_DUMPS",
-        "ANNOTATE",
-        "HTML",
-        "TRACE",
-        "CHROME_TRACE",
-        "DEBUG_TYPEINFER",
-        "LLVM_PASS_TIMINGS",
-    ),  # reports
-    *("CUDA*", "DISABLE_CUDA", "ENABLE_CUDASIM", "FORCE_CUDA_CC", "GDB_BINARY"),  # other devices and programs
+    # Numba's own caches
+    *("CACHE_DIR", "CACHE_LOCATOR_CLASSES", "FUNCTION_CACHE_SIZE", "DEBUG_CACHE"),
+    # the machine's and the scheduler's
+    *("NUMBA_NUM_THREADS", "NUMBA_DEFAULT_NUM_THREADS", "THREADING_LAYER*"),
+    # messages
+    *("COLOR_SCHEME", "SHOW_HELP", "DEVELOPER_MODE", "DISABLE_PERFORMANCE_WARNINGS", "ALWAYS_WARN_UNINIT_VAR"),
+    # reports
+    *("DUMP_*", "HIGHLIGHT_DUMPS", "ANNOTATE", "HTML", "TRACE", "CHROME_TRACE", "DEBUG_TYPEINFER", "LLVM_PASS_TIMINGS"),
+    # other devices and programs
+    *("CUDA*", "DISABLE_CUDA", "ENABLE_CUDASIM", "FORCE_CUDA_CC", "GDB_BINARY"),
 }
 _whole = frozenset(name for name in HARMLESS if not name.endswith("*"))
 _begins = tuple(name[:-1] for name in HARMLESS if name.endswith("*"))
-_last: tuple[int, dict, str] = (
-    0,
-    {},
-    "",
-)  # how many there were when they were last asked for, their values, and these as text
+# how many there were when they were last asked for, their values, and these as text
+_last: tuple[int, dict, str] = (0, {}, "")
 
 
 def settings(anew: bool = False) -> str:
-    """Numba's settings as they are now, from its configuration file, the environment or the program, but for the HARMLESS ones.
+    """Numba's settings as they are now, but for the HARMLESS ones, from its configuration file, the environment or the
+    program.
 
     Numba looks at the file and the environment again before it compiles, and so does `anew`."""
     global _last
@@ -225,9 +215,8 @@ def settings(anew: bool = False) -> str:
         names = sorted(name for name in now if name.isupper() and name not in _whole and not name.startswith(_begins))
         before = {name: now[name] for name in names}
         plain = (int, float, str, tuple, list, type(None))  # others could show an address, another one in each process
-        told = repr(
-            [(name, value if isinstance(value, plain) else type(value).__name__) for name, value in before.items()]
-        )
+        shown = ((name, value if isinstance(value, plain) else type(value).__name__) for name, value in before.items())
+        told = repr(list(shown))
         _last = len(now), before, told
     return told
 
@@ -235,12 +224,12 @@ def settings(anew: bool = False) -> str:
 FIRST_SETTINGS = settings()  # some count when Numba makes its code generator, which `njit` has just done
 
 
-# -- may it be used? -----------------------------------------------------------------------------------------------------
+# -- may it be used? ---------------------------------------------------------------------------------------------------
 
 
 class Trial:
-    """A part of Numba's inside that is tried once in each process, at first use, by a `function`. That gives what is not as it
-    should be, or ""; also what it raises is trouble. A warning then says what fastbp does `instead`."""
+    """A part of Numba's inside that is tried once in each process, at first use, by a `function`. That gives what is
+    not as it should be, or ""; also what it raises is trouble. A warning then says what fastbp does `instead`."""
 
     def __init__(self, function: Callable[[], str], instead: str):
         self.function, self.instead, self.state = function, instead, "not tried"  # then "trying", "passed" or "failed"

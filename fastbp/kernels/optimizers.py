@@ -1,7 +1,7 @@
 """Optimiser updates on the flat parameter vector, in place: values, grads and each state vector are (P,).
 
-`settings`, float64, holds the scalars that may change from step to step; so a call stays bound to it. They are brought to the
-vector's dtype first: a float32 update is float32 arithmetic throughout.
+`settings`, float64, holds the scalars that may change from step to step; so a call stays bound to it. They are brought
+to the vector's dtype first: a float32 update is float32 arithmetic throughout.
 """
 
 import numpy as np
@@ -11,16 +11,12 @@ from .jit import kernel
 
 @kernel
 def sgd_update(values, grads, velocity, settings):
-    """g = grad + weight_decay · value;  v ← momentum · v + g;  value ← value − lr · (g + momentum · v if nesterov else v)
+    """v ← momentum · v + g;  value ← value − lr · (g + momentum · v if nesterov else v)
 
-    settings = (lr, momentum, weight_decay, nesterov)"""
+    with g = grad + weight_decay · value and settings = (lr, momentum, weight_decay, nesterov)"""
     number = values.dtype.type
-    lr, momentum, weight_decay, nesterov = (
-        number(settings[0]),
-        number(settings[1]),
-        number(settings[2]),
-        settings[3] > 0,
-    )
+    lr, momentum, weight_decay = number(settings[0]), number(settings[1]), number(settings[2])
+    nesterov = settings[3] > 0
     for i in range(values.size):
         g = grads[i] + weight_decay * values[i]
         velocity[i] = momentum * velocity[i] + g
@@ -47,9 +43,9 @@ def adam_update(values, grads, first, second, settings):
 
 @kernel
 def rmsprop_update(values, grads, square, settings):
-    """square ← decay · square + (1 − decay) g²;  value ← value − lr · g / (√square + eps),  g = grad + weight_decay · value
+    """square ← decay · square + (1 − decay) g²;  value ← value − lr · g / (√square + eps)
 
-    settings = (lr, decay, eps, weight_decay)"""
+    with g = grad + weight_decay · value and settings = (lr, decay, eps, weight_decay)"""
     number = values.dtype.type
     lr, decay, eps, weight_decay = number(settings[0]), number(settings[1]), number(settings[2]), number(settings[3])
     one = number(1)

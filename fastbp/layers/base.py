@@ -266,12 +266,11 @@ class Layer(Checked):
         """The shape of one sample's output, given one sample's input shape (both without the batch)."""
         raise TypeError(f"{type(self).__name__} does not define output_shape")
 
-    def multiply_adds(self, input_shape: tuple[int, ...]) -> int:
+    def multiply_adds(self, *input_shapes: tuple[int, ...]) -> int:
         """The multiply–adds of one sample's forward pass in products with weights: an output's pixels times the
         weights."""
         weights = sum(parameter.size for parameter in self.parameters if len(parameter.shape) > 1)
-        shape = self.sample_shape(input_shape)
-        return weights and weights * math.prod(self.output_shape(shape)[1:])
+        return weights and weights * math.prod(self.output_shape(*map(self.sample_shape, input_shapes))[1:])
 
     def costs(self, input_shape: tuple[int, ...], N: int) -> Cost | None:
         """FLOPs of the forward and backward pass of N samples, by the conventions of fastbp.costs; None: not known."""

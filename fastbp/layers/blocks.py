@@ -3,16 +3,18 @@ outputs."""
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
-from ..arguments import flag, instance
-from ..engine.graph import Graph, Place, Step, Wire, connected, opened
+from ..arguments import flag, instance, shown
+from ..engine.graph import Graph, Place, Step, Wire, connected, inside
 from ..engine.ops import Op, computes, flat
 from ..flops import Cost
 from ..kernels import reduce
+from ..parameters import State
 from .base import Layer, Parameter
 
 
@@ -41,6 +43,7 @@ class Container(Layer):
     """
 
     opens = True
+    by_position = False  # are children given to the constructor alone, in their order?
 
     def __init_subclass__(cls):
         """One with a forward or backward of its own is called as a whole."""
@@ -51,10 +54,11 @@ class Container(Layer):
     def __init__(self, *children: Layer, **named: Layer):
         self._children: dict[str, Layer] = {}
         super().__init__()
-        for name, child in {**{str(i): child for i, child in enumerate(children)}, **named}.items():
+        for i, child in enumerate(children):
+            self._add(str(i), child)
+        for name, child in named.items():
             self._add(name, child)
-            if not name.isdigit():
-                setattr(self, name, child)
+            setattr(self, name, child)
 
     def connect(self, x: Wire, place: Place) -> Wire:
         raise TypeError(f"{type(self).__name__} does not define connect(x, place)")
@@ -72,14 +76,15 @@ class Container(Layer):
         return dict(self._children)
 
     def _add(self, name: str, child) -> None:
-        who = type(self).__name__
-        if not isinstance(child, Layer):
-            hint = ": unpack it with *" if isinstance(child, (list, tuple)) else ""
-            raise TypeError(f"{who}: expected layers, got {type(child).__name__}{hint}")
-        inside = {id(layer) for layer in self.descendants()}
-        if child is self or id(child) in inside or any(id(layer) in inside for layer in descendants(child)):
-            raise ValueError(f"{who}: the same layer stands twice; use copy.deepcopy(layer) for a second one")
+        self._check(name, child)
         self._children[name] = child
+
+    def _check(self, name: str, child) -> None:
+        """The error that a child of this name deserves, if any."""
+        who = type(self).__name__
+        if not name.isdigit() and (not name.isidentifier() or hasattr(Container, name)):
+            raise ValueError(f"{who}: {name!r} can't be the name of a child")
+        check_child(who, child, [self, *self.descendants()])
 
     def descendants(self) -> Iterator[Layer]:
         """All layers inside, containers too, each before its own children."""
@@ -107,6 +112,15 @@ class Container(Layer):
             raise AttributeError(f"{type(self).__name__}: a container's parameters are those of its children")
 
     @property
+    def state(self) -> Mapping:
+        return MappingProxyType({})
+
+    @state.setter
+    def state(self, state: State) -> None:
+        if state:
+            raise AttributeError(f"{type(self).__name__}: a container's state is that of its children")
+
+    @property
     def named_parameters(self) -> dict[str, Parameter]:
         """The parameters by path and name: "3.body.0.weight"."""
         return {f"{path}.{p.name}": p for path, leaf in self.leaves().items() for p in leaf.parameters}
@@ -131,14 +145,23 @@ class Container(Layer):
             leaf.set_dtype(dtype)
 
     def __setattr__(self, name: str, value) -> None:
-        if name[0] != "_" and self._children.get(name, value) is not value:
-            raise AttributeError(f"{type(self).__name__}: {name} can't be set once it is there: make a new container")
-        if isinstance(value, Layer) and name[0] != "_" and name not in self._children:
-            if self.network is not None:
-                raise AttributeError(f"{type(self).__name__}: {name} can't be set in a network: make a new container")
-            self._add(name, value)
+        """A layer that is not inside yet becomes a child of this name."""
+        who, public = type(self).__name__, name[0] != "_"
+        held = self.__dict__.get("_children")
+        if held is not None and public and held.get(name, value) is not value:
+            raise AttributeError(f"{who}: {name} can't be set once it is there: make a new container")
+        new = isinstance(value, Layer) and public and not self.by_position
+        if new and held is None:
+            raise AttributeError(f"{who}: call super().__init__() before {name} is set")
+        new = new and not any(layer is value for layer in self.descendants())
+        if new and self.network is not None:
+            raise AttributeError(f"{who}: {name} can't be set in a network: make a new container")
+        if new:
+            self._check(name, value)
         super().__setattr__(name, value)
-        if name[0] != "_" and (network := self.network) is not None:
+        if new:
+            self._children[name] = value
+        if public and (network := self.network) is not None:
             network.forget_engines()
 
     def __copy__(self) -> "Container":
@@ -154,7 +177,8 @@ class Container(Layer):
 
     def forward(self, x: np.ndarray, training: bool = False, out: np.ndarray | None = None) -> np.ndarray:
         """The output for a batch x (N, …), layer by layer: each layer's own forward."""
-        training, steps = flag(f"{type(self).__name__}: training", training), []
+        training = flag(f"{type(self).__name__}: training", training)
+        steps: list[Step] = []
 
         def apply(layer: Layer, path: str, *wires: Wire) -> Wire:
             y = layer.forward(*(wire.array for wire in wires), training=training)
@@ -163,12 +187,8 @@ class Container(Layer):
 
         start = Wire(np.shape(x)[1:], x)
         end = connected(self, start, apply)
-        self._cache, y = Graph(steps, start, end), end.array
-        if out is None:
-            return y
-        out = self.buffer(out, y.shape, np.asarray(x, y.dtype))
-        np.copyto(out, y)
-        return out
+        self._cache = Graph(steps, start, end)
+        return self._given(end.array, x, out)
 
     def backward(self, dout: np.ndarray, need_dx: bool = True, out: np.ndarray | None = None) -> np.ndarray | None:
         """Fill the gradients from the last forward pass, by each layer's own backward; the gradient of its input.
@@ -187,7 +207,10 @@ class Container(Layer):
             if step.output not in needing or step.output not in due:
                 continue
             unused -= set(map(id, step.layer.parameters))
-            given = step.layer.backward(due.pop(step.output), need_dx=not needing.isdisjoint(step.inputs))
+            needed = not needing.isdisjoint(step.inputs)
+            given = step.layer.backward(due.pop(step.output), need_dx=needed)
+            if not needed:
+                continue
             for wire, gradient in zip(step.inputs, given if len(step.inputs) > 1 else (given,), strict=True):
                 if wire in needing:
                     due[wire] = due[wire] + gradient if wire in due else gradient
@@ -196,20 +219,19 @@ class Container(Layer):
                 parameter.grad[...] = 0
         if not need_dx:
             return None
-        x = graph.x.array
-        dx = due[graph.x] if graph.x in due else np.zeros_like(x)
-        if out is None:
-            return dx
-        out = self.buffer(out, x.shape, dout)
-        np.copyto(out, dx)
-        return out
+        dx = due[graph.x] if graph.x in due else np.zeros_like(graph.x.array)
+        return self._given(dx, dout, out)
+
+    def _given(self, array: np.ndarray, like: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        """The array, as the caller's own or in `out`: a layer may have passed on what it was given, `like`."""
+        if out is None and not np.may_share_memory(array, like):
+            return array
+        result = self.buffer(out, array.shape, np.asarray(like, array.dtype))
+        np.copyto(result, array)
+        return result
 
     def output_shape(self, input_shape):
-        return opened(self, self.sample_shape(input_shape)).y.shape
-
-    def multiply_adds(self, input_shape):
-        steps = opened(self, self.sample_shape(input_shape)).steps
-        return sum(step.layer.multiply_adds(step.inputs[0].shape) for step in steps if step.layer.parameters)
+        return inside(self, self.sample_shape(input_shape)).y.shape
 
 
 def descendants(layer: Layer) -> Iterator[Layer]:
@@ -217,8 +239,21 @@ def descendants(layer: Layer) -> Iterator[Layer]:
     return layer.descendants() if isinstance(layer, Container) else iter(())
 
 
+def check_child(who: str, child, others: Iterable[Layer]) -> None:
+    """TypeError or ValueError for what can't become a child beside the layers that are there."""
+    if not isinstance(child, Layer):
+        hint = ": unpack it with *" if isinstance(child, (list, tuple)) else ""
+        hint = ": make an object of it" if isinstance(child, type) else hint
+        raise TypeError(f"{who}: expected layers, got {shown(child)}{hint}")
+    taken = set(map(id, others))
+    if id(child) in taken or any(id(layer) in taken for layer in descendants(child)):
+        raise ValueError(f"{who}: the same layer stands twice; use copy.deepcopy(layer) for a second one")
+
+
 class Chain(Container):
     """Layers one after the other, at least one."""
+
+    by_position = True
 
     def __init__(self, *layers: Layer):
         super().__init__(*layers)
@@ -256,6 +291,8 @@ class Residual(Container):
     def __init__(self, *layers: Layer, shortcut: Layer | None = None):
         if not layers:
             raise ValueError("Residual: expected at least one layer")
+        for i, layer in enumerate(layers):
+            check_child("Residual", layer, [each for other in layers[:i] for each in (other, *descendants(other))])
         super().__init__(body=Chain(*layers))
         self.shortcut = None if shortcut is None else instance("Residual: shortcut", shortcut, Layer, "layer")
 
@@ -287,6 +324,8 @@ class Concat(Container):
     >>> Concat(Linear(4, 3), Linear(4, 2)).output_shape((4,))
     (5,)
     """
+
+    by_position = True
 
     def __init__(self, *branches: Layer):
         super().__init__(*branches)
@@ -325,7 +364,7 @@ class Plus(Layer):
 
 @computes(Plus)
 class PlusOp(Op):
-    passes_dout, relu = True, False
+    how, passes_dout, relu = "a loop over the elements; each gradient is dout itself", True, False
 
     def forward(self, samples):
         """y = a + b, or with `relu` the larger of that and 0"""

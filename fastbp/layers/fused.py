@@ -20,7 +20,7 @@ from .pool import MaxPool2d
 class ReLUAfter(ReLUOp):
     """A ReLU that the op before has applied; its way back is its own."""
 
-    how = "in the pass of the layer before"
+    how = "in the pass of the layer before; its way back is its own"
 
     def forward(self):
         yield from ()
@@ -33,7 +33,7 @@ def with_relu(op):
     def make(layers, inputs, output, setting, paths):
         before = Wire(output.shape)
         first = op(layers[:1], inputs, before, setting, paths[:1])
-        first.relu, output.same_as = True, before
+        first.relu, first.how, output.same_as = True, f"{first.how}, and the ReLU in the same pass", before
         return [first, ReLUAfter(layers[1:], (before,), output, setting, paths[1:])]
 
     return make

@@ -86,6 +86,8 @@ class BatchNorm2d(BatchNorm):
 class BatchNormOp(Op):
     """In training, with a ReLU after it or without: each channel sees all samples."""
 
+    how = "channel by channel: its mean and variance are those of all samples"
+
     def __init__(self, *arguments):
         super().__init__(*arguments)
         C, x = self.layer.num_features, self.inputs[0].shape
@@ -131,6 +133,8 @@ class BatchNormOp(Op):
 
 class FixedBatchNormOp(BatchNormOp):
     """In evaluation: mean and variance are constants, so samples stay apart."""
+
+    how = "sample by sample: mean and variance are constants"
 
     @classmethod
     def suits(cls, layers, shape, setting):

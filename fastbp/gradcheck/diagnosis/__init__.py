@@ -1,7 +1,8 @@
 """From a wrong gradient to its likely cause.
 
-A rule looks at one wrong gradient and the numeric one, and names a cause only if the numbers agree at every measured element:
-either what backward gave, changed in one way, is the numeric gradient, or a known wrong formula gives what backward gave.
+A rule looks at one wrong gradient and the numeric one, and names a cause only if the numbers agree at every
+measured element: either what backward gave, changed in one way, is the numeric gradient, or a known wrong
+formula gives what backward gave.
 
 general         signs, factors, dout, another tensor's gradient
 shapes          wrong shapes; the right numbers at the wrong places
@@ -59,8 +60,8 @@ OTHERWISE: tuple[Rule, ...] = (
     partial.partly_wrong,
     partial.wrong_shape,
 )
+# Before all others: zeros agree with half of the wrong formulas there are.
 NOTHING: tuple[Rule, ...] = (shapes.empty, general.zero)
-# -- before all others: zeros agree with half of the wrong formulas there are
 
 
 def diagnose(evidence: Evidence) -> list[Cause]:

@@ -12,7 +12,7 @@ from .window_sums import windows
 
 
 def backwards(e: Evidence) -> list[Callable[[np.ndarray], np.ndarray | None]]:
-    """The gradient as a function of dout (K, *y.shape), as often as a formula or a window gives it; the first is enough."""
+    """The gradient as a function of dout (K, *y.shape): that of the first formula, or windows, known to give it."""
     found = [lambda douts, f=formula: fit(f.value(douts), e.right.shape) for formula in recognised(e)]
     return (found or [lambda douts, w=w: w.value(douts, w.other) for w in windows(e)])[:1]
 
@@ -28,9 +28,7 @@ def dout_rearranged(e: Evidence) -> Iterator[Cause]:
 
 
 def _first(e: Evidence, slips: Callable) -> Iterator[Cause]:
-    if (
-        e.is_loss or not e.same_shape or e.is_right
-    ):  # parts of dout that make no difference are left out of a right one too
+    if e.is_loss or not e.same_shape or e.is_right:  # a right gradient leaves out what makes no difference, too
         return
     for backward in backwards(e):
         for name, message, hint, douts in slips(e):
@@ -45,10 +43,14 @@ def _loops(e: Evidence) -> Iterator[tuple[str, str, str, np.ndarray]]:
     for axis, name in enumerate(names, 1):
         n, of = e.douts.shape[axis], f"{name} of dout"
         for kept, text in (
-            (slice(0, n - 1), f"the last {of} is"), (slice(1, n), f"the first {of} is"), (slice(0, n, 2), f"every second {of} is"),
-            (slice(1, n, 2), f"every second {of} is"), (slice(1, n - 1), f"the first and the last {of} are"),
-            (slice(0, max(0, n - 2)), f"the last two {name}s of dout are"), (slice(2, n), f"the first two {name}s of dout are"),
-        ):  # fmt: skip
+            (slice(0, n - 1), f"the last {of} is"),
+            (slice(1, n), f"the first {of} is"),
+            (slice(0, n, 2), f"every second {of} is"),
+            (slice(1, n, 2), f"every second {of} is"),
+            (slice(1, n - 1), f"the first and the last {of} are"),
+            (slice(0, max(0, n - 2)), f"the last two {name}s of dout are"),
+            (slice(2, n), f"the first two {name}s of dout are"),
+        ):
             yield "loop-range", f"{text} left out", hint, _keep(e.douts, {axis: kept})
         for m in range(2, n - 2):
             yield "loop-range", f"only the first {m} {name}s of dout count", hint, _keep(e.douts, {axis: slice(0, m)})
@@ -90,7 +92,8 @@ def _orders(e: Evidence) -> Iterator[tuple[str, str, str, np.ndarray]]:
             # the way of spatial batch norm: to (N·H·W, C) and back
             N, C, H, W = shape[1:]
             back = turned.reshape(-1, N, H, W, C).transpose(0, 1, 4, 2, 3)
-            message = f"dout.transpose{tuple(a - 1 for a in order)} before the reshape does not put the channels last in order"
+            transposed = f"dout.transpose{tuple(a - 1 for a in order)} before the reshape"
+            message = f"{transposed} does not put the channels last in order"
             yield "axes-swapped", message, hint, back
     for axis, name in enumerate(axis_names(ndim), 1):
         for by in (1, -1):

@@ -6,8 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
+# A candidate may be off by SLACK · allowed, since it is made of measured numbers, and by ROUNDING of its size.
 SLACK, ROUNDING = 2.0, 1e-7
-# -- a candidate may be off by SLACK · allowed, since it is made of measured numbers, and by ROUNDING of its size
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Evidence:
         return np.size(self.output) == 1 and len(self.douts) == 1
 
     def corrects(self, changed: np.ndarray, scale: np.ndarray | float = 1.0) -> bool:
-        """Is `changed`, made of what backward gave, the right gradient? `scale` is by how much the change magnifies errors."""
+        """Is `changed`, made of what backward gave, the right gradient? The change magnifies errors by `scale`."""
         return self._agree(changed, self.right, scale, at_least=1)
 
     def explains(self, formula: np.ndarray, scale: np.ndarray | float = 1.0) -> bool:

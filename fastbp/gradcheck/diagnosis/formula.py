@@ -10,7 +10,7 @@ Names = dict[str, object]
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula that gives the right gradient, with what its names stand for; `gradients` (K, …) those that differ with dout."""
+    """A formula that gives the right gradient, and what its names stand for: `gradients` (K, …) differ with dout."""
 
     source: str
     names: Names
@@ -18,9 +18,8 @@ class Formula:
 
     def value(self, douts: np.ndarray, code: CodeType | None = None) -> np.ndarray | None:
         """(K, …) with another formula's code, or its own; None where it cannot be computed."""
-        results = [
-            scope["result"] for scope in self._computed(douts, code or compile(self.source, "<formula>", "exec"))
-        ]
+        code = code or compile(self.source, "<formula>", "exec")
+        results = [scope["result"] for scope in self._computed(douts, code)]
         return np.array(results, np.float64) if results else None
 
     def values(self, douts: np.ndarray) -> dict[str, np.ndarray]:

@@ -17,8 +17,7 @@ from .layer_formulas import affine, elementwise, normalisation
 from .loss_formulas import losses
 from .slips import Slip, slips
 
-LARGEST = 20_000
-# -- elements of the output; with more, hundreds of formulas take too long
+LARGEST = 20_000  # elements of the output; with more, hundreds of formulas take too long
 
 
 @lru_cache(maxsize=8)
@@ -36,20 +35,10 @@ def recognised(e: Evidence) -> tuple[Formula, ...]:
 
 def _other_gradients(e: Evidence) -> dict[str, np.ndarray]:
     """What backward gave for the other tensors, which may stand where something else belongs."""
-    given = {
-        f"d{name}": np.asarray(gradient)
-        for name, gradient in e.gradients.items()
-        if name != e.name and name.isidentifier()
-    }
-    given = {
-        name: gradient
-        for name, gradient in given.items()
-        if len(gradient) == len(e.douts) and gradient.dtype.kind == "f"
-    }
+    others = {name: np.asarray(g) for name, g in e.gradients.items() if name != e.name and name.isidentifier()}
+    given = {f"d{n}": g for n, g in others.items() if len(g) == len(e.douts) and g.dtype.kind == "f"}
     if e.output.ndim == 2:  # a formula has x as a matrix, one row for each sample
-        given |= {
-            name: gradient.reshape(*gradient.shape[:2], -1) for name, gradient in given.items() if gradient.ndim > 3
-        }
+        given |= {name: g.reshape(*g.shape[:2], -1) for name, g in given.items() if g.ndim > 3}
     return given
 
 
@@ -108,7 +97,9 @@ OF_MEAN = "the mean depends on every x of its group: its gradient has to be adde
 OF_VARIANCE = "the variance depends on every x of its group: its gradient has to be added"
 DROPPED = {
     "onehot": ("one-hot-missing", "subtract 1 at the right class of each sample"),
-    "sum(mask) * onehot": ("correct-class-missing", "the right class is in every margin: subtract the number of violated ones"),
+    "sum(mask) * onehot": (
+        "correct-class-missing", "the right class is in every margin: subtract the number of violated ones",
+    ),
     "mask": ("mask-missing", "where the forward pass sets outputs to zero nothing comes back"),
     "x > 0": ("mask-missing", "where the forward pass sets outputs to zero nothing comes back"),
     "xhat": ("not-normalised", "gamma is multiplied by the normalised x"),
@@ -123,9 +114,7 @@ DROPPED = {
     "dmu / N": ("mean-term-missing", OF_MEAN),
     "mean(dxhat)": ("mean-term-missing", OF_MEAN),
     "dvar * 2 * (x - mu) / N": ("variance-term-missing", OF_VARIANCE),
-    "xhat * mean(dxhat * xhat)": (
-        "variance-term-missing", OF_VARIANCE,
-    ),
+    "xhat * mean(dxhat * xhat)": ("variance-term-missing", OF_VARIANCE),
 }  # fmt: skip
 
 

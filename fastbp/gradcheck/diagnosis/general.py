@@ -70,23 +70,21 @@ def sizes(e: Evidence) -> list[tuple[str, float]]:
         found += [("the number of classes", x.shape[1]), ("the number of scores", x.size)] if x.ndim > 1 else []
     elif y.ndim == 4 and x.ndim == 4:
         found += [
-            ("the number of channels", x.shape[1]), ("the number of output channels", y.shape[1]),
+            ("the number of channels", x.shape[1]),
+            ("the number of output channels", y.shape[1]),
             ("height · width", x.shape[2] * x.shape[3]),
             ("height · width of the output", y.shape[2] * y.shape[3]),
             ("batch size · height · width", y.shape[0] * y.shape[2] * y.shape[3]),
             ("batch size · height · width", x.shape[0] * x.shape[2] * x.shape[3]),
-        ]  # fmt: skip
+        ]
     elif y.ndim >= 2:
         found += [
             ("the number of inputs", x.size // max(1, x.shape[0])),
             ("the number of outputs", y.size // max(1, y.shape[0])),
         ]
-    found += [(f"{name}'s number of elements", t.size) for name, t in e.tensors.items() if t is not x]
-    found += [
-        (f"{name}'s rows · columns", t.shape[2] * t.shape[3])
-        for name, t in e.tensors.items()
-        if t.ndim == 4 and t is not x
-    ]
+    others = [(name, t) for name, t in e.tensors.items() if t is not x]
+    found += [(f"{name}'s number of elements", t.size) for name, t in others]
+    found += [(f"{name}'s rows · columns", t.shape[2] * t.shape[3]) for name, t in others if t.ndim == 4]
     if {"pool_height", "pool_width"} <= options(e).keys():
         found.append(("the window's size", options(e)["pool_height"] * options(e)["pool_width"]))
     for name, value in options(e).items():
@@ -158,31 +156,26 @@ def accumulates(e: Evidence) -> Iterator[Cause]:
 
 def wrong_tensor(e: Evidence) -> Iterator[Cause]:
     """Another tensor's gradient: dw for dx, or all of them in another order."""
+    see = f"see which formula d{e.name} is computed by and which name is returned"
     for other, numeric in e.numeric.items():
         if other == e.name or e.given.shape != numeric.shape:
             continue
         if not _is_gradient_of(e, e.name, other):
             if numeric.ndim == 5 and _is_gradient_of(e, e.name, other, turned=True):
-                message = f"this is the gradient with respect to {other}, its rows and columns in reverse order, not to {e.name}"
-                yield Cause(
-                    "wrong-tensor", message, f"see which formula d{e.name} is computed by and which name is returned"
-                )
+                turned = f"the gradient with respect to {other}, its rows and columns in reverse order"
+                yield Cause("wrong-tensor", f"this is {turned}, not to {e.name}", see)
             continue
         exchanged = any(_is_gradient_of(e, third, e.name) for third in e.gradients if third != e.name)
         if exchanged:
-            message = (
-                f"the gradients are returned in the wrong order: that of {other} stands where that of {e.name} belongs"
-            )
+            where = f"that of {other} stands where that of {e.name} belongs"
+            message = f"the gradients are returned in the wrong order: {where}"
             yield Cause("wrong-order", message, "return the gradients in the order of the forward function's arguments")
         else:
-            message = f"this is the gradient with respect to {other}, not to {e.name}"
-            yield Cause(
-                "wrong-tensor", message, f"see which formula d{e.name} is computed by and which name is returned"
-            )
+            yield Cause("wrong-tensor", f"this is the gradient with respect to {other}, not to {e.name}", see)
 
 
 def _is_gradient_of(e: Evidence, name: str, other: str, turned: bool = False) -> bool:
-    """Did backward give other's gradient, as it is or turned by 180°, as name's, where both do not happen to be the same?"""
+    """Did backward give other's gradient, as it is or turned by 180°, for name's?"""
     given, right = np.asarray(e.gradients[name]), e.numeric[other]
     given = np.flip(given, (-2, -1)) if turned else given
     if given.shape != right.shape or given.dtype.kind not in "fiub":
@@ -197,9 +190,14 @@ def factor_by_element(e: Evidence) -> Iterator[Cause]:
         return
     with np.errstate(all="ignore"):
         for name, array in known_arrays(e):
-            for power, words in ((1, f"{name} too often"), (-1, f"divided by {name} too often, or not multiplied by it"),
-                                 (2, f"{name}² too often"), (-2, f"divided by {name}² too often"), (0.5, f"√({name}) too often"),
-                                 (-0.5, f"divided by √({name}) too often")):  # fmt: skip
+            for power, words in (
+                (1, f"{name} too often"),
+                (-1, f"divided by {name} too often, or not multiplied by it"),
+                (2, f"{name}² too often"),
+                (-2, f"divided by {name}² too often"),
+                (0.5, f"√({name}) too often"),
+                (-0.5, f"divided by √({name}) too often"),
+            ):
                 factor = array**power
                 for sign in (1, -1):
                     if e.explains(sign * e.right * factor, factor) and not np.all(factor == factor.flat[0]):

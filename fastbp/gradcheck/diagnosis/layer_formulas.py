@@ -63,9 +63,8 @@ def derivative(e: Evidence) -> np.ndarray | None:
     total = weight.sum(axis=0)
     d = np.where(e.measured, e.right, 0.0) * np.sign(e.douts)
     d = np.divide(d.sum(axis=0), total, out=np.zeros(total.shape), where=total > 0)
-    allowed = np.divide(
-        np.max(np.where(e.measured, e.allowed[e.name], 0), axis=0), total, out=np.zeros(total.shape), where=total > 0
-    )
+    most = np.max(np.where(e.measured, e.allowed[e.name], 0), axis=0)
+    allowed = np.divide(most, total, out=np.zeros(total.shape), where=total > 0)
     d = np.where(np.abs(d) <= 2 * allowed, 0.0, d)
     return d if e.corrects(e.douts * d) else None
 
@@ -104,7 +103,7 @@ def normalised(e: Evidence) -> Norm | None:
 
 @lru_cache(maxsize=8)
 def evaluated(e: Evidence) -> Norm | None:
-    """The normalisation by a mean and a variance among the options (running ones) that gives the output, if one does."""
+    """The normalisation by a mean and a variance among the options (running ones) that gives the output, if any."""
     return next(_norms(e, _running), None)
 
 
@@ -128,9 +127,8 @@ def _norms(e: Evidence, statistics) -> Iterator[Norm]:
         others = [(other, t) for other, t in e.tensors.items() if other != name]
         choices = [(1.0, 0.0)] if not others else []
         shaped = {other: list(_along_features(t, x.shape)) for other, t in others}
-        choices += [
-            (g, b) for one, _ in others for two, _ in others if one != two for g in shaped[one] for b in shaped[two]
-        ]
+        for one, two in permutations(shaped, 2):
+            choices += product(shaped[one], shaped[two])
         given = [value for key, value in options(e).items() if "eps" in key.lower()]
         for (axes, mu, var), eps in product(statistics(e, x), dict.fromkeys([*given, 1e-5, 1e-8, 0.0])):
             with np.errstate(all="ignore"):
@@ -204,8 +202,8 @@ def normalisation(e: Evidence) -> Iterator[Formula]:
     x = e.tensors[norm.x]
     xmu = x - norm.mu
     names: Names = {
-        "x": x, "xhat": norm.xhat, "gamma": norm.gamma, "beta": norm.beta, "mu": norm.mu, "var": norm.var, "std": norm.std,
-        "eps": norm.eps, "xmu": xmu, "istd": 1 / norm.std, "sqrt": np.sqrt,
+        "x": x, "xhat": norm.xhat, "gamma": norm.gamma, "beta": norm.beta, "mu": norm.mu, "var": norm.var,
+        "std": norm.std, "eps": norm.eps, "xmu": xmu, "istd": 1 / norm.std, "sqrt": np.sqrt,
     }  # fmt: skip
     if e.name == norm.x:
         names |= {**sums(norm.axes), "N": np.prod([x.shape[axis] for axis in norm.axes])}

@@ -10,7 +10,7 @@ from .layer_formulas import derivative, mask_scale
 
 
 def mask_slips(e: Evidence) -> Iterator[Cause]:
-    """y = x · mask · s: the mask missing, inverted, taken from the wrong array, or the scale s missing, inverted or twice."""
+    """y = x · mask · s: the mask missing, inverted or taken from the wrong array; s missing, inverted or twice."""
     d = derivative(e)
     scale = mask_scale(d) if d is not None else None
     if scale is None or not e.same_shape:
@@ -24,11 +24,8 @@ def mask_slips(e: Evidence) -> Iterator[Cause]:
     compare = "compare the mask with the forward pass: it is 1 where the element passed"
     not_dout = "the mask belongs to the layer's input; the sign of dout has no meaning here"
     keep = "keep the forward pass's mask in the cache"
-    masks = (
-        [("mask-missing", np.ones(mask.shape), "the mask is missing: dout passes everywhere", stops)]
-        if not mask.all()
-        else []
-    )
+    everywhere = ("mask-missing", np.ones(mask.shape), "the mask is missing: dout passes everywhere", stops)
+    masks = [] if mask.all() else [everywhere]
     masks += [
         ("mask-inverted", ~mask, "the mask is inverted: dout passes exactly where it should be stopped", compare),
         ("mask-from-dout", dout > 0, "the mask is taken from dout: dout passes where dout > 0", not_dout),
@@ -50,9 +47,8 @@ def mask_slips(e: Evidence) -> Iterator[Cause]:
         for inside, sign in ((x[passed], ">"), (-x[passed], "<")):
             outside = x[~passed] if sign == ">" else -x[~passed]
             if inside.size and outside.size and inside.min() > outside.max():
-                low, high = sorted(
-                    (inside.min() * (1 if sign == ">" else -1), outside.max() * (1 if sign == ">" else -1))
-                )
+                way = 1 if sign == ">" else -1
+                low, high = sorted((inside.min() * way, outside.max() * way))
                 threshold = f"x {sign} t with t between {number(low)} and {number(high)}"
                 yield Cause(
                     "mask-threshold",

@@ -245,8 +245,12 @@ def not_constant(e: Evidence) -> Iterator[Cause]:
     direct, mean, variance = terms(e, norm)
     through = direct + variance
     centred = through - through.mean(tuple(axis + 1 for axis in norm.axes), keepdims=True)
-    for wrong, which in ((direct + mean + variance, "mean and variance"), (centred, "mean and variance"), (direct + mean, "mean"),
-                         (through, "variance")):  # fmt: skip
+    for wrong, which in (
+        (direct + mean + variance, "mean and variance"),
+        (centred, "mean and variance"),
+        (direct + mean, "mean"),
+        (through, "variance"),
+    ):
         if e.explains(wrong):
             message = f"the terms of the {which} stand in the gradient, but running statistics are constants"
             yield Cause(
@@ -266,11 +270,17 @@ def gamma_gradient(e: Evidence) -> Iterator[Cause]:
         return
     with np.errstate(all="ignore"):
         places = {
-            "x": x, "x − mean": x - norm.mu, "x / std": x / norm.std, "(x − mean) / var": norm.xhat / norm.std, "out": e.output,
-            "(x − mean) · std": norm.xhat * norm.var, "gamma · xhat": norm.xhat * norm.gamma, "xhat²": norm.xhat**2,
+            "x": x,
+            "x − mean": x - norm.mu,
+            "x / std": x / norm.std,
+            "(x − mean) / var": norm.xhat / norm.std,
+            "out": e.output,
+            "(x − mean) · std": norm.xhat * norm.var,
+            "gamma · xhat": norm.xhat * norm.gamma,
+            "xhat²": norm.xhat**2,
             "1": np.ones_like(x),
             "(x − mean) / √var without eps": norm.xhat * norm.std / np.sqrt(norm.var),
-        }  # fmt: skip
+        }
         for text, place in places.items():
             if e.explains((e.douts * place).sum(axes).reshape(e.right.shape)):
                 name = "eps-missing" if "eps" in text else "not-normalised"

@@ -95,7 +95,7 @@ def _parts(e: Evidence) -> tuple[np.ndarray, np.ndarray, bool]:
 
 
 def describe(wrong: np.ndarray, known: np.ndarray | None = None) -> str:
-    """The set of indices in words: "in the last row", "at the border", "in the first sample"; "" if it has no short name."""
+    """The set of indices in words, such as "in the last row" and "at the border"; "" if it has no short name."""
     known = np.ones(wrong.shape, bool) if known is None else known
     names = axis_names(wrong.ndim)
     if not wrong.any() or np.array_equal(wrong, known):

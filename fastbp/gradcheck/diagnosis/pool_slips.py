@@ -136,7 +136,8 @@ def pool_positions(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
                 continue
             bounds["size" in slip.was] = np.broadcast_to(value[0], bounds[0].shape)
             which = "end" if "size" in slip.was else "start"
-            message = f"the window's {which} ({what}) is `{slip.line.replace(' + 0', '')}`; right is `{slip.was.removesuffix(' + 0')}`"
+            line, was = slip.line.replace(" + 0", ""), slip.was.removesuffix(" + 0")
+            message = f"the window's {which} ({what}) is `{line}`; right is `{was}`"
             yield "wrong-window", message, hint, _maxima(e, w, axis, *bounds)
 
 
@@ -190,7 +191,6 @@ def wrong_elements(e: Evidence) -> Iterator[Cause]:
         if np.any(right & (e.right != 0) & e.measured):
             gets = int(np.sum(np.any((e.right == 0) & (e.given != 0), axis=0)))
             misses = int(np.sum(np.any((e.right != 0) & (e.given == 0), axis=0)))
-            message = f"dout does not go to the maxima of the windows: {misses} of them get nothing, {gets} other elements get something"
-            yield Cause(
-                "wrong-window", message, "where does each window start and end, and where in it is its maximum?"
-            )
+            counts = f"{misses} of them get nothing, {gets} other elements get something"
+            hint = "where does each window start and end, and where in it is its maximum?"
+            yield Cause("wrong-window", f"dout does not go to the maxima of the windows: {counts}", hint)

@@ -85,7 +85,8 @@ def not_summed(e: Evidence) -> Iterator[Cause]:
                 if e.corrects(value.reshape(e.right.shape)):
                     over = ", ".join(str(axis - 1) for axis in axes)
                     batch = ", the batch," if axes == (1,) and given.ndim > 2 else ""
-                    message = f"the gradient of shape {given.shape[1:]} is not summed over axis {over}{batch} as {e.tensor.shape} needs"
+                    missing = f"is not summed over axis {over}{batch} as {e.tensor.shape} needs"
+                    message = f"the gradient of shape {given.shape[1:]} {missing}"
                     yield Cause(
                         "not-summed",
                         message,
@@ -103,7 +104,8 @@ def summed_too_far(e: Evidence) -> Iterator[Cause]:
             for keep in (False, True):
                 if e.explains_in_shape(e.right.sum(axis=axes, keepdims=keep)):
                     over = ", ".join(str(axis - 1) for axis in axes)
-                    message = f"the gradient is summed over axis {over} though {e.name} has one number for each place along it"
+                    though = f"though {e.name} has one number for each place along it"
+                    message = f"the gradient is summed over axis {over} {though}"
                     yield Cause("summed-too-far", message, "sum only over axes along which the tensor was repeated")
                     return
 
@@ -174,7 +176,7 @@ def _flipped(e: Evidence, axes: tuple[int, ...]) -> Cause:
 
 
 def _slice_order(e: Evidence, axis: int) -> list[int] | None:
-    """order[i] = the slice of the right gradient that stands at i, if each stands at one place and not all at their own."""
+    """order[i] = the slice of the right gradient that stands at i; None if one stands nowhere, or each at its own."""
     size = e.right.shape[axis]
     if not 2 <= size <= 64:
         return None
@@ -192,7 +194,7 @@ def _slice_order(e: Evidence, axis: int) -> list[int] | None:
 
 
 def shifted(e: Evidence) -> Iterator[Cause]:
-    """The gradient stands one or two places off along one axis, or along rows and columns; what fills the border is open."""
+    """The gradient stands one or two places off along one axis, or along rows and columns, whatever the border is."""
     if not e.same_shape:
         return
     ndim, names = e.tensor.ndim, axis_names(e.tensor.ndim)

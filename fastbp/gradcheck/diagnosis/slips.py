@@ -1,4 +1,4 @@
-"""Every way to get a short formula wrong by one slip: an operator, a dropped term, a constant, a comparison, an axis, a name."""
+"""Each way to get a short formula wrong by one slip: an operator, a term, a constant, a comparison, an axis, a name."""
 
 import ast
 import re
@@ -29,7 +29,7 @@ INSTEAD = {
     "mean": ("sum", "max", "mean_other", "mean_all"),
     "max": ("min",),
 }
-# -- sum_other and mean_other run over the axes that sum and mean leave, sum_all and mean_all over all; a formula's names say which
+# -- sum_other and mean_other run over the axes that sum and mean leave, sum_all and mean_all over all
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,8 @@ def slips(source: str, names: tuple[str, ...], cached: tuple[str, ...] = ()) -> 
     `names` are what a name may be mistaken for, `cached` those of arrays, two of which may be exchanged throughout.
     """
     lines, found, tree = source.split("\n"), {}, ast.parse(source)
-    compared = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Compare)
-        for inner in ast.walk(node)
-        if inner is not node
-    }
+    comparisons = [node for node in ast.walk(tree) if isinstance(node, ast.Compare)]
+    compared = {inner for node in comparisons for inner in ast.walk(node) if inner is not node}
     for node in ast.walk(tree):
         for kind, piece, other in _instead(node, names):
             if node in compared and kind != "operand":
@@ -87,9 +82,8 @@ def slips(source: str, names: tuple[str, ...], cached: tuple[str, ...] = ()) -> 
                 expressions = (text.split(" = ", 1)[1] for text in (line, lines[number]))
                 found[changed] = Slip(kind, piece, compile(changed, "<formula>", "exec"), *expressions)
     assigned = re.findall(r"^\w+(?= =)", source, re.MULTILINE)
-    for one, other in combinations(
-        [name for name in cached if name not in assigned and re.search(rf"\b{name}\b", source)], 2
-    ):
+    used = [name for name in cached if name not in assigned and re.search(rf"\b{name}\b", source)]
+    for one, other in combinations(used, 2):
         exchanged = {one: other, other: one}
         changed = re.sub(rf"\b({one}|{other})\b", lambda match, to=exchanged: to[match[1]], source)
         text, was = (f"({code.rpartition('result = ')[2]})" for code in (changed, source))
@@ -144,11 +138,8 @@ def _instead(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str, 
                 kind = "axis" if "_" in other else "function"
                 yield kind, called, ast.Call(ast.Name(other, ast.Load()), node.args, [])
             elif "_" not in other:
-                yield (
-                    "function",
-                    called,
-                    ast.Call(ast.Attribute(node.func.value, other, ast.Load()), node.args, node.keywords),
-                )
+                method = ast.Attribute(node.func.value, other, ast.Load())
+                yield "function", called, ast.Call(method, node.args, node.keywords)
         for argument in node.args if called in ("exp", "sqrt") else ():
             negative = ast.UnaryOp(ast.USub(), argument)
             yield "sign", ast.unparse(argument), ast.Call(node.func, [negative], [])

@@ -102,7 +102,10 @@ def _flipped_kernel(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
     if w.kind == "pool":
         return
     for axes, which in (((2, 3), "rows and columns"), ((2,), "rows"), ((3,), "columns")):
-        hint = "dx is the full correlation of dout with the filters turned by 180°; written as a loop over windows nothing is turned"
+        hint = (
+            "dx is the full correlation of dout with the filters turned by 180°; "
+            "written as a loop over windows nothing is turned"
+        )
         if w.kind == "input":
             yield (
                 "kernel-flipped",
@@ -136,13 +139,10 @@ def _overwritten(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
     rows, columns = np.arange(OH) * s, np.arange(OW) * s
     for last_row, last_column in ((max, max), (min, min)):
         # the window whose contribution stays at each row and column of the padded image
-        owner_row = [
-            last_row((i for i in range(OH) if rows[i] <= h < rows[i] + HH), default=-1) for h in range(w.padded[2])
-        ]
-        owner_column = [
-            last_column((j for j in range(OW) if columns[j] <= v < columns[j] + WW), default=-1)
-            for v in range(w.padded[3])
-        ]
+        rows_at = [[i for i in range(OH) if rows[i] <= h < rows[i] + HH] for h in range(w.padded[2])]
+        columns_at = [[j for j in range(OW) if columns[j] <= v < columns[j] + WW] for v in range(w.padded[3])]
+        owner_row = [last_row(of, default=-1) for of in rows_at]
+        owner_column = [last_column(of, default=-1) for of in columns_at]
         for filters in (dout, _only(dout, {2: -1}), _only(dout, {2: 0})) if w.kind == "input" else (dout,):
             total = _owned(e, w, filters, w.other, owner_row, owner_column)
             yield "overwritten", message, hint, total
@@ -171,9 +171,8 @@ def _turned_dout(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
 def _only(dout: np.ndarray, keep: dict[int, int]) -> np.ndarray:
     """dout with zeros except at one index along each of the given axes."""
     kept = np.zeros_like(dout)
-    chosen = tuple(
-        slice(keep[axis], keep[axis] + 1 or None) if axis in keep else slice(None) for axis in range(dout.ndim)
-    )
+    one = {axis: slice(index, index + 1 or None) for axis, index in keep.items()}
+    chosen = tuple(one.get(axis, slice(None)) for axis in range(dout.ndim))
     kept[chosen] = dout[chosen]
     return kept
 
@@ -233,7 +232,7 @@ def _crops(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
 
 
 def _arrangements(e: Evidence, w: Windows) -> Iterator[WindowSlip]:
-    """One of the two arrays with its axes exchanged, or with its filters, channels, rows or columns in another order."""
+    """One of the two arrays with its axes exchanged, or the indices along one in another order."""
     hint = "see which index is which: samples, filters or channels, rows, columns"
     for which, array, first in (("dout", e.douts, 1), (w.called, w.other, 0)):
         axes = range(first, array.ndim)

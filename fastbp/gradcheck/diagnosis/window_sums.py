@@ -1,6 +1,7 @@
 """Convolution and pooling: the windows, filters, strides and padding of (N, C, H, W) images.
 
-Every such gradient is linear in dout and linear in one other array (the filters, the padded image, the mask of the maxima).
+Every such gradient is linear in dout and linear in one other array (the filters, the padded
+image, the mask of the maxima).
 """
 
 from collections.abc import Callable, Iterator
@@ -13,13 +14,10 @@ import numpy as np
 from .evidence import Evidence
 from .general import options
 
-LARGEST = 500_000
-# -- products of dout and the other array; beyond, a convolution is too large to try many formulas on
-Place = Callable[[int], int]
-# -- the first row, or column, of window i in the padded image
+LARGEST = 500_000  # products of dout and the other array; of a larger convolution too few formulas could be tried
 
-WindowSlip = tuple[str, str, str, np.ndarray | None]
-# -- a cause's name, message and hint, and what the gradient then is
+Place = Callable[[int], int]  # the first row, or column, of window i in the padded image
+WindowSlip = tuple[str, str, str, np.ndarray | None]  # a cause's name, message and hint, and what the gradient then is
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,19 +170,27 @@ def _pools(e: Evidence, y: np.ndarray) -> Iterator[Windows]:
 def one_of(parts: np.ndarray, choose: Callable) -> np.ndarray:
     """1 at the element of each window that `choose` names, 0 elsewhere."""
     flat = parts.reshape(*parts.shape[:4], -1)
-    return (
-        (np.arange(flat.shape[-1]) == np.expand_dims(choose(flat, axis=-1), -1)).astype(np.float64).reshape(parts.shape)
-    )
+    chosen = np.arange(flat.shape[-1]) == np.expand_dims(choose(flat, axis=-1), -1)
+    return chosen.astype(np.float64).reshape(parts.shape)
 
 
 def wrong_places(s: int) -> Iterator[tuple[str, Place]]:
     """Where window i may be taken to start, with stride s."""
     places: list[tuple[str, Place]] = [
-        ("i", lambda i: i), ("i · stride + 1", lambda i: i * s + 1), ("i · stride − 1", lambda i: i * s - 1), ("0", lambda i: 0),
-        ("stride", lambda i: s), ("i + stride", lambda i: i + s), ("i − stride", lambda i: i - s), ("stride − i", lambda i: s - i),
-        ("i / stride", lambda i: i / s), ("i // stride", lambda i: i // s), ("i ** stride", lambda i: i**s),
+        ("i", lambda i: i),
+        ("i · stride + 1", lambda i: i * s + 1),
+        ("i · stride − 1", lambda i: i * s - 1),
+        ("0", lambda i: 0),
+        ("stride", lambda i: s),
+        ("i + stride", lambda i: i + s),
+        ("i − stride", lambda i: i - s),
+        ("stride − i", lambda i: s - i),
+        ("i / stride", lambda i: i / s),
+        ("i // stride", lambda i: i // s),
+        ("i ** stride", lambda i: i**s),
         ("−i · stride", lambda i: -i * s),
-        ("i + 1", lambda i: i + 1), *((f"i · {t}", lambda i, t=t: i * t) for t in (s - 1, s + 1, 2 * s) if t > 1),
-    ]  # fmt: skip
+        ("i + 1", lambda i: i + 1),
+        *((f"i · {t}", lambda i, t=t: i * t) for t in (s - 1, s + 1, 2 * s) if t > 1),
+    ]
     usual = [i * s for i in range(3)]
     yield from ((text, place) for text, place in places if [place(i) for i in range(3)] != usual)

@@ -6,9 +6,21 @@ from ...losses import MulticlassHinge, SoftmaxCrossEntropy
 from .. import references
 from ..assignment import Assignment, Case, Convention, Item
 from ..inputs import sizes, spread
-from .eecs598_hw1 import DROP, KEEP, batchnorm, classes, dropout, fc, loss_cases, max_pool
+from .shared import (
+    DROP,
+    KEEP,
+    RUNNING,
+    batch_norms,
+    batchnorm,
+    classes,
+    dropout,
+    fc,
+    loss_cases,
+    loss_conventions,
+    max_pool,
+)
 
-# -- inputs ----------------------------------------------------------------------------------------------------------------
+# -- inputs ------------------------------------------------------------------------------------------------------------
 
 
 def layernorm(rng, N=None):
@@ -31,23 +43,7 @@ def spatial(rng, mode="train"):
     return arguments | {"x": spread(rng, 2, C, 3, 4)}
 
 
-# -- items -----------------------------------------------------------------------------------------------------------------
-
-RUNNING = ("bn_param", ("running_mean", "running_var"))
-
-
-def batch_norms(spatial=False):
-    return (
-        Convention("running variance from the biased variance", references.batch_norm(spatial=spatial)),
-        Convention(
-            "running variance from the unbiased variance", references.batch_norm(unbiased_running=True, spatial=spatial)
-        ),
-        Convention(
-            "momentum is the share of the new batch",
-            references.batch_norm(reversed_momentum=True, spatial=spatial),
-            False,
-        ),
-    )
+# -- items -------------------------------------------------------------------------------------------------------------
 
 
 def batch_norm_cases(draw):
@@ -56,13 +52,6 @@ def batch_norm_cases(draw):
         Case("evaluation", partial(draw, mode="test")),
         Case("running statistics after training", draw, written=RUNNING),
         Case("arrays that are not contiguous", draw, strided=True),
-    )
-
-
-def loss_conventions(make):
-    return (
-        Convention("mean over the batch", references.loss(make)),
-        Convention("summed over the batch", references.loss(make, summed=True), accepted=False),
     )
 
 
@@ -86,15 +75,17 @@ ITEMS = (
         ],
         backward="relu_backward(dout, cache) -> dx",
     ),
-    Item("softmax", "softmax_loss(x, y) -> loss, dx", ("x",), loss_conventions(SoftmaxCrossEntropy), loss_cases(classes)),
+    Item(
+        "softmax", "softmax_loss(x, y) -> loss, dx", ("x",), loss_conventions(SoftmaxCrossEntropy), loss_cases(classes),
+    ),
     Item("svm", "svm_loss(x, y) -> loss, dx", ("x",), loss_conventions(MulticlassHinge), loss_cases(classes)),
     Item(
         "batchnorm", "batchnorm_forward(x, gamma, beta, bn_param) -> out, cache", ("x", "gamma", "beta"), batch_norms(),
         batch_norm_cases(batchnorm), backward="batchnorm_backward(dout, cache) -> dx, dgamma, dbeta",
     ),
     Item(
-        "batchnorm_alt", "batchnorm_forward(x, gamma, beta, bn_param) -> out, cache", ("x", "gamma", "beta"), batch_norms(),
-        [Case("training", batchnorm, gradients=True)], weights=(0.1, 0.0, 0.9), points=5,
+        "batchnorm_alt", "batchnorm_forward(x, gamma, beta, bn_param) -> out, cache", ("x", "gamma", "beta"),
+        batch_norms(), [Case("training", batchnorm, gradients=True)], weights=(0.1, 0.0, 0.9), points=5,
         backward="batchnorm_backward_alt(dout, cache) -> dx, dgamma, dbeta",
     ),
     Item(
@@ -131,7 +122,7 @@ ITEMS = (
             Case("stride 1, padding 1", conv, gradients=True),
             Case("stride 2, no padding", partial(conv, stride=2, pad=0), gradients=True),
             Case("stride 2, padding 1", partial(conv, stride=2, pad=1), gradients=True),
-            Case("stride 2, windows that do not divide the input", partial(conv, stride=2, pad=0, rest=1), gradients=True),
+            Case("stride 2, windows that do not divide the input", partial(conv, stride=2, pad=0, rest=1), True),
             Case("a batch of one", partial(conv, N=1)),
             Case("arrays that are not contiguous", conv, strided=True),
         ],
@@ -149,8 +140,8 @@ ITEMS = (
         backward="max_pool_backward_naive(dout, cache) -> dx",
     ),
     Item(
-        "spatial_batchnorm", "spatial_batchnorm_forward(x, gamma, beta, bn_param) -> out, cache", ("x", "gamma", "beta"),
-        batch_norms(spatial=True), batch_norm_cases(spatial),
+        "spatial_batchnorm", "spatial_batchnorm_forward(x, gamma, beta, bn_param) -> out, cache",
+        ("x", "gamma", "beta"), batch_norms(spatial=True), batch_norm_cases(spatial),
         backward="spatial_batchnorm_backward(dout, cache) -> dx, dgamma, dbeta",
     ),
 )  # fmt: skip

@@ -3,30 +3,22 @@
 from ...losses import HingeLoss, LogisticLoss, SoftmaxCrossEntropy
 from .. import references
 from ..assignment import Assignment, Case, Convention, Item
-from ..inputs import labels, signs, sizes, spread
+from ..inputs import signs, sizes, spread
+from .shared import (
+    DROP,
+    KEEP,
+    RUNNING,
+    batch_norms,
+    batchnorm,
+    classes,
+    dropout,
+    fc,
+    loss_cases,
+    loss_conventions,
+    max_pool,
+)
 
-# -- inputs ----------------------------------------------------------------------------------------------------------------
-
-
-def fc(rng, N=None, image=False):
-    n, D, M = sizes(rng, (2, 5), (3, 6), (2, 5))
-    N = N or n
-    x = spread(rng, N, D, 2) if image else spread(rng, N, D)
-    return {"x": x, "w": spread(rng, x.size // N, M), "b": spread(rng, M)}
-
-
-def batchnorm(rng, mode="train", N=None, offset=0.0):
-    n, D = sizes(rng, (4, 7), (2, 5))
-    N = N or n
-    running = {"running_mean": spread(rng, D), "running_var": rng.uniform(0.5, 2.0, D)}
-    bn_param = {"mode": mode, "eps": 1e-5, "momentum": 0.9, **running}
-    x = spread(rng, N, D) * rng.uniform(0.5, 3.0, D) + offset
-    return {"x": x, "gamma": rng.uniform(0.5, 2.0, D), "beta": spread(rng, D), "bn_param": bn_param}
-
-
-def dropout(rng, mode="train", large=False):
-    shape, shares = ((20, 25), [0.3, 0.4, 0.7, 0.8]) if large else (sizes(rng, (3, 4), (5, 6)), [0.7])
-    return {"x": spread(rng, *shape), "dropout_param": {"mode": mode, "p": float(rng.choice(shares)), "seed": 7}}
+# -- inputs ------------------------------------------------------------------------------------------------------------
 
 
 def conv(rng, N=None, whole=False):
@@ -36,33 +28,16 @@ def conv(rng, N=None, whole=False):
     return {"x": spread(rng, N or n, C, H, W), "w": spread(rng, F, C, HH, WW)}
 
 
-def max_pool(rng, N=None, stride=2, size=(2, 2), rest=(0, 0)):
-    n, C = sizes(rng, (2, 3), (1, 3))
-    H, W = sizes(rng, (2, 3), (2, 3))
-    H, W = (size[0] + stride * (H - 1) + rest[0], size[1] + stride * (W - 1) + rest[1])
-    pool_param = {"pool_height": size[0], "pool_width": size[1], "stride": stride}
-    return {"x": spread(rng, N or n, C, H, W), "pool_param": pool_param}
-
-
 def binary(rng, N=None, scale=2.0):
     N = N or int(rng.integers(4, 8))
     return {"x": spread(rng, N, scale=scale), "y": signs(rng, N)}
-
-
-def classes(rng, N=None, scale=2.0):
-    n, C = sizes(rng, (3, 6), (3, 6))
-    N = N or n
-    return {"x": spread(rng, N, C) * (scale / 2), "y": labels(rng, N, C)}
 
 
 def zero_one(arguments):
     return {**arguments, "y": (arguments["y"] + 1) // 2}
 
 
-# -- items -----------------------------------------------------------------------------------------------------------------
-
-
-KEEP, DROP = "p is the probability to keep, {}", "p is the probability to drop, {}"
+# -- items -------------------------------------------------------------------------------------------------------------
 
 
 def binary_loss(make):
@@ -73,15 +48,6 @@ def binary_loss(make):
         Convention("labels 0 and 1, mean over the batch", mean, convert=zero_one),
         Convention("labels −1 and +1, summed over the batch", total, accepted=False),
         Convention("labels 0 and 1, summed over the batch", total, accepted=False, convert=zero_one),
-    )
-
-
-def loss_cases(draw):
-    return (
-        Case("random scores", draw, gradients=True),
-        Case("a batch of one", lambda rng: draw(rng, N=1), gradients=True),
-        Case("scores as large as 1000", lambda rng: draw(rng, scale=1000.0), gradients=True),
-        Case("an array that is not contiguous", draw, strided=True),
     )
 
 
@@ -108,15 +74,11 @@ ITEMS = (
     ),
     Item(
         "batchnorm", "batchnorm_forward(x, gamma, beta, bn_param) -> out, cache", ("x", "gamma", "beta"),
-        [
-            Convention("running variance from the biased variance", references.batch_norm()),
-            Convention("running variance from the unbiased variance", references.batch_norm(unbiased_running=True)),
-            Convention("momentum is the share of the new batch", references.batch_norm(reversed_momentum=True), accepted=False),
-        ],
+        batch_norms(),
         [
             Case("training", batchnorm, gradients=True),
             Case("evaluation", lambda rng: batchnorm(rng, mode="test")),
-            Case("running statistics after training", batchnorm, written=("bn_param", ("running_mean", "running_var"))),
+            Case("running statistics after training", batchnorm, written=RUNNING),
             Case("training far from 0", lambda rng: batchnorm(rng, offset=100.0)),
             Case("arrays that are not contiguous", batchnorm, strided=True),
         ],
@@ -128,7 +90,7 @@ ITEMS = (
             Convention(KEEP.format("training divides by p (inverted)"), references.dropout()),
             Convention(KEEP.format("evaluation multiplies by p (vanilla)"), references.dropout(inverted=False)),
             Convention(DROP.format("training divides by 1 − p (inverted)"), references.dropout(p_drops=True), False),
-            Convention(DROP.format("evaluation multiplies by 1 − p (vanilla)"), references.dropout(False, p_drops=True), False),
+            Convention(DROP.format("evaluation multiplies by 1 − p (vanilla)"), references.dropout(False, True), False),
         ],
         [
             Case("training", lambda rng: dropout(rng, large=True)),
@@ -167,12 +129,7 @@ ITEMS = (
     Item("logistic", "logistic_loss(x, y) -> loss, dx", ("x",), binary_loss(LogisticLoss), loss_cases(binary)),
     Item("svm", "svm_loss(x, y) -> loss, dx", ("x",), binary_loss(HingeLoss), loss_cases(binary)),
     Item(
-        "softmax", "softmax_loss(x, y) -> loss, dx", ("x",),
-        [
-            Convention("mean over the batch", references.loss(SoftmaxCrossEntropy)),
-            Convention("summed over the batch", references.loss(SoftmaxCrossEntropy, summed=True), accepted=False),
-        ],
-        loss_cases(classes),
+        "softmax", "softmax_loss(x, y) -> loss, dx", ("x",), loss_conventions(SoftmaxCrossEntropy), loss_cases(classes),
     ),
 )  # fmt: skip
 

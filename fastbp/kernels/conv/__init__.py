@@ -6,6 +6,6 @@ x (N, C, H, W) input · w (F, C, KH, KW) filters · b (F,) bias or None · y, do
 
     y[n, f, i, j] = b[f] + Σ_{c,p,q} w[f, c, p, q] · x[n, c, i·sh + p − top, j·sw + q − left]
 
-`stride` is (sh, sw); `before` is (top, left), the zeros put before the first row and column. How many follow the last is
-implied by OH and OW.
+`stride` is (sh, sw); `before` is (top, left), the zeros put before the first row and column. How many follow the last
+is implied by OH and OW.
 """

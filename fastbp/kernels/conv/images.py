@@ -7,7 +7,7 @@ from ..jit import kernel, separate_kernel
 
 @separate_kernel
 def put(image, wide, start, rows, row):
-    """wide[start + c·rows·row + h·row + j] = image[c, h, j]: (C, H, W) into rows `row` long, `rows` of them to a channel"""
+    """wide[start + c·rows·row + h·row + j] = image[c, h, j]: (C, H, W) into channels of `rows` rows, `row` long"""
     (C, H, W), zero = image.shape, image.dtype.type(0)
     for c in range(C):
         for h in range(H):
@@ -16,7 +16,9 @@ def put(image, wide, start, rows, row):
 
 @separate_kernel
 def put_copies(image, wide, before, copies, rows, row):
-    """wide[c, q, h + top, j + left − q] = image[c, h, j] for q < copies, wide (C, copies, rows, row), before = (top, left)"""
+    """wide[c, q, h + top, j + left − q] = image[c, h, j] for q < copies
+
+    wide (C, copies, rows, row), before = (top, left)"""
     (C, H, W), (top, left), zero = image.shape, before, image.dtype.type(0)
     for c in range(C):
         for q in range(copies):

@@ -4,12 +4,13 @@ x (N, C, H, W) input · w (F, C, KH, KW), b (F,) or None · y, dout (N, F, OH //
 
     y[n, f, i, j] = max(0, b[f] + max over the window of (w ⋆ x)[n, f])
 
-Pixels are numbered t = i·PW + j in the image with its padding, as in shifted.py; argmax holds the t of each window's first maximum.
-Forward the four pixels of a window are summed in the same lane of four vectors, whose lanes are the windows of a row or the
-filters of a panel, with the same bits: `Pooled` chooses. Bias and ReLU come after the maximum, which they don't change.
+Pixels are numbered t = i·PW + j in the image with its padding, as in shifted.py; argmax holds the t of each window's
+first maximum. Forward the four pixels of a window are summed in the same lane of four vectors, whose lanes are the
+windows of a row or the filters of a panel, with the same bits: `Pooled` chooses. Bias and ReLU come after the maximum,
+which they don't change.
 
-Only one of the four pixels of a window has a gradient, and none where ReLU is flat. So with (t, g) running over the pixels that
-have one,
+Only one of the four pixels of a window has a gradient, and none where ReLU is flat. So with (t, g) running over the
+pixels that have one,
 
     dw[f, c, p, q] = Σ g · x[t + at[c, p, q]]       a quarter or less of the dense sum's products
     db[f] = Σ g
@@ -28,11 +29,13 @@ from .ways import Calls, Geometry, Winograd
 
 PANEL = simd.PANEL
 MANY = 32  # channels, in and out, from which Winograd's kernels and three passes are faster
-BETTER = 0.75  # vectors along filters are chosen where they have less than so many lanes for each number of those along windows
+BETTER = 0.75  # lanes along filters for each one along windows, below which the vectors run along filters
 
 
 class Pooled:
-    """The pass, for one geometry: as a Way (ways.py) it gives bound calls, and its arrays may hold some samples of the batch."""
+    """The pass for one geometry. As a Way (ways.py) its calls may take a part of the batch each.
+
+    `backward_weight` may not be cut into rows: it goes through a sample's pixels once for all filters."""
 
     def __init__(self, geometry: Geometry, N: int | None, dtype: np.dtype):
         self.geometry, self.dtype, self.places = geometry, np.dtype(dtype), (geometry.before, geometry.output)
@@ -45,7 +48,7 @@ class Pooled:
 
     @property
     def by_filters(self) -> bool:
-        """Whether vectors along the filters are faster than along the windows of a row: whether they are filled that much better."""
+        """Whether vectors along filters are filled so much better than along a row's windows that they are faster."""
         F, columns, lanes = self.geometry.filters, self.geometry.output[1] // 2, simd.lanes_of(self.dtype)
         by_filters = -(-F // PANEL) * PANEL / F
         by_windows = -(-columns // lanes) * lanes / columns
@@ -71,11 +74,9 @@ class Pooled:
         yield partial(conv_relu_pool_backward_parameters, dout, x, y, argmax, dw, db, *self.places)
 
 
-
-
 @kernel
 def row_of_lines(x, OW, KW):
-    """The length of a row of pixels for OW outputs: whole cache lines, so that all rows of a patch lie in theirs alike"""
+    """The length of a row of pixels for OW outputs: whole cache lines, so that a patch's rows lie in theirs alike"""
     line = LINE // x.itemsize
     return (OW + KW - 1 + line - 1) // line * line
 
@@ -85,8 +86,9 @@ def conv_relu_pool_forward(x, w, b, y, argmax, before, output_size):
     """y and argmax, for the convolution's output_size = (OH, OW), with the vectors along a row of windows
 
     Even and odd columns of the image lie apart, so that neighbouring windows read neighbouring pixels."""
-    (N, C, H, W), F, (KH, KW), K, (OH, OW) = x.shape, w.shape[0], w.shape[2:], w.size // w.shape[0], output_size
-    (rows, columns), PH, PW, L, (top, left) = y.shape[2:], OH + KH - 1, row_of_lines(x, OW, KW), simd.lanes(x), before
+    (N, C, H, W), F, (KH, KW), (OH, OW) = x.shape, w.shape[0], w.shape[2:], output_size
+    K, PH, PW, L = C * KH * KW, OH + KH - 1, row_of_lines(x, OW, KW), simd.lanes(x)
+    (rows, columns), (top, left) = y.shape[2:], before
     half = max((columns + L - 1) // L * L + KW // 2, (left + 1) // 2 + (W + 2 * L - 1) // (2 * L) * L)
     half = (half + L - 1) // L * L  # a row's pixels of one kind, all that is read and written by vectors
     at, split, bias = np.empty(2 * K, np.int64), zeros(2 * C * PH * half + L, x), padded_bias(b, F, x)
@@ -106,8 +108,8 @@ def conv_relu_pool_forward(x, w, b, y, argmax, before, output_size):
             start = split[2 * i * half :]
             for f in range(0, F, simd.pixel_filters(x)):
                 out, filters = ((n * F + f) * rows + i) * columns, min(simd.pixel_filters(x), F - f)
-                simd.windows_by_pixels(weights, f * K, K, start, half, at, K, bias[f:], maxima, numbers, out, rows * columns,
-                                       2 * i * PW, PW, columns, filters)  # fmt: skip
+                simd.windows_by_pixels(weights, f * K, K, start, half, at, K, bias[f:], maxima, numbers, out,
+                                       rows * columns, 2 * i * PW, PW, columns, filters)  # fmt: skip
 
 
 @kernel
@@ -123,8 +125,9 @@ def filters_in_lanes(w):
 @kernel
 def conv_relu_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
     """`conv_relu_pool_forward` with the vectors along filters: those of a panel lie together for each tap"""
-    (N, C), F, (KH, KW), K, (OH, OW) = x.shape[:2], w.shape[0], w.shape[2:], w.size // w.shape[0], output_size
-    (rows, columns), PH, PW, panel = y.shape[2:], OH + KH - 1, row_of_lines(x, OW, KW), PANEL
+    (N, C), F, (KH, KW), (OH, OW) = x.shape[:2], w.shape[0], w.shape[2:], output_size
+    K, PH, PW, panel = C * KH * KW, OH + KH - 1, row_of_lines(x, OW, KW), PANEL
+    rows, columns = y.shape[2:]
     windows, panels = rows * columns, (F + panel - 1) // panel
     wide = panels * panel
     in_x, image, bias = np.empty(K, np.int64), zeros(C * PH * PW, x), padded_bias(b, wide, x)
@@ -134,8 +137,8 @@ def conv_relu_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
         put_copies(x[n], image, before, 1, PH, PW)
         for i in range(rows):
             pixel, out = 2 * i * PW, i * columns * wide
-            simd.windows_by_filters(image, pixel, PW, in_x, weights, 0, panel, K * panel, K, bias, maxima, numbers, out, wide,
-                                    pixel, columns, panels)  # fmt: skip
+            simd.windows_by_filters(image, pixel, PW, in_x, weights, 0, panel, K * panel, K, bias, maxima, numbers, out,
+                                    wide, pixel, columns, panels)  # fmt: skip
         transpose(maxima, wide, y[n].reshape(-1), windows, windows, F)
         transpose(numbers, wide, argmax[n].reshape(-1), windows, windows, F)
 
@@ -144,9 +147,9 @@ def conv_relu_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
 def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, output_size):
     """dw and db (or None)
 
-    Windows without a gradient take part with g = 0: to leave them out takes 1.5 ns for each window, which is more than it saves
-    where half of them have one. A second copy of the image, shifted by half a cache line, is read where a row of a patch would
-    lie across two lines. For one 32×32 image and 32 filters of 7×7 it takes 13.3 µs, with one copy and leaving out it took 20.7."""
+    Windows without a gradient take part with g = 0: to leave them out takes longer than it saves where half of them
+    have one. A second copy of the image, shifted by half a cache line, is read where a row of a patch would lie across
+    two lines."""
     (N, C), (F, _, KH, KW), (OH, OW), L = x.shape[:2], dw.shape, output_size, simd.sparse_lanes(dw)
     PH, PW, vectors, line = OH + KH - 1, row_of_lines(x, OW, KW), (KW + L - 1) // L, LINE // x.itemsize
     R, size = C * KH * vectors, (C * PH * PW + vectors * L + line - 1) // line * line
@@ -159,9 +162,7 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
     windows, zero = y.shape[2] * y.shape[3], y.dtype.type(0)
     gradients, places = np.empty(windows, x.dtype), np.empty(windows, np.int32)
     groups, whole = -(-R // simd.sparse_rows(dw)), simd.SPARSE_STEP
-    step = (
-        -(-R // (groups * whole)) * whole
-    )  # about equal groups of rows, of sizes that there are bodies for: 15 = 9 + 6
+    step = -(-R // (groups * whole)) * whole  # equal groups of rows, or nearly: 15 = 9 + 6, for which there are bodies
     douts, maxima, pixels = dout.reshape(-1), y.reshape(-1), argmax.reshape(-1)
     if db is not None:
         db[:] = 0
@@ -192,18 +193,12 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
 def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
     """dx[n, c, i + p − top, j + q − left] = Σ_{f, p, q} g · w[f, c, p, q] over the pixels (i, j) that have a gradient g
 
-    A window's pixels that have one, a pixel for each filter at most, are four neighbours: together they reach a patch of
-    (KH + 1)×(KW + 1) inputs. A patch is summed over the filters in registers, from filters that are shifted to each of the four
-    places, with zeros around, and is added to the image once: 0.21 ms for 32 images of 6×14×14 and 16 filters of 5×5, where the
-    dense sum of `shifted_backward_input` takes 0.51 ms."""
-    (N, C), F, (KH, KW), (OH, OW), L = dx.shape[:2], w.shape[0], w.shape[2:], output_size, simd.sparse_lanes(dx)
-    PH, PW, V, windows, columns = (
-        OH + KH - 1,
-        row_of_lines(dx, OW, KW),
-        KW // L + 1,
-        y.shape[2] * y.shape[3],
-        y.shape[3],
-    )
+    A window's pixels that have one, a pixel for each filter at most, are four neighbours: together they reach a patch
+    of (KH + 1)×(KW + 1) inputs. A patch is summed over the filters in registers, from filters that are shifted to each
+    of the four places, with zeros around, and is added to the image once."""
+    (N, C), F, (KH, KW), (OH, OW) = dx.shape[:2], w.shape[0], w.shape[2:], output_size
+    PH, PW, L = OH + KH - 1, row_of_lines(dx, OW, KW), simd.sparse_lanes(dx)
+    V, windows, columns = KW // L + 1, y.shape[2] * y.shape[3], y.shape[3]
     R = (KH + 1) * V  # rows of a channel's patch
     most = simd.sparse_rows(dx)
     together = max(1, most // R)  # channels that are summed at once lie together, for all filters, in the second cache
@@ -213,7 +208,8 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
         c = r // R
         offsets[r] = c // together * 2 * F * step + (c % together * (KH + 2) * V + r % R) * L
         to[r] = row_of_patch(r, (KH + 1, V, L), (PH, PW))
-    # A filter lies there twice, in columns 0 and 1, with a row of zeros above and below: a lower row is reached by starting higher
+    # A filter lies there twice, from column 0 on and from column 1 on, with a row of zeros above and below: who starts
+    # a row higher has it one row lower
     shifted, weights = zeros(-(-C // together) * 2 * F * step + LINE, dx), w.reshape(-1)
     for f in range(F):
         for c in range(C):
@@ -222,11 +218,8 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
                 row = (2 * f + side) * step + offsets[c * R] + (p + 1) * V * L + side
                 simd.copy_row_and_zeros(weights, ((f * C + c) * KH + p) * KW, shifted, row, KW)
     image = empty(C * PH * PW + V * L, dx)
-    gradients, places, begins = (
-        np.empty(F * windows, dx.dtype),
-        np.empty(F * windows, np.int64),
-        np.empty(windows + 1, np.int64),
-    )
+    gradients, places = np.empty(F * windows, dx.dtype), np.empty(F * windows, np.int64)
+    begins = np.empty(windows + 1, np.int64)
     for n in range(N):
         live_filters(dout[n], y[n], argmax[n], PW, (step, V * L), (gradients, places, begins))
         image[:] = 0
@@ -243,8 +236,9 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
 
 @separate_kernel
 def live_filters(dout, y, argmax, PW, sizes, out):
-    """For each window the filters that pass a gradient: their dout, and where their copy for the pixel begins, for sizes = (a copy,
-    a row of it); out = (gradients, places, begins), of which window s has those from begins[s] to begins[s + 1]"""
+    """For each window the filters that pass a gradient: their dout, and where their copy for the pixel begins, for
+    sizes = (a copy, a row of it); out = (gradients, places, begins), of which window s has those from begins[s] to
+    begins[s + 1]"""
     (gradients, places, begins), (F, rows, columns), (copy, row) = out, y.shape, sizes
     count = 0
     for i in range(rows):
@@ -261,6 +255,6 @@ def live_filters(dout, y, argmax, PW, sizes, out):
 
 @kernel
 def row_of_patch(r, patch, padded):
-    """Where row r = (c, p, v) of a patch lies in an image of padded = (PH, PW) pixels, patch = (rows, vectors, lanes)"""
+    """Where row r = (c, p, v) of a patch = (rows, vectors, lanes) lies in an image of padded = (PH, PW) pixels"""
     rows, vectors, L = patch
     return (r // (rows * vectors) * padded[0] + r // vectors % rows) * padded[1] + r % vectors * L

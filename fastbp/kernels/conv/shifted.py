@@ -1,9 +1,9 @@
 """Convolution of stride 1 by shifted rows: the image is never unfolded.
 
-One image at a time is padded to (C, PH, PW) and its pixels are numbered t = i·PW + j. Then tap k = (c, p, q) of output t reads
-pixel t + at[k], at[k] = c·PH·PW + p·PW + q, for every t: each tap is a contiguous vector. Outputs in the last KW − 1 columns of
-a row mix two rows; they are computed and left out. Where these would be many, there are several copies of the image: see
-`aligned_rows`.
+One image at a time is padded to (C, PH, PW) and its pixels are numbered t = i·PW + j. Then tap k = (c, p, q) of output
+t reads pixel t + at[k], at[k] = c·PH·PW + p·PW + q, for every t: each tap is a contiguous vector. Outputs in the last
+KW − 1 columns of a row mix two rows; they are computed and left out. Where these would be many, there are several
+copies of the image: see `aligned_rows`.
 
     y[f, t] = Σ_k w[f, k] x[at[k] + t]      dw[f, k] = Σ_t dout[f, t] x[at[k] + t]
     dx[c, t] = Σ_{f,p,q} w[f, c, p, q] dout[f, t − p·PW − q]
@@ -20,11 +20,11 @@ from .images import put, put_copies, take, taps
 
 @kernel
 def aligned_rows(width, KW, L):
-    """(copies, row): the length of a row of pixels for `width` outputs, and how many copies of the image lie in such rows
+    """(copies, row): how many copies of the image there are, and how long their rows are, for `width` outputs
 
-    One image, whose rows hold the KW − 1 pixels more that the last outputs need; or, where it saves a tenth of the products, KW
-    copies in rows of whole vectors, copy q from pixel q of each row on. Then tap (p, q) reads copy q, and fewer outputs are left
-    out: 16 images of 28×28 and 32 filters of 7×7 take 0.33 ms forward and as long for the weights' gradient, else 0.41 and 0.40."""
+    One image, whose rows hold the KW − 1 pixels more that the last outputs need; or, where it saves a tenth of the
+    products, KW copies in rows of whole vectors, copy q from pixel q of each row on. Then tap (p, q) reads copy q, and
+    fewer outputs are left out."""
     whole, long = (width + L - 1) // L * L, width + KW - 1
     return (KW, whole) if 10 * whole < 9 * long else (1, long)
 
@@ -44,8 +44,8 @@ def taps_of_copies(at, C, kernel_size, copies, rows, row):
 def adjoint_taps(F, K, kernel_size, padded):
     """(in_w, in_dout, margin, size) for dx[c, t] = Σ_{f,p,q} w[f, c, p, q] dout[f, t − p·PW − q], K = C·KH·KW
 
-    dout's maps lie in rows of PW numbers with zeros around: `size` numbers a map, `margin` of them before its first pixel.
-    Then w is read at in_w[(f, p, q)] + c·KH·KW and dout at in_dout[(f, p, q)] + t."""
+    dout's maps lie in rows of PW numbers with zeros around: `size` numbers a map, `margin` of them before its first
+    pixel. Then w is read at in_w[(f, p, q)] + c·KH·KW and dout at in_dout[(f, p, q)] + t."""
     (KH, KW), (PH, PW) = kernel_size, padded
     margin = (KH - 1) * PW + KW - 1
     size = margin + PH * PW
@@ -97,7 +97,9 @@ def shifted_backward_input(dout, w, dx, before):
 
 @kernel
 def shifted_backward_weight(dout, x, dw, before, filter):
-    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i + p − top, j + q − left], dw of some or all filters"""
+    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i + p − top, j + q − left]
+
+    dw holds some or all filters, `filter` is the number of its first one."""
     (N, _, OH, OW), (F, C, KH, KW) = dout.shape, dw.shape
     K = C * KH * KW
     PH, (copies, row) = OH + KH - 1, aligned_rows(OW, KW, simd.lanes(x))
@@ -115,7 +117,7 @@ def shifted_backward_weight(dout, x, dw, before, filter):
 
 @kernel
 def shifted_backward_weight_by_filters(dout, x, dw, before, filter):
-    """`shifted_backward_weight` with the vectors along filters: no sum over the lanes at the end, and no pixel that is left out"""
+    """`shifted_backward_weight` with the vectors along filters: no sums over the lanes, and no pixel is left out"""
     (N, _, OH, OW), (F, C, KH, KW) = dout.shape, dw.shape
     K = C * KH * KW
     PH, PW, panels = OH + KH - 1, OW + KW - 1, (F + simd.PANEL - 1) // simd.PANEL

@@ -1,8 +1,9 @@
 """The ways to convolve, behind one contract, and the choice among them.
 
-A convolution of x with the filters w, its adjoint (from dout to dx) and the gradient of its filters are one group of three: a
-layer that goes the other way, a transposed convolution, has the adjoint for its forward pass and the convolution for dx. Each way
-can do all three for each geometry that it is made for; which is fastest is decided by `suits`, in the order of WAYS.
+A convolution of x with the filters w, its adjoint (from dout to dx) and the gradient of its filters are one group of
+three: a layer that goes the other way, a transposed convolution, has the adjoint for its forward pass and the
+convolution for dx. Each way can do all three for each geometry that it is made for; which is fastest is decided by
+`suits`, in the order of WAYS.
 """
 
 import math
@@ -18,17 +19,19 @@ from . import shifted, unfolded, winograd
 
 Calls = Iterator[Callable[[], None]]
 
-SHIFTED_FROM = 100  # pixels of an output map from which rows are shifted: the sums over smaller maps are too short for the tiles
+# Tuning figures: bench/NOTES.md
+SHIFTED_FROM = 100  # pixels of an output map from which rows are shifted: sums over smaller maps are too short
 FEW_TILES = 8  # of 2×2 outputs in a batch, for which it does not pay to bring the filters to Winograd's points
-MANY = {True: 16, False: 8}  # channels, in and out, from which Winograd's tiles pay: beside shifted rows, and beside patches
-FULL = 1.2  # the vectors along filters are full if they hold less than so many times the filters
-WIDE = 5  # taps in a row from which weight gradients are faster with vectors along filters, if these are full
+MANY = {True: 16, False: 8}  # channels, in and out, from which Winograd's tiles beat shifted rows, and patches
+WIDE = 5  # taps in a row from which weight gradients are faster with vectors along filters, if these are full:
+FULL = 1.2  # lanes for each filter, below which they are
 
 
 class Geometry(NamedTuple):
-    """All that is fixed about a convolution but the batch: x (N, channels, H, W), w (filters, channels, *kernel),
-    y (N, filters, *output), `before` the rows and columns of zeros put before the first of x, `tile` the side of Winograd's
-    tiles that is preferred, 2 or 4."""
+    """All that is fixed about a convolution but the batch.
+
+    x (N, channels, H, W) · w (filters, channels, *kernel) · y (N, filters, *output) · `before` (top, left), the zeros
+    put before x's first row and column · `tile` 2 or 4, the side of Winograd's tiles that is preferred"""
 
     channels: int
     filters: int
@@ -51,9 +54,9 @@ class Geometry(NamedTuple):
 class Way:
     """One way to convolve, for one geometry, dtype and batch of N samples (None: many).
 
-    The methods give bound kernel calls. What `prepare` computes, for the filters as they are when its calls are made, belongs to
-    the way; its calls come before all others. Arrays of the others may hold some samples of the batch, in any number of calls
-    that may be made at once, and `dw` the rows of the weights' gradient from filter `first` on."""
+    The methods give bound kernel calls. What `prepare` computes, for the filters as they are when its calls are made,
+    belongs to the way; its calls come before all others. Arrays of the others may hold some samples of the batch, in
+    any number of calls that may be made at once, and `dw` the rows of the weights' gradient from filter `first` on."""
 
     def __init__(self, geometry: Geometry, N: int | None, dtype: np.dtype):
         self.geometry, self.N, self.dtype = geometry, N, np.dtype(dtype)
@@ -98,7 +101,7 @@ class Winograd(Way):
     def __init__(self, geometry, N, dtype):
         super().__init__(geometry, N, dtype)
         products = {m: (m + 2) ** 2 * geometry.tiles(m) for m in (2, geometry.tile)}
-        self.m = min(products, key=products.get)  # tiles of 4 pay where they take fewer products: 36 for a tile instead of 16
+        self.m = min(products, key=products.get)  # tiles of 4×4 pay where they take fewer products
         self.sizes, self.points = (geometry.filters, geometry.channels), (self.m + 2) ** 2
         self.u = self.turned = None
 

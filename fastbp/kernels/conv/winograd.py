@@ -2,12 +2,13 @@
 
 x (N, C, H, W) input · w (F, C, 3, 3) filters · b (F,) bias or None · y, dout (N, F, OH, OW) output
 
-A map is cut into tiles of m×m outputs, each of which sees n×n inputs d, n = m + 2. With the matrices of simd/toom_cook.py
+A map is cut into tiles of m×m outputs, each of which sees n×n inputs d, n = m + 2. With the matrices of
+simd/toom_cook.py
 
     Y = Aᵀ[(G w Gᵀ) ⊙ (Bᵀ d B)]A
 
-takes n² products for the 9m² of the definition: 16 for 36 where m = 2, 36 for 144 where m = 4. Each of the n² points is then a
-matrix product over the channels, for the row of every tile t
+takes n² products for the 9m² of the definition: 16 for 36 where m = 2, 36 for 144 where m = 4. Each of the n² points is
+then a matrix product over the channels, for the row of every tile t
 
     V = Bᵀ d B     U = G w Gᵀ     M[t, f] = Σ_c V[t, c] U[c, f]          Y  = Aᵀ M A
     dM = A dY Aᵀ                 dV[t, c] = Σ_f dM[t, f] U[c, f]         dd = B dV Bᵀ, added up where tiles overlap
@@ -15,15 +16,17 @@ matrix product over the channels, for the row of every tile t
 
 so the gradients are the adjoint steps in reverse order, and the one transform U of the filters serves both ways.
 
-Transforms work on vectors of channels. An image is transposed to `pixels`, H·W rows of C numbers, and one row more, which
-stands for all pixels outside: tables say where each tile finds its n² inputs, and whether a pixel lies on the border or
-beyond costs nothing. `maps` is the same for outputs. Rows are whole panels of 16 channels; those beyond C or F belong to nobody.
-Tiles of all images are numbered through, and at most ROWS of them are transformed and multiplied at a time.
+Transforms work on vectors of channels. An image is transposed to `pixels`, H·W rows of C numbers, and one row more,
+which stands for all pixels outside: tables say where each tile finds its n² inputs, and whether a pixel lies on the
+border or beyond costs nothing. `maps` is the same for outputs. Rows are whole panels of 16 channels; those beyond C or
+F belong to nobody. Tiles of all images are numbered through, and at most ROWS of them are transformed and multiplied at
+a time.
 
-The product of each point is taken panel by panel of 16 columns, which stays in the first cache while all rows pass it (60 to 95
-of 103 GF/s on Zen 3, with everything in the third cache). For dV it is a panel of Uᵀ: there is a copy of U for each way.
+The product of each point is taken panel by panel of 16 columns, which stays in the first cache while all rows pass it.
+For dV it is a panel of Uᵀ: there is a copy of U for each way.
 
-The sums in y and dx are taken in an order that depends on the image alone: a slice of a batch gives the bits of the whole.
+The sums in y and dx are taken in an order that depends on the image alone: a slice of a batch gives the bits of the
+whole.
 """
 
 import numpy as np
@@ -33,9 +36,7 @@ from ..buffers import empty, zeros
 from ..jit import kernel, separate_kernel
 from ..matmul import transpose
 
-ROWS = (
-    96  # of 24, 48, 96, 192 and 384 the best or within 5% of it in most passes, up to 1.6 times as fast as the others
-)
+ROWS = 96  # the best of five sizes in most passes: bench/NOTES.md
 PANEL = simd.PANEL
 STEP = 12  # rows of the tiles of `panel_product`, or of two
 
@@ -48,13 +49,15 @@ def panels(C):
 
 @kernel
 def filter_size(C, F):
-    """The numbers of each point's filters: panels (F / 16, C, 16), and one row to keep points off each other's cache lines"""
+    """The numbers of each point's filters: panels (F / 16, C, 16), and one row to keep points off each other's cache
+    lines"""
     return panels(F) * C * PANEL + PANEL
 
 
 @kernel
 def stride(C):
-    """The numbers from one row of C channels to the next: whole panels, and one more, lest rows lie a power of two apart"""
+    """The numbers from one row of C channels to the next: whole panels, and one more, lest rows lie a power of two
+    apart"""
     return (panels(C) + 1) * PANEL
 
 
@@ -76,7 +79,7 @@ def tiles(m, side, before, size, output, row):
 
 @kernel
 def chunk(N, T):
-    """How many of N·T tiles to take at a time: at most ROWS, about as many each time, and whole tiles of `panel_product`"""
+    """How many of N·T tiles to take at a time: at most ROWS, about as many each time, whole tiles of `panel_product`"""
     return max(1, min(N * T, -(-N * T // max(1, -(-N * T // ROWS)) // STEP) * STEP))
 
 
@@ -144,8 +147,10 @@ def points_to_images(dv, m, pixels, table, dx, span):
 
 @separate_kernel
 def multiply_panels(a, in_a, b, in_b, c, in_c, sizes, add):
-    """c[m, n] = Σ_k a[m, k] b[k, n], + c with `add`, for whole panels of columns n: in_a = (a0, am, ak), in_b = (b0, bk, bp) and
-    in_c = (c0, cm, cp) say where they begin and how far apart their rows, columns and panels are, sizes = (M, K, panels)"""
+    """c[m, n] = Σ_k a[m, k] b[k, n], + c with `add`, for whole panels of columns n, sizes = (M, K, panels)
+
+    in_a = (a0, am, ak), in_b = (b0, bk, bp) and in_c = (c0, cm, cp) say where they begin, and how far apart their rows,
+    columns and panels are."""
     (a0, am, ak), (b0, bk, bp), (c0, cm, cp), (M, K, panels) = in_a, in_b, in_c, sizes
     simd.panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, M, panels, add)
 
@@ -169,8 +174,8 @@ def winograd_filters(w, u):
 
 @kernel
 def turn_filters(u, turned, sizes):
-    """turned[q, c / 16, f, c % 16] = (G w Gᵀ)_q, as u with channels and filters exchanged, for the products that lead back to dx;
-    sizes = (F, C)"""
+    """turned[q, c / 16, f, c % 16] = (G w Gᵀ)_q, as u with channels and filters exchanged, for the products that lead
+    back to dx; sizes = (F, C)"""
     F, C = sizes
     for q in range(len(u)):
         source, target = u[q], turned[q]
@@ -184,10 +189,8 @@ def turn_filters(u, turned, sizes):
 def winograd_forward(x, u, b, y, before):
     """y = b + w ⋆ x"""
     (N, C, H, W), (F, OH, OW), m = x.shape, y.shape[1:], 2 if u.shape[0] == 16 else 4
-    in_x, in_y = (
-        tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)),
-        tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F)),
-    )
+    in_x = tiles(m, m + 2, before, (H, W), (OH, OW), stride(C))
+    in_y = tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F))
     T = in_y.size // (m * m)
     R = chunk(N, T)
     pixels, maps = zeros((H * W + 1) * stride(C), x), zeros((OH * OW + 1) * stride(F), x)
@@ -206,10 +209,8 @@ def winograd_forward(x, u, b, y, before):
 def winograd_backward_input(dout, turned, dx, before):
     """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w)"""
     (N, F, OH, OW), (C, H, W), m = dout.shape, dx.shape[1:], 2 if turned.shape[0] == 16 else 4
-    in_x, in_y = (
-        tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)),
-        tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F)),
-    )
+    in_x = tiles(m, m + 2, before, (H, W), (OH, OW), stride(C))
+    in_y = tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F))
     T = in_y.size // (m * m)
     R = chunk(N, T)
     pixels, maps = zeros((H * W + 1) * stride(C), dx), zeros((OH * OW + 1) * stride(F), dx)
@@ -226,12 +227,12 @@ def winograd_backward_input(dout, turned, dx, before):
 
 @kernel
 def winograd_backward_weight(dout, x, dw, before, m, filter):
-    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i + p − top, j + q − left], dw of some or all filters"""
+    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i + p − top, j + q − left]
+
+    dw holds some or all filters, `filter` is the number of its first one."""
     (N, C, H, W), (OH, OW), F = x.shape, dout.shape[2:], dw.shape[0]
-    in_x, in_y = (
-        tiles(m, m + 2, before, (H, W), (OH, OW), stride(C)),
-        tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F)),
-    )
+    in_x = tiles(m, m + 2, before, (H, W), (OH, OW), stride(C))
+    in_y = tiles(m, m, (0, 0), (OH, OW), (OH, OW), stride(F))
     T, Q = in_y.size // (m * m), (m + 2) * (m + 2)
     R = chunk(N, T)
     pixels, maps = zeros((H * W + 1) * stride(C), x), zeros((OH * OW + 1) * stride(F), x)

@@ -1,8 +1,10 @@
-"""Register tiles: the vector code under the matrix products and convolutions. This folder is the one place that emits it.
+"""Register tiles: the vector code under the matrix products and convolutions. This folder is the one place that emits
+it.
 
 A processor adds and multiplies vectors of L numbers (8 float32 on AVX2), two vectors at a time, but can load only about
 as many from its cache. A plain loop for c[m, n] = Σ_k a[m, k] b[k, n] loads two operands for every product, so it waits
-for loads. A tile keeps a small block of c in registers for the whole sum over k, and uses everything it loads several times:
+for loads. A tile keeps a small block of c in registers for the whole sum over k, and uses everything it loads several
+times:
 
                      b[k, n : n+L]   b[k, n+L : n+2L]   b[k, n+2L : n+3L]      3 loads
         a[m,   k] →  c00             c01                c02
@@ -10,31 +12,36 @@ for loads. A tile keeps a small block of c in registers for the whole sum over k
         a[m+2, k] →  c20             c21                c22                    repeated L times
         a[m+3, k] →  c30             c31                c32
 
-Twelve of the sixteen AVX2 registers hold c, three hold the row of b and one the number of a: 12 multiply–adds for 7 loads.
-Only when k is through is c written to memory. AVX-512 has 32 registers: there c has eight rows, 24 multiply–adds for 11 loads.
+Twelve of the sixteen AVX2 registers hold c, three hold the row of b and one the number of a: 12 multiply–adds for 7
+loads. Only when k is through is c written to memory. AVX-512 has 32 registers: there c has eight rows, 24 multiply–adds
+for 11 loads.
 
-- `outer`: the tile above; vectors run along n. Rows of b are `bk` apart, or anywhere for `outer_at`, which takes tables of offsets.
-- `dot`: c[m, n] = Σ_k a[m, k] b[n, k], both contiguous along k: the vectors run along the sum, and the accumulators, three
-  rows of four or four of six, are added up at the end. `dot_at` takes a table for the rows of b.
-- `sum_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads. `outer_descend` and
-  `sum_rows_descend` do not write the sums, a gradient's, but make SGD's update with them from the registers.
-- `pool_pairs` takes the maxima of 2×2 windows, a vector of windows at a time, `pool_normalised` those of a normalised map after
-  ReLU; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only some pixels have.
-- `windows_by_filters` and `windows_by_pixels` are a convolution with bias, ReLU and pooling, filters or windows in the lanes.
-- `copy_row` copies a row, and adds a number to it; `copy_row_and_zeros` fills up its last vector; `split_row` copies the even and
-  the odd columns apart. `power_of_two` makes 2ⁿ of n.
-- `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors of channels;
-  `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back;
+- `outer`: the tile above; vectors run along n. Rows of b are `bk` apart, or anywhere for `outer_at`, which takes tables
+  of offsets.
+- `dot`: c[m, n] = Σ_k a[m, k] b[n, k], both contiguous along k: the vectors run along the sum, and the accumulators,
+  three rows of four or four of six, are added up at the end. `dot_at` takes a table for the rows of b.
+- `sum_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
+  `outer_descend` and `sum_rows_descend` do not write the sums, a gradient's, but make SGD's update with them from the
+  registers.
+- `pool_pairs` takes the maxima of 2×2 windows, a vector of windows at a time, `pool_normalised` those of a normalised
+  map after ReLU; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only
+  some pixels have.
+- `windows_by_filters` and `windows_by_pixels` are a convolution with bias, ReLU and pooling, filters or windows in the
+  lanes.
+- `copy_row` copies a row, and adds a number to it; `copy_row_and_zeros` fills up its last vector; `split_row` copies
+  the even and the odd columns apart. `power_of_two` makes 2ⁿ of n.
+- `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors
+  of channels; `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back;
   `add_tap_products` sums a convolution's weight gradients over an image.
 
-Each is an intrinsic: a function that Numba calls to emit LLVM code in the place of the call. Arrays are passed whole, with
-offsets in elements, so they stay alive. A tile may have fewer rows and columns than the largest. Vectors at the end of a row
-are loaded and stored under a mask: nothing outside an array is read. Sizes are run-time numbers, so there is one compiled
-tile for each dtype, not one for each shape.
+Each is an intrinsic: a function that Numba calls to emit LLVM code in the place of the call. Arrays are passed whole,
+with offsets in elements, so they stay alive. A tile may have fewer rows and columns than the largest. Vectors at the
+end of a row are loaded and stored under a mask: nothing outside an array is read. Sizes are run-time numbers, so there
+is one compiled tile for each dtype, not one for each shape.
 
-The number of lanes follows from the instruction set that Numba compiles for, 64-byte vectors with AVX-512, 32 with AVX, else 16,
-and the size of the tiles from its registers: 32 with AVX-512 and on 64-bit Arm, else 16.
-`fmuladd` becomes one instruction where there is one, and a multiply and an add elsewhere (`fma` would call a library).
+The number of lanes follows from the instruction set that Numba compiles for, 64-byte vectors with AVX-512, 32 with AVX,
+else 16, and the size of the tiles from its registers: 32 with AVX-512 and on 64-bit Arm, else 16. `fmuladd` becomes one
+instruction where there is one, and a multiply and an add elsewhere (`fma` would call a library).
 """
 
 from numba import config

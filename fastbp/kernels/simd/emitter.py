@@ -89,7 +89,8 @@ class Emitter:
             self.builder.store(value, pointer).align = self.align
 
     def fetch(self, base, offset, write=True):
-        """Ask for the cache line of this number, to write it or to read it: a hint, which may point outside an array."""
+        """Ask for the cache line of this number, to write it or to read it: a hint, which may point outside an
+        array."""
         byte = ir.IntType(8).as_pointer()
         kinds = [byte, I32, I32, I32]
         function = cgutils.get_or_insert_function(
@@ -137,7 +138,8 @@ class Emitter:
         One vector holds the halves of two, then the quarters of four: 12 instructions on AVX2, one by one it is 24."""
 
         def halves(x, y, width):
-            """x and y hold numbers of `width` lanes each; the sums of their halves, a number of x and one of y in turn"""
+            """x and y hold numbers of `width` lanes each; the sums of their halves, a number of x and one of y in
+            turn"""
             starts = [start + side for start in range(0, self.lanes, width) for side in (0, self.lanes)]
             low, high = ([s + at + i for s in starts for i in range(width // 2)] for at in (0, width // 2))
             return self.add(self.shuffle(x, y, low), self.shuffle(x, y, high))
@@ -171,7 +173,8 @@ class Emitter:
         return places
 
     def _not_unrolled(self):
-        """A loop's mark that keeps LLVM from unrolling it: a tile's step is long enough, and copies take time to compile."""
+        """A loop's mark that keeps LLVM from unrolling it: a tile's step is long enough, and copies take time to
+        compile."""
         module = self.builder.module
         mark = ir.MDValue(module, (), name=str(len(module.metadata)))
         mark.operands = mark, module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
@@ -189,7 +192,8 @@ class Emitter:
         return merged
 
     def indices(self, body, count, doubtful=1):
-        """0, 1, … for a body of that many rows, of which the last `doubtful` may lie beyond `count`: those are its last row again.
+        """0, 1, … for a body of that many rows, of which the last `doubtful` may lie beyond `count`: those are its last
+        row again.
 
         So a body serves several counts. What it computes twice it stores twice, the same number to the same place."""
         last = self.builder.sub(count, I64(1))

@@ -1,4 +1,5 @@
-"""What the tiles of simd/ compute, in NumPy: the definition that tests hold them to, and what runs where the JIT is off."""
+"""What the tiles of simd/ compute, in NumPy: the definition that tests hold them to, and what runs where the JIT is
+off."""
 
 import numpy as np
 
@@ -82,7 +83,8 @@ def sum_rows(a, a0, ak, rows, b, b0, bk, c, c0, columns):
 
 
 def outer_descend(a, a0, am, ak, b, b0, bk, K, c, velocity, c0, cm, rows, columns, numbers):
-    """SGD's update of c and velocity with `outer`'s sums for gradient, numbers = (−lr, momentum, weight_decay, nesterov)"""
+    """SGD's update of c and velocity with `outer`'s sums for gradient, numbers = (−lr, momentum, weight_decay,
+    nesterov)"""
     down, momentum, weight_decay, nesterov = numbers
     sums = np.empty(rows * columns, c.dtype)
     outer(a, a0, am, ak, b, b0, bk, K, sums, 0, columns, rows, columns, False)
@@ -110,7 +112,8 @@ def copy_row_and_zeros(x, start, y, to, columns):
 
 
 def split_row(x, start, y, evens, odds, columns):
-    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, 0 up to a whole number of vectors"""
+    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, 0 up to a whole number of
+    vectors"""
     row = np.zeros(-(-columns // (2 * lanes(x))) * 2 * lanes(x), x.dtype)
     row[:columns] = x[start : start + columns]
     y[evens : evens + row.size // 2], y[odds : odds + row.size // 2] = row[::2], row[1::2]
@@ -122,7 +125,8 @@ def power_of_two(n):
 
 
 def pool_pairs(x, top, low, y, argmax, out, first, width, columns):
-    """y[out + j] = the first maximum of the 2×2 pixels at top + 2j and low + 2j, argmax[out + j] its number from `first`"""
+    """y[out + j] = the first maximum of the 2×2 pixels at top + 2j and low + 2j, argmax[out + j] its number from
+    `first`"""
     for j in range(columns):
         best, number = x[top + 2 * j], 0
         for step, at in ((1, top + 2 * j + 1), (width, low + 2 * j), (width + 1, low + 2 * j + 1)):
@@ -156,7 +160,8 @@ def add_weighted_rows(numbers, places, first, count, x, offsets, r0, c, c0, to, 
 
 
 def to_points(choices):
-    """points[p0 + q·step + j] = (X d Xᵀ)_q with d_k = pixels[at + table[t0 + k] + j], for j < count·L, X = choices[m]"""
+    """points[p0 + q·step + j] = (X d Xᵀ)_q with d_k = pixels[at + table[t0 + k] + j], for j < count·L, X =
+    choices[m]"""
 
     def transform(m, pixels, at, table, t0, points, p0, step, count):
         (n, side), across = choices[m].shape, np.arange(count * lanes(pixels))
@@ -168,7 +173,8 @@ def to_points(choices):
 
 
 def from_points(choices):
-    """pixels[at + table[t0 + k] + j] += (Xᵀ d X)_k with d_q = points[p0 + q·step + j], for j < count·L, X = choices[m]"""
+    """pixels[at + table[t0 + k] + j] += (Xᵀ d X)_k with d_q = points[p0 + q·step + j], for j < count·L, X =
+    choices[m]"""
 
     def transform(m, points, p0, step, pixels, at, table, t0, count):
         (n, side), across = choices[m].shape, np.arange(count * lanes(pixels))
@@ -190,7 +196,8 @@ def transpose(source, s0, ss, target, t0, ts, rows, columns):
 
 
 def panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, add):
-    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + p·bp + k·bk + n], + c with `add`, p < panels, n < 16"""
+    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + p·bp + k·bk + n], + c with `add`, p < panels, n <
+    16"""
     for p in range(panels):
         outer(a, a0, am, ak, b, b0 + p * bp, bk, K, c, c0 + p * cp, cm, rows, 16, add)
 
@@ -200,7 +207,8 @@ def most_taps(x):
 
 
 def add_tap_products(a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, panels):
-    """c[c0 + q·cm + f] += Σ_{i<rows, j<columns} a[a0 + q + i·width + j] · b[p·bp + (i·columns + j)·bk + l], f = 16p + l"""
+    """c[c0 + q·cm + f] += Σ_{i<rows, j<columns} a[a0 + q + i·width + j] · b[p·bp + (i·columns + j)·bk + l], f = 16p +
+    l"""
     pixels = (np.arange(rows)[:, None] * width + np.arange(columns)).reshape(-1)
     for p in range(panels):
         seen = b[p * bp + np.arange(rows * columns)[:, None] * bk + np.arange(16)]
@@ -209,8 +217,8 @@ def add_tap_products(a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, pa
 
 
 def windows_by_filters(a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels):
-    """For f = 16p + l: the first maximum of s[r, q] = Σ_k a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l], in y,
-    with bias and ReLU, and in argmax"""
+    """For f = 16p + l: the first maximum of s[r, q] = Σ_k a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l],
+    in y, with bias and ReLU, and in argmax"""
     for j in range(windows):
         for p in range(panels):
             columns = b[b0 + p * bp + np.arange(K)[:, None] * bk + np.arange(16)]

@@ -32,8 +32,8 @@ def pool_pairs(typingctx, x, top, low, y, argmax, out, first, width, columns):
 
 @intrinsic
 def pool_normalised(typingctx, x, top, low, affine, y, chosen, argmax, out, first, width, columns):
-    """`pool_pairs` of (x − middle) · scale + shift, affine = (middle, scale, shift), with max(0, maximum) in y[out + j] and the
-    maximum's x in chosen[out + j]"""
+    """`pool_pairs` of (x − middle) · scale + shift, affine = (middle, scale, shift), with max(0, maximum) in y[out + j]
+    and the maximum's x in chosen[out + j]"""
     i64 = types.int64
     signature = types.void(x, i64, i64, affine, y, chosen, argmax, i64, i64, i64, i64)
 
@@ -59,10 +59,11 @@ def pool_normalised(typingctx, x, top, low, affine, y, chosen, argmax, out, firs
 
 
 def first_maximum(e, X, rows, width, j, left, function=None):
-    """(the maxima of function(x), or of x, in the windows from column j on, their numbers counted from their windows, their x)
+    """(the maxima of function(x), or of x, in the windows from column j on, their numbers counted from their windows,
+    their x)
 
-    Even and odd pixels of two vectors are shuffled apart; comparing and choosing is done for all lanes at once, where branches on
-    random data would be mispredicted every second time."""
+    Even and odd pixels of two vectors are shuffled apart; comparing and choosing is done for all lanes at once, where
+    branches on random data would be mispredicted every second time."""
     builder, L = e.builder, e.lanes
     masks = (None, None)
     if left is not None:
@@ -76,7 +77,8 @@ def first_maximum(e, X, rows, width, j, left, function=None):
 
 
 def maximum(e, candidates, width, function=None):
-    """(the maximum of function(x), or of x, over the vectors x of a window's four pixels, its number in the window, its x)"""
+    """(the maximum of function(x), or of x, over the vectors x of a window's four pixels, its number in the window, its
+    x)"""
     builder = e.builder
     steps = [I64(0), I64(1), width, builder.add(width, I64(1))]
     x = candidates[0]
@@ -142,8 +144,9 @@ sparse_rows = known_when_compiled(lambda context, dtype: SPARSE[registers(contex
 def add_weighted_rows(typingctx, numbers, places, first, count, x, offsets, r0, c, c0, to, rows):
     """c[c0 + to[r] + j] += Σ_s numbers[s] · x[places[s] + offsets[r] + j] for j < sparse_lanes, r0 ≤ r < r0 + rows
 
-    with at most sparse_rows of them, and s running over `count` entries from `first` on; places may be int32 or int64. One vector
-    of c for each row stays in a register while the sum runs. x and c must reach sparse_lanes − 1 numbers beyond the last place."""
+    with at most sparse_rows of them, and s running over `count` entries from `first` on; places may be int32 or int64.
+    One vector of c for each row stays in a register while the sum runs. x and c must reach sparse_lanes − 1 numbers
+    beyond the last place."""
     i64 = types.int64
     signature = types.void(numbers, places, i64, i64, x, offsets, i64, c, i64, to, i64)
 

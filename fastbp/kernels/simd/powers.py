@@ -1,4 +1,5 @@
-"""A power of two as a floating-point number's exponent: a few integer instructions, which loops over it can do by vectors."""
+"""A power of two as a floating-point number's exponent: a few integer instructions, which loops over it can do by
+vectors."""
 
 from llvmlite import ir
 from numba.extending import intrinsic

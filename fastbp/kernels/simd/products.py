@@ -24,15 +24,18 @@ dot_columns = known_when_compiled(lambda context, dtype: DOT[registers(context)]
 
 
 def emit_outer(e, A, B, in_a, in_b, K, in_c, rows, columns, ahead, begin, end, during=None):
-    """The bodies of `outer` for sums over k < K of a[a0 + m·am + along_a(k)] · b[along_b(k) + n], in_a = (a0, am, along_a) and
-    in_b = along_b, for m < rows and n < columns ≤ 3 vectors, which belong at c0 + m·cm + n, in_c = (c0, cm).
+    """The bodies of `outer` for sums over k < K of a[a0 + m·am + along_a(k)] · b[along_b(k) + n], in_a = (a0, am,
+    along_a) and in_b = along_b, for m < rows and n < columns ≤ 3 vectors, which belong at c0 + m·cm + n, in_c = (c0,
+    cm).
 
-    `begin(places)` gives the sums' first values, for places (offset, mask). `end(sums, places, there)` does what is to be done with
-    a row's sums; `there` is None, or whether it is a row of its own and not the last row again (see Emitter.indices).
-    `during(offsets)`, where it is given, is done for the vectors of two rows at a time, with some of the sums' terms in between.
+    `begin(places)` gives the sums' first values, for places (offset, mask). `end(sums, places, there)` does what is to
+    be done with a row's sums; `there` is None, or whether it is a row of its own and not the last row again (see
+    Emitter.indices). `during(offsets)`, where it is given, is done for the vectors of two rows at a time, with some of
+    the sums' terms in between.
 
-    There are six bodies, for two numbers of rows and three vectors, two or one, whose last is masked; three vectors that are not
-    whole are two and one. With one for each size of 4 × 3, all matrix products took 4.3 s to compile, not 2.5."""
+    There are six bodies, for two numbers of rows and three vectors, two or one, whose last is masked; three vectors
+    that are not whole are two and one. With one for each size of 4 × 3, all matrix products took 4.3 s to compile, not
+    2.5."""
     builder, (a0, am, along_a), (c0, cm) = e.builder, in_a, in_c
 
     def body(MR, n, masks, fewer):
@@ -89,7 +92,8 @@ def emit_outer(e, A, B, in_a, in_b, K, in_c, rows, columns, ahead, begin, end, d
 
 
 def outer_tile(tables: bool):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows, n < columns ≤ 3 vectors; + c with `add`
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows, n < columns ≤ 3 vectors; + c with
+    `add`
 
     With `tables`, ak and bk are int64 arrays of offsets: a[a0 + m·am + ak[k]] and b[b0 + bk[k] + n]."""
 
@@ -106,8 +110,8 @@ def outer_tile(tables: bool):
             if tables:
                 ak, bk = e.data(signature.args[3], ak), e.data(signature.args[6], bk)
             ahead = not tables and e.registers == 32
-            # -- whether the next tile's columns of b are asked for, lest it wait where b is not copied: dW of 100 3872, batch 128,
-            # 0.94 → 0.83 ms; smaller tiles have no time for it
+            # -- whether the next tile's columns of b are asked for, lest it wait where b is not copied: dW of 100 3872,
+            # batch 128, 0.94 → 0.83 ms; smaller tiles have no time for it
 
             def along(x, k):
                 return e.number_at(x, k) if tables else builder.mul(k, x)
@@ -133,8 +137,8 @@ def outer_tile(tables: bool):
 
 
 def descend(e, C, V, numbers, gradient, place, mask):
-    """SGD's update of a vector of c and one of the velocity, by sgd_update's operations: numbers = (−lr, momentum, weight_decay,
-    nesterov), the last a truth value"""
+    """SGD's update of a vector of c and one of the velocity, by sgd_update's operations: numbers = (−lr, momentum,
+    weight_decay, nesterov), the last a truth value"""
     down, momentum, weight_decay, nesterov = numbers
     value, velocity = e.load(C, place, mask), e.load(V, place, mask)
     gradient = e.multiply_add(weight_decay, value, gradient)
@@ -152,7 +156,8 @@ def numbers_of(e, numbers):
 
 @intrinsic
 def outer_descend(typingctx, a, a0, am, ak, b, b0, bk, K, c, velocity, c0, cm, rows, columns, numbers):
-    """`outer`, whose sums are a gradient that is not kept: SGD's update of c and of velocity at the same places, see `descend`"""
+    """`outer`, whose sums are a gradient that is not kept: SGD's update of c and of velocity at the same places, see
+    `descend`"""
     i64 = types.int64
     signature = types.void(a, i64, i64, i64, b, i64, i64, i64, c, velocity, i64, i64, i64, i64, numbers)
 
@@ -162,8 +167,8 @@ def outer_descend(typingctx, a, a0, am, ak, b, b0, bk, K, c, velocity, c0, cm, r
         _, a0, am, ak, _, b0, bk, K, _, _, c0, cm, rows, columns, numbers = arguments
         numbers = numbers_of(e, numbers)
         many = e.registers == 32
-        # -- cache lines of c and velocity, 48, are slow if asked for at once, two rows' at a time are not. AVX-512: 512 3072,
-        # batch 128, 3377 → 3023 µs; 1000 784, batch 32, 572 → 502; tiles of 16 registers get 2 % slower
+        # -- cache lines of c and velocity, 48, are slow if asked for at once, two rows' at a time are not. AVX-512: 512
+        # 3072, batch 128, 3377 → 3023 µs; 1000 784, batch 32, 572 → 502; tiles of 16 registers get 2 % slower
 
         def fetch(offsets):
             for offset in offsets:
@@ -223,8 +228,9 @@ def sum_rows_descend(typingctx, a, a0, ak, rows, b, b0, bk, c, velocity, c0, col
 def dot_tile(tables: bool):
     """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k] · b[b0 + n·bn + k] for m < rows and n < columns, + c with `add`
 
-    With `tables`, bn is an int64 array of offsets and b0 the place in it: b[bn[b0 + n] + k]. There are bodies for some rows and
-    columns only: with fewer than eight sums the multiply–adds wait for each other, so one too many is nearly free."""
+    With `tables`, bn is an int64 array of offsets and b0 the place in it: b[bn[b0 + n] + k]. There are bodies for some
+    rows and columns only: with fewer than eight sums the multiply–adds wait for each other, so one too many is nearly
+    free."""
 
     @intrinsic
     def tile(typingctx, a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
@@ -319,7 +325,8 @@ def pack(typingctx, b, b0, bk, K, panel, p0, columns):
 
 @intrinsic
 def sum_rows(typingctx, a, a0, ak, rows, b, b0, bk, c, c0, columns):
-    """c[c0 + n] = Σ_{k<rows} a[a0 + k·ak] · b[b0 + k·bk + n] for n < columns, one after the other as in `outer`: four at a time"""
+    """c[c0 + n] = Σ_{k<rows} a[a0 + k·ak] · b[b0 + k·bk + n] for n < columns, one after the other as in `outer`: four
+    at a time"""
     i64 = types.int64
 
     def codegen(context, builder, signature, arguments):

@@ -1,4 +1,5 @@
-"""Rows that are too short for the loops that LLVM makes of Numba's: 22 numbers as two vectors and six numbers one by one."""
+"""Rows that are too short for the loops that LLVM makes of Numba's: 22 numbers as two vectors and six numbers one by
+one."""
 
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -49,7 +50,8 @@ def copy_row_and_zeros(typingctx, x, start, y, to, columns):
 
 @intrinsic
 def split_row(typingctx, x, start, y, evens, odds, columns):
-    """y[evens + j] = x[start + 2j] and y[odds + j] = x[start + 2j + 1] for a row's `columns` numbers, then 0 up to whole vectors"""
+    """y[evens + j] = x[start + 2j] and y[odds + j] = x[start + 2j + 1] for a row's `columns` numbers, then 0 up to
+    whole vectors"""
     i64 = types.int64
     signature = types.void(x, i64, y, i64, i64, i64)
 
@@ -71,8 +73,9 @@ def split_row(typingctx, x, start, y, evens, odds, columns):
 
 
 def each_vector(e, columns, step):
-    """step(j, None) for vectors of columns from j on, the last of which ends with the last column and does some of them again;
-    step(0, columns) where there are fewer columns than lanes, under a mask. Masked stores are slow on AMD's processors."""
+    """step(j, None) for vectors of columns from j on, the last of which ends with the last column and does some of them
+    again; step(0, columns) where there are fewer columns than lanes, under a mask. Masked stores are slow on AMD's
+    processors."""
     builder, L = e.builder, I64(e.lanes)
     with builder.if_else(builder.icmp_signed(">=", columns, L)) as (wide, narrow):
         with wide:

@@ -1,4 +1,5 @@
-"""Straight-line code for Winograd's transforms, the transpose that puts channels into lanes, and the product between them."""
+"""Straight-line code for Winograd's transforms, the transpose that puts channels into lanes, and the product between
+them."""
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -54,9 +55,11 @@ def interpolate(e, matrix, vectors):
 
 
 def both_axes(e, step, matrix, side, rows, read, write):
-    """`step` applied to each of `side` columns of vectors read(i, k), then to each of the `rows` rows of that: write(i, row)
+    """`step` applied to each of `side` columns of vectors read(i, k), then to each of the `rows` rows of that: write(i,
+    row)
 
-    More than four columns or rows are a loop. They don't fit into the registers anyway, and take long to compile one by one."""
+    More than four columns or rows are a loop. They don't fit into the registers anyway, and take long to compile one by
+    one."""
     b = e.builder
     block = b.bitcast(cgutils.alloca_once(b, ir.ArrayType(e.vector, rows * side)), e.vector.as_pointer())
 
@@ -163,7 +166,8 @@ points_to_image, points_to_map, points_to_filter = from_points(INPUTS), from_poi
 
 @intrinsic
 def transpose(typingctx, source, s0, ss, target, t0, ts, rows, columns):
-    """target[t0 + j·ts + i] = source[s0 + i·ss + j] for i < rows ≤ L and j < columns ≤ L, by log L rounds of exchanges"""
+    """target[t0 + j·ts + i] = source[s0 + i·ss + j] for i < rows ≤ L and j < columns ≤ L, by log L rounds of
+    exchanges"""
     i64 = types.int64
     signature = types.void(source, i64, i64, target, i64, i64, i64, i64)
 
@@ -210,8 +214,8 @@ def transpose(typingctx, source, s0, ss, target, t0, ts, rows, columns):
 
 @intrinsic
 def panel_product(typingctx, a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, add):
-    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + p·bp + k·bk + n] for m < rows, p < panels and n < PANEL,
-    + c with `add`
+    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + p·bp + k·bk + n] for m < rows, p < panels and n <
+    PANEL, + c with `add`
 
     As `outer`, for any number of rows and of whole panels of columns: no masks."""
     i64 = types.int64
@@ -257,8 +261,9 @@ most_taps = known_when_compiled(lambda context, dtype: TAPS[registers(context)][
 
 @intrinsic
 def add_tap_products(typingctx, a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, panels):
-    """c[c0 + q·cm + f] += Σ_{i<rows, j<columns} a[a0 + q + i·width + j] · b[p·bp + (i·columns + j)·bk + l] for q < taps, where
-    f = p·PANEL + l, p < panels, l < PANEL: the gradients of neighbouring taps, with filters in the lanes. taps ≤ most_taps"""
+    """c[c0 + q·cm + f] += Σ_{i<rows, j<columns} a[a0 + q + i·width + j] · b[p·bp + (i·columns + j)·bk + l] for q <
+    taps, where f = p·PANEL + l, p < panels, l < PANEL: the gradients of neighbouring taps, with filters in the lanes.
+    taps ≤ most_taps"""
     i64 = types.int64
     signature = types.void(a, i64, i64, b, *[i64] * 4, c, *[i64] * 4)
 
@@ -311,8 +316,8 @@ def products(e, A, along_a, B, in_row, bk, K, sums):
 
 
 def each_row_of_vectors(e, panels, in_b, cp, down):
-    """down(NV, in_row, of_row) for two vectors of the panels' columns at a time, and for one that is left; in_b = (b0, bp), in_row
-    and of_row say where the vectors lie in b and from the beginning of a row of c"""
+    """down(NV, in_row, of_row) for two vectors of the panels' columns at a time, and for one that is left; in_b = (b0,
+    bp), in_row and of_row say where the vectors lie in b and from the beginning of a row of c"""
     builder, each, (b0, bp) = e.builder, PANEL // e.lanes, in_b
     count = builder.mul(panels, I64(each))
 

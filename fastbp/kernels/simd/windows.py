@@ -1,7 +1,9 @@
-"""Convolution, bias, ReLU and 2×2 max pooling in one tile: the four pixels of a window stay in registers until one is left of them.
+"""Convolution, bias, ReLU and 2×2 max pooling in one tile: the four pixels of a window stay in registers until one is
+left of them.
 
-The sums of a window's pixels lie in the same lane of four accumulators, so the maximum needs no shuffle and nothing is written but
-the maxima and their numbers. Lanes are filters or windows, two ways to fill vectors: 16 filters, or a row of 14 windows.
+The sums of a window's pixels lie in the same lane of four accumulators, so the maximum needs no shuffle and nothing is
+written but the maxima and their numbers. Lanes are filters or windows, two ways to fill vectors: 16 filters, or a row
+of 14 windows.
 """
 
 from llvmlite import ir
@@ -25,11 +27,13 @@ pixel_filters = known_when_compiled(lambda context, dtype: BY_PIXELS[registers(c
 def windows_by_filters(
     typingctx, a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels
 ):
-    """y[out + j·step + f] = max(0, bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1]) for windows j < windows, where
-    s[r, q] = Σ_{k<K} a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l], f = p·PANEL + l, p < panels, l < PANEL,
-    and argmax likewise = first + 2j + r·width + q of the first maximum. A NaN is a maximum, and stays NaN.
+    """y[out + j·step + f] = max(0, bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1]) for windows j <
+    windows, where s[r, q] = Σ_{k<K} a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l], f = p·PANEL + l, p <
+    panels, l < PANEL, and argmax likewise = first + 2j + r·width + q of the first maximum. A NaN is a maximum, and
+    stays NaN.
 
-    Tiles may overlap: what is computed twice is stored twice. So there is one size for all, that with the least to do."""
+    Tiles may overlap: what is computed twice is stored twice. So there is one size for all, that with the least to
+    do."""
     i64 = types.int64
     signature = types.void(a, i64, i64, ak, b, *[i64] * 4, bias, y, argmax, *[i64] * 5)
 
@@ -76,8 +80,8 @@ def windows_by_filters(
 
 
 def overlapping(e, count, sizes, cost, body):
-    """body(size, start) for tiles of one size that together hold `count` things, the last of which ends with them: of the sizes,
-    the largest first, that with the least to do. A tile of s things has s·cost sums."""
+    """body(size, start) for tiles of one size that together hold `count` things, the last of which ends with them: of
+    the sizes, the largest first, that with the least to do. A tile of s things has s·cost sums."""
     b, best, chosen, choices = e.builder, I64(1 << 40), I64(0), []
     for size in sizes:
         tiles = b.sdiv(b.add(count, I64(size - 1)), I64(size))
@@ -94,9 +98,10 @@ def overlapping(e, count, sizes, cost, body):
 
 @intrinsic
 def windows_by_pixels(typingctx, w, w0, wf, x, low, at, K, bias, y, argmax, out, step, first, width, windows, filters):
-    """y[out + f·step + j] = max(0, bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1]) for f < filters, j < windows, where
-    s[r, q] = Σ_{k<K} w[w0 + f·wf + k] · x[at[q·K + k] + r·low + j], and argmax likewise = first + 2j + r·width + q of the
-    first maximum. A NaN is a maximum, and stays NaN. x must reach a vector beyond the last window."""
+    """y[out + f·step + j] = max(0, bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1]) for f < filters, j <
+    windows, where s[r, q] = Σ_{k<K} w[w0 + f·wf + k] · x[at[q·K + k] + r·low + j], and argmax likewise = first + 2j +
+    r·width + q of the first maximum. A NaN is a maximum, and stays NaN. x must reach a vector beyond the last
+    window."""
     i64 = types.int64
     signature = types.void(w, i64, i64, x, i64, at, i64, bias, y, argmax, *[i64] * 6)
 
