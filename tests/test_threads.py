@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import plan
 from fastbp.engine import threads
 from fastbp.engine.program import programs
 from fastbp.kernels.jit import kernel
@@ -27,14 +26,6 @@ def restored():
     before = fastbp.get_num_threads()
     yield
     fastbp.set_num_threads(before)
-
-
-@pytest.fixture
-def fine_cut(monkeypatch):
-    """Small problems are cut as large ones are."""
-    for name, value in (("PART_WORK", 1), ("RANGE_WORK", 1), ("PER_WEIGHT", 1), ("PIECE_WORK", 1), ("LARGE", 500),
-                        ("TILE_ROWS", 4), ("TILE_COLUMNS", 4)):  # fmt: skip
-        monkeypatch.setattr(plan, name, value)
 
 
 def convolutional(seed=0):
