@@ -100,13 +100,13 @@ def connected(container: LayerLike, x: Wire, apply: Callable[..., Wire]) -> Wire
     made = {x}
 
     def output_of(container, path: str, wires: tuple[Wire, ...]) -> Wire:
-        names = {id(child): name for name, child in container.named_children.items()}
+        names, who = {id(child): name for name, child in container.named_children.items()}, type(container).__name__
 
         def place(layer, *wires: Wire) -> Wire:
             _check(layer, wires, made)
             name = names.get(id(layer))
             if name is None and (layer.parameters or layer.state or layer.opens):
-                raise ValueError(f"{type(container).__name__}.connect places {layer!r}, which is not one of its children")
+                raise ValueError(f"{who}.connect places {layer!r}, which is not one of its children")
             if id(layer) in seen:
                 raise ValueError(f"connect: {layer!r} is placed twice; use copy.deepcopy(layer) for a second one")
             seen.add(id(layer))
@@ -117,8 +117,7 @@ def connected(container: LayerLike, x: Wire, apply: Callable[..., Wire]) -> Wire
 
         output = container.connect(*wires, place)
         if not isinstance(output, Wire) or output not in made:
-            name = type(container).__name__
-            raise TypeError(f"{name}.connect must return the wire of its output, one that place gave, got {shown(output)}")
+            raise TypeError(f"{who}.connect must return the wire of its output, got {shown(output)}")
         return output
 
     return output_of(container, "", (x,))

@@ -3,9 +3,10 @@
 
 from .activations import LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from .base import Layer, Parameter
-from .blocks import Concat, Container, Join, Plus, Residual
+from .blocks import Concat, Container, Residual
 from .conv import Conv2d
 from .dropout import Dropout
+from .joins import Join, Plus
 from .linear import Linear
 from .norm import BatchNorm1d, BatchNorm2d
 from .pool import AvgPool2d, MaxPool2d

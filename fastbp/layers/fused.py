@@ -10,8 +10,8 @@ from ..engine.ops import Op, computes
 from ..kernels import norm_relu_pool
 from ..kernels.conv.pooled import Pooled
 from .activations import ReLU, ReLUOp
-from .blocks import Plus, PlusOp
 from .conv import Conv2d
+from .joins import Plus, PlusOp
 from .linear import Linear, LinearOp
 from .norm import BatchNorm2d, BatchNormOp, FixedBatchNormOp
 from .pool import MaxPool2d
