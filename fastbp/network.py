@@ -377,13 +377,6 @@ class Sequential(Chain):
             raise ValueError(f"{path} can't be rebuilt: {error}") from None
         return network
 
-    def sharing(self) -> "Sequential":
-        other, owner = super().sharing(), self._owner()
-        other._values, other._gradients, other._places = owner._values, owner._gradients, owner._places
-        other._engines = {}
-        other._members = frozenset(map(id, other.descendants()))
-        return other
-
     def __copy__(self) -> "Sequential":
         raise ValueError("Sequential: a shallow copy would share the parameters: use copy.deepcopy(network)")
 

@@ -314,15 +314,20 @@ class Opaque(Op):
         given = self.layer.backward(self.dout, need_dx=need_dx)
         if not need_dx:
             return
-        given = given if len(self.dxs) > 1 else (given,)
-        name = type(self.layer).__name__
-        if not isinstance(given, tuple) or len(given) != len(self.dxs):
-            raise ValueError(f"{name}: backward must give a tuple of {len(self.dxs)} gradients, one for each input")
-        for wire, dx, array in zip(self.inputs, self.dxs, given, strict=True):
+        for dx, array in zip(self.dxs, input_gradients(self.layer, given, self.inputs), strict=True):
             if dx is not None:
-                if np.shape(array) != wire.array.shape:
-                    raise ValueError(f"{name}: backward gave {np.shape(array)} for an input {wire.array.shape}")
                 np.copyto(dx, array)
+
+
+def input_gradients(layer: LayerLike, given, inputs: tuple[Wire, ...]) -> tuple[np.ndarray, ...]:
+    """What a layer's backward has given, one gradient for each input; ValueError where it is not that."""
+    gradients, name = given if len(inputs) > 1 else (given,), type(layer).__name__
+    if not isinstance(gradients, tuple) or len(gradients) != len(inputs):
+        raise ValueError(f"{name}: backward must give a tuple of {len(inputs)} gradients, one for each input")
+    for wire, gradient in zip(inputs, gradients, strict=True):
+        if np.shape(gradient) != wire.array.shape:
+            raise ValueError(f"{name}: backward gave {np.shape(gradient)} for an input {wire.array.shape}")
+    return gradients
 
 
 def flat(array: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Layers that hold layers: in a row, beside a shortcut, side by side, or as you connect them."""
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from ..arguments import flag, instance
 from ..engine.graph import Graph, Place, Step, Wire, connected, inside
+from ..engine.ops import input_gradients
 from ..parameters import State
 from .base import Layer, Parameter
 from .joins import Join, Plus
@@ -159,12 +161,7 @@ class Container(Layer):
             network.forget_engines()
 
     def sharing(self) -> "Container":
-        copied = {id(child): child.sharing() for child in self._children.values()}
-        other = object.__new__(type(self))
-        other.__dict__.update({name: copied.get(id(value), value) for name, value in self.__dict__.items()})
-        other.__dict__.update(_network=None, _cache=None)
-        other.__dict__["_children"] = {name: copied[id(child)] for name, child in self._children.items()}
-        return other
+        return copy.deepcopy(self, {id(leaf): leaf.sharing() for leaf in self.leaves().values()})
 
     # -- layer by layer ------------------------------------------------------------------------------------------
 
@@ -204,7 +201,7 @@ class Container(Layer):
             given = step.layer.backward(due.pop(step.output), need_dx=needed)
             if not needed:
                 continue
-            for wire, gradient in zip(step.inputs, given if len(step.inputs) > 1 else (given,), strict=True):
+            for wire, gradient in zip(step.inputs, input_gradients(step.layer, given, step.inputs), strict=True):
                 if wire in needing:
                     due[wire] = due[wire] + gradient if wire in due else gradient
         for parameter in self.parameters:
@@ -283,10 +280,12 @@ class Residual(Container):
     def __init__(self, *layers: Layer, shortcut: Layer | None = None):
         if not layers:
             raise ValueError("Residual: expected at least one layer")
-        for i, layer in enumerate(layers):
-            check_child("Residual", layer, [each for other in layers[:i] for each in (other, *descendants(other))])
+        if shortcut is not None:
+            instance("Residual: shortcut", shortcut, Layer, "layer")
+        for i, layer in enumerate(given := (*layers, *([] if shortcut is None else [shortcut]))):
+            check_child("Residual", layer, [each for other in given[:i] for each in (other, *descendants(other))])
         super().__init__(body=Chain(*layers))
-        self.shortcut = None if shortcut is None else instance("Residual: shortcut", shortcut, Layer, "layer")
+        self.shortcut = shortcut
 
     @property
     def layers(self) -> tuple[Layer, ...]:
