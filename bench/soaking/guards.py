@@ -6,8 +6,8 @@ ordinary memory, bit for bit. Two ways, which take turns:
 - each call of a kernel by itself: every array that it is given is copied between guard pages, at the end of its room
   and at its beginning, and what is in them afterwards is compared with the call itself. Parts of a buffer are guarded
   on their own.
-- whole training steps, in which every buffer of the network, the engine and the optimiser is made between guard pages, as
-  programs on one thread or on two.
+- whole training steps, in which every buffer of the network, the engine and the optimiser is made between guard pages,
+  as programs on one thread or on two.
 
 In both, the memory that a kernel asks for inside comes from here too, filled with NaN and −1 at the end of its room,
 with large numbers at its beginning: who reads what nobody has written shows it.

@@ -126,3 +126,12 @@ class FixedNormReLUPool(FixedBatchNormOp):
         x, arrays = self.x[samples], (self.y[samples], self.chosen[samples], self.argmax[samples])
         kernel = norm_relu_pool.norm_relu_pool_forward
         yield partial(kernel, x, gamma, beta, batch, *arrays, self.whole("channels"))
+
+    gradients = NormReLUPool.gradients
+
+    def backward(self, samples):
+        """dx, with mean and variance as constants"""
+        gamma, beta, batch = self.layer.gamma, self.layer.beta, (self.mean, self.inv_std)
+        pooled, sums = (self.y[samples], self.argmax[samples]), (gamma.value, gamma.grad_array, beta.grad_array)
+        dout, x, dx, channels = self.dout[samples], self.x[samples], self.dx[samples], self.whole("channels")
+        yield partial(norm_relu_pool.norm_relu_pool_backward_input, dout, x, pooled, batch, sums, dx, channels, False)

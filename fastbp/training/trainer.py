@@ -35,8 +35,9 @@ class Trainer:
     def step(self, x: np.ndarray, targets: np.ndarray) -> float:
         """Forward, loss, backward and one update for the batch x (N, …); the loss before the update.
 
-        The network's output for the batch stays in `scores`. The step is computed by the network's engine, so the layers
-        keep nothing for a `network.backward` afterwards. The network's `task` becomes the loss's, where that says one.
+        The network's output for the batch stays in `scores`. The step is computed by the network's engine, so the
+        layers keep nothing for a `network.backward` afterwards. The network's `task` becomes the loss's, where that
+        says one.
         """
         network, loss = self.network, self.loss
         engine = network.engine(network.check(x).shape[1:])
