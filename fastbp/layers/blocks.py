@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ..arguments import flag, instance, shown
+from ..arguments import Setting, flag, instance, shown
 from ..engine.graph import Graph, Place, Step, Wire, connected, inside
 from ..engine.ops import Op, computes, flat
 from ..flops import Cost
@@ -178,6 +178,8 @@ class Container(Layer):
     def forward(self, x: np.ndarray, training: bool = False, out: np.ndarray | None = None) -> np.ndarray:
         """The output for a batch x (N, …), layer by layer: each layer's own forward."""
         training = flag(f"{type(self).__name__}: training", training)
+        if not isinstance(x, np.ndarray):
+            self._refuse(x, ("N", ...), "input")
         steps: list[Step] = []
 
         def apply(layer: Layer, path: str, *wires: Wire) -> Wire:
@@ -288,13 +290,15 @@ class Residual(Container):
     (16, 5, 5)
     """
 
+    shortcut = Setting(lambda what, layer: None if layer is None else instance(what, layer, Layer, "layer"))
+
     def __init__(self, *layers: Layer, shortcut: Layer | None = None):
         if not layers:
             raise ValueError("Residual: expected at least one layer")
         for i, layer in enumerate(layers):
             check_child("Residual", layer, [each for other in layers[:i] for each in (other, *descendants(other))])
         super().__init__(body=Chain(*layers))
-        self.shortcut = None if shortcut is None else instance("Residual: shortcut", shortcut, Layer, "layer")
+        self.shortcut = shortcut
 
     @property
     def layers(self) -> tuple[Layer, ...]:
