@@ -98,10 +98,15 @@ class Sequential(Chain):
         self._lay_out(self._dtype)
 
     def _take_in(self) -> None:
-        """Make all layers inside this network's own."""
+        """Make all layers inside this network's own; ValueError, and none is, where one belongs to another."""
+        inside = list(self.descendants())
         self._values, self._engines, self._handed_out = None, {}, False
-        self._members = frozenset(map(id, self.descendants()))
-        for layer in self.descendants():
+        self._members = frozenset(map(id, inside))
+        if len(self._members) < len(inside):
+            raise ValueError("Sequential: the same layer stands twice; use copy.deepcopy(layer) for a second one")
+        for layer in inside:
+            layer.check_free(self)
+        for layer in inside:
             layer.join(self)
 
     def holds(self, layer: Layer) -> bool:
@@ -109,9 +114,10 @@ class Sequential(Chain):
         return id(layer) in self._members
 
     def join(self, network) -> None:
-        """A network that becomes a part of another gives its vectors up."""
+        """A network that becomes a part of another gives its vectors up, and takes what is the other's."""
         super().join(network)
         self._values, self._engines = None, {}
+        self._winograd, self._machine = network._winograd, network._machine
 
     def _lay_out(self, dtype: np.dtype) -> None:
         """Put all parameters into two new vectors of `dtype`."""
@@ -195,11 +201,14 @@ class Sequential(Chain):
     @property
     def machine(self) -> Machine:
         """The sizes by which work is cut into parts (fastbp.engine.Machine); another one gives other last bits."""
-        return (self.network or self)._machine
+        return self._machine
 
     @machine.setter
     def machine(self, machine: Machine) -> None:
         self._own("machine")._machine = instance("Sequential: machine", machine, Machine)
+        for layer in self.descendants():
+            if isinstance(layer, Sequential):
+                layer._machine = self._machine
         self.forget_engines()
 
     @property
@@ -229,7 +238,8 @@ class Sequential(Chain):
             array("Sequential: input", x)  # no mask is lost
         if x.dtype != self.dtype:
             raise TypeError(
-                f"Sequential: expected input of dtype {self.dtype}, got {x.dtype}; convert it with x.astype(numpy.{self.dtype})"
+                f"Sequential: expected input of dtype {self.dtype}, got {x.dtype}; "
+                f"convert it with x.astype(numpy.{self.dtype})"
             )
         if x.ndim == 0:
             raise ValueError("Sequential: expected input (N, …), got a single number")
@@ -255,7 +265,8 @@ class Sequential(Chain):
             if len(self._engines) >= ENGINES_KEPT:
                 self._engines.pop(next(iter(self._engines)))
             owner = self._owner()
-            self._engines[of_sample] = Engine(self, of_sample, owner._gradients, owner._places, owner._machine)
+            places = {parameter: owner._places[parameter] for parameter in self.parameters}
+            self._engines[of_sample] = Engine(self, of_sample, owner._gradients, places, owner._machine)
         return self._engines[of_sample]
 
     def forget_engines(self) -> None:
@@ -367,15 +378,8 @@ class Sequential(Chain):
             raise ValueError(f"{path} can't be rebuilt: {error}") from None
         return network
 
-    def config(self) -> dict:
-        """As a part of another network, which has the dtype, the seed and the rest."""
-        return {"layers": [layer.entry() for layer in self.layers]}
-
     def __copy__(self) -> "Sequential":
-        other = super().__copy__()
-        other._values, other._engines = None, {}
-        other._members = frozenset(map(id, other.descendants()))
-        return other
+        raise ValueError("Sequential: a shallow copy would share the parameters: use copy.deepcopy(network)")
 
     def __getstate__(self) -> dict:
         left_out = ("_values", "_gradients", "_places", "_engines", "_members")
@@ -390,7 +394,7 @@ class Sequential(Chain):
 
     def __repr__(self) -> str:
         if self.network is not None:
-            return f"Sequential({', '.join(map(repr, self.layers))})"
+            return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
         inner = "".join(f"    {layer!r},\n" for layer in self.layers)
         machine = "" if self.machine == USUAL else f", machine={self.machine!r}"
         return f"Sequential(\n{inner}    dtype={self.dtype}, seed={self.seed}, winograd={self.winograd}{machine},\n)"

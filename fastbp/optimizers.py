@@ -20,9 +20,10 @@ from .parameters import State
 
 
 class Optimizer(Checked):
-    """Base class: checks and state. Subclasses name their vectors and define `update`, which works element by
-    element: training calls it for parts of the vectors. One that can't work so (it needs the norm of the whole
-    gradient, say) defines `step`.
+    """Base class: checks and state. Subclasses name their vectors and define `update`.
+
+    `update` works element by element: training calls it for parts of the vectors. An optimiser that can't work so,
+    since it needs the norm of the whole gradient, say, defines `step`.
 
     The package's own name a `kernel` in place of `update`: it gets the vectors and the numbers of `settings()`.
     """
@@ -201,8 +202,10 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: value ← value · (1 − lr · weight_decay) before Adam's step on the plain
-    gradient (Loshchilov and Hutter 2019)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    value ← value · (1 − lr · weight_decay) before Adam's step on the plain gradient.
+    """
 
     def __init__(
         self,

@@ -376,7 +376,7 @@ def wait_for(condition):
 
 def test_ctrl_c_in_training_keeps_the_last_checkpoint_and_says_so(tmp_path):
     process = started("train", "--model", "mlp", "--epochs", "100000", "--output", "out")
-    wait_for(lambda: (tmp_path / "out" / "network.npz").exists())
+    wait_for(lambda: (tmp_path / "out" / "training.npz").exists())  # the last file of an epoch
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     last = err.splitlines()[-1]

@@ -1394,7 +1394,8 @@ def laughs(depth=60):
     return b"(]q\x00" + (b"(" + b"h\x00" * 10 + b"lq\x00") * depth + b"l"
 
 
-OBJECTS = b"cnumpy\ndtype\nU\x02O8K\0K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"  # no flag for objects
+# without the flag for objects
+OBJECTS = b"cnumpy\ndtype\nU\x02O8K\0K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
 HOSTILE = {
     "a module's function": b"\x80\x02cos\nsystem\nU\x04trueR.",
     "a builtin": b"\x80\x02cbuiltins\neval\nX\x01\0\0\x001\x85R.",

@@ -193,13 +193,20 @@ LAYERS = {
     "spatial": Layer(norm_forward, normed((2, 3, 4, 5)), {"param": {"axis": (0, 2, 3), "eps": 1e-2}}),
     "evaluated": Layer(
         evaluated_forward, normed((6, 4)),
-        {"param": {"mode": "test", "eps": 1e-2, "running_mean": normal(4, seed=3), "running_var": normal(4, seed=4) ** 2 + 0.5}},
+        {
+            "param": {
+                "mode": "test", "eps": 1e-2,
+                "running_mean": normal(4, seed=3), "running_var": normal(4, seed=4) ** 2 + 0.5,
+            }
+        },
     ),
     "conv": Layer(
-        conv_forward, {"x": normal(3, 2, 5, 5), "w": normal(4, 2, 3, 3), "b": normal(4)}, {"conv_param": {"stride": 2, "pad": 1}}
+        conv_forward, {"x": normal(3, 2, 5, 5), "w": normal(4, 2, 3, 3), "b": normal(4)},
+        {"conv_param": {"stride": 2, "pad": 1}}
     ),
     "overpadded": Layer(
-        conv_forward, {"x": normal(3, 2, 4, 4), "w": normal(3, 2, 2, 2), "b": normal(3)}, {"conv_param": {"stride": 2, "pad": 2}}
+        conv_forward, {"x": normal(3, 2, 4, 4), "w": normal(3, 2, 2, 2), "b": normal(3)},
+        {"conv_param": {"stride": 2, "pad": 2}}
     ),
     "pool": Layer(pool_forward, {"x": apart(2, 3, 5, 7)}, {"pool_param": POOL}),
     "softmax": Layer(softmax_forward, {"x": normal(5, 4)}, {"y": LABELS}, loss=True),
@@ -237,6 +244,16 @@ def masked(dx, *index):
     dx = dx.copy()
     dx[index] = 0
     return dx
+
+
+def only(x, sample):
+    """x with all other samples put to zero"""
+    return (np.arange(len(x)) == sample)[:, None, None] * x
+
+
+def rows(z):
+    """The sum of each row, (N, 1)"""
+    return z.sum(1, keepdims=True)
 
 
 def norm_no_eps(dout, xhat, gamma, xmu, var, std, axis, x):
@@ -320,7 +337,7 @@ MISTAKES = [
     ("affine", "x", "axes-swapped", lambda dout, x, w, b: (dout @ w.T).reshape(x.shape).transpose(0, 2, 1)),
     ("affine", "x", "wrong-reshape", lambda dout, x, w, b: (dout @ w.T).reshape(4, 3, 2).transpose(0, 2, 1)),
     ("affine", "x", "loop-range partly-wrong", lambda dout, x, w, b: masked((dout @ w.T).reshape(x.shape), -1)),
-    ("affine", "x", "partly-wrong", lambda dout, x, w, b: (dout @ w.T).reshape(x.shape) + (np.arange(4) == 2)[:, None, None] * x),
+    ("affine", "x", "partly-wrong", lambda dout, x, w, b: (dout @ w.T).reshape(x.shape) + only(x, 2)),
     ("linear", "weight", "transposed", lambda dout, x, w, b: x.T @ dout),
     ("linear", "weight", "constant-factor", lambda dout, x, w, b: dout.T @ x / 3),
     ("square", "x", "wrong-product", lambda dout, x, w, b: dout @ w),
@@ -433,7 +450,7 @@ MISTAKES = [
     ("conv", "w", "not-times-dout", lambda *a: conv_dw(*a, multiply=lambda d, part: part)),
     ("conv", "w", "loop-range", lambda dout, *a: conv_dw(masked(dout, -1), *a)),
     ("conv", "x", "loop-range", lambda dout, *a: conv_dx(masked(dout, slice(None), slice(None), 0), *a)),
-    ("conv", "x", "wrong-operand", lambda dout, padded, w, s, pad: conv_dx(dout, padded, conv_dw(dout, padded, w, s, pad), s, pad)),
+    ("conv", "x", "wrong-operand", lambda dout, x, *a: conv_dx(dout, x, conv_dw(dout, x, *a), *a[1:])),
     ("conv", "x", "dout-flipped", lambda dout, *a: conv_dx(dout[:, :, ::-1], *a)),
     ("overpadded", "x", "stride-ignored", lambda *a: conv_dx(*a, place=lambda i, s: i)),
     ("overpadded", "w", "stride-ignored", lambda *a: conv_dw(*a, place=lambda i, s: i)),
@@ -470,8 +487,8 @@ MISTAKES = [
     ("softmax", "x", "factor-missing", lambda dout, p, onehot, x: (np.exp(x - x.max(1, keepdims=True)) - onehot) / 5),
     ("svm", "x", "correct-class-missing term-missing", lambda dout, mask, onehot, N: mask / N),
     ("svm", "x", "constant-factor", lambda dout, mask, onehot, N: mask - mask.sum(1, keepdims=True) * onehot),
-    ("svm", "x", "own-margin-counted", lambda dout, mask, onehot, N: (mask - (1 + mask.sum(1, keepdims=True)) * onehot) / N),
-    ("svm", "x", "wrong-operator wrong-sign-inside", lambda dout, mask, onehot, N: (mask + mask.sum(1)[:, None] * onehot) / N),
+    ("svm", "x", "own-margin-counted", lambda dout, mask, onehot, N: (mask - (1 + rows(mask)) * onehot) / N),
+    ("svm", "x", "wrong-operator wrong-sign-inside", lambda dout, mask, onehot, N: (mask + rows(mask) * onehot) / N),
     ("svm", "x", "factor-missing", lambda dout, mask, onehot, N: (mask - onehot) / N),
     ("svm", "x", "wrong-axis", lambda dout, mask, onehot, N: (mask - mask.sum() * onehot) / N),
     ("hinge", "x", "not-a-gradient", lambda dout, excess, y, N: excess),

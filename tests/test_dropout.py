@@ -25,7 +25,8 @@ def correlation(a, b):
 
 
 def triple32(z, high):
-    """Wellons' function, of integers or arrays of uint64; `high` is what fastbp adds before the second multiplication."""
+    """Wellons' function, of integers or arrays of uint64; `high` is what fastbp adds
+    before the second multiplication."""
     z = (z ^ z >> 17) * 0xED5AD4BB % 2**32
     z = ((z ^ z >> 11) + high) * 0xAC4C1B51 % 2**32
     z = (z ^ z >> 15) * 0x31848BAB % 2**32

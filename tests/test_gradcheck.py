@@ -86,9 +86,8 @@ def test_kinks_are_counted_and_any_value_between_the_slopes_is_right():
         report = fastbp.check_gradients((lambda x: (np.maximum(x, 0), None), lambda dout, _, s=slope: dout * s), x)
         assert report.passed == right
         if right:
-            assert report.tensors[0].counts == {"ok": 3, "kink": 2} and "5 (2 at a kink)" in str(
-                report
-            )  # 1e-9 is off it
+            assert report.tensors[0].counts == {"ok": 3, "kink": 2}  # 1e-9 is off it
+            assert "5 (2 at a kink)" in str(report)
 
 
 def test_a_kink_near_by_does_not_fail_a_right_gradient():
@@ -109,8 +108,8 @@ def test_gradients_that_are_zero_pass_though_numeric_ones_are_rounding():
 def test_a_network_with_a_loss():
     rng = np.random.default_rng(0)
     network = fastbp.Sequential(
-        fastbp.Conv2d(1, 3, 3), fastbp.BatchNorm2d(3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Dropout(0.3), fastbp.Flatten(),
-        fastbp.Linear(12, 4),
+        fastbp.Conv2d(1, 3, 3), fastbp.BatchNorm2d(3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Dropout(0.3),
+        fastbp.Flatten(), fastbp.Linear(12, 4),
     )  # fmt: skip
     before = network.state_dict()
     x, labels = rng.normal(size=(5, 1, 6, 6)).astype(np.float32), rng.integers(0, 4, 5)
@@ -118,8 +117,8 @@ def test_a_network_with_a_loss():
         report = fastbp.check_gradients(network, x, labels, loss=fastbp.SoftmaxCrossEntropy(), training=training)
         report.raise_if_failed()
         assert [t.name for t in report.tensors] == [
-            "x", "0.weight (Conv2d)", "0.bias (Conv2d)", "1.gamma (BatchNorm2d)", "1.beta (BatchNorm2d)", "6.weight (Linear)",
-            "6.bias (Linear)",
+            "x", "0.weight (Conv2d)", "0.bias (Conv2d)", "1.gamma (BatchNorm2d)", "1.beta (BatchNorm2d)",
+            "6.weight (Linear)", "6.bias (Linear)",
         ]  # fmt: skip
     assert network.dtype == np.float32
     for name, array in network.state_dict().items():

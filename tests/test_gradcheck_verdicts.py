@@ -36,7 +36,7 @@ def affine_inputs():
     return rng.normal(size=(4, 3)), rng.normal(size=(3, 2)), rng.normal(size=2)
 
 
-# -- the numeric derivative and its error --------------------------------------------------------------------------------
+# -- the numeric derivative and its error ------------------------------------------------------------------------------
 
 SMOOTH = {  # f, f', places
     "sin": (np.sin, np.cos, (-3.0, 0.1, 2.0)),
@@ -88,7 +88,7 @@ def test_noise_of_the_function_is_measured_not_guessed():
     assert not check_gradients(shifted, RNG.normal(size=5), smallest=False).passed
 
 
-# -- verdicts ----------------------------------------------------------------------------------------------------------------
+# -- verdicts ----------------------------------------------------------------------------------------------------------
 
 
 def test_every_verdict_is_given_and_counted():
@@ -207,7 +207,7 @@ def test_where_nothing_was_decided_it_is_said():
     assert report.counts == {"below noise": 2} and "nothing was decided for x" in str(report)
 
 
-# -- the checks beside the numbers ---------------------------------------------------------------------------------------
+# -- the checks beside the numbers -------------------------------------------------------------------------------------
 
 
 def broken(name, report):
@@ -310,7 +310,7 @@ def test_options_are_the_functions_own_in_every_call():
     assert options["calls"] == 0 and not options["mean"].any()
 
 
-# -- what can be checked ---------------------------------------------------------------------------------------------------
+# -- what can be checked -----------------------------------------------------------------------------------------------
 
 
 def logistic_loss(x, y):
@@ -359,7 +359,7 @@ def test_an_input_without_a_gradient():
         check_gradients((forward, lambda dout, cache: 2 * dout * (cache[0] - cache[1])), x, target)
 
 
-# -- modes -----------------------------------------------------------------------------------------------------------------
+# -- modes -------------------------------------------------------------------------------------------------------------
 
 
 def big_network():
@@ -394,7 +394,7 @@ def test_directional_mode_screens_and_goes_full_on_failure():
     assert wrong["0.bias"].index == (7,)
 
 
-# -- the smallest case -----------------------------------------------------------------------------------------------------
+# -- the smallest case -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.portable
@@ -446,7 +446,7 @@ def test_no_smallest_case_is_said_by_none():
     assert not report.passed and report.smallest is None
 
 
-# -- the report's forms ----------------------------------------------------------------------------------------------------
+# -- the report's forms ------------------------------------------------------------------------------------------------
 
 
 class Tags(html.parser.HTMLParser):

@@ -37,14 +37,14 @@ RESULTS = {
 }
 
 
-# -- the format ------------------------------------------------------------------------------------------------------------
+# -- the format --------------------------------------------------------------------------------------------------------
 
 
 TYPES = {"object": dict, "array": list, "string": str, "number": (int, float)}
 
 
 def violations(value, schema: dict, at: str = "$") -> Iterator[str]:
-    """What of the schema does not hold: the words of JSON Schema that the file uses, so that it is checked without a package."""
+    """What of the schema does not hold, for the words of JSON Schema that the file uses: no package is needed."""
     known = "$schema title $defs $ref type enum minimum properties additionalProperties required items anyOf"
     assert set(schema) <= set(known.split())
     if "$ref" in schema:
@@ -157,7 +157,7 @@ def test_what_results_say():
     assert "the grader failed" in written(RESULTS["error"])["output"]
 
 
-# -- run_autograder --------------------------------------------------------------------------------------------------------
+# -- run_autograder ----------------------------------------------------------------------------------------------------
 
 
 TOOLS = all(map(shutil.which, ("bash", "timeout")))
@@ -250,9 +250,10 @@ VALID = json.dumps(gradescope(RESULTS["right"]))
 @scripts
 @pytest.mark.parametrize(
     "garbage",
-    ["", "no JSON", VALID[:-20], "[]", "null", "3", "{}", '{"score": "20", "tests": [{}]}', '{"score": NaN, "tests": [{}]}',
-     '{"score": 1e999, "tests": [{}]}', '{"score": true, "tests": [{}]}', '{"score": 3}', '{"score": 3, "tests": 4}',
-     '{"score": 3, "tests": ["fc"]}', "[" * 100_000, json.dumps(gradescope(RESULTS["error"]))],
+    ["", "no JSON", VALID[:-20], "[]", "null", "3", "{}", '{"score": "20", "tests": [{}]}',
+     '{"score": NaN, "tests": [{}]}', '{"score": 1e999, "tests": [{}]}', '{"score": true, "tests": [{}]}',
+     '{"score": 3}', '{"score": 3, "tests": 4}', '{"score": 3, "tests": ["fc"]}', "[" * 100_000,
+     json.dumps(gradescope(RESULTS["error"]))],
     ids=lambda text: text[:30] or "nothing",
 )  # fmt: skip
 def test_garbage_is_replaced(autograder, garbage):
@@ -276,7 +277,7 @@ def test_grading_that_never_ends(autograder):
     assert results["score"] == 4 and "Grading stopped" in results["output"]
 
 
-# -- setup.sh --------------------------------------------------------------------------------------------------------------
+# -- setup.sh ----------------------------------------------------------------------------------------------------------
 
 
 @scripts

@@ -1,4 +1,4 @@
-"""The grader: what is right gets its points, what is wrong loses its own and is told why, and nothing else is touched."""
+"""The grader: what is right gets its points; what is wrong loses its own, and only those, and is told why."""
 
 import dataclasses
 import json
@@ -229,7 +229,7 @@ def test_a_function_that_writes_to_dout_or_differs_from_call_to_call_is_told(tmp
     assert "backward writes to dout" in feedback(grade(path, only("relu")))
 
 
-# -- hostile submissions ---------------------------------------------------------------------------------------------------
+# -- hostile submissions -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def test_a_hostile_submission_loses_its_item_and_nothing_else(path, hostile, mon
     json.dumps(result.to_dict())
 
 
-# -- assignments -----------------------------------------------------------------------------------------------------------
+# -- assignments -------------------------------------------------------------------------------------------------------
 
 
 def test_an_instructors_assignment_is_a_file(tmp_path):
@@ -266,7 +266,8 @@ def square(out, x):
 
 assignment = Assignment("squares", [
     Item("square", "sq(x) -> out, cache", ("x",), [Convention("x²", square)], backward="dsq(dout, cache) -> dx",
-         cases=[Case("random", lambda rng: {"x": rng.normal(size=(2, 3))}, gradients=True)], points=4, visibility="hidden"),
+         cases=[Case("random", lambda rng: {"x": rng.normal(size=(2, 3))}, gradients=True)], points=4,
+         visibility="hidden"),
 ])
 """)
     submission = tmp_path / "s.py"
@@ -311,7 +312,7 @@ def test_wrong_items_are_clear_errors():
 
 @pytest.mark.parametrize("module", [eecs598_hw1, cs231n_a2])
 def test_references_agree_with_finite_differences_in_every_convention(module):
-    """The references are the layers, whose gradients are tested; here their dressing is: transposes, sums, flips, masks."""
+    """The references are the layers, which are tested, in another dress: transposes, sums, flips, masks."""
     from fastbp import check_gradients
     from fastbp.grading.answers import copied
 
@@ -323,9 +324,8 @@ def test_references_agree_with_finite_differences_in_every_convention(module):
                 arguments = case.draw(np.random.default_rng(number))
                 arguments = convention.convert(arguments) if convention.convert else arguments
                 rest = {n: v for n, v in arguments.items() if n not in item.gradients}
-                out = np.where(
-                    np.arange(np.size(arguments["x"])).reshape(arguments["x"].shape) % 3, 1.0, 0.0
-                )  # dropout's mask
+                places = np.arange(np.size(arguments["x"])).reshape(arguments["x"].shape)
+                out = np.where(places % 3, 1.0, 0.0)  # dropout's mask
 
                 def forward(*given, item=item, convention=convention, rest=rest, out=out):
                     named = dict(zip(item.gradients, given, strict=True))
@@ -344,7 +344,7 @@ def test_references_agree_with_finite_differences_in_every_convention(module):
                 assert report.passed, f"{item.name}, {convention.name}, {case.name}\n{report}"
 
 
-# -- many submissions, and the command -------------------------------------------------------------------------------------
+# -- many submissions, and the command ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -355,7 +355,8 @@ def class_folder(tmp_path):
     changed(folder / "bob.py", ("return dout * (x > 0)", "return dout"))
     (folder / "cy.py").write_text("import time\ntime.sleep(1000)\n")
     (folder / "dee").mkdir()
-    changed(folder / "dee" / "layers.py", ("import numpy as np\n", "import numpy as np\nfrom helper import relu as rectified\n"),
+    changed(folder / "dee" / "layers.py",
+            ("import numpy as np\n", "import numpy as np\nfrom helper import relu as rectified\n"),
             ("return np.maximum(x, 0), x", "return rectified(x), x"))  # fmt: skip
     (folder / "dee" / "helper.py").write_text("def relu(x):\n    return x * (x > 0)\n")
     return folder
@@ -511,7 +512,7 @@ def test_an_interruption_ends_all_and_keeps_what_is_graded(class_folder, small, 
     assert not list(scratch.glob("submission-*"))  # nor their processes, which live there
 
 
-# -- what a review found ---------------------------------------------------------------------------------------------------
+# -- what a review found -----------------------------------------------------------------------------------------------
 
 
 def test_a_mistake_in_a_later_case_alone_is_a_mistake(tmp_path):

@@ -36,7 +36,8 @@ WRONG = {
         "written": ["x", ("x",), ("x", "k"), (1, ("k",))],
     },
     Item: {
-        "name": NO_TEXT, "forward": [*NO_TEXT, "", "f x", "f(x) y"], "backward": [3, "g"], "gradients": [None, "x", [1], {"x"}],
+        "name": NO_TEXT, "forward": [*NO_TEXT, "", "f x", "f(x) y"], "backward": [3, "g"],
+        "gradients": [None, "x", [1], {"x"}],
         "conventions": [None, [], [square], Convention("x²", square), (c for c in ())],
         "cases": [None, [], [draw], [Case("a", draw)]],
         "points": [None, "ten", -1, math.nan, math.inf, True, np.ones(2)], "shows": NO_FLAG, "hint": NO_TEXT,
@@ -80,9 +81,9 @@ def test_arguments_of_grade_are_named_before_anything_runs(submission):
 
 def test_arguments_of_grade_all_are_named_before_anything_runs(submission, tmp_path):
     good, wrong = {"paths": [submission], "assignment": "cs231n-a2", "folder": tmp_path / "records"}, {
-        "paths": [None, 3, str(submission), submission, [3], [b"s.py"], [""]], "assignment": NO_PATH, "seed": [None, -1, 1.5, "0"],
-        "jobs": [0, -1, 1.5, "2"], "seconds": [0, "1"], "folder": NO_PATH[1:], "executor": [3, "threads"], "one": NO_FLAG,
-        "done": NO_FUNCTION,
+        "paths": [None, 3, str(submission), submission, [3], [b"s.py"], [""]], "assignment": NO_PATH,
+        "seed": [None, -1, 1.5, "0"], "jobs": [0, -1, 1.5, "2"], "seconds": [0, "1"], "folder": NO_PATH[1:],
+        "executor": [3, "threads"], "one": NO_FLAG, "done": NO_FUNCTION,
     }  # fmt: skip
     for name, values in wrong.items():
         for value in values:

@@ -14,8 +14,8 @@ from fastbp.cli import main
 from fastbp.datasets import DataError, read_image_folder
 
 ORIENTATION = 0x0112
-# What a camera that is held so stores (EXIF 2.3, tag 274): row and column of the stored pixel that stands at (i, j) of the
-# picture, which has h rows and w columns.
+# What a camera that is held so stores (EXIF 2.3, tag 274): row and column of the stored pixel that stands at (i, j) of
+# the picture, which has h rows and w columns.
 HELD = {
     1: lambda i, j, h, w: (i, j),
     2: lambda i, j, h, w: (i, w - 1 - j),
@@ -81,7 +81,7 @@ def predicted(capsys, network, *paths):
     return [line.split(": ", 1)[1] for line in capsys.readouterr().out.splitlines()]
 
 
-# -- orientation -----------------------------------------------------------------------------------------------------------
+# -- orientation -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("orientation", HELD)
@@ -141,7 +141,7 @@ def test_photos_held_in_two_ways_have_one_size(tmp_path):
     np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), [picture(k) for k in range(4)])
 
 
-# -- transparency ----------------------------------------------------------------------------------------------------------
+# -- transparency ------------------------------------------------------------------------------------------------------
 
 
 def drawing(shade=0, size=16):
@@ -253,7 +253,7 @@ def test_greyscale_stays_greyscale_beside_transparency(tmp_path):
     assert np.abs(images[2, :, 8, 8].astype(int) - [255, 0, 0]).max() < 4
 
 
-# -- depth, size, damage ---------------------------------------------------------------------------------------------------
+# -- depth, size, damage -----------------------------------------------------------------------------------------------
 
 
 def test_predict_scales_sixteen_bits(tmp_path, capsys, network):

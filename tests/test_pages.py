@@ -17,7 +17,8 @@ from fastbp.grading.results import ItemResult, Part, Result
 
 CANARY = "canary.invalid"  # what hostile text would load
 SCRIPT = f"<script src='http://{CANARY}/a.js'></script><script>document.title = 'taken'</script>"
-IMAGE = f'"><img src="http://{CANARY}/b.png" onerror="document.title = 1"><style>body {{ display: none }}</style></title></main>'
+STYLE = "<style>body { display: none }</style></title></main>"
+IMAGE = f'"><img src="http://{CANARY}/b.png" onerror="document.title = 1">{STYLE}'
 NAMES = [
     SCRIPT,
     IMAGE,
@@ -78,9 +79,10 @@ def item(rng, name: str) -> ItemResult:
         out.causes.append(cause)
         out.correct = {"x": False, "w": True, "b": None}
         out.consistent = {"x": False, "w": True, "b": None}
+        arguments = "x=np.array([[0.5, -1.0]]), w=np.array([[1.0], [2.0]]), b=np.array([0.0])"
         backward.lines += [
             f"the gradient of x: {cause}. Look at the line of {name}_backward that computes dx",
-            f"smallest failing input: {name}_forward(x=np.array([[0.5, -1.0]]), w=np.array([[1.0], [2.0]]), b=np.array([0.0]))",
+            f"smallest failing input: {name}_forward({arguments})",
             "  the gradient of x at (0, 1) is -0.731059, it should be 0.731059",
         ]
     return out
@@ -128,13 +130,13 @@ def pages(results, links) -> list[str]:
     return [class_page(results, links), *map(submission_page, results)]
 
 
-# -- as text ---------------------------------------------------------------------------------------------------------------
+# -- as text -----------------------------------------------------------------------------------------------------------
 
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
-OWN = {"html", "head", "meta", "title", "style", "body", "main", "section", "div", "span", "p", "h1", "h2", "h3", "ul", "li", "a",
-       "i", "strong", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "pre", "svg", "rect", "text", "line",
-       "script"}  # fmt: skip
+OWN = {"html", "head", "meta", "title", "style", "body", "main", "section", "div", "span", "p", "h1", "h2", "h3", "ul",
+       "li", "a", "i", "strong", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "pre", "svg",
+       "rect", "text", "line", "script"}  # fmt: skip
 
 
 class Reader(HTMLParser):
@@ -292,7 +294,7 @@ def test_a_file_cannot_lead_elsewhere(results):
         assert link.startswith("./") and not set(link) & set(":' ")
 
 
-# -- in a browser ----------------------------------------------------------------------------------------------------------
+# -- in a browser ------------------------------------------------------------------------------------------------------
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -314,7 +316,8 @@ function measure(frame) {
   for (const details of page.querySelectorAll("details")) details.open = true;
   wide.push(root.scrollWidth);
   const blocks = [...page.querySelectorAll("h1, h2, h3, p, li, pre, .card, .scroll, svg")];
-  const out = blocks.filter((e) => e.getBoundingClientRect().right > view.innerWidth + 1).map((e) => e.outerHTML.slice(0, 200));
+  const beyond = (e) => e.getBoundingClientRect().right > view.innerWidth + 1;
+  const out = blocks.filter(beyond).map((e) => e.outerHTML.slice(0, 200));
   const size = view.getComputedStyle(page.querySelector("p")).fontSize;
   const background = view.getComputedStyle(page.body).backgroundColor;
   return { inner: view.innerWidth, wide, out, title: page.title, orders, size, background };
@@ -333,7 +336,8 @@ visits.forEach(([page, width], k) => {
 
 
 def visit(folder, visits: list[tuple[str, int]], *options: str) -> tuple[list[dict], str, str]:
-    """What a browser measures on each page in a frame of the width given, what its console says, and the log of its requests.
+    """What a browser measures on each page in a frame of the width given, what its console
+    says, and the log of its requests.
 
     Frames, since chromium's windows have a least width; `srcdoc`, since a page's own policy stays in force in it.
     """
@@ -346,9 +350,9 @@ def visit(folder, visits: list[tuple[str, int]], *options: str) -> tuple[list[di
     log = folder / "requests.json"
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-sync", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr",
-         f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}", "--virtual-time-budget=10000", "--dump-dom", *options,
-         wrapper.as_uri()],
+         "--disable-sync", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND",
+         "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}",
+         "--virtual-time-budget=10000", "--dump-dom", *options, wrapper.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     said = json.loads(html.unescape(re.search(r"<pre id=\"said\">(.*?)</pre>", done.stdout, re.DOTALL)[1]))

@@ -11,6 +11,7 @@ import pytest
 
 import fastbp
 import fastbp.engine.program as program_module
+from fastbp.engine import Machine
 from fastbp.engine.program import Program, programs
 from fastbp.kernels.jit import kernel
 
@@ -84,10 +85,10 @@ def test_a_program_is_its_calls_one_after_the_other(dtype, bias):
 @compiled
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors are not told to")
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_program_leaves_no_denormal_numbers_and_the_thread_as_it_was(threads, monkeypatch):
+def test_a_program_leaves_no_denormal_numbers_and_the_thread_as_it_was(threads):
     """The velocity of a dead unit ends at 0; outside of a program such numbers are what they are."""
-    monkeypatch.setattr(fastbp.plan, "RANGE_WORK", 1)
     network = fastbp.Sequential(fastbp.Linear(3, 40), fastbp.ReLU(), fastbp.Linear(40, 2), seed=0)
+    network.machine = Machine(range_work=1)
     network.layers[0].bias.value = np.full(40, -100)
     trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.0, momentum=0.5))
     before = fastbp.get_num_threads()

@@ -1,4 +1,5 @@
-"""The sandbox: values across the pipe, ordinary submissions, and the ones in tests/hostile, which may cost themselves only."""
+"""The sandbox: values across the pipe, ordinary submissions, and those in tests/hostile, which may harm none but
+themselves."""
 
 import ast
 import os

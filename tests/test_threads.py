@@ -1,5 +1,6 @@
 """Several threads, several trainings at once, forked processes: the same numbers, and neighbours left in peace."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,9 +13,9 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from machines import ROWS, SAMPLES, cuts_of, parts_of
 
 import fastbp
-from fastbp import plan
 from fastbp.engine import threads
 from fastbp.engine.program import programs
 from fastbp.kernels.jit import kernel
@@ -29,19 +30,15 @@ def restored():
     fastbp.set_num_threads(before)
 
 
-@pytest.fixture
-def fine_cut(monkeypatch):
+FINE = dataclasses.replace(SAMPLES, large=500)
+
+
+def convolutional(seed=0, machine=FINE):
     """Small problems are cut as large ones are."""
-    for name, value in (("PART_WORK", 1), ("RANGE_WORK", 1), ("PER_WEIGHT", 1), ("PIECE_WORK", 1), ("LARGE", 500),
-                        ("TILE_ROWS", 4), ("TILE_COLUMNS", 4)):  # fmt: skip
-        monkeypatch.setattr(plan, name, value)
-
-
-def convolutional(seed=0):
     return fastbp.Sequential(
         fastbp.Conv2d(1, 4, 3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Conv2d(4, 5, 3, stride=2),
         fastbp.BatchNorm2d(5), fastbp.ReLU(), fastbp.Dropout(0.3), fastbp.Flatten(), fastbp.Linear(45, 30),
-        fastbp.Tanh(), fastbp.Linear(30, 4), seed=seed,
+        fastbp.Tanh(), fastbp.Linear(30, 4), seed=seed, machine=machine,
     )  # fmt: skip
 
 
@@ -55,28 +52,24 @@ def train(network, shape, steps, optimizer=None, batch=16):
     return network.parameter_vector.copy()
 
 
-def test_parameters_do_not_depend_on_the_number_of_threads_where_gradients_go_by_rows(fine_cut, monkeypatch):
-    monkeypatch.setattr(plan, "PER_WEIGHT", 10**12)
-    monkeypatch.setattr(plan, "LARGE", 10)
+def test_parameters_do_not_depend_on_the_number_of_threads_where_gradients_go_by_rows():
     results = []
     for count in (1, 2, 4):
         fastbp.set_num_threads(count)
-        network = convolutional()
+        network = convolutional(machine=ROWS)
         results.append(train(network, (1, 18, 18), 30))
-    assert [stage.by_rows for stage in network.plan((1, 18, 18)).batch(16, True).stages if stage.large][
-        0
-    ]  # a convolution
+    assert ("gradients", "rows") in cuts_of(network, (1, 18, 18), 16)["ConvOp"]
     assert all(np.array_equal(result, results[0]) for result in results)
 
 
 @pytest.mark.parametrize("optimizer", [lambda: fastbp.SGD(lr=0.05, momentum=0.9), lambda: fastbp.Adam(lr=0.01)])
-def test_parameters_do_not_depend_on_the_number_of_threads(fine_cut, optimizer):
+def test_parameters_do_not_depend_on_the_number_of_threads(optimizer):
     results = []
     for count in (1, 2, 4):
         fastbp.set_num_threads(count)
         network = convolutional()
         results.append((train(network, (1, 18, 18), 100, optimizer()), network.state_dict()["4.running_var"]))
-    assert len(network.plan((1, 18, 18)).batch(16, True).bounds) == 8
+    assert parts_of(network, (1, 18, 18), 16) == 8
     for parameters, variance in results[1:]:
         assert np.array_equal(parameters, results[0][0]) and np.array_equal(variance, results[0][1])
     assert np.isfinite(results[0][0]).all()
@@ -88,11 +81,11 @@ def test_a_problem_that_is_cut_without_help_of_the_test():
         fastbp.set_num_threads(count)
         network = fastbp.Sequential(fastbp.Linear(300, 600), fastbp.ReLU(), fastbp.Linear(600, 4))
         results.append(train(network, (300,), 8, batch=140))
-    assert len(network.plan((300,)).batch(140, True).bounds) > 1
+    assert parts_of(network, (300,), 140) > 1
     assert all(np.array_equal(result, results[0]) for result in results)
 
 
-def test_several_trainings_at_once(fine_cut):
+def test_several_trainings_at_once():
     fastbp.set_num_threads(2)
     expected = [train(convolutional(seed), (1, 18, 18), 30) for seed in range(4)]
     results = [None] * 4
@@ -137,11 +130,12 @@ def script(code: str) -> str:
 
 TRAIN = """
 import os, warnings
-import numpy as np, fastbp, fastbp.plan
-fastbp.plan.PART_WORK = fastbp.plan.RANGE_WORK = 1
+import numpy as np, fastbp
+machine = fastbp.engine.Machine(part_work=1, range_work=1)
 fastbp.set_num_threads(2)
 def train(seed):
     network = fastbp.Sequential(fastbp.Linear(8, 16), fastbp.ReLU(), fastbp.Linear(16, 3), seed=seed)
+    network.machine = machine
     trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1))
     rng = np.random.default_rng(seed)
     for _ in range(20):
@@ -164,14 +158,14 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_fork_while_another_thread_is_at_work():
-    """The forked process has not the thread that holds the network's plan."""
+    """The forked process has not the thread that holds the network's engine."""
     out = script(TRAIN + """
 import threading, time
 warnings.simplefilter("ignore")
 network, x = fastbp.Sequential(fastbp.Linear(8, 3)), np.ones((4, 8), np.float32)
-expected, held, plan = fastbp.predict(network, x), threading.Event(), network.plan((8,))
+expected, held, engine = fastbp.predict(network, x), threading.Event(), network.engine((8,))
 def hold():
-    with plan.lock:
+    with engine.lock:
         held.set()
         time.sleep(3)
 threading.Thread(target=hold).start()
@@ -204,7 +198,7 @@ print(numba.np.ufunc.parallel._is_initialized)
     assert out == "0 True 0 True True False"
 
 
-def test_idle_threads_use_no_processor_time(fine_cut):
+def test_idle_threads_use_no_processor_time():
     fastbp.set_num_threads(2)
     train(convolutional(), (1, 18, 18), 4)
     before = time.process_time()
@@ -276,7 +270,7 @@ def test_an_error_in_a_part_reaches_the_caller_and_ends_the_others():
 
 @compiled
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
-def test_ctrl_c_ends_a_step_between_programs(fine_cut):
+def test_ctrl_c_ends_a_step_between_programs():
     """The signal waits until all threads are through; then the next program can be run."""
     fastbp.set_num_threads(2)
     x = np.zeros(64)

@@ -36,7 +36,7 @@ def _read_image(path: Path, shape: tuple[int, int, int], invert: bool, dtype: np
     """The image as (1, C, H, W) in [0, 1], resized to the network's input."""
     from PIL import Image, ImageOps
 
-    from ..datasets.images import eight_bits, open_image
+    from ..datasets.image_files import eight_bits, open_image
 
     with open(path, "rb") as file:
         image = eight_bits(open_image(file, path), path)

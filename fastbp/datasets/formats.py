@@ -18,7 +18,7 @@ import numpy as np
 from .. import arguments
 from . import pickles
 from .errors import DataError
-from .images import UnreadableImageError, open_image
+from .image_files import UnreadableImageError, open_image
 from .packed import GZIP_MAGIC, Source
 
 StrPath: TypeAlias = str | os.PathLike[str]

@@ -92,7 +92,7 @@ class Engine:
 
     def __str__(self) -> str:
         """A line for each op: its layers with their paths, its name, and how it computes, and why so."""
-        ops = lowered(self.graph.again(), Setting(64, self.gradient_vector.dtype, True))
+        ops = lowered(self.graph.again(), Setting(64, self.gradient_vector.dtype, True), self.places)
         rows = [(", ".join(op.paths), " + ".join(map(repr, op.layers)), f"{type(op).__name__}: {op.how}") for op in ops]
         paths, layers = (max(len(row[column]) for row in rows) for column in (0, 1))
         return "\n".join(f"{path:<{paths}}  {names:<{layers}}  {how}".rstrip() for path, names, how in rows)
@@ -108,7 +108,7 @@ class Batch:
     def __init__(self, engine: Engine, setting: Setting):
         self.engine, self.setting, self.machine = weakref.ref(engine), setting, engine.machine
         graph = engine.graph.again()
-        ops = lowered(graph, setting)
+        ops = lowered(graph, setting, engine.places)
         plan, vector = partition(ops, setting, self.machine), engine.gradient_vector
         self.schedule = Schedule(ops, (graph.x, graph.y), setting, plan, engine.places, vector)
         self.x, self.y = graph.x.array, graph.y.array

@@ -96,32 +96,42 @@ def inside(container: LayerLike, input_shape: tuple[int, ...]) -> Graph:
 def connected(container: LayerLike, x: Wire, apply: Callable[..., Wire]) -> Wire:
     """A container's output on wire x: `apply(layer, path, *wires)` is called for each layer inside that is no
     container."""
-    seen: set[int] = set()
-    made = {x}
+    return Opening(x, apply).output_of(container, "", (x,))
 
-    def output_of(container, path: str, wires: tuple[Wire, ...]) -> Wire:
+
+class Opening:
+    """What one pass through containers has seen: `seen` layers, by id, and the wires that it has `made`.
+
+    No function in it refers to itself: such a cycle would keep layers, and so a network's vectors, until the collector
+    comes.
+    """
+
+    def __init__(self, x: Wire, apply: Callable[..., Wire]):
+        self.apply, self.seen, self.made = apply, set(), {x}
+
+    def output_of(self, container: LayerLike, path: str, wires: tuple[Wire, ...]) -> Wire:
+        """The wire that a container's `connect` returns."""
         names = {id(child): name for name, child in container.named_children.items()}
 
         def place(layer, *wires: Wire) -> Wire:
-            _check(layer, wires, made)
+            _check(layer, wires, self.made)
             name = names.get(id(layer))
             if name is None and (layer.parameters or layer.state or layer.opens):
-                raise ValueError(f"{type(container).__name__}.connect places {layer!r}, which is not one of its children")
-            if id(layer) in seen:
+                who = type(container).__name__
+                raise ValueError(f"{who}.connect places {layer!r}, which is not one of its children")
+            if id(layer) in self.seen:
                 raise ValueError(f"connect: {layer!r} is placed twice; use copy.deepcopy(layer) for a second one")
-            seen.add(id(layer))
+            self.seen.add(id(layer))
             its_path = ".".join(filter(None, (path, name)))
-            wire = output_of(layer, its_path, wires) if opens(layer) else apply(layer, its_path, *wires)
-            made.add(wire)
+            wire = self.output_of(layer, its_path, wires) if opens(layer) else self.apply(layer, its_path, *wires)
+            self.made.add(wire)
             return wire
 
         output = container.connect(*wires, place)
-        if not isinstance(output, Wire) or output not in made:
-            name = type(container).__name__
-            raise TypeError(f"{name}.connect must return the wire of its output, one that place gave, got {shown(output)}")
+        if not isinstance(output, Wire) or output not in self.made:
+            what = f"{type(container).__name__}.connect must return the wire of its output"
+            raise TypeError(f"{what}, one that place gave, got {shown(output)}")
         return output
-
-    return output_of(container, "", (x,))
 
 
 def _check(layer, wires: tuple, made: set[Wire]) -> None:

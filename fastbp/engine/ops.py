@@ -15,6 +15,7 @@ partial sum too, so gradients go `into` the arrays that the engine gives.
 
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -231,14 +232,16 @@ def op_alone(layer: LayerLike, x: np.ndarray, y: np.ndarray, training: bool) -> 
     raise TypeError(f"{type(layer).__name__} does not define forward and backward, and no op computes it")
 
 
-def lowered(graph: Graph, setting: Setting) -> list[Op]:
-    """The ops of a graph, in its order: by the longest row of the table that suits, and Opaque for what is not in
-    it."""
+def lowered(graph: Graph, setting: Setting, places: dict[Parameter, int]) -> list[Op]:
+    """The ops of a graph, in its order: by the longest row of the table that suits, and Opaque for what is not in it.
+
+    `places` is where each parameter begins in the flat vector: an op's follow each other there.
+    """
     ops: list[Op] = []
     at, steps, kinds = 0, graph.steps, [kind_of(step.layer) for step in graph.steps]
     readers = [wire for step in steps for wire in step.inputs] + [graph.y]
     while at < len(steps):
-        entry = entry_for(steps, kinds, at, readers, setting)
+        entry = entry_for(steps, kinds, at, readers, setting, places)
         row = steps[at : at + (len(entry.kinds) if entry else 1)]
         layers, paths = tuple(step.layer for step in row), tuple(step.path for step in row)
         maker = entry.maker if entry else opaque
@@ -247,7 +250,9 @@ def lowered(graph: Graph, setting: Setting) -> list[Op]:
     return ops
 
 
-def entry_for(steps: list[Step], kinds: list, at: int, readers: list[Wire], setting: Setting) -> Entry | None:
+def entry_for(
+    steps: list[Step], kinds: list, at: int, readers: list[Wire], setting: Setting, places: dict[Parameter, int]
+) -> Entry | None:
     """The first entry of the table that suits the steps from `at` on."""
     if kinds[at] is None:
         return None
@@ -256,6 +261,7 @@ def entry_for(steps: list[Step], kinds: list, at: int, readers: list[Wire], sett
         if (
             tuple(kinds[at : at + len(entry.kinds)]) == entry.kinds
             and in_a_row(row, readers)
+            and one_after_the_other([p for step in row for p in step.layer.parameters], places)
             and entry.suits(tuple(step.layer for step in row), row[0].inputs[0].shape, setting)
         ):
             return entry
@@ -266,6 +272,11 @@ def in_a_row(steps: list[Step], readers: list[Wire]) -> bool:
     """Does nobody else read what lies between these steps?"""
     pairs = zip(steps, steps[1:], strict=False)
     return all(b.inputs == (a.output,) and readers.count(a.output) == 1 for a, b in pairs)
+
+
+def one_after_the_other(parameters: list[Parameter], places: dict[Parameter, int]) -> bool:
+    """Does each parameter begin where the one before ends?"""
+    return all(places[b] == places[a] + a.size for a, b in itertools.pairwise(parameters))
 
 
 def opaque(*arguments) -> list[Op]:
@@ -303,15 +314,20 @@ class Opaque(Op):
         given = self.layer.backward(self.dout, need_dx=need_dx)
         if not need_dx:
             return
-        given = given if len(self.dxs) > 1 else (given,)
-        name = type(self.layer).__name__
-        if not isinstance(given, tuple) or len(given) != len(self.dxs):
-            raise ValueError(f"{name}: backward must give a tuple of {len(self.dxs)} gradients, one for each input")
-        for wire, dx, array in zip(self.inputs, self.dxs, given, strict=True):
+        for dx, array in zip(self.dxs, input_gradients(self.layer, given, self.inputs), strict=True):
             if dx is not None:
-                if np.shape(array) != wire.array.shape:
-                    raise ValueError(f"{name}: backward gave {np.shape(array)} for an input {wire.array.shape}")
                 np.copyto(dx, array)
+
+
+def input_gradients(layer: LayerLike, given, inputs: tuple[Wire, ...]) -> tuple[np.ndarray, ...]:
+    """What a layer's backward has given, one gradient for each input; ValueError where it is not that."""
+    gradients, name = given if len(inputs) > 1 else (given,), type(layer).__name__
+    if not isinstance(gradients, tuple) or len(gradients) != len(inputs):
+        raise ValueError(f"{name}: backward must give a tuple of {len(inputs)} gradients, one for each input")
+    for wire, gradient in zip(inputs, gradients, strict=True):
+        if np.shape(gradient) != wire.array.shape:
+            raise ValueError(f"{name}: backward gave {np.shape(gradient)} for an input {wire.array.shape}")
+    return gradients
 
 
 def flat(array: np.ndarray) -> np.ndarray:

@@ -61,6 +61,7 @@ class Schedule:
         self.give_memory()
         self.dx: np.ndarray | None = None
         self.totals: dict[Wire, np.ndarray] = {}  # sums of gradients of wires with several readers
+        self.live: set[Op] = set()  # that have a part in y, once `backward` has seen them
         self.shares: dict[Op, np.ndarray] = {}  # (parts, parameters) of gradients that are sums over parts of the batch
         self.forward = joined(self._forward())
 
@@ -113,6 +114,7 @@ class Schedule:
         for op, cuts in reversed(list(zip(self.ops, self.cuts, strict=True))):
             if op.output not in needing or op.output not in due:  # the latter where nobody reads the output
                 continue
+            self.live.add(op)
             total = yield from self._total(op.output, due.pop(op.output))
             op.dout = total.array
             for i, wire in enumerate(op.inputs):
@@ -185,21 +187,18 @@ class Schedule:
     def ranges(self, machine: Machine) -> list[list[Piece]]:
         """The flat vector in ranges of pieces, which may be completed at once; after `backward`."""
         made: list[tuple[Piece, float]] = []
+        without = set(self.places)
         for op, cuts in zip(self.ops, self.cuts, strict=True):
-            made += self._pieces(op, cuts, machine) if op.parameters else []
+            if op.parameters and op in self.live:
+                made += self._pieces(op, cuts, machine)
+                without.difference_update(op.parameters)
+        for parameter in without:  # of layers that have no part in the output: the gradient is 0
+            start, end = self.places[parameter], self.places[parameter] + parameter.size
+            none = np.empty((0, parameter.size), self.setting.dtype)
+            zeros = [partial(sum_parts, none, self.gradient_vector[start:end])]
+            made.append((Piece(start, end, zeros, None), parameter.size * machine.update_work))
         made.sort(key=lambda each: each[0].first)
-        end, pieces, work = 0, [], []
-        for piece, its_work in made:
-            if end < piece.first:  # parameters of a layer that has no part in the output
-                pieces.append(Piece(end, piece.first, [], None))
-                work.append((piece.first - end) * machine.update_work)
-            pieces.append(piece)
-            work.append(its_work)
-            end = piece.last
-        if end < self.gradient_vector.size:
-            pieces.append(Piece(end, self.gradient_vector.size, [], None))
-            work.append((self.gradient_vector.size - end) * machine.update_work)
-        return gathered(pieces, work, machine)
+        return gathered([piece for piece, _ in made], [work for _, work in made], machine)
 
     def _pieces(self, op: Op, cuts: Cuts, machine: Machine) -> Iterator[tuple[Piece, float]]:
         """The pieces of an op's parameters, each with its work."""

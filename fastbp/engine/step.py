@@ -3,6 +3,7 @@ optimisers."""
 
 import math
 import operator
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -39,7 +40,8 @@ class TrainingStep:
     """
 
     def __init__(self, batch: Batch, loss: Loss, optimizer: Optimizer, network: Trained):
-        self.batch, self.loss, self.optimizer = batch, loss, optimizer
+        self.batch = weakref.ref(batch)  # which has this step
+        self.loss, self.optimizer = loss, optimizer
         self.values, self.gradients = network.parameter_vector, network.gradients
         self.loss_call = loss.step_call(batch.y, batch.dout) or LossCall(loss, batch.y, batch.dout)
         self.program: list[Callable[[], None]] = []
@@ -74,23 +76,23 @@ class TrainingStep:
         except Exception as error:  # before anything was updated, but for an optimiser's own step
             optimizer.steps -= by_parts
             if isinstance(error, ValueError) and not isinstance(self.loss_call, LossCall):
-                self.loss.check(self.batch.y, targets)
+                self.loss.check(self.batch().y, targets)
             raise
-        gradients.end(self.batch.engine(), [] if kept else self.left_open)
+        gradients.end(self.batch().engine(), [] if kept else self.left_open)
         return self.loss_call.value
 
     def _bind(self, kept: bool, by_parts: bool, vectors: list[np.ndarray]) -> None:
         """Make the program."""
         update = self._update((self.values, self.gradients.array, *vectors), kept, by_parts)
-        batch, loss = self.batch, [[self.loss_call.call]]
+        batch, loss = self.batch(), [[self.loss_call.call]]
         self.program = bound([*batch.schedule.forward, loss, *batch.training_sections, *update])
         self.kept, self.by_parts, self.vectors = kept, by_parts, vectors
 
     def _update(self, vectors: tuple, kept: bool, by_parts: bool) -> list[Parts]:
         """The gradients that backward leaves open, and the optimiser's update, range by range."""
         if not by_parts:
-            return [self.batch.completing(), [[partial(self.optimizer.step, *vectors)]]]
-        return [[self._update_range(pieces, vectors, kept) for pieces in self.batch.ranges]]
+            return [self.batch().completing(), [[partial(self.optimizer.step, *vectors)]]]
+        return [[self._update_range(pieces, vectors, kept) for pieces in self.batch().ranges]]
 
     def _update_range(self, pieces: list[Piece], vectors: tuple, kept: bool) -> list[Callable[[], None]]:
         """The calls for neighbouring pieces. Unless gradients are kept, pieces that can descend do both at once."""

@@ -104,8 +104,10 @@ class Measure:
     def judge(
         self, move, analytic: np.ndarray, scale: float, around=None, complex_slope=None, own: float = 0.0
     ) -> tuple[int, np.ndarray, np.ndarray]:
-        """(verdict, numeric (K,), the estimate of its error (K,)) of one derivative, given the analytic ones (K,);
-        around and complex_slope are this element's methods of those names, `own` its size."""
+        """(verdict, numeric (K,), the estimate of its error (K,)) of one derivative, given the analytic ones (K,).
+
+        `around` and `complex_slope` are this element's methods of those names, `own` is its size.
+        """
         best = self.settle(move, scale, own)
         unknown = np.full(len(analytic), np.nan)
         if best is None or not np.isfinite(analytic).all():

@@ -1,5 +1,7 @@
-"""What an assignment is: items with their functions, references, inputs and points. An instructor's own is a Python
-file that makes one of these and calls it `assignment`."""
+"""What an assignment is: items with their functions, references, inputs and points.
+
+An instructor's own is a Python file that makes one of these and calls it `assignment`.
+"""
 
 import importlib
 import os

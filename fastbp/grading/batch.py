@@ -20,8 +20,11 @@ from .results import Result
 
 @dataclass(frozen=True)
 class Job:
-    """One submission to grade: `name` in results, `path` its file or folder, the assignment's name or file, and where
-    and in what form the result is written (`record` None: nowhere)."""
+    """One submission to grade, of a class.
+
+    `name` is the one in results, `path` its file or folder, `assignment` a name or a file. The result is written to
+    `record` (None: nowhere), in the form that `form` gives it.
+    """
 
     name: str
     path: Path
@@ -71,8 +74,10 @@ class Job:
 
 
 def find_submissions(paths: Sequence[Path | str], one: bool = False) -> dict[str, Path]:
-    """The submissions under the paths, by name: a file is one, and so is each Python file in a folder and each folder
-    in it that holds Python files; with `one`, a folder itself. Names that occur twice get their folder's before them.
+    """The submissions under the paths, by name.
+
+    A file is one, and so is each Python file in a folder and each folder in it that holds Python files; with `one`, a
+    folder itself. Names that occur twice get their folder's before them.
 
     FileNotFoundError for a path that is not there, ValueError for a folder without submissions.
     """

@@ -275,8 +275,7 @@ def packages() -> list[str]:
 
 
 def readable() -> list[str]:
-    """What Python and compiled packages need to read: the standard library, packages, shared
-    libraries, the processor's kind."""
+    """What Python and compiled packages read: the standard library, packages, libraries, the processor's kind."""
     paths = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *packages()]
     paths += [os.path.join(prefix, "lib") for prefix in {sys.base_prefix, sys.base_exec_prefix}]
     paths += [
@@ -292,8 +291,7 @@ def readable() -> list[str]:
 
 
 def _kill_marked(mark: str) -> None:
-    """Kill the processes with this mark in their environment: those that left the child's
-    group, where they could be started.
+    """Kill the processes with this mark in their environment: those that have left the child's group.
 
     Again and again until there is none, since one may start another in between. Linux only.
     """

@@ -1,5 +1,4 @@
-"""One submission against an assignment: the submission answers calls from its sandbox,
-and everything is judged here."""
+"""One submission against an assignment: it answers calls from its sandbox, and everything is judged here."""
 
 import re
 import time
@@ -22,12 +21,13 @@ def grade(
     seconds: float | None = None,
     done: Callable[[Result], None] = lambda result: None,
 ) -> Result:
-    """The result of one submission, a Python file or a folder. `done(result)` is called after
-    every item, with what there is.
+    """The result of one submission, a Python file or a folder.
 
-    `seconds` limits each call of a submission's function (the assignment's by default). The same seed draws the
-    same inputs. Whatever the submission does costs its own items their points and raises nothing here.
-    FileNotFoundError if it is not there.
+    `seconds` limits each call of a submission's function (the assignment's by default). The same seed draws the same
+    inputs. `done(result)` is called after every item, with what there is.
+
+    Whatever the submission does costs its own items their points and raises nothing here. FileNotFoundError if it is
+    not there.
     """
     path = Path(arguments.path("grade: path", path))
     if not path.exists():
@@ -57,8 +57,7 @@ def grade(
 
 
 def grade_item(box: Sandbox, item: Item, tolerance: float, seed: int) -> ItemResult:
-    """One item's result; a fault of the assignment's own, a reference that fails, say, is
-    the item's alone and named."""
+    """One item's result. A fault of the assignment, as a reference that fails, is named and costs this item alone."""
     grader = None
     try:
         grader = ItemGrader(box, item, tolerance, seed)
@@ -73,8 +72,10 @@ def grade_item(box: Sandbox, item: Item, tolerance: float, seed: int) -> ItemRes
 
 
 def main_file(path: Path, assignment: Assignment) -> str | None:
-    """Of a folder's Python files, the one that defines most of the assignment's functions; None
-    for a file, or if none does."""
+    """Of a folder's Python files, the one that defines most of the assignment's functions.
+
+    None for a path that is a file, and where no file defines any.
+    """
     wanted = {name for item in assignment.items for name in item.functions}
     counts = {}
     for file in sorted(path.glob("*.py")) if path.is_dir() else []:

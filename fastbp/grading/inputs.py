@@ -1,5 +1,4 @@
-"""Inputs for assignments, drawn so that right answers are plain: away from kinks and
-ties, no two axes of one length."""
+"""Inputs for assignments that leave no doubt: away from kinks and ties, and no two axes of one length."""
 
 import math
 
@@ -7,8 +6,10 @@ import numpy as np
 
 
 def spread(rng: np.random.Generator, *shape: int, scale: float = 2.0) -> np.ndarray:
-    """Numbers from −scale to scale in random order, no two closer than scale / (2 · size), none
-    at 0 or ±1 when scale is 2."""
+    """Numbers from −scale to scale in random order: no two closer than scale / (2 · size).
+
+    When scale is 2, none lies at 0 or ±1.
+    """
     size = math.prod(shape)
     steps = np.arange(size) - size / 2 + rng.uniform(0.3, 0.7, size)
     values = rng.permutation(steps * (2 * scale / max(size, 1)))

@@ -172,8 +172,10 @@ def die_with_parent(lifeline: int) -> None:
 
 
 def restrict_files(readable: list[str], writable: str, hidden: str) -> list[str]:
-    """Landlock: below `readable`, but not below `hidden`, files are read; below `writable` all is allowed but running
-    programs; elsewhere nothing is."""
+    """Landlock: reading below `readable` but not below `hidden`; below `writable` all but running programs.
+
+    Elsewhere nothing is allowed.
+    """
     if not sys.platform.startswith("linux"):
         return [NO_LANDLOCK]
     version = _libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1)
@@ -241,8 +243,10 @@ def close_calls() -> list[str]:
 
 
 def _filter(column: int, architecture: int, pid: int) -> list[tuple[int, int, int, int]]:
-    """The program for the kernel: (operation, lines to skip if true, if false, operand). It reads the call's number at
-    0, the architecture at 4 and the low half of argument i at 16 + 8 i."""
+    """The program for the kernel: (operation, lines to skip if true, if false, operand).
+
+    It reads the call's number at 0, the architecture at 4 and the low half of argument i at 16 + 8 i.
+    """
     load, answer = 0x20, 0x06
     equal, at_least, any_bit = 0x15, 0x35, 0x45
     allow, refuse, missing = 0x7FFF0000, 0x00050000 | EPERM, 0x00050000 | ENOSYS

@@ -201,9 +201,11 @@ class ItemGrader:
         self.finite_differences(tried[0], convention)
 
     def try_backward(self, number: int, convention: Convention, always: bool) -> "Tried":
-        """The gradients in one case: against the reference's, and where that fails (or `always`) against finite
-        differences of the submission's own forward pass. The latter count only if forward is wrong here, gives as
-        many numbers, and moves at all."""
+        """The gradients in one case, against the reference's and the submission's own forward pass.
+
+        Finite differences of the latter are taken where the reference disagrees, or `always`. They count only if
+        forward is wrong here, gives as many numbers, and moves at all.
+        """
         names, answer = self.item.gradients, self.answer(number, convention)
         tried = Tried(number)
         tried.forward_right = not self.fault(self.item.cases[number], answer, convention)
@@ -282,8 +284,11 @@ class ItemGrader:
         return lines
 
     def finite_differences(self, tried: "Tried", convention: Convention) -> None:
-        """Flag a backward pass that differentiates numerically. One that runs the forward function itself for every
-        element earns nothing; one that is only as exact as differences are is for an instructor to look at."""
+        """Flag a backward pass that differentiates numerically.
+
+        One that runs the forward function itself for every element earns nothing; one that is only as exact as
+        differences are is for an instructor to look at.
+        """
         problem = tried.problem
         if problem is None or not problem.gradients or not self.parts[2].points:
             return
@@ -311,8 +316,11 @@ class ItemGrader:
 
 @dataclass
 class Tried:
-    """The gradients of one case, by name: `correct` for the true function (None: it could not be told), `consistent`
-    with the submission's own, and `good`, whether they count as right."""
+    """The gradients of one case, by name.
+
+    `correct` for the true function (None: it could not be told), `consistent` with the submission's own, and `good`,
+    whether they count as right.
+    """
 
     number: int
     forward_right: bool = False

@@ -192,8 +192,7 @@ _SUBCLASSES = tuple((kind, _WRITERS[kind]) for kind in (_ndarray, str, int, floa
 
 
 def _writer_of(value):
-    """The writer for a subclass of what can be written, e.g. a named tuple, and for NumPy's
-    scalars; None if there is none."""
+    """The writer for a subclass of what can be written, as a named tuple, and for NumPy's scalars; None for others."""
     if isinstance(value, _generic) and value.dtype.kind in "biufc":
         return Writer._write_scalar
     for kind, writer in _SUBCLASSES:

@@ -48,8 +48,11 @@ def submission_page(result: Result) -> str:
 
 
 def class_page(results: Sequence[Result], links: Mapping[str, str]) -> str:
-    """The page of the class. `links` has for a submission's name the file of its page, relative to this one; a name
-    without one is not linked. ValueError if there are no results."""
+    """The page of the class.
+
+    `links` has for a submission's name the file of its page, relative to this one; a name without one is not linked.
+    ValueError if there are no results.
+    """
     if not results:
         raise ValueError("class_page: there are no results")
     possible = max(result.possible for result in results)

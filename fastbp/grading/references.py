@@ -41,8 +41,10 @@ def relu(out, x):
 
 
 def batch_norm(unbiased_running: bool = False, reversed_momentum: bool = False, spatial: bool = False) -> Callable:
-    """Batch norm with bn_param; running ← momentum · running + (1 − momentum) · batch, biased
-    variance, unless told otherwise."""
+    """Batch norm with bn_param: running ← momentum · running + (1 − momentum) · batch, of the biased variance.
+
+    `unbiased_running` takes the unbiased variance, `reversed_momentum` exchanges momentum and 1 − momentum.
+    """
 
     def reference(out, x, gamma, beta, bn_param):
         training, momentum = bn_param["mode"] == "train", bn_param.get("momentum", 0.9)
@@ -65,8 +67,7 @@ def batch_norm(unbiased_running: bool = False, reversed_momentum: bool = False, 
 
 
 def layer_norm(out, x, gamma, beta, ln_param):
-    """Each row of x (N, D) with mean 0 and variance 1, times gamma (D,), plus beta: the
-    rows are batch norm's columns."""
+    """Each row of x (N, D) with mean 0 and variance 1, times gamma (D,), plus beta: rows are batch norm's columns."""
     layer = BatchNorm1d(len(x), eps=ln_param.get("eps", 1e-5))
     normal = _run(layer, x.T).T
 
@@ -77,9 +78,11 @@ def layer_norm(out, x, gamma, beta, ln_param):
 
 
 def dropout(inverted: bool = True, p_drops: bool = False) -> Callable:
-    """Dropout with dropout_param["p"], the probability to keep unless `p_drops`; kept elements are scaled by
-    1/keep in training if `inverted`, and otherwise all are by `keep` in evaluation. Which elements were kept is
-    read off the submission's output."""
+    """Dropout with dropout_param["p"], the probability to keep unless `p_drops`.
+
+    Kept elements are scaled by 1/keep in training if `inverted`; if not, all are by `keep` in evaluation. Which
+    elements were kept is read off the submission's output.
+    """
 
     def reference(out, x, dropout_param):
         keep = 1 - dropout_param["p"] if p_drops else dropout_param["p"]
@@ -104,8 +107,10 @@ def dropout(inverted: bool = True, p_drops: bool = False) -> Callable:
 
 
 def conv(flipped: bool = False) -> Callable:
-    """Convolution with conv_param's stride and pad (1 and 0 without): cross-correlation, or the
-    filters turned if `flipped`."""
+    """Cross-correlation with conv_param's stride and pad (1 and 0 without).
+
+    If `flipped`, convolution: the filters are turned by 180°.
+    """
 
     def reference(out, x, w, b=None, conv_param=None):
         stride, pad = (conv_param or {}).get("stride", 1), (conv_param or {}).get("pad", 0)

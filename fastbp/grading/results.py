@@ -23,9 +23,12 @@ class Part:
 
 @dataclass
 class ItemResult:
-    """One item. `convention` is the one recognised, `causes` the names of the likely mistakes, `flags` what an
-    instructor should look at (finite differences inside backward), `correct` and `consistent` whether each gradient is
-    that of the true function and of the submission's own: None where it could not be told."""
+    """One item of one submission.
+
+    `convention` is the one recognised, `causes` are the names of the likely mistakes, `flags` what an instructor should
+    look at (finite differences inside backward). `correct` and `consistent` say whether each gradient is that of the
+    true function and of the submission's own: None where it could not be told.
+    """
 
     name: str
     parts: list[Part]
@@ -53,8 +56,11 @@ class ItemResult:
 
 @dataclass
 class Result:
-    """One submission. `error` says why it could not be graded further, `notes` what of the isolation the system lacks;
-    `finished` is False in what is written while items are still to come."""
+    """One submission.
+
+    `error` says why it could not be graded further, `notes` what of the isolation the system lacks; `finished` is False
+    in what is written while items are still to come.
+    """
 
     submission: str
     assignment: str

@@ -44,6 +44,7 @@ class Sandbox:
     array, dict or list was changed. What cannot cross in a changed dict is a messages.Opaque.
 
     >>> import tempfile
+    >>> import numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder) / "submission.py"
     ...     _ = file.write_text("def double(x):\\n    return 2 * x, x\\n")
@@ -114,14 +115,15 @@ class Sandbox:
         return self._child is not None and handle.child is self._child and self._child.waits()
 
     def call(self, name: str, *arguments, keep: Sequence[int] = (), strided: bool = False):
-        """The value of the submission's function: arrays, numbers, bool, None, strings, and
-        tuples, lists, dicts of those.
+        """The value of the submission's function: arrays, numbers, bool, None, strings; tuples, lists, dicts of them.
 
         `keep` names positions of the result, a tuple, that stay in the child and come back as a Handle, which may be an
         argument of later calls: `out, cache = sandbox.call("relu_forward", x, keep=(1,))`. `strided` makes the arrays
         in the child not contiguous. Before every call the generators of NumPy and of Python are put back to the state
-        they had at the start: the same arguments, the same mask. Raises SubmissionError; messages.MessageError (a
-        ValueError) for an argument that cannot be sent.
+        that they had at the start: the same arguments, the same mask.
+
+        SubmissionError for whatever the submission does wrong; messages.MessageError (a ValueError) for an argument
+        that can't be sent.
         """
         self.calls_inside, self.arguments_after = Counter(), list(arguments)
         self._start()
@@ -189,8 +191,10 @@ class Sandbox:
 
 
 def _check(well: object, values: list) -> None:
-    """Values of the right types: a failure's kind and message, or the functions, or a value, the
-    counts and what was changed."""
+    """MessageError unless the values are of the right types.
+
+    They are a failure's kind and message; or the functions; or a call's value, the counts and what was changed.
+    """
     if well is not True:
         kind, text = values
         good = isinstance(kind, str) and kind in KINDS and isinstance(text, str)

@@ -14,7 +14,7 @@ Computing with nodes builds the graph; `backward` walks it from the newest opera
 >>> a, b = graph.TensorNode([1.0, 2.0], name="a"), graph.TensorNode(3.0, name="b")
 >>> c = a * b
 >>> c.value, c.source.op, c.source.inputs[0].value, c.grad
-(array([3., 6.]), <class 'fastbp.graph.ops.Multiply'>, array([1., 2.]), array([0., 0.]))
+(array([3., 6.]), <class 'fastbp.graph.operations.Multiply'>, array([1., 2.]), array([0., 0.]))
 >>> c.sum().backward()
 >>> a.grad, b.grad
 (array([3., 3.]), array(3.))
@@ -50,7 +50,7 @@ again is a RuntimeError. `backward(keep_graph=True)` keeps them. Values are kept
 before the backward pass.
 """
 
-from . import ops  # noqa: F401 -- fastbp.graph.ops.Add and the others
+from . import operations as ops  # noqa: F401 -- fastbp.graph.ops.Add and the others
 from .calls import no_grad
 from .drawing import dot, draw
 from .functions import (

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..arguments import instance
-from . import ops
+from . import operations as ops
 from .nodes import TensorNode
 
 Tensor = TensorNode | np.ndarray | float

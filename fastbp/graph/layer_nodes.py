@@ -21,7 +21,7 @@ class LayerOp(Op):
 
     @staticmethod
     def forward(context, x, *parameters, layer, training=False):
-        context["layer"] = layer = copy.copy(layer)
+        context["layer"] = layer = layer.sharing()
         for parameter, value in zip(layer.parameters, parameters, strict=True):
             if value is not parameter.value:
                 parameter.value = value

@@ -10,7 +10,7 @@ import numpy as np
 from ..arguments import array, flag, instance, text
 from ..dtypes import FLOATS
 from ..parameters import Parameter
-from . import ops
+from . import operations as ops
 from .axes import require_broadcast
 from .op import Op
 

@@ -3,9 +3,10 @@
 
 from .activations import LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from .base import Layer, Parameter
-from .blocks import Concat, Container, Join, Plus, Residual
+from .blocks import Concat, Container, Residual
 from .conv import Conv2d
 from .dropout import Dropout
+from .joins import Join, Plus
 from .linear import Linear
 from .norm import BatchNorm1d, BatchNorm2d
 from .pool import AvgPool2d, MaxPool2d
@@ -15,7 +16,7 @@ from .shape import Flatten, Identity
 from . import fused  # noqa: F401 -- enters its ops in the table
 
 __all__ = [
-    "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Concat", "Container", "Conv2d", "Dropout", "Flatten", "Identity", "Join",
-    "Layer", "LeakyReLU", "Linear", "LogSoftmax", "MaxPool2d", "Parameter", "Plus", "ReLU", "Residual", "Sigmoid", "Softmax",
-    "Tanh",
+    "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Concat", "Container", "Conv2d", "Dropout", "Flatten", "Identity",
+    "Join", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "MaxPool2d", "Parameter", "Plus", "ReLU", "Residual",
+    "Sigmoid", "Softmax", "Tanh",
 ]  # fmt: skip

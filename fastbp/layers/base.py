@@ -1,5 +1,6 @@
 """What every layer has: parameters, state, checks at the door, and a cache between forward and backward."""
 
+import copy
 import inspect
 import math
 import weakref
@@ -305,35 +306,38 @@ class Layer(Checked):
         network = network and network()
         return network if network is not None and network.holds(self) else None
 
-    def join(self, network) -> None:
-        """Called by the network that takes this layer; a layer belongs to one network at most."""
+    def check_free(self, network) -> None:
+        """ValueError where this layer belongs to another network, that is no part of this one."""
         owner = self.network
         if owner is not None and owner is not network and not network.holds(owner):
             raise ValueError(
                 f"{self!r} belongs to another network; use copy.deepcopy(layer) for a copy with its values"
             )
+
+    def join(self, network) -> None:
+        """Called by the network that takes this layer; a layer belongs to one network at most."""
         self._network = weakref.ref(network)
 
     def config(self) -> dict:
         """The constructor's arguments as they can be written to JSON (an initialiser object is left out).
 
-        A layer among them is its own `entry`."""
+        A layer among them, also in a list or a dictionary, is its own `entry`."""
         config = {}
         for name, argument in inspect.signature(type(self)).parameters.items():
             value = getattr(self, name)
             if isinstance(argument.default, bool):  # bias=True became the parameter, bias=False None
                 value = isinstance(value, Parameter) or bool(value)
-            if isinstance(value, Layer):
-                value = value.entry()
-            elif isinstance(value, tuple):
-                value = [each.entry() if isinstance(each, Layer) else each for each in value]
-            if value is None or isinstance(value, (bool, int, float, str, list, dict)):
-                config[name] = value
+            if value is None or isinstance(value, (bool, int, float, str, list, tuple, Layer)) or holds_layers(value):
+                config[name] = written(value)
         return config
 
     def entry(self) -> dict:
         """What a file says of this layer: its type, and its `config`."""
         return {"type": self.type_name(), **self.config()}
+
+    def sharing(self) -> "Layer":
+        """A layer with the same parameters and state, and a cache of its own."""
+        return copy.copy(self)
 
     def __getstate__(self) -> dict:
         """For copies and pickles: without the network, the last pass, and the array of numbers that kernels read."""
@@ -354,12 +358,27 @@ class Layer(Checked):
             if argument.kind is argument.VAR_POSITIONAL:
                 shown += map(repr, value)
                 continue
-            if isinstance(value, dict):
+            if isinstance(value, (dict, list)):
                 value = getattr(self, name)
-            if isinstance(value, list):
+            if isinstance(value, (list, tuple)) and not holds_layers(value):
                 value = value[0] if len(set(value)) == 1 else tuple(value)
             if argument.default is argument.empty:
                 shown.append(repr(value))
             elif value != argument.default and value is not None:
                 shown.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def holds_layers(value) -> bool:
+    """Is this a list, tuple or dictionary with a layer in it?"""
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return any(isinstance(each, Layer) or holds_layers(each) for each in values)
+
+
+def written(value):
+    """A constructor's argument for a file: layers as their entries, tuples as lists."""
+    if isinstance(value, Layer):
+        return value.entry()
+    if isinstance(value, dict):
+        return {name: written(each) for name, each in value.items()}
+    return [written(each) for each in value] if isinstance(value, (list, tuple)) else value

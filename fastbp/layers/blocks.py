@@ -1,21 +1,17 @@
-"""Layers that hold layers: in a row, beside a shortcut, side by side, or as you connect them; and what joins their
-outputs."""
+"""Layers that hold layers: in a row, beside a shortcut, side by side, or as you connect them."""
 
 import copy
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from types import MappingProxyType
 
 import numpy as np
 
-from ..arguments import Setting, flag, instance, shown
+from ..arguments import Setting, flag, instance
 from ..engine.graph import Graph, Place, Step, Wire, connected, inside
-from ..engine.ops import Op, computes, flat
-from ..flops import Cost
-from ..kernels import reduce
+from ..engine.ops import input_gradients
 from ..parameters import State
 from .base import Layer, Parameter
+from .joins import Join, Plus
 
 
 class Container(Layer):
@@ -164,14 +160,8 @@ class Container(Layer):
         if public and (network := self.network) is not None:
             network.forget_engines()
 
-    def __copy__(self) -> "Container":
-        """With shallow copies of the children: the same parameters and state, other caches."""
-        copied = {id(child): copy.copy(child) for child in self._children.values()}
-        other = object.__new__(type(self))
-        other.__dict__.update({name: copied.get(id(value), value) for name, value in self.__dict__.items()})
-        other.__dict__.update(_network=None, _cache=None)
-        other.__dict__["_children"] = {name: copied[id(child)] for name, child in self._children.items()}
-        return other
+    def sharing(self) -> "Container":
+        return copy.deepcopy(self, {id(leaf): leaf.sharing() for leaf in self.leaves().values()})
 
     # -- layer by layer ------------------------------------------------------------------------------------------
 
@@ -213,7 +203,7 @@ class Container(Layer):
             given = step.layer.backward(due.pop(step.output), need_dx=needed)
             if not needed:
                 continue
-            for wire, gradient in zip(step.inputs, given if len(step.inputs) > 1 else (given,), strict=True):
+            for wire, gradient in zip(step.inputs, input_gradients(step.layer, given, step.inputs), strict=True):
                 if wire in needing:
                     due[wire] = due[wire] + gradient if wire in due else gradient
         for parameter in self.parameters:
@@ -245,8 +235,7 @@ def check_child(who: str, child, others: Iterable[Layer]) -> None:
     """TypeError or ValueError for what can't become a child beside the layers that are there."""
     if not isinstance(child, Layer):
         hint = ": unpack it with *" if isinstance(child, (list, tuple)) else ""
-        hint = ": make an object of it" if isinstance(child, type) else hint
-        raise TypeError(f"{who}: expected layers, got {shown(child)}{hint}")
+        raise TypeError(f"{who}: expected layers, got {type(child).__name__}{hint}")
     taken = set(map(id, others))
     if id(child) in taken or any(id(layer) in taken for layer in descendants(child)):
         raise ValueError(f"{who}: the same layer stands twice; use copy.deepcopy(layer) for a second one")
@@ -295,8 +284,10 @@ class Residual(Container):
     def __init__(self, *layers: Layer, shortcut: Layer | None = None):
         if not layers:
             raise ValueError("Residual: expected at least one layer")
-        for i, layer in enumerate(layers):
-            check_child("Residual", layer, [each for other in layers[:i] for each in (other, *descendants(other))])
+        if shortcut is not None:
+            instance("Residual: shortcut", shortcut, Layer, "layer")
+        for i, layer in enumerate(given := (*layers, *([] if shortcut is None else [shortcut]))):
+            check_child("Residual", layer, [each for other in given[:i] for each in (other, *descendants(other))])
         super().__init__(body=Chain(*layers))
         self.shortcut = shortcut
 
@@ -343,84 +334,3 @@ class Concat(Container):
 
     def connect(self, x, place):
         return place(Join(), *(place(branch, x) for branch in self.children))
-
-
-class Plus(Layer):
-    """y = a + b, of one shape. Both gradients are dout."""
-
-    def output_shape(self, a, b):
-        if a != b:
-            raise ValueError(f"Plus: can't add {('N', *a)} and {('N', *b)}")
-        return a
-
-    def forward(self, a, b, training=False, out=None):
-        self.output_shape(np.shape(a)[1:], np.shape(b)[1:])
-        self.cache = np.shape(a)
-        return np.add(a, b, out=out)
-
-    def backward(self, dout, need_dx=True):
-        self.expect(dout, *self.cache, what="dout")
-        return dout, dout
-
-    def costs(self, a, b, N):
-        return N * math.prod(a) * Cost(forward=1, dx=0)
-
-
-@computes(Plus)
-class PlusOp(Op):
-    how, passes_dout, relu = "a loop over the elements; each gradient is dout itself", True, False
-
-    def forward(self, samples):
-        """y = a + b, or with `relu` the larger of that and 0"""
-        kernel, (a, b) = reduce.add_relu if self.relu else reduce.add, self.inputs
-        yield partial(kernel, flat(a.array[samples]), flat(b.array[samples]), flat(self.y[samples]))
-
-
-class Join(Layer):
-    """y = [a, b, …] along the first axis of a sample. Each gradient is its part of dout."""
-
-    def output_shape(self, *shapes):
-        if any(len(shape) < 1 for shape in shapes) or len({shape[1:] for shape in shapes}) != 1:
-            given = ", ".join(str(("N", *shape)) for shape in shapes)
-            raise ValueError(f"Join: can't join {given}: they may differ in the first axis after N alone")
-        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
-
-    def forward(self, *arrays, training=False, out=None):
-        self.output_shape(*(np.shape(array)[1:] for array in arrays))
-        self.cache = [array.shape for array in arrays]
-        return np.concatenate(arrays, axis=1, out=out)
-
-    def backward(self, dout, need_dx=True):
-        shapes = self.cache
-        self.expect(dout, shapes[0][0], sum(shape[1] for shape in shapes), *shapes[0][2:], what="dout")
-        ends = np.cumsum([shape[1] for shape in shapes])[:-1]
-        parts = tuple(map(np.ascontiguousarray, np.split(dout, ends, axis=1)))
-        return parts if len(parts) > 1 else parts[0]
-
-    def costs(self, *shapes_and_N):
-        return Cost(forward=0, dx=0)
-
-
-@computes(Join)
-class JoinOp(Op):
-    how = "copies of rows"
-
-    def forward(self, samples):
-        y, at = rows(self.y[samples]), 0
-        for wire in self.inputs:
-            x = rows(wire.array[samples])
-            yield partial(reduce.copy_columns, x, 0, y, at, x.shape[1])
-            at += x.shape[1]
-
-    def backward(self, samples):
-        dout, at = rows(self.dout[samples]), 0
-        for wire, dx in zip(self.inputs, self.dxs, strict=True):
-            count = math.prod(wire.shape)
-            if dx is not None:
-                yield partial(reduce.copy_columns, dout, at, rows(dx[samples]), 0, count)
-            at += count
-
-
-def rows(array: np.ndarray) -> np.ndarray:
-    """(N, D), all numbers of a sample in a row: a view."""
-    return array.reshape(len(array), math.prod(array.shape[1:]))

@@ -23,14 +23,20 @@ def layer_type(name: str) -> type[Layer]:
 def built(entry: dict) -> Layer:
     """The layer of a file's entry, with those inside it."""
     kind = layer_type(entry["type"])
-    given = {}
-    for name, value in entry.items():
-        if isinstance(value, dict):
-            value = built(value)
-        elif isinstance(value, list):
-            value = [built(each) if isinstance(each, dict) else each for each in value]
-        given[name] = value
-    del given["type"]
-    several = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.VAR_POSITIONAL]
-    inside = [each for name in several for each in given.pop(name, [])]
-    return kind(*inside, **given)
+    given = {name: _read(value) for name, value in entry.items() if name != "type"}
+    parameters, positional = list(inspect.signature(kind).parameters.values()), []
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        for p in parameters:
+            if p.name in given and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL):
+                value = given.pop(p.name)
+                positional += value if p.kind is p.VAR_POSITIONAL else [value]
+    return kind(*positional, **given)
+
+
+def _read(value):
+    """A constructor's argument from a file: entries as the layers that they stand for."""
+    if isinstance(value, list):
+        return [_read(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return built(value) if isinstance(value.get("type"), str) else {name: _read(each) for name, each in value.items()}

@@ -10,8 +10,8 @@ from ..engine.ops import Op, computes
 from ..kernels import norm_relu_pool
 from ..kernels.conv.pooled import Pooled
 from .activations import ReLU, ReLUOp
-from .blocks import Plus, PlusOp
 from .conv import Conv2d
+from .joins import Plus, PlusOp
 from .linear import Linear, LinearOp
 from .norm import BatchNorm2d, BatchNormOp, FixedBatchNormOp
 from .pool import MaxPool2d
@@ -126,3 +126,12 @@ class FixedNormReLUPool(FixedBatchNormOp):
         x, arrays = self.x[samples], (self.y[samples], self.chosen[samples], self.argmax[samples])
         kernel = norm_relu_pool.norm_relu_pool_forward
         yield partial(kernel, x, gamma, beta, batch, *arrays, self.whole("channels"))
+
+    gradients = NormReLUPool.gradients
+
+    def backward(self, samples):
+        """dx, with mean and variance as constants"""
+        gamma, beta, batch = self.layer.gamma, self.layer.beta, (self.mean, self.inv_std)
+        pooled, sums = (self.y[samples], self.argmax[samples]), (gamma.value, gamma.grad_array, beta.grad_array)
+        dout, x, dx, channels = self.dout[samples], self.x[samples], self.dx[samples], self.whole("channels")
+        yield partial(norm_relu_pool.norm_relu_pool_backward_input, dout, x, pooled, batch, sums, dx, channels, False)

@@ -222,7 +222,7 @@ def dropout_forward(x, dropout_param):
     """Inverted dropout: out = x · m / p in training, m 1 with probability p and else 0; out = x in test mode.
 
     x, out of any shape
-    dropout_param: mode "train" or "test", p (the probability to keep), and seed (optional; the same seed, the same mask)
+    dropout_param: mode "train" or "test", p (the probability to keep), seed (optional; the same seed, the same mask)
     """
     mode, p = dropout_param["mode"], dropout_param["p"]
     kept = None

@@ -1,0 +1,205 @@
+"""Layers in a row that are computed in one pass: against the same layers one by one, the oracle, and with planted bugs."""
+
+import copy
+import functools
+import inspect
+from unittest import mock
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from layer_cases import oracle, values
+from machines import ops_of
+
+import fastbp
+from fastbp.kernels.conv.pooled import Pooled
+from fastbp.kernels.conv.ways import Geometry
+from fastbp.layers import fused, norm
+from fastbp.layers.blocks import PlusOp
+from fastbp.layers.linear import LinearOp
+
+pytestmark = pytest.mark.vectors
+
+
+def through(layers, x, training):
+    """The output, dx (after a training pass) and the layers' gradients, layer by layer."""
+    y = x
+    for layer in layers:
+        y = layer.forward(y, training)
+    dx = dout = np.random.default_rng(1).normal(size=y.shape)
+    for layer in reversed(layers) if training else ():
+        dx = layer.backward(dx)
+    gradients = [parameter.grad.copy() for layer in layers for parameter in layer.parameters] if training else []
+    return y, dout, dx, gradients
+
+
+def compare(network, x, training, ops):
+    """AssertionError unless the engine computes this network by these ops, and what the layers and the oracle say."""
+    shape, others = x.shape[1:], copy.deepcopy(network.layers)
+    before = copy.deepcopy(others)
+    y, dout, dx, gradients = through(others, x, training)
+    assert ops_of(network, shape, training) == ops
+    engine = network.engine(shape)
+    np.testing.assert_allclose(engine.forward(x, training), y, atol=1e-11)
+    expected = x
+    for layer in before:
+        expected = oracle(layer, expected, training, y)
+    np.testing.assert_allclose(y, expected, atol=1e-10)
+    for need_dx in (True, False, True) if training else ():
+        network.gradient_vector[:] = 7
+        got = engine.backward(dout, need_dx)
+        np.testing.assert_allclose(got, dx, atol=1e-10) if need_dx else None
+        for parameter, gradient in zip(network.parameters, gradients, strict=True):
+            np.testing.assert_allclose(parameter.grad, gradient, atol=1e-10)
+    for layer, other in zip(network.layers, others, strict=True):
+        for name, array in layer.state.items():
+            np.testing.assert_allclose(array, other.state[name], atol=1e-13)
+
+
+@given(
+    st.integers(1, 3), st.sampled_from([*range(1, 10), 15, 16, 17, 33]), st.sampled_from([1, 2, (3, 2), 5, (1, 9)]),
+    st.integers(10, 14), st.booleans(), st.booleans(), st.data(),
+)  # fmt: skip
+def test_conv_relu_pool(C, F, kernel, size, by_filters, training, data):
+    """Both ways of computing it, whichever would be chosen."""
+    rng, padding = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), data.draw(st.sampled_from([1, "same", "full"]))
+    conv = fastbp.Conv2d(C, F, kernel, padding=padding, bias=data.draw(st.booleans()))
+    assume(min(conv.geometry((size, size + 2))[1]) >= 10)
+    network = fastbp.Sequential(conv, fastbp.ReLU(), fastbp.MaxPool2d(2), dtype=np.float64)
+    for parameter in conv.parameters:
+        parameter.value = values(rng, parameter.shape)
+    with mock.patch.object(Pooled, "by_filters", by_filters):
+        compare(network, rng.normal(size=(2, C, size, size + 2)), training, ["ConvReLUPool"])
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_narrow_maps_of_whole_panels_are_computed_by_filters(lanes):
+    chosen = {(16, 5, 10): True, (32, 7, 22): lanes > 4, (6, 5, 28): False, (12, 5, 28): False, (32, 3, 64): False}
+    with mock.patch("fastbp.kernels.simd.lanes_of", return_value=lanes):
+        for (F, kernel, size), by_filters in chosen.items():
+            geometry = Geometry(3, F, (kernel, kernel), (1, 1), (0, 0), (size, size))
+            assert Pooled(geometry, None, np.float32).by_filters == by_filters
+
+
+def normed(kind, C, rng, **settings):
+    """A batch norm with negative factors and a factor of 0, and running statistics of its own."""
+    layer = kind(C, **settings).astype(np.float64)
+    layer.gamma.value, layer.beta.value = rng.integers(-2, 3, C), rng.normal(size=C)
+    layer.state.update(running_mean=rng.normal(size=C), running_var=rng.uniform(1, 2, C))
+    return layer
+
+
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(2, 9), st.integers(2, 40), st.booleans(), st.data())
+def test_norm_relu_pool(N, C, H, W, training, data):
+    """Small whole numbers have ties, a gamma of 0 has nothing else."""
+    rng, shape = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), (N, C, H, W)
+    layer = normed(fastbp.BatchNorm2d, C, rng, momentum=0.3)
+    x = rng.integers(-1, 2, shape) * 1.0 if data.draw(st.booleans()) else rng.normal(3, 2, shape)
+    network = fastbp.Sequential(layer, fastbp.ReLU(), fastbp.MaxPool2d(2), dtype=np.float64)
+    compare(network, x, training, ["NormReLUPool" if training else "FixedNormReLUPool"])
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.lists(st.integers(1, 5), max_size=2), st.booleans(), st.integers(0, 999))
+def test_norm_relu(N, C, pixels, training, seed):
+    rng = np.random.default_rng(seed)
+    layer = normed(fastbp.BatchNorm2d if len(pixels) == 2 else fastbp.BatchNorm1d, C, rng)
+    network = fastbp.Sequential(layer, fastbp.ReLU(), dtype=np.float64)
+    compare(network, rng.normal(1, 2, (N, C, *pixels)), training, ["BatchNormOp" if training else "FixedBatchNormOp"])
+
+
+@given(st.integers(0, 9), st.integers(1, 40), st.integers(1, 40), st.booleans(), st.booleans(), st.integers(0, 999))
+def test_linear_relu(N, D, F, bias, training, seed):
+    network = fastbp.Sequential(fastbp.Linear(D, F, bias=bias), fastbp.ReLU(), dtype=np.float64, seed=seed)
+    compare(network, np.random.default_rng(seed).normal(size=(N, D)), training, ["LinearOp", "ReLUAfter"])
+
+
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 999))
+def test_sum_relu(N, D, seed):
+    """Against the definition in NumPy: y = max(x Wᵀ + b + x, 0)"""
+    network, rng = fastbp.Sequential(fastbp.Residual(fastbp.Linear(D, D)), fastbp.ReLU(), dtype=np.float64), np.random.default_rng(seed)
+    assert ops_of(network, (D,)) == ["LinearOp", "PlusOp", "ReLUAfter"]
+    x, dout, engine = rng.normal(size=(N, D)), rng.normal(size=(N, D)), network.engine((D,))
+    w, b = (parameter.value for parameter in network.parameters)
+    y = np.maximum(x @ w.T + b + x, 0)
+    np.testing.assert_allclose(engine.forward(x, training=True), y, atol=1e-12)
+    live = dout * (y > 0)
+    np.testing.assert_allclose(engine.backward(dout), live @ w + live, atol=1e-11)
+    np.testing.assert_allclose(network.parameters[0].grad, live.T @ x, atol=1e-11)
+    np.testing.assert_allclose(engine.forward(x), y, atol=1e-12)
+
+
+# -- planted bugs --------------------------------------------------------------------------------------------------------
+
+
+def convolutional():
+    layers = fastbp.Conv2d(1, 3, 3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Flatten(), fastbp.Linear(75, 2)
+    return fastbp.Sequential(*layers, seed=1), (3, 1, 12, 12)
+
+
+def normalising():
+    network = fastbp.Sequential(fastbp.BatchNorm2d(3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Flatten(), seed=1)
+    network.layers[0].gamma.value, network.layers[0].beta.value = [1.5, -0.5, 0.7], [0.3, 0.2, -0.1]
+    return network, (3, 3, 5, 6)
+
+
+def normalising_features():
+    network = fastbp.Sequential(fastbp.Linear(4, 3), fastbp.BatchNorm1d(3), fastbp.ReLU(), seed=1)
+    network.layers[1].gamma.value, network.layers[1].beta.value = [1.5, -0.5, 0.7], [0.3, 0.2, -0.1]
+    return network, (6, 4)
+
+
+def branched():
+    layers = fastbp.Linear(4, 5), fastbp.Residual(fastbp.Linear(5, 5), fastbp.Tanh()), fastbp.ReLU(), fastbp.Linear(5, 2)
+    return fastbp.Sequential(*layers, seed=1), (6, 4)
+
+
+def dense():
+    return fastbp.Sequential(fastbp.Linear(4, 5), fastbp.ReLU(), fastbp.Linear(5, 2), seed=1), (6, 4)
+
+
+def result_of(op, method, arguments):
+    """The array that a method has written."""
+    if method == "descend":
+        return arguments["values"]
+    return {"forward": op.y, "backward": op.dx}[method] if method != "gradients" else arguments["into"][op.parameters[0]]
+
+
+BUGS = {
+    "sign": lambda result: np.negative(result, out=result),
+    "one element": lambda result: result.put(np.abs(result).argmax(), 1.01 * result.flat[np.abs(result).argmax()]),
+}
+PLACES = [  # a network, the op in it, the method, and whether the pass is for training
+    (convolutional, fused.ConvReLUPool, "forward", True), (convolutional, fused.ConvReLUPool, "gradients", True),
+    (convolutional, fused.ConvReLUPool, "backward", True), (normalising, fused.NormReLUPool, "forward", True),
+    (normalising, fused.NormReLUPool, "gradients", True), (normalising, fused.NormReLUPool, "backward", True),
+    (normalising, fused.FixedNormReLUPool, "forward", False), (normalising_features, norm.BatchNormOp, "forward", True),
+    (normalising_features, norm.BatchNormOp, "gradients", True), (normalising_features, norm.BatchNormOp, "backward", True),
+    (normalising_features, norm.FixedBatchNormOp, "forward", False), (dense, LinearOp, "forward", True),
+    (dense, LinearOp, "descend", True), (dense, fused.ReLUAfter, "backward", True), (branched, PlusOp, "forward", True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "method", "training", "bug"), [*((*place, "one element") for place in PLACES), (*PLACES[1], "sign")]
+)
+def test_a_bug_in_one_pass_is_seen(make, kind, method, training, bug, monkeypatch):
+    """The check of a network is of what trains: an op is wrong, the layers are right, and the report names the op."""
+    network, shape = make()
+    x, correct = np.random.default_rng(0).normal(size=shape), getattr(kind, method)
+    assert fastbp.check_gradients(network, x, training=training, mode="directional").passed
+    signature = inspect.signature(correct)
+
+    @functools.wraps(correct)
+    def broken(self, *args, **more):
+        yield from correct(self, *args, **more)
+        alone = len(self.layers) == 1 and not getattr(self, "relu", False)  # as the layers one by one have it
+        if type(self) is kind and (kind is fused.ReLUAfter or method == "descend" or not alone):
+            arguments = signature.bind(self, *args, **more).arguments
+            yield functools.partial(lambda: BUGS[bug](result_of(self, method, arguments)))
+
+    monkeypatch.setattr(kind, method, broken)
+    report = fastbp.check_gradients(network, x, training=training, mode="directional", smallest=False)
+    assert not report.passed
+    assert kind.__name__ in str(report) or method == "descend" or not training
