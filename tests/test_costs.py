@@ -489,7 +489,7 @@ def test_command(capsys):
     assert json.loads(capsys.readouterr().out) == network.costs((1, 28, 28), 64).to_dict()
 
 
-@pytest.mark.parametrize("words", ["--batch 0", "--batch x", "--plan --json", "--plan --batch 4"])
+@pytest.mark.parametrize("words", ["--batch 0", "--batch x", "--engine --json", "--engine --batch 4"])
 def test_wrong_options(capsys, words):
     assert main(["summary", *words.split()]) == 2
     output = capsys.readouterr()
