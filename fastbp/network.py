@@ -238,7 +238,8 @@ class Sequential(Chain):
             array("Sequential: input", x)  # no mask is lost
         if x.dtype != self.dtype:
             raise TypeError(
-                f"Sequential: expected input of dtype {self.dtype}, got {x.dtype}; convert it with x.astype(numpy.{self.dtype})"
+                f"Sequential: expected input of dtype {self.dtype}, got {x.dtype}; "
+                f"convert it with x.astype(numpy.{self.dtype})"
             )
         if x.ndim == 0:
             raise ValueError("Sequential: expected input (N, …), got a single number")

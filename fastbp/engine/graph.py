@@ -117,7 +117,8 @@ class Opening:
             _check(layer, wires, self.made)
             name = names.get(id(layer))
             if name is None and (layer.parameters or layer.state or layer.opens):
-                raise ValueError(f"{type(container).__name__}.connect places {layer!r}, which is not one of its children")
+                who = type(container).__name__
+                raise ValueError(f"{who}.connect places {layer!r}, which is not one of its children")
             if id(layer) in self.seen:
                 raise ValueError(f"connect: {layer!r} is placed twice; use copy.deepcopy(layer) for a second one")
             self.seen.add(id(layer))
@@ -128,8 +129,8 @@ class Opening:
 
         output = container.connect(*wires, place)
         if not isinstance(output, Wire) or output not in self.made:
-            name = type(container).__name__
-            raise TypeError(f"{name}.connect must return the wire of its output, one that place gave, got {shown(output)}")
+            what = f"{type(container).__name__}.connect must return the wire of its output"
+            raise TypeError(f"{what}, one that place gave, got {shown(output)}")
         return output
 
 

@@ -165,8 +165,12 @@ def check_network(
 def with_layers(engine: GradientReport, layers: GradientReport, blamed: list[str], apart: list[str]) -> GradientReport:
     """The engine's report and what is wrong in that of the layers one by one, where the two give different
     gradients."""
-    paths = {(True, True): "each is right for what it computes", (False, True): "the engine is wrong, the layers one by one are right"}
-    paths |= {(True, False): "the engine is right, the layers one by one are wrong", (False, False): "both are wrong"}
+    paths = {
+        (True, True): "each is right for what it computes",
+        (False, True): "the engine is wrong, the layers one by one are right",
+        (True, False): "the engine is right, the layers one by one are wrong",
+        (False, False): "both are wrong",
+    }
     told = f"the engine and the layers one by one differ in {', '.join(apart)}: {paths[engine.passed, layers.passed]}"
     told += "".join(f"; {what} is not what the layers give" for what in blamed)
     bad = [t for t in layers.tensors if not t.passed]

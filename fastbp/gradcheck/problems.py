@@ -93,8 +93,8 @@ def problem_of(thing, inputs: tuple, loss: Loss | None = None, training: bool = 
         _require_fit("the function", thing, inputs)
         return LossFunctionProblem(thing, inputs)
     raise TypeError(
-        "check_gradients: thing: expected a layer, a network, a loss or a pair of functions, one function that gives (loss, dx), "
-        f"or an Op, got {shown(thing)}"
+        "check_gradients: thing: expected a layer, a network, a loss or a pair of functions, one function that gives "
+        f"(loss, dx), or an Op, got {shown(thing)}"
     )
 
 
@@ -242,8 +242,8 @@ class FunctionProblem(Problem):
         if len(gradients) != len(self.tensors):
             names = ", ".join(self.tensors)
             raise ValueError(
-                f"backward returned {len(gradients)} gradients for {len(self.tensors)} floating-point inputs ({names}); "
-                "where an input has none, return None for it"
+                f"backward returned {len(gradients)} gradients for {len(self.tensors)} floating-point inputs "
+                f"({names}); where an input has none, return None for it"
             )
         return {n: _gradient(self.subject, n, g) for n, g in zip(self.tensors, gradients, strict=True)}
 

@@ -9,7 +9,8 @@ import numpy as np
 from .diagnosis import Cause
 from .properties import Property
 
-NOT_CHECKED, OK, KINK, BELOW_NOISE, MISMATCH, NOT_FINITE = range(6)
+NOT_CHECKED, OK, KINK = range(3)
+BELOW_NOISE, MISMATCH, NOT_FINITE = range(3, 6)
 VERDICTS = ("not checked", "ok", "kink", "below noise", "mismatch", "not finite")
 
 
@@ -75,8 +76,8 @@ class TensorCheck:
             if not np.isfinite(given[at]) or not np.isfinite(measured[at]):
                 worst["error"] = math.nan
         return cls(
-            name, array.shape, array.size, int((verdicts > NOT_CHECKED).sum()), counts.get("kink", 0), failures, counts=counts,
-            verdicts=verdicts, given=given, measured=measured, estimate=estimate, **worst,
+            name, array.shape, array.size, int((verdicts > NOT_CHECKED).sum()), counts.get("kink", 0), failures,
+            counts=counts, verdicts=verdicts, given=given, measured=measured, estimate=estimate, **worst,
         )  # fmt: skip
 
     @property
@@ -198,8 +199,8 @@ class GradientReport:
             entry |= {name: _number(getattr(t, name)) for name in ("analytic", "numeric", "error")}
             tensors.append(entry)
         return {
-            "subject": self.subject, "passed": self.passed, "mode": self.mode, "tolerance": self.tolerance, "seed": self.seed,
-            "counts": self.counts, "tensors": tensors, "properties": [asdict(p) for p in self.properties],
+            "subject": self.subject, "passed": self.passed, "mode": self.mode, "tolerance": self.tolerance,
+            "seed": self.seed, "counts": self.counts, "tensors": tensors, "properties": [asdict(p) for p in self.properties],
             "smallest": None if self.smallest is None else self.smallest.to_dict(),
         }  # fmt: skip
 

@@ -144,8 +144,8 @@ def shrink(start: dict, fails: Callable[[dict], object], tries: int = TRIES) -> 
         return True
 
     quiet = hypothesis.settings(
-        max_examples=200, deadline=None, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck),
-        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink), verbosity=hypothesis.Verbosity.quiet,
+        max_examples=200, deadline=None, database=None, derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck), phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink), verbosity=hypothesis.Verbosity.quiet,
     )  # fmt: skip
     try:
         hypothesis.find(cases(), found, settings=quiet)

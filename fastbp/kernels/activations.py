@@ -34,7 +34,7 @@ def leaky_relu_forward(x, y, numbers):
 
 @kernel
 def leaky_relu_backward(dout, x, dx, numbers):
-    """dx = dout where x > 0, else negative_slope · dout: the value at the kink is negative_slope,   numbers = (negative_slope,)"""
+    """dx = dout where x > 0, else negative_slope · dout, also at the kink,   numbers = (negative_slope,)"""
     slope = x.dtype.type(numbers[0])
     for i in range(x.size):
         dx[i] = slope * dout[i] if x[i] <= 0 else dout[i]

@@ -16,7 +16,7 @@ from .shape import Flatten, Identity
 from . import fused  # noqa: F401 -- enters its ops in the table
 
 __all__ = [
-    "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Concat", "Container", "Conv2d", "Dropout", "Flatten", "Identity", "Join",
-    "Layer", "LeakyReLU", "Linear", "LogSoftmax", "MaxPool2d", "Parameter", "Plus", "ReLU", "Residual", "Sigmoid", "Softmax",
-    "Tanh",
+    "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Concat", "Container", "Conv2d", "Dropout", "Flatten", "Identity",
+    "Join", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "MaxPool2d", "Parameter", "Plus", "ReLU", "Residual",
+    "Sigmoid", "Softmax", "Tanh",
 ]  # fmt: skip
