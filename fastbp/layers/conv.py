@@ -6,7 +6,7 @@ from functools import partial
 from .. import initializers
 from ..arguments import Setting, flag, instance, pair, shown, whole
 from ..costs import Cost
-from ..kernels.conv.images import conv2d_backward_bias
+from ..kernels.conv.padding import conv2d_backward_bias
 from ..kernels.conv.ways import Geometry, Way, way_of
 from .base import SIZE_LIMIT, Layer, Parameter
 from .windows import pixels_held
