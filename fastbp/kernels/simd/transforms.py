@@ -149,8 +149,10 @@ def transpose(e, source, s0, ss, target, t0, ts, rows, columns):
         return e.first(builder.select(builder.icmp_signed("<", I64(i), count), across, I64(0)))
 
     def body(whole):
-        masks = [None if whole else first_if(i, rows, columns) for i in range(L)]
-        vectors = [e.load(source, e.at(s0, (I64(i), ss)), mask) for i, mask in enumerate(masks)]
+        def vector(i):
+            return e.load(source, e.at(s0, (I64(i), ss)), None if whole else first_if(i, rows, columns))
+
+        vectors = [vector(i) for i in range(L)]
         half = L // 2
         while half:  # the squares of `half` rows and lanes off the diagonal change places
             low = [lane if not lane & half else L + lane - half for lane in range(L)]
