@@ -41,8 +41,10 @@ import fastbp
 
 ROOMS = (
     "layers", "losses", "optimizers", "initializers", "models", "schedules", "callbacks", "training", "network",
-    "graph", "datasets", "plotting", "sweeps", "gradcheck", "testing", "costs", "grading", "threads", "files",
+    "graph", "datasets", "plotting", "sweeps", "gradcheck", "testing", "flops", "costs", "grading", "engine", "threads",
+    "files",
 )  # fmt: skip
+INSIDE = {"schedules": "training.schedules", "callbacks": "training.callbacks", "threads": "engine.threads"}
 PACKAGE = str(pathlib.Path(fastbp.__file__).parent) + os.sep
 SECONDS = 60  # for a call: the first of its kind may compile a kernel
 MEMORY = 4 << 30  # bytes more than the process has at the start; what asks for more fails
@@ -50,9 +52,10 @@ MEMORY = 4 << 30  # bytes more than the process has at the start; what asks for 
 # What the engine calls with arguments that it has checked, and what authors of a layer or an operation call with their
 # own: these are no doors. on_… and load_state_dict of callbacks are called by `fit`.
 ENGINE = re.compile(
-    r"""layers\.\w+\.(prepare_calls|forward_calls|input_calls|parameter_calls|statistics_calls|descent_calls)
-    |(layers|graph)\.\w+\.(expect|buffer|batch_shape|join|set_dtype|prepare_calls|forward_calls|input_calls|parameter_calls|compute)
-    |layers\.Conv2d\.(geometry|convolution|way) |layers\.Parameter\.place |(layers|graph)\.\w+\.cache\ =
+    r"""(layers|graph|network)\.\w+\.(expect|buffer|batch_shape|join|set_dtype|connect|compute|multiply_adds)
+    |(layers|graph|network)\.\w+\.(cache|parameters|state)\ = |network\.Sequential\.holds |network\.seeds_of
+    |layers\.Conv2d\.(geometry|on) |layers\.Parameter\.place |layers\.(Plus|Join)\..* |engine\.(?!Machine$).*
+    |costs\.says_costs
     |losses\.\w+\.step_call |losses\.(StepCall|ClassLoss|BinaryLoss)\b.*
     |initializers\.known |optimizers\.\w+\.(begin|update|update_call|kernel)
     |(schedules|callbacks)\.\w+\.(on_\w+|load_state_dict) |training\.History\.(add|require) |training\.Run\.stop
@@ -76,6 +79,10 @@ WORDS = {
     "targets": ["labels", "label"],
     "sizes": ["in_features", "out_features"],
     "classes": ["out_features"],
+    "children": ["layers", "layer"],
+    "branches": ["layers", "layer"],
+    "named": ["layers", "child"],
+    "input_shapes_and_N": ["input_shape", "N"],
     "value": ["array"],
     "dropout": ["rate"],
     "other": ["input", "a", "b"],  # of an operator
@@ -188,7 +195,7 @@ def _found() -> tuple[list[Door], list[str]]:
 
     seen = set()
     for room in ROOMS:
-        for name, value in public(importlib.import_module(f"fastbp.{room}")).items():
+        for name, value in public(importlib.import_module(f"fastbp.{INSIDE.get(room, room)}")).items():
             if id(value) in seen or isinstance(value, types.ModuleType):
                 continue
             seen.add(id(value))
@@ -248,9 +255,10 @@ def takes_arguments(kind: type, method: str) -> bool:
 
 def attributes_of(kind: type) -> list[str]:
     """Properties that can be set, and what layers, losses and optimisers keep of their constructors' arguments."""
-    settable = [n for n in dir(kind) if isinstance(p := inspect.getattr_static(kind, n), property) and p.fset]
+    properties = {n: p for n in dir(kind) if isinstance(p := inspect.getattr_static(kind, n), property)}
+    settable = [n for n, p in properties.items() if p.fset]
     if issubclass(kind, (fastbp.Layer, fastbp.Loss, fastbp.Optimizer)):
-        settable += inspect.signature(kind).parameters
+        settable += [n for n in inspect.signature(kind).parameters if n not in properties and n != "named"]
     return settable
 
 

@@ -137,7 +137,7 @@ WRONG_KINDS = [
     ),
     (lambda: costs.Cost(1.5, 1), "Cost: forward must be an int, got 1.5"),
     (lambda: costs.cost_of("Linear", (3,), 1), "cost_of: layer must be a Layer, got 'Linear'"),
-    (lambda: costs.CostSheet(fastbp.ReLU(), (3,)), r"CostSheet: layers must be a list of layers, got ReLU\(\)"),
+    (lambda: costs.CostSheet("ReLU", (3,)), "CostSheet: layers must be a list of layers, got 'ReLU'"),
 ]
 
 

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ..arguments import flag, instance
+from ..arguments import Setting, flag, instance
 from ..engine.graph import Graph, Place, Step, Wire, connected, inside
 from ..engine.ops import input_gradients
 from ..parameters import State
@@ -168,6 +168,8 @@ class Container(Layer):
     def forward(self, x: np.ndarray, training: bool = False, out: np.ndarray | None = None) -> np.ndarray:
         """The output for a batch x (N, …), layer by layer: each layer's own forward."""
         training = flag(f"{type(self).__name__}: training", training)
+        if not isinstance(x, np.ndarray):
+            self._refuse(x, ("N", ...), "input")
         steps: list[Step] = []
 
         def apply(layer: Layer, path: str, *wires: Wire) -> Wire:
@@ -276,6 +278,8 @@ class Residual(Container):
     >>> block.output_shape((8, 9, 9))
     (16, 5, 5)
     """
+
+    shortcut = Setting(lambda what, layer: None if layer is None else instance(what, layer, Layer, "layer"))
 
     def __init__(self, *layers: Layer, shortcut: Layer | None = None):
         if not layers:
