@@ -944,3 +944,15 @@ def test_wrong_arrays_of_a_layer_of_several_inputs_are_an_error():
     network.forward(np.zeros((1, 3), np.float32), training=True)
     with pytest.raises(ValueError, match="Short: backward must give a tuple of 2 gradients"):
         network.backward(np.zeros((1, 3), np.float32))
+
+
+@pytest.mark.parametrize("head", [fastbp.Sigmoid, fastbp.Softmax, fastbp.LogSoftmax])
+def test_predictions_go_by_the_layer_that_gives_the_output_wherever_it_stands(head):
+    linear = fastbp.Linear(3, 1 if head is fastbp.Sigmoid else 4)
+    flat = fastbp.Sequential(linear, head())
+    flat.state_dict()  # looks at the values
+    nested = fastbp.Sequential(fastbp.Sequential(copy.deepcopy(linear), fastbp.Sequential(head())))
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    np.testing.assert_array_equal(fastbp.predict(nested, x), fastbp.predict(flat, x))
+    np.testing.assert_array_equal(fastbp.predict_proba(nested, x), fastbp.predict_proba(flat, x))
+    assert len(set(fastbp.predict(nested, x).tolist())) > 1
