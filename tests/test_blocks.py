@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import weakref
 
 import branched
 import numpy as np
@@ -944,6 +945,26 @@ def test_wrong_arrays_of_a_layer_of_several_inputs_are_an_error():
     network.forward(np.zeros((1, 3), np.float32), training=True)
     with pytest.raises(ValueError, match="Short: backward must give a tuple of 2 gradients"):
         network.backward(np.zeros((1, 3), np.float32))
+
+
+@pytest.mark.parametrize("use", ["engine", "layers", "steps"])
+def test_a_network_is_freed_without_the_collector(use):
+    network = varied()
+    x, targets = data(4)
+    if use == "layers":
+        by_layers(network, x, targets)
+    elif use == "engine":
+        by_engine(network, x, targets)
+    else:
+        train(network)
+    gone = [weakref.ref(each) for each in (network, network.gradients, *network.leaves().values())]
+    gc.collect()
+    gc.disable()
+    try:
+        del network
+        assert [each() for each in gone] == [None] * len(gone)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("head", [fastbp.Sigmoid, fastbp.Softmax, fastbp.LogSoftmax])
