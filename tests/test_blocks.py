@@ -162,6 +162,9 @@ def compare_drawn(seed):
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9 * max(scale, 1), err_msg=f"seed {seed}")
         for name, array in network.state_dict().items():
             np.testing.assert_allclose(array, statistics[name], rtol=1e-9, atol=1e-10, err_msg=f"seed {seed}")
+        predicted, wanted = network.engine(shape).forward(x), network.forward(x)
+        allowed = 1e-9 * max(1, np.abs(wanted).max())
+        np.testing.assert_allclose(predicted, wanted, rtol=1e-8, atol=allowed, err_msg=f"seed {seed}: evaluation")
         _, dx, gradients = by_engine(copy_of(network, state), x, targets, need_dx=False)
         assert dx is None
         np.testing.assert_array_equal(gradients, found[-1][2], err_msg=f"seed {seed}")
@@ -251,6 +254,27 @@ def test_arguments_of_containers_in_files(tmp_path):
     assert [type(layer) for layer in other.layers] == [Wide, Scaled, fastbp.Residual]
     assert (other.layers[0].width, other.layers[1].factor, other.layers[2].layers[0].width) == (7, 0.5, 3)
     assert repr(Either(2, [fastbp.ReLU(), fastbp.Tanh()])) == "Either(2, [ReLU(), Tanh()])"
+
+
+def test_a_class_that_nobody_has_defined_is_named(tmp_path, monkeypatch):
+    fastbp.Sequential(fastbp.Residual(Dense(fastbp.Linear(2, 2)), shortcut=fastbp.Linear(2, 6))).save(
+        tmp_path / "n.npz"
+    )
+    monkeypatch.delitem(fastbp.Layer.types, Dense.type_name())
+    with pytest.raises(
+        ValueError, match=r"can't be rebuilt: layer Dense is unknown; import the module .* first, branched"
+    ):
+        fastbp.load(tmp_path / "n.npz")
+
+
+def test_a_container_that_does_not_keep_its_arguments_trains_and_is_shown(tmp_path):
+    network = fastbp.Sequential(Ends(4, fastbp.Linear(4, 2)), fastbp.Linear(4, 4), dtype=np.float64)
+    train(network, shape=(4,))
+    assert "Ends(…)" in repr(network)
+    assert "Ends(…)" in repr(fastbp.Residual(Ends(4, fastbp.ReLU())))
+    with pytest.raises(AttributeError, match="features"):
+        network.save(tmp_path / "n.npz")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])

@@ -118,9 +118,9 @@ class Opening:
             name = names.get(id(layer))
             if name is None and (layer.parameters or layer.state or layer.opens):
                 who = type(container).__name__
-                raise ValueError(f"{who}.connect places {layer!r}, which is not one of its children")
+                raise ValueError(f"{who}.connect places {shown(layer)}, which is not one of its children")
             if id(layer) in self.seen:
-                raise ValueError(f"connect: {layer!r} is placed twice; use copy.deepcopy(layer) for a second one")
+                raise ValueError(f"connect: {shown(layer)} is placed twice; use copy.deepcopy(layer) for a second one")
             self.seen.add(id(layer))
             its_path = ".".join(filter(None, (path, name)))
             wire = self.output_of(layer, its_path, wires) if opens(layer) else self.apply(layer, its_path, *wires)
@@ -140,13 +140,13 @@ def _check(layer, wires: tuple, made: set[Wire]) -> None:
         raise TypeError(f"connect: place takes a layer and wires, got {shown(layer)}")
     for wire in wires:
         if not isinstance(wire, Wire):
-            raise TypeError(f"connect: place takes a layer and wires, got {shown(wire)} for {layer!r}")
+            raise TypeError(f"connect: place takes a layer and wires, got {shown(wire)} for {shown(layer)}")
         if wire not in made:
-            raise ValueError(f"connect: {layer!r} is placed on a wire of another pass; use x and what place gives")
+            raise ValueError(f"connect: {shown(layer)} is placed on a wire of another pass; use x and what place gives")
     least, most = _wires_of(type(layer).connect, 1) if opens(layer) else _wires_of(type(layer).output_shape, 0)
     if not least <= len(wires) <= most:
         wanted = f"{least} or more" if most > least else str(least)
-        raise TypeError(f"connect: {layer!r} is placed on {len(wires)} wires, and takes {wanted}")
+        raise TypeError(f"connect: {shown(layer)} is placed on {len(wires)} wires, and takes {wanted}")
 
 
 @functools.cache

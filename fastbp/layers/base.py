@@ -4,7 +4,7 @@ import copy
 import inspect
 import math
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -324,14 +324,16 @@ class Layer(Checked):
         """The constructor's arguments as they can be written to JSON (an initialiser object is left out).
 
         A layer among them, also in a list or a dictionary, is its own `entry`."""
-        config = {}
+        return {argument.name: written(value) for argument, value in self._arguments()}
+
+    def _arguments(self) -> Iterator[tuple[inspect.Parameter, object]]:
+        """The constructor's arguments and their values; AttributeError where the layer does not keep one."""
         for name, argument in inspect.signature(type(self)).parameters.items():
             value = getattr(self, name)
             if isinstance(argument.default, bool):  # bias=True became the parameter, bias=False None
                 value = isinstance(value, Parameter) or bool(value)
             if value is None or isinstance(value, (bool, int, float, str, list, tuple, Layer)) or holds_layers(value):
-                config[name] = written(value)
-        return config
+                yield argument, value
 
     def entry(self) -> dict:
         """What a file says of this layer: its type, and its `config`."""
@@ -352,22 +354,21 @@ class Layer(Checked):
 
     def __repr__(self) -> str:
         """The call that makes this layer, arguments at their defaults left out: Conv2d(3, 8, (3, 5), stride=2)."""
-        config, shown = self.config(), []
-        for name, argument in inspect.signature(type(self)).parameters.items():
-            if name not in config or config[name] == argument.default:
-                continue
-            value = getattr(self, name) if argument.kind is argument.VAR_POSITIONAL else config[name]
+        try:
+            arguments = list(self._arguments())
+        except AttributeError:  # a layer of one's own that does not keep its arguments
+            return f"{type(self).__name__}(…)"
+        shown = []
+        for argument, value in arguments:
             if argument.kind is argument.VAR_POSITIONAL:
                 shown += map(repr, value)
                 continue
-            if isinstance(value, (dict, list)):
-                value = getattr(self, name)
             if isinstance(value, (list, tuple)) and not holds_layers(value):
                 value = value[0] if len(set(value)) == 1 else tuple(value)
             if argument.default is argument.empty:
                 shown.append(repr(value))
             elif value != argument.default and value is not None:
-                shown.append(f"{name}={value!r}")
+                shown.append(f"{argument.name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
