@@ -15,7 +15,7 @@ SIGMAS = 5  # a probability of 6e-7 for each comparison; there are some 5000
 def kept(key, size, rate, first=0, dtype=np.float32):
     """The mask of elements first ≤ i < first + size."""
     y = np.empty(size, dtype)
-    dropout_forward(np.ones(size, dtype), y, np.array([key], np.uint64), first, rate)
+    dropout_forward(np.ones(size, dtype), y, np.array([key], np.uint64), first, np.array([rate]))
     return y != 0
 
 

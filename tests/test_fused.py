@@ -5,7 +5,6 @@ import functools
 import inspect
 from unittest import mock
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import assume, given

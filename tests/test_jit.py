@@ -173,7 +173,7 @@ def test_no_home_and_no_cache_folder_still_works(tmp_path):
 def test_a_kernel_from_the_disk_finds_the_separate_kernels_it_calls(first_steps, kernels):
     """They are not part of its file: they are loaded with it, or compiled again where theirs is missing or damaged."""
     step = FIRST_STEPS + "print(json.dumps(sorted(set(Count.compiled))))"
-    names = "matmul.inner_product", "conv.images.taps"
+    names = "matmul.inner_product", "conv.padding.taps"
     (product,), (taps,) = (kernels.glob(f"*/{name}.callee-*.nbc") for name in names)
     product.write_bytes(b"garbage")
     taps.unlink()
@@ -218,7 +218,7 @@ def test_old_folders_go_and_nothing_else_does(tmp_path, monkeypatch):
 
 
 def test_kernels_live_in_their_folder_and_nowhere_else():
-    machinery = ("cache.py", "jit.py", "numba_inside.py", "probe.py", "program.py", "team.py")
+    machinery = ("cache.py", "claims.py", "jit.py", "numba_inside.py", "probe.py", "program.py", "team.py")
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text())
         imported = {getattr(node, "module", None) or alias.name for node in ast.walk(tree)

@@ -73,8 +73,8 @@ def test_dropout_of_a_slice_is_a_slice_of_dropout(key, size, start, rate):
 
     x = np.random.default_rng(0).uniform(1, 2, size)
     whole, part = np.empty(size), np.empty(max(size - start, 0))
-    dropout_forward(x, whole, np.array([key], np.uint64), 0, rate)
-    dropout_forward(x[start:].copy(), part, np.array([key], np.uint64), start, rate)
+    dropout_forward(x, whole, np.array([key], np.uint64), 0, np.array([rate]))
+    dropout_forward(x[start:].copy(), part, np.array([key], np.uint64), start, np.array([rate]))
     assert np.array_equal(whole[start:], part)
 
 

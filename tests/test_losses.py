@@ -1,5 +1,7 @@
 """Losses: values against the oracle, gradients against finite differences, stability, label checks, planted bugs."""
 
+import pickle
+
 import naive
 import numpy as np
 import pytest
@@ -225,3 +227,26 @@ def test_decisions_probabilities_and_counts():
         fastbp.HingeLoss().probabilities(scores)
     with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\]"):
         fastbp.SoftmaxCrossEntropy(label_smoothing=-0.1)
+
+
+LOSSES = ("SoftmaxCrossEntropy", "NLLLoss", "LogisticLoss", "HingeLoss", "MulticlassHinge", "MeanSquaredError")
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "Loss"])
+def test_pickles_name_a_loss_by_the_room(name):
+    """As pickles of before do, which must still be read."""
+    assert pickle.loads(f"cfastbp.losses\n{name}\n.".encode()) is getattr(fastbp, name)
+    assert type(pickle.loads(pickle.dumps(getattr(fastbp, name)()))) is getattr(fastbp, name)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_training_looks_at_the_targets_of_the_packages_own_losses(name):
+    """A loss of a user's own may take other targets: they are not looked at."""
+    own = type(name, (getattr(fastbp, name),), {"forward": lambda self, scores, targets: targets["value"]})
+    outputs = 1 if name in ("LogisticLoss", "HingeLoss") else 3
+    x = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    network = fastbp.Sequential(fastbp.Linear(2, outputs))
+    with pytest.raises(ValueError, match=r"Trainer.step: x \(4, 2\) and targets \(3,\) differ in length"):
+        fastbp.Trainer(network, getattr(fastbp, name)(), fastbp.SGD()).step(x, np.zeros(3, np.int64))
+    with pytest.raises(KeyError, match="value"):
+        fastbp.Trainer(network, own(), fastbp.SGD()).step(x, {})

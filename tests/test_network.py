@@ -162,7 +162,7 @@ def test_a_layer_belongs_to_one_network():
             r"got float64; convert it with x.astype\(numpy.float32\)",
         ),
         (lambda: small().forward(batch()[:, :, :4]), ValueError, "Linear: expected input"),
-        (lambda: small().backward(np.zeros((1, 3), np.float32)), RuntimeError, "Linear.backward called before forward"),
+        (lambda: small().backward(np.zeros((1, 3), np.float32)), RuntimeError, "Sequential.backward called before forward"),
     ],
 )
 def test_clear_errors(make, error, message):
@@ -274,11 +274,11 @@ def test_other_files_are_clear_errors(tmp_path):
     text, arrays, newer = tmp_path / "a.txt", tmp_path / "b.npz", tmp_path / "c.npz"
     text.write_text("hello")
     np.savez(arrays, x=np.zeros(3))
-    np.savez(newer, fastbp=np.array(json.dumps({"format": 2})))
+    np.savez(newer, fastbp=np.array(json.dumps({"format": 9})))
     for path in (text, arrays):
         with pytest.raises(ValueError, match="is not a network saved by fastbp"):
             fastbp.load(path)
-    with pytest.raises(ValueError, match="reads networks of format 1, the file has 2; upgrade"):
+    with pytest.raises(ValueError, match="reads networks of formats 1 to 2, the file has 9; upgrade"):
         fastbp.load(newer)
     with pytest.raises(FileNotFoundError):
         fastbp.load(tmp_path / "absent.npz")

@@ -11,8 +11,21 @@ from op_proofs import Proof, close, made, pieces, run, unlike_the_layers
 
 import fastbp
 from fastbp import (
-    AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, Dropout, Flatten, Identity, LeakyReLU, Linear, LogSoftmax, MaxPool2d, ReLU,
-    Sigmoid, Softmax, Tanh,
+    AvgPool2d,
+    BatchNorm1d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Identity,
+    LeakyReLU,
+    Linear,
+    LogSoftmax,
+    MaxPool2d,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
 )  # fmt: skip
 from fastbp.engine import Machine, Setting, computes
 from fastbp.engine.ops import TABLE, Entry, kind_of_type

@@ -210,9 +210,8 @@ LOSS_NAMES = [f"{function.__module__.split('.')[-1].split('_')[0]}-{function.__n
 def test_losses(twin, loss, oracle, binary, N, C, column, signs, scale, whole, seed):
     rng = np.random.default_rng(seed)
     shape = ((N, 1) if column else (N,)) if binary else (N, C)
-    x = (
-        rng.integers(-2, 3, shape).astype(float) if whole else rng.normal(size=shape) * scale
-    )  # whole: on the hinges' kinks
+    on_kinks = rng.integers(-2, 3, shape).astype(float)  # of the hinges
+    x = on_kinks if whole else rng.normal(size=shape) * scale
     y = rng.integers(0, 2 if binary else C, N)
     value, dx = twin(x, 2 * y - 1 if binary and signs else y)
     close(value, oracle(x.reshape(N) if binary else x, y))

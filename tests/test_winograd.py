@@ -148,9 +148,10 @@ def test_the_tiles_where_they_are_faster():
     assert [chosen(16, 16, output) for output in ((1, 1), (2, 2), (4, 4), (30, 31))] == [2, 2, 2, 2]
     outputs = (1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (7, 8)
     assert [chosen(16, 16, output, tile=4) for output in outputs] == [2, 2, 4, 4, 2, 4]
-    layer = fastbp.Conv2d(16, 16, 3, padding=1)
-    layer.winograd_tile = 4
-    assert "4×4" in layer.algorithm((16, 8, 8)) and "2×2" in layer.algorithm((16, 2, 2))
+    network = fastbp.Sequential(fastbp.Conv2d(16, 16, 3, padding=1), winograd=4)
+    for size, tile in ((8, "4×4"), (2, "2×2")):
+        shape = 16, size, size
+        assert f"tiles of {tile} outputs" in str(network.engine(shape))
     assert chosen(8, 16, (10, 10)) == Shifted and chosen(8, 16, (9, 9)) == 2 and chosen(4, 16, (9, 9)) == Unfolded
     assert [chosen(8, 16, (3, 4), N) for N in (1, 2, 3)] == [Unfolded, Unfolded, 2]  # 4, 8 and 12 tiles
     assert chosen(16, 16, (10, 10), 1) == 2  # rows are shifted in the other case

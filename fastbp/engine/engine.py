@@ -4,7 +4,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from .partition import partition
 from .program import programs
 from .sections import Parts, Piece, Schedule
 from .threads import get_num_threads, run
-
-if TYPE_CHECKING:
-    from .step import TrainingStep
 
 BATCHES_KEPT = 6  # sizes of batches: training, validation and test, and the smaller last batch of each
 
@@ -114,7 +110,7 @@ class Batch:
         self.x, self.y = graph.x.array, graph.y.array
         self.dout = aligned(self.y.shape, setting.dtype) if setting.training else None
         self.training_sections = self.schedule.backward(self.dout, need_dx=False) if setting.training else []
-        self.step: TrainingStep | None = None  # the last that was made for this batch
+        self.step: Callable | None = None  # the last TrainingStep that was made for this batch
         self._ranges: list[list[Piece]] | None = None
         self._programs: dict = {}
 

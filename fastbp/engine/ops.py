@@ -169,7 +169,8 @@ TABLE: list[Entry] = []
 def computes(*kinds: type, when: Callable | None = None) -> Callable:
     """Enter a class of ops, or a function that returns a list of ops, as what computes layers of these kinds in a row.
 
-    A longer row is asked before a shorter one, and of two entries for the same kinds the one that was entered first.
+    A longer row is asked before a shorter one, and of two entries for the same kinds the one that was entered last: so
+    one of yours comes before the package's. Engines that have been made keep their ops.
     `when(layers, shape, setting)`, or the class's `suits`, says where an entry is to be used. A subclass of a layer
     counts as that layer unless it has a forward or backward of its own. TypeError for what is no class of layers.
     """
@@ -184,7 +185,7 @@ def computes(*kinds: type, when: Callable | None = None) -> Callable:
             entry = Entry(kinds, when or maker.suits, lambda *arguments: [maker(*arguments)])
         else:
             entry = Entry(kinds, when or (lambda *_: True), instance("computes: the maker", maker, Callable))
-        TABLE.append(entry)
+        TABLE.insert(0, entry)
         TABLE.sort(key=lambda entry: -len(entry.kinds))
         return maker
 

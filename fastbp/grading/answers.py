@@ -9,7 +9,7 @@ from .sandbox import Handle, SubmissionError
 
 SHOWN = 40  # elements of an array that feedback shows
 FLOAT32 = 1e-4  # relative, where the submission answers in float32
-WORDS = {
+WORDS = {  # for the kinds of a SubmissionError
     "raised": "raised an error",
     "timeout": "took too long",
     "crashed": "crashed",
@@ -19,7 +19,7 @@ WORDS = {
     "protocol": "could not be talked to",
     "value": "returned what can't be graded",
     "import": "failed",
-}  # of a SubmissionError's kinds
+}
 
 
 @dataclass

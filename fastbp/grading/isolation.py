@@ -105,8 +105,8 @@ MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 NO_LANDLOCK = "files of this machine are closed to the submission by the interpreter only: there is no Landlock here"
 NO_SECCOMP = (
-    "new processes, signals and the network are closed to the submission by the interpreter only: there is no seccomp "
-    "here"
+    "new processes, signals and the network are closed to the submission by the interpreter only: "
+    "there is no seccomp here"
 )
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -7,7 +7,7 @@ from .. import initializers
 from ..arguments import Setting, flag, instance, pair, shown, whole
 from ..engine.ops import Op, computes
 from ..flops import Cost
-from ..kernels.conv.images import conv2d_backward_bias
+from ..kernels.conv.padding import conv2d_backward_bias
 from ..kernels.conv.ways import Geometry, way_of
 from .base import SIZE_LIMIT, Layer, Parameter
 from .windows import pixels_held

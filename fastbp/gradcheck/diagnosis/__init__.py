@@ -24,7 +24,6 @@ from .evidence import Cause, Evidence, Rule
 
 RULES: tuple[Rule, ...] = (
     general.wrong_tensor,
-    general.wrong_tensor,
     general.accumulates,
     general.wrong_sign,
     masks.mask_slips,

@@ -85,7 +85,7 @@ def one_slip(e: Evidence) -> Iterator[Cause]:
 
 
 def _may_explain(e: Evidence, first: np.ndarray | None) -> bool:
-    """Do the numbers for the first cotangent agree? Most formulas are refused here, at a third of the cost."""
+    """Do the numbers for the first cotangent agree? Most formulas are refused here, which is cheap."""
     if first is None or first.size != e.given[0].size:
         return False
     allowed = e.allowed[e.name][0] if e.same_shape else np.nanmax(e.allowed[e.name])

@@ -251,12 +251,9 @@ def factor_by_feature(e: Evidence) -> Iterator[Cause]:
         with np.errstate(all="ignore"):
             factor = (g * n).sum(axes, keepdims=True) / (n * n).sum(axes, keepdims=True)
             if e.explains(factor * e.right, factor):
-                message = (
-                    f"the gradient of each {name} is the right one times a factor of its own, here {_some(factor)}"
-                )
-                yield Cause(
-                    "factor-by-element", message, f"a factor that depends on the {name} only: gamma, 1/std, a weight"
-                )
+                message = f"the gradient of each {name} is the right one times a factor of its own"
+                hint = f"a factor that depends on the {name} only: gamma, 1/std, a weight"
+                yield Cause("factor-by-element", f"{message}, here {_some(factor)}", hint)
                 return
             n_mean, g_mean = n.sum(axes, keepdims=True) / count, g.sum(axes, keepdims=True) / count
             centred = np.where(e.measured, n - n_mean, 0.0)

@@ -75,10 +75,8 @@ def _weighted(e: Evidence, weights: np.ndarray, wrong: list[int]) -> Iterator[Ca
         yield Cause("mean-and-variance-terms-missing", message, "both depend on x: their gradients have to be added")
         return
     if wrong == [0, 1] and np.all(weights[wrong] == 0):
-        message = (
-            "the term dout · gamma / std and the mean's term are missing, or cancel: is it the mean that is subtracted?"
-        )
-        yield Cause("direct-and-mean-terms-missing", message, HINTS[0])
+        message = "the term dout · gamma / std and the mean's term are missing, or cancel"
+        yield Cause("direct-and-mean-terms-missing", f"{message}: is it the mean that is subtracted?", HINTS[0])
         return
     for i in wrong:
         weight, term = weights[i], TERMS[i]
@@ -110,15 +108,11 @@ def _factors(e: Evidence, norm: Norm, right: list[np.ndarray]) -> Iterator[Cause
         if p == q == 0 or (q and np.ndim(gamma) == 0):
             continue
         factor = std ** float(p) * gamma ** float(q)
-        if not e.explains(
-            sum(term * factor if i in affected else term for i, term in enumerate(right)), 1 + np.abs(factor)
-        ):
+        changed = sum(term * factor if i in affected else term for i, term in enumerate(right))
+        if not e.explains(changed, 1 + np.abs(factor)):
             continue
-        where = (
-            ""
-            if len(affected) == 3
-            else " in the term of the " + " and the ".join(("normalised x", "mean", "variance")[i] for i in affected)
-        )
+        named = " and the ".join(("normalised x", "mean", "variance")[i] for i in affected)
+        where = f" in the term of the {named}" if len(affected) < 3 else ""
         if q == 0 and p == -1:
             cause = (
                 "variance-not-root",
@@ -156,8 +150,9 @@ def _no_eps(e: Evidence, norm: Norm) -> Iterator[Cause]:
         xhat = (norm.xhat * norm.std) / bare
         exact, wrong = terms(e, norm), terms(e, norm, bare, xhat)
         outer = terms(e, norm, bare)
-        for candidate in (sum(wrong), sum(outer), *(sum(wrong[i] if i in which else exact[i] for i in range(3))
-                          for size in (1, 2) for which in combinations(range(3), size))):  # fmt: skip
+        some = [which for size in (1, 2) for which in combinations(range(3), size)]
+        mixed = [sum(wrong[i] if i in which else exact[i] for i in range(3)) for which in some]
+        for candidate in (sum(wrong), sum(outer), *mixed):
             if e.explains(candidate):
                 yield Cause(
                     "eps-missing",

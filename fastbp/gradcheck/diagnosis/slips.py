@@ -74,7 +74,7 @@ def slips(source: str, names: tuple[str, ...], cached: tuple[str, ...] = ()) -> 
             if node in compared and kind != "operand":
                 kind = "comparison"  # whatever is wrong on one side of it
             number, text = node.lineno - 1, ast.unparse(other)
-            # the text is changed, not the tree: that is a hundred times as fast
+            # the text is changed, not the tree: that is much faster
             text = text if isinstance(node, (ast.keyword, ast.Assign)) else f"({text})"
             line = lines[number][: node.col_offset] + text + lines[number][node.end_col_offset :]
             changed = "\n".join((*lines[:number], line, *lines[number + 1 :]))

@@ -133,9 +133,8 @@ def _pools(e: Evidence, y: np.ndarray) -> Iterator[Windows]:
     if x.shape[:2] != y.shape[:2]:
         return
     given = options(e)
-    kernels = (
-        [(int(given["pool_height"]), int(given["pool_width"]))] if {"pool_height", "pool_width"} <= given.keys() else []
-    )
+    known = {"pool_height", "pool_width"} <= given.keys()
+    kernels = [(int(given["pool_height"]), int(given["pool_width"]))] if known else []
     kernels += [(k, k) for k in range(2, 5)] + [(k, m) for k in range(1, 5) for m in range(1, 5) if k != m]
     for kernel in dict.fromkeys(kernels):
         if y.size * kernel[0] * kernel[1] * len(e.douts) > LARGEST or max(kernel) > min(x.shape[2:]) + 2:

@@ -24,7 +24,7 @@ from .. import simd
 from ..buffers import LINE, empty, zeros
 from ..jit import kernel, separate_kernel
 from ..matmul import transpose
-from .images import padded_bias, put_copies, take, taps
+from .padding import padded_bias, put_copies, take, taps
 from .ways import Calls, Geometry, Winograd
 
 PANEL = simd.PANEL

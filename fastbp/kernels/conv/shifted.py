@@ -15,7 +15,7 @@ from .. import simd
 from ..buffers import empty, zeros
 from ..jit import kernel, separate_kernel
 from ..matmul import add_inner_product_at, outer_product_at, transpose
-from .images import put, put_copies, take, taps
+from .padding import put, put_copies, take, taps
 
 
 @kernel

@@ -11,7 +11,7 @@ import numpy as np
 from ..buffers import empty
 from ..jit import kernel, separate_kernel
 from ..matmul import inner_product, outer_product
-from .images import put, take, taps
+from .padding import put, take, taps
 
 PATCHES = 384  # at a time, from as many images as that takes: at most 3.5 MB for 256 channels and 3×3 filters
 

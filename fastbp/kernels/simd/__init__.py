@@ -1,5 +1,4 @@
-"""Register tiles: the vector code under the matrix products and convolutions. This folder is the one place that emits
-it.
+"""Register tiles: the vector code under matrix products and convolutions. This folder is the one place that emits it.
 
 A processor adds and multiplies vectors of L numbers (8 float32 on AVX2), two vectors at a time, but can load only about
 as many from its cache. A plain loop for c[m, n] = Σ_k a[m, k] b[k, n] loads two operands for every product, so it waits
@@ -46,7 +45,7 @@ instruction where there is one, and a multiply and an add elsewhere (`fma` would
 
 from numba import config
 
-from .pooling import SPARSE_STEP
+from .maxima import SPARSE_STEP
 from .transforms import PANEL
 
 if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
@@ -89,7 +88,8 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
     )
 else:
     from .emitter import lanes, lanes_of
-    from .pooling import add_weighted_rows, pool_normalised, pool_pairs, sparse_lanes, sparse_rows
+    from .maxima import add_weighted_rows, pool_normalised, pool_pairs, sparse_lanes, sparse_rows
+    from .pooled_tiles import pixel_filters, windows_by_filters, windows_by_pixels
     from .powers import power_of_two
     from .products import (
         dot,
@@ -117,7 +117,6 @@ else:
         points_to_map,
         transpose,
     )
-    from .windows import pixel_filters, windows_by_filters, windows_by_pixels
 
 __all__ = [
     "PANEL", "SPARSE_STEP", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot", "dot_at",

@@ -1,5 +1,9 @@
 """The emitter: vector instructions for arrays of one dtype, on the processor that Numba compiles for."""
 
+import functools
+import inspect
+from collections.abc import Callable
+
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -36,8 +40,8 @@ def known_when_compiled(size):
     return number
 
 
+# the numbers of x's dtype that a vector holds
 lanes = known_when_compiled(lambda context, dtype: vector_bytes(context) * 8 // dtype.bitwidth)
-# -- the numbers of x's dtype that a vector holds
 
 
 def lanes_of(dtype) -> int:
@@ -45,11 +49,37 @@ def lanes_of(dtype) -> int:
     return vector_bytes() // dtype.itemsize
 
 
+def emits(function: Callable) -> Callable:
+    """The intrinsic that emits what `function` does: a call of it in a kernel is replaced by that code.
+
+    `function` is given an Emitter for the dtype of its first array, and what the kernel passes: of an array the address
+    of its first element, whole numbers as 64 bits, anything else as it is. It returns nothing."""
+    names = [*inspect.signature(function).parameters][1:]
+
+    def define(typingctx, *kinds):
+        kinds = [types.unliteral(kind) for kind in kinds]
+        kinds = [types.int64 if isinstance(kind, types.Integer) else kind for kind in kinds]
+
+        def codegen(context, builder, signature, arguments):
+            is_array = [isinstance(kind, types.Array) for kind in signature.args]
+            e = Emitter(context, builder, signature.args[is_array.index(True)].dtype)
+            given = zip(signature.args, arguments, is_array, strict=True)
+            function(e, *(e.data(kind, value) if array else value for kind, value, array in given))
+            return context.get_dummy_value()
+
+        return types.void(*kinds), codegen
+
+    functools.update_wrapper(define, function)
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("typingctx", *names)]
+    define.__signature__ = inspect.Signature(parameters)
+    return intrinsic(define)
+
+
 class Emitter:
     """Emits vector instructions for arrays of one dtype, on vectors as wide as the processor's or of fewer `lanes`."""
 
     def __init__(self, context, builder, dtype, lanes=None):
-        self.context, self.builder, self.registers = context, builder, registers(context)
+        self.context, self.builder, self.dtype, self.registers = context, builder, dtype, registers(context)
         self.number = context.get_value_type(dtype)
         self.align = dtype.bitwidth // 8
         self.lanes = lanes or vector_bytes(context) // self.align
@@ -89,13 +119,10 @@ class Emitter:
             self.builder.store(value, pointer).align = self.align
 
     def fetch(self, base, offset, write=True):
-        """Ask for the cache line of this number, to write it or to read it: a hint, which may point outside an
-        array."""
+        """Ask for this number's cache line, to write it or to read it: a hint, which may point outside an array."""
         byte = ir.IntType(8).as_pointer()
-        kinds = [byte, I32, I32, I32]
-        function = cgutils.get_or_insert_function(
-            self.builder.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0"
-        )
+        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
         address = self.builder.bitcast(self.builder.gep(base, [offset]), byte)
         caches = I32(3 if write else 2)  # all, or the second
         self.builder.call(function, [address, I32(int(write)), caches, I32(1)])
@@ -138,8 +165,7 @@ class Emitter:
         One vector holds the halves of two, then the quarters of four: 12 instructions on AVX2, one by one it is 24."""
 
         def halves(x, y, width):
-            """x and y hold numbers of `width` lanes each; the sums of their halves, a number of x and one of y in
-            turn"""
+            """x and y hold numbers of `width` lanes each: the sums of their halves, of x and of y in turn"""
             starts = [start + side for start in range(0, self.lanes, width) for side in (0, self.lanes)]
             low, high = ([s + at + i for s in starts for i in range(width // 2)] for at in (0, width // 2))
             return self.add(self.shuffle(x, y, low), self.shuffle(x, y, high))
@@ -149,9 +175,8 @@ class Emitter:
             return self.shuffle(even, odd, (0, 2, 1, 3))
         value, width = halves(even, odd, width), width // 2
         while width > 1:
-            low, high = (
-                [s + at + i for s in range(0, 4 * width, width) for i in range(width // 2)] for at in (0, width // 2)
-            )
+            starts = range(0, 4 * width, width)
+            low, high = ([s + at + i for s in starts for i in range(width // 2)] for at in (0, width // 2))
             value, width = self.add(self.shuffle(value, value, low), self.shuffle(value, value, high)), width // 2
         return value
 
@@ -173,8 +198,7 @@ class Emitter:
         return places
 
     def _not_unrolled(self):
-        """A loop's mark that keeps LLVM from unrolling it: a tile's step is long enough, and copies take time to
-        compile."""
+        """Keeps LLVM from unrolling a loop: a tile's step is long enough, and copies take time to compile."""
         module = self.builder.module
         mark = ir.MDValue(module, (), name=str(len(module.metadata)))
         mark.operands = mark, module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
@@ -192,8 +216,7 @@ class Emitter:
         return merged
 
     def indices(self, body, count, doubtful=1):
-        """0, 1, … for a body of that many rows, of which the last `doubtful` may lie beyond `count`: those are its last
-        row again.
+        """0, 1, … for a body of that many rows. The last `doubtful` may lie beyond `count`: they repeat its last row.
 
         So a body serves several counts. What it computes twice it stores twice, the same number to the same place."""
         last = self.builder.sub(count, I64(1))

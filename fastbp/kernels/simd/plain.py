@@ -1,5 +1,4 @@
-"""What the tiles of simd/ compute, in NumPy: the definition that tests hold them to, and what runs where the JIT is
-off."""
+"""What the tiles of simd/ compute, in NumPy: the definition that tests hold them to, and what runs without the JIT."""
 
 import numpy as np
 

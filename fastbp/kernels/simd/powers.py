@@ -1,5 +1,4 @@
-"""A power of two as a floating-point number's exponent: a few integer instructions, which loops over it can do by
-vectors."""
+"""A power of two as a floating-point number's exponent: a few integer instructions, of which loops can make vectors."""
 
 from llvmlite import ir
 from numba.extending import intrinsic

@@ -4,16 +4,12 @@ import contextlib
 import functools
 
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.core import cgutils
 
-from .emitter import I32, I64, Emitter, known_when_compiled, registers
+from .emitter import I32, I64, emits, known_when_compiled, registers
 
 VECTORS = 3  # columns of the largest tile of `outer`
-OUTER = {
-    16: (4, 2),
-    32: (8, 4),
-}  # by the processor's registers, the rows of its bodies: 4 × 3 sums, 3 vectors of b, a number of a
+OUTER = {16: (4, 2), 32: (8, 4)}  # by the processor's registers, the rows of its bodies
 DOT = {16: ((3, 2, 1), (4, 2)), 32: ((4, 2, 1), (6, 4, 2))}  # rows and columns of the bodies of `dot`
 FOUR = 4
 
@@ -34,8 +30,7 @@ def emit_outer(e, A, B, in_a, in_b, K, in_c, rows, columns, ahead, begin, end, d
     the sums' terms in between.
 
     There are six bodies, for two numbers of rows and three vectors, two or one, whose last is masked; three vectors
-    that are not whole are two and one. With one for each size of 4 × 3, all matrix products took 4.3 s to compile, not
-    2.5."""
+    that are not whole are two and one. One for each size would take much longer to compile."""
     builder, (a0, am, along_a), (c0, cm) = e.builder, in_a, in_c
 
     def body(MR, n, masks, fewer):
@@ -92,53 +87,43 @@ def emit_outer(e, A, B, in_a, in_b, K, in_c, rows, columns, ahead, begin, end, d
 
 
 def outer_tile(tables: bool):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows, n < columns ≤ 3 vectors; + c with
-    `add`
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n] for m < rows, n < columns ≤ 3 vectors
+
+    and + c with `add`.
 
     With `tables`, ak and bk are int64 arrays of offsets: a[a0 + m·am + ak[k]] and b[b0 + bk[k] + n]."""
 
-    @intrinsic
-    def tile(typingctx, a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
-        i64 = types.int64
-        ak, bk = (ak, bk) if tables else (i64, i64)
-        signature = types.void(a, i64, i64, ak, b, i64, bk, i64, c, i64, i64, i64, i64, types.boolean)
+    @emits
+    def tile(e, a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
+        builder = e.builder
+        # Whether the next tile's columns of b are asked for, lest it wait where b is not copied: smaller tiles have no
+        # time for it
+        ahead = not tables and e.registers == 32
 
-        def codegen(context, builder, signature, arguments):
-            e = Emitter(context, builder, signature.args[0].dtype)
-            A, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 8))
-            _, a0, am, ak, _, b0, bk, K, _, c0, cm, rows, columns, add = arguments
-            if tables:
-                ak, bk = e.data(signature.args[3], ak), e.data(signature.args[6], bk)
-            ahead = not tables and e.registers == 32
-            # -- whether the next tile's columns of b are asked for, lest it wait where b is not copied: dW of 100 3872,
-            # batch 128, 0.94 → 0.83 ms; smaller tiles have no time for it
+        def along(x, k):
+            return e.number_at(x, k) if tables else builder.mul(k, x)
 
-            def along(x, k):
-                return e.number_at(x, k) if tables else builder.mul(k, x)
+        def begin(places):
+            sums = e.when(add, [e.zero()] * len(places), lambda _: [e.load(c, *place) for place in places])
+            # the next tile's, where c is too large for the cache
+            for place, _ in places:
+                e.fetch(c, e.at(place, I64(VECTORS * e.lanes)))
+            return sums
 
-            def begin(places):
-                sums = e.when(add, [e.zero()] * len(places), lambda _: [e.load(C, *place) for place in places])
-                # the next tile's, where c is too large for the cache: 80 instead of 74 GFlop/s (128 3072, K 512)
-                for place, _ in places:
-                    e.fetch(C, e.at(place, I64(VECTORS * e.lanes)))
-                return sums
+        def end(sums, places, there):
+            for total, place in zip(sums, places, strict=True):
+                e.store(total, c, *place)
 
-            def end(sums, places, there):
-                for total, place in zip(sums, places, strict=True):
-                    e.store(total, C, *place)
-
-            in_a, in_b = (a0, am, lambda k: along(ak, k)), lambda k: e.at(b0, along(bk, k))
-            emit_outer(e, A, B, in_a, in_b, K, (c0, cm), rows, columns, ahead, begin, end)
-            return context.get_dummy_value()
-
-        return signature, codegen
+        in_a, in_b = (a0, am, lambda k: along(ak, k)), lambda k: e.at(b0, along(bk, k))
+        emit_outer(e, a, b, in_a, in_b, K, (c0, cm), rows, columns, ahead, begin, end)
 
     return tile
 
 
 def descend(e, C, V, numbers, gradient, place, mask):
-    """SGD's update of a vector of c and one of the velocity, by sgd_update's operations: numbers = (−lr, momentum,
-    weight_decay, nesterov), the last a truth value"""
+    """SGD's update of a vector of c and one of the velocity, by sgd_update's operations
+
+    numbers = (−lr, momentum, weight_decay, nesterov), the last a truth value"""
     down, momentum, weight_decay, nesterov = numbers
     value, velocity = e.load(C, place, mask), e.load(V, place, mask)
     gradient = e.multiply_add(weight_decay, value, gradient)
@@ -154,75 +139,56 @@ def numbers_of(e, numbers):
     return [*map(e.repeat, floats), e.builder.fcmp_ordered(">", nesterov, ir.Constant(nesterov.type, 0))]
 
 
-@intrinsic
-def outer_descend(typingctx, a, a0, am, ak, b, b0, bk, K, c, velocity, c0, cm, rows, columns, numbers):
-    """`outer`, whose sums are a gradient that is not kept: SGD's update of c and of velocity at the same places, see
-    `descend`"""
-    i64 = types.int64
-    signature = types.void(a, i64, i64, i64, b, i64, i64, i64, c, velocity, i64, i64, i64, i64, numbers)
+@emits
+def outer_descend(e, a, a0, am, ak, b, b0, bk, K, c, velocity, c0, cm, rows, columns, numbers):
+    """`outer`, whose sums are a gradient that is not kept: SGD's update of c and velocity at its places (`descend`)"""
+    builder = e.builder
+    numbers = numbers_of(e, numbers)
+    # Whether c's and velocity's cache lines are asked for two rows at a time: the 48 of a large tile are slow at once
+    many = e.registers == 32
 
-    def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
-        A, B, C, V = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 8, 9))
-        _, a0, am, ak, _, b0, bk, K, _, _, c0, cm, rows, columns, numbers = arguments
-        numbers = numbers_of(e, numbers)
-        many = e.registers == 32
-        # -- cache lines of c and velocity, 48, are slow if asked for at once, two rows' at a time are not. AVX-512: 512
-        # 3072, batch 128, 3377 → 3023 µs; 1000 784, batch 32, 572 → 502; tiles of 16 registers get 2 % slower
+    def fetch(offsets):
+        for offset in offsets:
+            e.fetch(c, offset)
+            e.fetch(velocity, offset)
 
-        def fetch(offsets):
-            for offset in offsets:
-                e.fetch(C, offset)
-                e.fetch(V, offset)
+    def begin(places):
+        if not many:
+            fetch(offset for offset, _ in places)
+        return [e.zero()] * len(places)
 
-        def begin(places):
-            if not many:
-                fetch(offset for offset, _ in places)
-            return [e.zero()] * len(places)
+    def end(sums, places, there):
+        with builder.if_then(there) if there else contextlib.nullcontext():
+            for gradient, place in zip(sums, places, strict=True):
+                descend(e, c, velocity, numbers, gradient, *place)
 
-        def end(sums, places, there):
-            with builder.if_then(there) if there else contextlib.nullcontext():
-                for gradient, place in zip(sums, places, strict=True):
-                    descend(e, C, V, numbers, gradient, *place)
-
-        in_a, in_b = (a0, am, lambda k: builder.mul(k, ak)), lambda k: e.at(b0, (k, bk))
-        emit_outer(e, A, B, in_a, in_b, K, (c0, cm), rows, columns, many, begin, end, fetch if many else None)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    in_a, in_b = (a0, am, lambda k: builder.mul(k, ak)), lambda k: e.at(b0, (k, bk))
+    emit_outer(e, a, b, in_a, in_b, K, (c0, cm), rows, columns, many, begin, end, fetch if many else None)
 
 
-@intrinsic
-def sum_rows_descend(typingctx, a, a0, ak, rows, b, b0, bk, c, velocity, c0, columns, numbers):
+@emits
+def sum_rows_descend(e, a, a0, ak, rows, b, b0, bk, c, velocity, c0, columns, numbers):
     """The same for one row of c and up to four rows of b"""
-    i64 = types.int64
+    builder = e.builder
+    numbers = numbers_of(e, numbers)
 
-    def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
-        A, B, C, V = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 7, 8))
-        _, a0, ak, rows, _, b0, bk, _, _, c0, columns, numbers = arguments
-        numbers = numbers_of(e, numbers)
+    for R in range(FOUR + 1):
+        with builder.if_then(builder.icmp_signed("==", rows, I64(R))):
+            factors = [e.repeat(e.number_at(a, e.at(a0, (I64(k), ak)))) for k in range(R)]
+            in_b = [e.at(b0, (I64(k), bk)) for k in range(R)]
 
-        for R in range(FOUR + 1):
-            with builder.if_then(builder.icmp_signed("==", rows, I64(R))):
-                factors = [e.repeat(e.number_at(A, e.at(a0, (I64(k), ak)))) for k in range(R)]
-                in_b = [e.at(b0, (I64(k), bk)) for k in range(R)]
+            def step(n, mask, factors=factors, in_b=in_b):
+                total = e.zero()
+                for start, factor in zip(in_b, factors, strict=True):
+                    total = e.multiply_add(factor, e.load(b, e.at(start, n), mask), total)
+                descend(e, c, velocity, numbers, total, e.at(c0, n), mask)
 
-                def step(n, mask, factors=factors, in_b=in_b):
-                    total = e.zero()
-                    for start, factor in zip(in_b, factors, strict=True):
-                        total = e.multiply_add(factor, e.load(B, e.at(start, n), mask), total)
-                    descend(e, C, V, numbers, total, e.at(c0, n), mask)
-
-                whole = builder.sdiv(columns, I64(e.lanes))
-                done = builder.mul(whole, I64(e.lanes))
-                with cgutils.for_range(builder, whole, intp=I64) as loop:
-                    step(builder.mul(loop.index, I64(e.lanes)), None)
-                with builder.if_then(builder.icmp_signed("<", done, columns)):
-                    step(done, e.first(builder.sub(columns, done)))
-        return context.get_dummy_value()
-
-    return types.void(a, i64, i64, i64, b, i64, i64, c, velocity, i64, i64, numbers), codegen
+            whole = builder.sdiv(columns, I64(e.lanes))
+            done = builder.mul(whole, I64(e.lanes))
+            with cgutils.for_range(builder, whole, intp=I64) as loop:
+                step(builder.mul(loop.index, I64(e.lanes)), None)
+            with builder.if_then(builder.icmp_signed("<", done, columns)):
+                step(done, e.first(builder.sub(columns, done)))
 
 
 def dot_tile(tables: bool):
@@ -232,135 +198,107 @@ def dot_tile(tables: bool):
     rows and columns only: with fewer than eight sums the multiply–adds wait for each other, so one too many is nearly
     free."""
 
-    @intrinsic
-    def tile(typingctx, a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
-        i64 = types.int64
-        signature = types.void(a, i64, i64, b, i64, bn if tables else i64, i64, c, i64, i64, i64, i64, types.boolean)
+    @emits
+    def tile(e, a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
+        builder = e.builder
+        whole = builder.sdiv(K, I64(e.lanes))
+        done = builder.mul(whole, I64(e.lanes))
 
-        def codegen(context, builder, signature, arguments):
-            e = Emitter(context, builder, signature.args[0].dtype)
-            A, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 3, 7))
-            _, a0, am, _, b0, bn, K, _, c0, cm, rows, columns, add = arguments
-            table = e.data(signature.args[5], bn) if tables else None
-            whole = builder.sdiv(K, I64(e.lanes))
-            done = builder.mul(whole, I64(e.lanes))
+        def body(MR, NC, fewer_rows, fewer_columns):
+            along, across = e.indices(MR, rows, MR - fewer_rows), e.indices(NC, columns, NC - fewer_columns)
+            in_a, starts = ([e.at(first, (m, apart)) for m in along] for first, apart in ((a0, am), (c0, cm)))
+            in_b = [e.number_at(bn, e.at(b0, n)) if tables else e.at(b0, (n, bn)) for n in across]
 
-            def body(MR, NC, fewer_rows, fewer_columns):
-                along, across = e.indices(MR, rows, MR - fewer_rows), e.indices(NC, columns, NC - fewer_columns)
-                in_a, starts = ([e.at(first, (m, apart)) for m in along] for first, apart in ((a0, am), (c0, cm)))
-                in_b = [e.number_at(table, e.at(b0, n)) if tables else e.at(b0, (n, bn)) for n in across]
+            def step(k, sums, mask=None):
+                values, totals = [e.load(a, e.at(first, k), mask) for first in in_a], list(sums)
+                for n, first in enumerate(in_b):  # one vector at a time: there are no more registers
+                    vector = e.load(b, e.at(first, k), mask)
+                    for m, value in enumerate(values):
+                        totals[m * NC + n] = e.multiply_add(value, vector, totals[m * NC + n])
+                return totals
 
-                def step(k, sums, mask=None):
-                    values, totals = [e.load(A, e.at(first, k), mask) for first in in_a], list(sums)
-                    for n, first in enumerate(in_b):  # one vector at a time: there are no more registers
-                        vector = e.load(B, e.at(first, k), mask)
-                        for m, value in enumerate(values):
-                            totals[m * NC + n] = e.multiply_add(value, vector, totals[m * NC + n])
-                    return totals
+            sums = e.loop(whole, [e.zero()] * (MR * NC), lambda i, sums: step(builder.mul(i, I64(e.lanes)), sums))
+            rest = builder.sub(K, done)
+            sums = e.when(builder.icmp_signed(">", rest, I64(0)), sums, lambda sums: step(done, sums, e.first(rest)))
+            fours = [range(n, min(n + FOUR, NC)) for n in range(0, NC, FOUR)]
+            totals = [(m, group, e.sums(*(sums[m * NC + n] for n in group), *[e.zero()] * (FOUR - len(group))))
+                      for m in range(MR) for group in fours]  # fmt: skip
 
-                sums = e.loop(whole, [e.zero()] * (MR * NC), lambda i, sums: step(builder.mul(i, I64(e.lanes)), sums))
-                rest = builder.sub(K, done)
-                sums = e.when(
-                    builder.icmp_signed(">", rest, I64(0)), sums, lambda sums: step(done, sums, e.first(rest))
-                )
-                fours = [range(n, min(n + FOUR, NC)) for n in range(0, NC, FOUR)]
-                totals = [(m, group, e.sums(*(sums[m * NC + n] for n in group), *[e.zero()] * (FOUR - len(group))))
-                          for m in range(MR) for group in fours]  # fmt: skip
+            def put(values, places):
+                """All are read before the first is written, for there may be equal places."""
+                places = [builder.bitcast(builder.gep(c, [place]), value.type.as_pointer())
+                          for value, place in zip(values, places, strict=True)]  # fmt: skip
+                before = []
+                for place in places:
+                    before.append(builder.load(place))
+                    before[-1].align = e.align
+                for value, old, place in zip(values, before, places, strict=True):
+                    value = e.add(value, builder.select(add, old, ir.Constant(value.type, None)))
+                    builder.store(value, place).align = e.align
 
-                def put(values, places):
-                    """All are read before the first is written, for there may be equal places."""
-                    places = [builder.bitcast(builder.gep(C, [place]), value.type.as_pointer())
-                              for value, place in zip(values, places, strict=True)]  # fmt: skip
-                    before = []
-                    for place in places:
-                        before.append(builder.load(place))
-                        before[-1].align = e.align
-                    for value, old, place in zip(values, before, places, strict=True):
-                        value = e.add(value, builder.select(add, old, ir.Constant(value.type, None)))
-                        builder.store(value, place).align = e.align
+            with builder.if_else(builder.icmp_signed("==", columns, I64(NC))) as (whole_rows, numbers):
+                with whole_rows:
+                    put([e.shuffle(total, total, range(len(group))) for _, group, total in totals],
+                        [e.at(starts[m], I64(group[0])) for m, group, _ in totals])  # fmt: skip
+                with numbers:
+                    single = [(m, n, total, n - group[0]) for m, group, total in totals for n in group]
+                    put([builder.extract_element(total, I32(lane)) for _, _, total, lane in single],
+                        [e.at(starts[m], across[n]) for m, n, _, _ in single])  # fmt: skip
 
-                with builder.if_else(builder.icmp_signed("==", columns, I64(NC))) as (whole_rows, numbers):
-                    with whole_rows:
-                        put([e.shuffle(total, total, range(len(group))) for _, group, total in totals],
-                            [e.at(starts[m], I64(group[0])) for m, group, _ in totals])  # fmt: skip
-                    with numbers:
-                        put([builder.extract_element(total, I32(n - group[0])) for _, group, total in totals for n in group],
-                            [e.at(starts[m], across[n]) for m, group, _ in totals for n in group])  # fmt: skip
-
-            heights, widths = DOT[e.registers]
-            for MR, fewer_rows in zip(heights, (*heights[1:], 0), strict=True):
-                for NC, fewer_columns in zip(widths, (*widths[1:], 0), strict=True):
-                    fits = [builder.icmp_signed(sign, number, I64(bound))
-                            for number, most, least in ((rows, MR, fewer_rows), (columns, NC, fewer_columns))
-                            for sign, bound in (("<=", most), (">", least))]  # fmt: skip
-                    with builder.if_then(functools.reduce(builder.and_, fits)):
-                        body(MR, NC, fewer_rows, fewer_columns)
-            return context.get_dummy_value()
-
-        return signature, codegen
+        heights, widths = DOT[e.registers]
+        for MR, fewer_rows in zip(heights, (*heights[1:], 0), strict=True):
+            for NC, fewer_columns in zip(widths, (*widths[1:], 0), strict=True):
+                fits = [builder.icmp_signed(sign, number, I64(bound))
+                        for number, most, least in ((rows, MR, fewer_rows), (columns, NC, fewer_columns))
+                        for sign, bound in (("<=", most), (">", least))]  # fmt: skip
+                with builder.if_then(functools.reduce(builder.and_, fits)):
+                    body(MR, NC, fewer_rows, fewer_columns)
 
     return tile
 
 
-@intrinsic
-def pack(typingctx, b, b0, bk, K, panel, p0, columns):
+@emits
+def pack(e, b, b0, bk, K, panel, p0, columns):
     """panel[p0 + k·3L + n] = b[b0 + k·bk + n] for k < K, n < columns ≤ 3L, three vectors of L numbers, and 0 beyond
 
     Numba's loop over 24 numbers takes them one by one: LLVM unrolls it to 32."""
-    i64 = types.int64
-
-    def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
-        B, P = (e.data(signature.args[i], arguments[i]) for i in (0, 4))
-        _, b0, bk, K, _, p0, columns = arguments
-        masks = [e.first(builder.sub(columns, I64(v * e.lanes))) for v in range(VECTORS)]
-        with cgutils.for_range(builder, K, intp=I64) as loop:
-            for v, mask in enumerate(masks):
-                vector = e.load(B, e.at(b0, (loop.index, bk), I64(v * e.lanes)), mask)
-                e.store(vector, P, e.at(p0, (loop.index, I64(VECTORS * e.lanes)), I64(v * e.lanes)))
-        return context.get_dummy_value()
-
-    return types.void(b, i64, i64, i64, panel, i64, i64), codegen
+    builder = e.builder
+    masks = [e.first(builder.sub(columns, I64(v * e.lanes))) for v in range(VECTORS)]
+    with cgutils.for_range(builder, K, intp=I64) as loop:
+        for v, mask in enumerate(masks):
+            vector = e.load(b, e.at(b0, (loop.index, bk), I64(v * e.lanes)), mask)
+            e.store(vector, panel, e.at(p0, (loop.index, I64(VECTORS * e.lanes)), I64(v * e.lanes)))
 
 
-@intrinsic
-def sum_rows(typingctx, a, a0, ak, rows, b, b0, bk, c, c0, columns):
-    """c[c0 + n] = Σ_{k<rows} a[a0 + k·ak] · b[b0 + k·bk + n] for n < columns, one after the other as in `outer`: four
-    at a time"""
-    i64 = types.int64
+@emits
+def sum_rows(e, a, a0, ak, rows, b, b0, bk, c, c0, columns):
+    """c[c0 + n] = Σ_{k<rows} a[a0 + k·ak] · b[b0 + k·bk + n] for n < columns, in `outer`'s order, by fours"""
+    builder = e.builder
+    whole = builder.sdiv(columns, I64(e.lanes))
+    done = builder.mul(whole, I64(e.lanes))
 
-    def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
-        A, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 7))
-        _, a0, ak, rows, _, b0, bk, _, c0, columns = arguments
-        whole = builder.sdiv(columns, I64(e.lanes))
-        done = builder.mul(whole, I64(e.lanes))
+    def body(first, R):
+        lines = [e.at(first, I64(k)) for k in range(R)]
+        numbers = [e.repeat(e.number_at(a, e.at(a0, (k, ak)))) for k in lines]
+        in_b, begun = [e.at(b0, (k, bk)) for k in lines], builder.icmp_signed(">", first, I64(0))
 
-        def body(first, R):
-            lines = [e.at(first, I64(k)) for k in range(R)]
-            numbers = [e.repeat(e.number_at(A, e.at(a0, (k, ak)))) for k in lines]
-            in_b, begun = [e.at(b0, (k, bk)) for k in lines], builder.icmp_signed(">", first, I64(0))
+        def step(n, mask):
+            total = builder.select(begun, e.load(c, e.at(c0, n), mask), e.zero())
+            for start, number in zip(in_b, numbers, strict=True):
+                total = e.multiply_add(number, e.load(b, e.at(start, n), mask), total)
+            e.store(total, c, e.at(c0, n), mask)
 
-            def step(n, mask):
-                total = builder.select(begun, e.load(C, e.at(c0, n), mask), e.zero())
-                for start, number in zip(in_b, numbers, strict=True):
-                    total = e.multiply_add(number, e.load(B, e.at(start, n), mask), total)
-                e.store(total, C, e.at(c0, n), mask)
+        with cgutils.for_range(builder, whole, intp=I64) as loop:
+            step(builder.mul(loop.index, I64(e.lanes)), None)
+        with builder.if_then(builder.icmp_signed("<", done, columns)):
+            step(done, e.first(builder.sub(columns, done)))
 
-            with cgutils.for_range(builder, whole, intp=I64) as loop:
-                step(builder.mul(loop.index, I64(e.lanes)), None)
-            with builder.if_then(builder.icmp_signed("<", done, columns)):
-                step(done, e.first(builder.sub(columns, done)))
-
-        fours = builder.sdiv(rows, I64(FOUR))
-        taken = builder.mul(fours, I64(FOUR))
-        with cgutils.for_range(builder, fours, intp=I64) as loop:
-            body(builder.mul(loop.index, I64(FOUR)), FOUR)
-        with cgutils.for_range(builder, builder.sub(rows, taken), intp=I64) as loop:
-            body(e.at(taken, loop.index), 1)
-        return context.get_dummy_value()
-
-    return types.void(a, i64, i64, i64, b, i64, i64, c, i64, i64), codegen
+    fours = builder.sdiv(rows, I64(FOUR))
+    taken = builder.mul(fours, I64(FOUR))
+    with cgutils.for_range(builder, fours, intp=I64) as loop:
+        body(builder.mul(loop.index, I64(FOUR)), FOUR)
+    with cgutils.for_range(builder, builder.sub(rows, taken), intp=I64) as loop:
+        body(e.at(taken, loop.index), 1)
 
 
 outer, outer_at = outer_tile(tables=False), outer_tile(tables=True)

@@ -1,5 +1,4 @@
-"""The matrices of minimal filtering, F(m×m, 3×3), from the points at which the polynomials are evaluated (Toom and
-Cook).
+"""The matrices of minimal filtering, F(m×m, 3×3), from points at which polynomials are evaluated (Toom and Cook).
 
 m outputs of a filter of 3 are the product of two polynomials, read backwards: a transposed multiplication. It is done
 at the n = m + 2 points a_0 … a_m and ∞, one product each, in the place of 3m. Along one axis
@@ -19,8 +18,7 @@ POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}  # 0 first, the
 
 
 def matrices(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(Bᵀ (n, n), A (n, m), G (n, 3)), float64: from inputs, from gradients of outputs and from weights to the
-    points"""
+    """(Bᵀ (n, n), A (n, m), G (n, 3)), float64: from inputs, gradients of outputs and weights to the points"""
     points, n = np.array(POINTS[m]), m + 2
     B, A, G = np.zeros((n, n)), np.zeros((n, m)), np.zeros((n, 3))
     for j, point in enumerate(points):

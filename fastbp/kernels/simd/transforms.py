@@ -1,21 +1,14 @@
-"""Straight-line code for Winograd's transforms, the transpose that puts channels into lanes, and the product between
-them."""
+"""Straight-line code for Winograd's transforms, the transpose of channels into lanes, the product in between."""
 
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.core import cgutils
 
-from .emitter import I64, Emitter, known_when_compiled, registers
+from .emitter import I64, emits, known_when_compiled, registers
 from .toom_cook import GRADIENTS, INPUTS, WEIGHTS
 
-PANEL = (
-    16  # columns of a panel of `panel_product`: two vectors of 8, or a whole number of vectors of any other processor
-)
-HEIGHTS = {
-    16: {2: (6, 4, 2, 1)},
-    32: {2: (12, 4, 1), 1: (12, 4, 1)},
-}  # by registers, and vectors in a row, the rows of its tiles:
-# -- 6 × 2 sums, 2 vectors of b and the number of a fill 15 of 16 registers
+PANEL = 16  # columns of a panel of `panel_product`: two vectors of 8, or a whole number of any other processor's
+# By registers, and vectors in a row, the rows of its tiles: 6 × 2 sums, 2 vectors of b, a number of a fill 15 of 16
+HEIGHTS = {16: {2: (6, 4, 2, 1)}, 32: {2: (12, 4, 1), 1: (12, 4, 1)}}
 LATENCY = 8  # sums that a processor needs for its multiply–adds not to wait for each other
 
 
@@ -55,11 +48,10 @@ def interpolate(e, matrix, vectors):
 
 
 def both_axes(e, step, matrix, side, rows, read, write):
-    """`step` applied to each of `side` columns of vectors read(i, k), then to each of the `rows` rows of that: write(i,
-    row)
+    """`step` applied to each of `side` columns of vectors read(i, k), then to each of the `rows` rows of that, for
+    write(i, row)
 
-    More than four columns or rows are a loop. They don't fit into the registers anyway, and take long to compile one by
-    one."""
+    More than four columns or rows are a loop: they don't fit into the registers, and would take long to compile."""
     b = e.builder
     block = b.bitcast(cgutils.alloca_once(b, ir.ArrayType(e.vector, rows * side)), e.vector.as_pointer())
 
@@ -84,37 +76,28 @@ def to_points(choices):
 
     X = choices[m] has n rows; d is a square of as many vectors as X has columns, each at its own offset."""
 
-    @intrinsic
-    def transform(typingctx, m, pixels, at, table, t0, points, p0, step, count):
-        i64 = types.int64
-        signature = types.void(i64, pixels, i64, table, i64, points, i64, i64, i64)
+    @emits
+    def transform(e, m, pixels, at, table, t0, points, p0, step, count):
+        builder = e.builder
 
-        def codegen(context, builder, signature, arguments):
-            e = Emitter(context, builder, signature.args[1].dtype)
-            PIXELS, TABLE, POINTS = (e.data(signature.args[i], arguments[i]) for i in (1, 3, 5))
-            m, _, at, _, t0, _, p0, step, count = arguments
+        def body(matrix):
+            n, side = matrix.shape
+            with cgutils.for_range(builder, count, intp=I64) as loop:
+                j = builder.mul(loop.index, I64(e.lanes))
 
-            def body(matrix):
-                n, side = matrix.shape
-                with cgutils.for_range(builder, count, intp=I64) as loop:
-                    j = builder.mul(loop.index, I64(e.lanes))
+                def read(i, k, j=j):
+                    return e.load(pixels, e.at(at, e.number_at(table, e.at(t0, (i, I64(side)), k)), j))
 
-                    def read(i, k, j=j):
-                        return e.load(PIXELS, e.at(at, e.number_at(TABLE, e.at(t0, (i, I64(side)), k)), j))
+                def write(i, row, j=j):
+                    first = e.at(p0, (builder.mul(i, I64(n)), step), j)
+                    for k, vector in enumerate(row):
+                        e.store(vector, points, e.at(first, (I64(k), step)))
 
-                    def write(i, row, j=j):
-                        first = e.at(p0, (builder.mul(i, I64(n)), step), j)
-                        for k, vector in enumerate(row):
-                            e.store(vector, POINTS, e.at(first, (I64(k), step)))
+                both_axes(e, evaluate, matrix, side, n, read, write)
 
-                    both_axes(e, evaluate, matrix, side, n, read, write)
-
-            for size, matrix in choices.items():
-                with builder.if_then(builder.icmp_signed("==", m, I64(size))):
-                    body(matrix)
-            return context.get_dummy_value()
-
-        return signature, codegen
+        for size, matrix in choices.items():
+            with builder.if_then(builder.icmp_signed("==", m, I64(size))):
+                body(matrix)
 
     return transform
 
@@ -124,38 +107,29 @@ def from_points(choices):
 
     With two equal offsets, which only pixels that nobody reads have, one of the sums may be lost."""
 
-    @intrinsic
-    def transform(typingctx, m, points, p0, step, pixels, at, table, t0, count):
-        i64 = types.int64
-        signature = types.void(i64, points, i64, i64, pixels, i64, table, i64, i64)
+    @emits
+    def transform(e, m, points, p0, step, pixels, at, table, t0, count):
+        builder = e.builder
 
-        def codegen(context, builder, signature, arguments):
-            e = Emitter(context, builder, signature.args[1].dtype)
-            POINTS, PIXELS, TABLE = (e.data(signature.args[i], arguments[i]) for i in (1, 4, 6))
-            m, _, p0, step, _, at, _, t0, count = arguments
+        def body(matrix):
+            n, side = matrix.shape
+            with cgutils.for_range(builder, count, intp=I64) as loop:
+                j = builder.mul(loop.index, I64(e.lanes))
 
-            def body(matrix):
-                n, side = matrix.shape
-                with cgutils.for_range(builder, count, intp=I64) as loop:
-                    j = builder.mul(loop.index, I64(e.lanes))
+                def read(i, k, j=j):
+                    return e.load(points, e.at(p0, (e.at((i, I64(n)), k), step), j))
 
-                    def read(i, k, j=j):
-                        return e.load(POINTS, e.at(p0, (e.at((i, I64(n)), k), step), j))
+                def write(i, row, j=j):
+                    first = e.at(t0, (i, I64(side)))
+                    for k, vector in enumerate(row):
+                        where = e.at(at, e.number_at(table, e.at(first, I64(k))), j)
+                        e.store(builder.fadd(e.load(pixels, where), vector), pixels, where)
 
-                    def write(i, row, j=j):
-                        first = e.at(t0, (i, I64(side)))
-                        for k, vector in enumerate(row):
-                            where = e.at(at, e.number_at(TABLE, e.at(first, I64(k))), j)
-                            e.store(builder.fadd(e.load(PIXELS, where), vector), PIXELS, where)
+                both_axes(e, interpolate, matrix, n, side, read, write)
 
-                    both_axes(e, interpolate, matrix, n, side, read, write)
-
-            for size, matrix in choices.items():
-                with builder.if_then(builder.icmp_signed("==", m, I64(size))):
-                    body(matrix)
-            return context.get_dummy_value()
-
-        return signature, codegen
+        for size, matrix in choices.items():
+            with builder.if_then(builder.icmp_signed("==", m, I64(size))):
+                body(matrix)
 
     return transform
 
@@ -164,141 +138,109 @@ image_to_points, map_to_points, filter_to_points = to_points(INPUTS), to_points(
 points_to_image, points_to_map, points_to_filter = from_points(INPUTS), from_points(GRADIENTS), from_points(WEIGHTS)
 
 
-@intrinsic
-def transpose(typingctx, source, s0, ss, target, t0, ts, rows, columns):
-    """target[t0 + j·ts + i] = source[s0 + i·ss + j] for i < rows ≤ L and j < columns ≤ L, by log L rounds of
-    exchanges"""
-    i64 = types.int64
-    signature = types.void(source, i64, i64, target, i64, i64, i64, i64)
+@emits
+def transpose(e, source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + j·ts + i] = source[s0 + i·ss + j] for i < rows ≤ L, j < columns ≤ L, by log L rounds of exchanges"""
+    builder = e.builder
+    L = e.lanes
 
-    def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
-        SOURCE, TARGET = (e.data(signature.args[i], arguments[i]) for i in (0, 3))
-        _, s0, ss, _, t0, ts, rows, columns = arguments
-        L = e.lanes
+    def first_if(i, count, across):
+        """The mask of the first `across` lanes in the rows before `count`, of none in the others"""
+        return e.first(builder.select(builder.icmp_signed("<", I64(i), count), across, I64(0)))
 
-        def first_if(i, count, across):
-            """The mask of the first `across` lanes in the rows before `count`, of none in the others"""
-            return e.first(builder.select(builder.icmp_signed("<", I64(i), count), across, I64(0)))
+    def body(whole):
+        def vector(i):
+            return e.load(source, e.at(s0, (I64(i), ss)), None if whole else first_if(i, rows, columns))
 
-        def body(whole):
-            vectors = [
-                e.load(SOURCE, e.at(s0, (I64(i), ss)), None if whole else first_if(i, rows, columns)) for i in range(L)
-            ]
-            half = L // 2
-            while half:  # the squares of `half` rows and lanes off the diagonal change places
-                low = [lane if not lane & half else L + lane - half for lane in range(L)]
-                high = [lane + half if not lane & half else L + lane for lane in range(L)]
-                low, high = (ir.Constant(ir.VectorType(ir.IntType(32), L), order) for order in (low, high))
-                for i in range(L):
-                    if not i & half:
-                        pair = vectors[i], vectors[i + half]
-                        vectors[i], vectors[i + half] = (
-                            builder.shuffle_vector(*pair, low),
-                            builder.shuffle_vector(*pair, high),
-                        )
-                half //= 2
-            for j, vector in enumerate(vectors):
-                e.store(vector, TARGET, e.at(t0, (I64(j), ts)), None if whole else first_if(j, columns, rows))
+        vectors = [vector(i) for i in range(L)]
+        half = L // 2
+        while half:  # the squares of `half` rows and lanes off the diagonal change places
+            low = [lane if not lane & half else L + lane - half for lane in range(L)]
+            high = [lane + half if not lane & half else L + lane for lane in range(L)]
+            low, high = (ir.Constant(ir.VectorType(ir.IntType(32), L), order) for order in (low, high))
+            for i in range(L):
+                if not i & half:
+                    pair = vectors[i], vectors[i + half]
+                    vectors[i] = builder.shuffle_vector(*pair, low)
+                    vectors[i + half] = builder.shuffle_vector(*pair, high)
+            half //= 2
+        for j, vector in enumerate(vectors):
+            e.store(vector, target, e.at(t0, (I64(j), ts)), None if whole else first_if(j, columns, rows))
 
-        whole = builder.and_(*(builder.icmp_signed("==", count, I64(L)) for count in (rows, columns)))
-        with builder.if_else(whole) as (then, otherwise):
-            with then:
-                body(True)
-            with otherwise:
-                body(False)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    whole = builder.and_(*(builder.icmp_signed("==", count, I64(L)) for count in (rows, columns)))
+    with builder.if_else(whole) as (then, otherwise):
+        with then:
+            body(True)
+        with otherwise:
+            body(False)
 
 
-@intrinsic
-def panel_product(typingctx, a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, add):
+@emits
+def panel_product(e, a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, add):
     """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + p·bp + k·bk + n] for m < rows, p < panels and n <
     PANEL, + c with `add`
 
     As `outer`, for any number of rows and of whole panels of columns: no masks."""
-    i64 = types.int64
-    signature = types.void(a, *[i64] * 3, b, *[i64] * 4, c, *[i64] * 5, types.boolean)
+    builder = e.builder
 
-    def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
-        A, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 4, 9))
-        _, a0, am, ak, _, b0, bk, bp, K, _, c0, cm, cp, rows, panels, add = arguments
+    def down(NV, in_row, of_row):
+        done = I64(0)
+        for MR in HEIGHTS[e.registers][NV]:
+            tiles = builder.sdiv(builder.sub(rows, done), I64(MR))
+            with cgutils.for_range(builder, tiles, intp=I64) as loop:
+                first = e.at(done, (loop.index, I64(MR)))
+                lines = [builder.add(first, I64(m)) for m in range(MR)]
+                places = [e.at(c0, (line, cm), n) for line in lines for n in of_row]
+                zeros = [e.zero()] * len(places)
+                sums = e.when(add, zeros, lambda _, places=places: [e.load(c, place) for place in places])
+                in_a = [e.at(a0, (line, am)) for line in lines]
 
-        def down(NV, in_row, of_row):
-            done = I64(0)
-            for MR in HEIGHTS[e.registers][NV]:
-                tiles = builder.sdiv(builder.sub(rows, done), I64(MR))
-                with cgutils.for_range(builder, tiles, intp=I64) as loop:
-                    first = e.at(done, (loop.index, I64(MR)))
-                    lines = [builder.add(first, I64(m)) for m in range(MR)]
-                    places = [e.at(c0, (line, cm), n) for line in lines for n in of_row]
-                    sums = e.when(
-                        add, [e.zero()] * len(places), lambda _, places=places: [e.load(C, place) for place in places]
-                    )
-                    in_a = [e.at(a0, (line, am)) for line in lines]
+                def along_a(k, in_a=in_a):
+                    return [e.at(start, (k, ak)) for start in in_a]
 
-                    def along_a(k, in_a=in_a):
-                        return [e.at(start, (k, ak)) for start in in_a]
+                for total, place in zip(products(e, a, along_a, b, in_row, bk, K, sums), places, strict=True):
+                    e.store(total, c, place)
+            done = e.at(done, (tiles, I64(MR)))
 
-                    for total, place in zip(products(e, A, along_a, B, in_row, bk, K, sums), places, strict=True):
-                        e.store(total, C, place)
-                done = e.at(done, (tiles, I64(MR)))
-
-        each_row_of_vectors(e, panels, (b0, bp), cp, down)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    each_row_of_vectors(e, panels, (b0, bp), cp, down)
 
 
-TAPS = {
-    16: {2: (6, 5, 4, 3, 1)},
-    32: {2: (8, 7, 5, 3, 1), 1: (8, 5, 3, 1)},
-}  # by registers and vectors, the taps of a tile
+# By registers and vectors, the taps of a tile
+TAPS = {16: {2: (6, 5, 4, 3, 1)}, 32: {2: (8, 7, 5, 3, 1), 1: (8, 5, 3, 1)}}
 most_taps = known_when_compiled(lambda context, dtype: TAPS[registers(context)][2][0])
 
 
-@intrinsic
-def add_tap_products(typingctx, a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, panels):
+@emits
+def add_tap_products(e, a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, panels):
     """c[c0 + q·cm + f] += Σ_{i<rows, j<columns} a[a0 + q + i·width + j] · b[p·bp + (i·columns + j)·bk + l] for q <
     taps, where f = p·PANEL + l, p < panels, l < PANEL: the gradients of neighbouring taps, with filters in the lanes.
     taps ≤ most_taps"""
-    i64 = types.int64
-    signature = types.void(a, i64, i64, b, *[i64] * 4, c, *[i64] * 4)
+    builder = e.builder
 
-    def codegen(context, builder, signature, arguments):
-        e = Emitter(context, builder, signature.args[0].dtype)
-        A, B, C = (e.data(signature.args[i], arguments[i]) for i in (0, 3, 8))
-        _, a0, width, _, bk, bp, rows, columns, _, c0, cm, taps, panels = arguments
+    def down(NV, in_row, of_row):
+        heights = TAPS[e.registers][NV]
+        for MR, fewer in zip(heights, (*heights[1:], 0), strict=True):
+            fits = [builder.icmp_signed(sign, taps, I64(bound)) for sign, bound in (("<=", MR), (">", fewer))]
+            with builder.if_then(builder.and_(*fits)):
+                lines = e.indices(MR, taps, MR - fewer)
 
-        def down(NV, in_row, of_row):
-            heights = TAPS[e.registers][NV]
-            for MR, fewer in zip(heights, (*heights[1:], 0), strict=True):
-                fits = [builder.icmp_signed(sign, taps, I64(bound)) for sign, bound in (("<=", MR), (">", fewer))]
-                with builder.if_then(builder.and_(*fits)):
-                    lines = e.indices(MR, taps, MR - fewer)
+                def row(i, sums, lines=lines):
+                    start = e.at(a0, (i, width))
+                    first = e.at((builder.mul(i, columns), bk))
+                    places = [e.at(first, place) for place in in_row]
 
-                    def row(i, sums, lines=lines):
-                        start = e.at(a0, (i, width))
-                        first = e.at((builder.mul(i, columns), bk))
-                        places = [e.at(first, place) for place in in_row]
+                    def along_a(j):
+                        return [e.at(start, j, q) for q in lines]
 
-                        def along_a(j):
-                            return [e.at(start, j, q) for q in lines]
+                    return products(e, a, along_a, b, places, bk, columns, sums)
 
-                        return products(e, A, along_a, B, places, bk, columns, sums)
+                sums = e.loop(rows, [e.zero()] * (MR * NV), row)
+                places = [e.at(c0, (line, cm), n) for line in lines for n in of_row]
+                before = [e.load(c, place) for place in places]
+                for total, place, value in zip(sums, places, before, strict=True):
+                    e.store(e.add(total, value), c, place)
 
-                    sums = e.loop(rows, [e.zero()] * (MR * NV), row)
-                    places = [e.at(c0, (line, cm), n) for line in lines for n in of_row]
-                    before = [e.load(C, place) for place in places]
-                    for total, place, value in zip(sums, places, before, strict=True):
-                        e.store(e.add(total, value), C, place)
-
-        each_row_of_vectors(e, panels, (I64(0), bp), I64(PANEL), down)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    each_row_of_vectors(e, panels, (I64(0), bp), I64(PANEL), down)
 
 
 def products(e, A, along_a, B, in_row, bk, K, sums):
