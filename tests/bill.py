@@ -3,11 +3,11 @@
 from functools import partial
 
 import numpy as np
+from fastbp.kernels.conv.images import conv2d_backward_bias
 
 import fastbp
 from fastbp.engine import Op, computes
 from fastbp.kernels.activations import tanh_backward, tanh_forward
-from fastbp.kernels.conv.images import conv2d_backward_bias
 from fastbp.kernels.conv.ways import Geometry, way_of
 from fastbp.kernels.jit import kernel
 from fastbp.kernels.pool2d import max_pool2d_backward
