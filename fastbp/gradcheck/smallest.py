@@ -10,6 +10,7 @@ import numpy as np
 from ..layers.base import Layer
 from ..layers.blocks import Container
 from ..losses import Loss
+from .judge import check
 from .problems import Problem, parameter_names, problem_of
 from .report import GradientReport
 
@@ -95,8 +96,6 @@ def search(
     tries: int = TRIES,
 ) -> SmallestCase | None:
     """The smallest arguments found for which the problem that `build` makes of them fails where `report` did."""
-    from .check import check
-
     blamed = _failures(report)
 
     def fails(arguments: dict) -> GradientReport | None:
@@ -145,7 +144,8 @@ def shrink(start: dict, fails: Callable[[dict], object], tries: int = TRIES) -> 
 
     quiet = hypothesis.settings(
         max_examples=200, deadline=None, database=None, derandomize=True,
-        suppress_health_check=list(hypothesis.HealthCheck), phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink), verbosity=hypothesis.Verbosity.quiet,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink), verbosity=hypothesis.Verbosity.quiet,
     )  # fmt: skip
     try:
         hypothesis.find(cases(), found, settings=quiet)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..gradcheck.check import check
+from ..gradcheck.judge import check
 from ..gradcheck.numeric import away_from_zero
 from ..gradcheck.report import GradientReport
 from ..gradcheck.smallest import code, search, shrink
