@@ -16,7 +16,7 @@ import fastbp
 from fastbp.kernels.conv.pooled import Pooled
 from fastbp.kernels.conv.ways import Geometry
 from fastbp.layers import fused, norm
-from fastbp.layers.blocks import PlusOp
+from fastbp.layers.joins import PlusOp
 from fastbp.layers.linear import LinearOp
 
 pytestmark = pytest.mark.vectors

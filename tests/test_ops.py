@@ -31,10 +31,10 @@ from fastbp.engine import Machine, Setting, computes
 from fastbp.engine.ops import TABLE, Entry, kind_of_type
 from fastbp.kernels import activations
 from fastbp.layers.activations import TanhOp
-from fastbp.layers.blocks import Join, Plus
 from fastbp.layers.conv import ConvOp
 from fastbp.layers.dropout import DropoutOp
 from fastbp.layers.fused import with_relu
+from fastbp.layers.joins import Join, Plus
 from fastbp.layers.linear import LinearOp
 from fastbp.layers.norm import BatchNormOp
 
