@@ -68,16 +68,20 @@ from .layers.base import Layer
 BIASES = ("bias", "b", "beta")
 
 
-def cost_of(layer: Layer, *input_shapes_and_N) -> Cost | None:
-    """`cost_of(layer, input_shape, N)`: what a layer says it costs for N samples, with a shape for each of its inputs.
+def cost_of(layer: Layer, input_shape: tuple[int, ...], N: int) -> Cost | None:
+    """What a layer says it costs for N samples of `input_shape`.
 
     None where it says nothing, or where what says it is not what computes. A container costs what the layers inside it
     do.
     """
-    *shapes, N = input_shapes_and_N
-    shapes, N = [shape_of("cost_of: input_shape", each) for each in shapes], whole("cost_of: N", N)
-    if instance("cost_of: layer", layer, Layer).opens:
-        costs = [cost_of(s.layer, *(wire.shape for wire in s.inputs), N) for s in opened(layer, *shapes).steps]
+    shape, N = shape_of("cost_of: input_shape", input_shape), whole("cost_of: N", N)
+    return _cost(instance("cost_of: layer", layer, Layer), [shape], N)
+
+
+def _cost(layer: Layer, shapes: list[tuple[int, ...]], N: int) -> Cost | None:
+    """The same with a shape for each of the layer's inputs."""
+    if layer.opens:
+        costs = [_cost(step.layer, [wire.shape for wire in step.inputs], N) for step in opened(layer, *shapes).steps]
         return None if None in costs else sum(costs[1:], costs[0])
     cost = layer.costs(*shapes, N) if says_costs(layer) else None
     if not isinstance(cost, Cost | None):
@@ -167,7 +171,7 @@ class CostSheet:
     def _row(self, step: Step, needing: set[Wire], readers: list[Wire]) -> LayerCosts:
         """What a step costs; backward, as far as training needs it."""
         layer, output = step.layer, step.output.shape
-        cost = cost_of(layer, *(wire.shape for wire in step.inputs), self.batch)
+        cost = _cost(layer, [wire.shape for wire in step.inputs], self.batch)
         biases = sum(parameter.size for parameter in layer.parameters if parameter.name in BIASES)
         weights = sum(parameter.size for parameter in layer.parameters) - biases
         backward = products = None

@@ -1,13 +1,13 @@
-"""What a contributor writes, by the public contract alone: a layer or a fused pair and its op, each as short as it can be."""
+"""What a contributor writes, by the public contract: layers, a fused pair and an optimiser, as short as can be."""
 
 from functools import partial
 
 import numpy as np
-from fastbp.kernels.conv.images import conv2d_backward_bias
 
 import fastbp
 from fastbp.engine import Op, computes
 from fastbp.kernels.activations import tanh_backward, tanh_forward
+from fastbp.kernels.conv.padding import conv2d_backward_bias
 from fastbp.kernels.conv.ways import Geometry, way_of
 from fastbp.kernels.jit import kernel
 from fastbp.kernels.pool2d import max_pool2d_backward
@@ -142,8 +142,8 @@ class LayerNormOp(Op):
 class ConvTranspose2d(fastbp.Layer):
     """The adjoint of a convolution, as in PyTorch: x (N, C, H, W), w (C, F, KH, KW), b (F,), y (N, F, OH, OW)
 
-    with OH = (H − 1) · sh − 2 · ph + KH, OW likewise. Forward is the way back of a Conv2d from F to C channels, and dx its
-    way forward.
+    with OH = (H − 1) · sh − 2 · ph + KH, OW likewise. Forward is the way back of a Conv2d from F to C channels, and dx
+    its way forward.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0):
@@ -235,7 +235,7 @@ class Lion(fastbp.Optimizer):
 
 
 class TanhPool(MaxPoolOp):
-    """Tanh and MaxPool2d: y = tanh of each window's maximum, since tanh rises. One tanh for a window in place of one a pixel."""
+    """Tanh and MaxPool2d: y = tanh of each window's maximum, since tanh rises. One tanh a window, not one a pixel."""
 
     saves = {"argmax": np.int32, "dpooled": None}
 

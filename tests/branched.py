@@ -1,4 +1,4 @@
-"""Networks that branch: containers and layers of one's own, a network with some of everything, and networks drawn at random."""
+"""Networks that branch: containers and layers of one's own, one network with all of them, and networks at random."""
 
 import random
 
@@ -97,11 +97,15 @@ def varied(dtype=np.float64, seed=3, **options) -> fastbp.Sequential:
     return fastbp.Sequential(
         fastbp.Conv2d(2, 4, 3, padding=1),
         fastbp.Residual(
-            fastbp.Conv2d(4, 6, 3, stride=2, padding=1), fastbp.BatchNorm2d(6), fastbp.ReLU(), fastbp.Conv2d(6, 6, 3, padding=1),
+            fastbp.Conv2d(4, 6, 3, stride=2, padding=1), fastbp.BatchNorm2d(6), fastbp.ReLU(),
+            fastbp.Conv2d(6, 6, 3, padding=1),
             shortcut=fastbp.Sequential(fastbp.Conv2d(4, 6, 1, stride=2), fastbp.BatchNorm2d(6)),
         ),
         fastbp.ReLU(),
-        fastbp.Concat(fastbp.Conv2d(6, 3, 1), fastbp.Sequential(fastbp.MaxPool2d(3, 1, 1), fastbp.Dropout(0.2)), fastbp.Identity()),
+        fastbp.Concat(
+            fastbp.Conv2d(6, 3, 1), fastbp.Sequential(fastbp.MaxPool2d(3, 1, 1), fastbp.Dropout(0.2)),
+            fastbp.Identity(),
+        ),
         fastbp.Flatten(),
         Gated(fastbp.Linear(300, 9), fastbp.Sequential(fastbp.Linear(300, 9), fastbp.BatchNorm1d(9))),
         Dense(fastbp.Residual(fastbp.Linear(9, 9), fastbp.Dropout(0.3))),
@@ -142,19 +146,20 @@ def drawn_block(r: random.Random, shape: tuple[int, ...], depth: int, own: bool)
         branches = [fastbp.Sequential(*drawn_row(r, shape, depth + 1, own)) for _ in range(count)]
         return fastbp.Sequential(fastbp.Concat(*branches), to(count * C, shape))
     anywhere = [
-        lambda: fastbp.ReLU(), lambda: fastbp.ReLU(), lambda: fastbp.LeakyReLU(r.choice([0.01, 0.3])), lambda: fastbp.Tanh(),
-        lambda: fastbp.Sigmoid(), lambda: fastbp.Identity(),
+        lambda: fastbp.ReLU(), lambda: fastbp.ReLU(), lambda: fastbp.LeakyReLU(r.choice([0.01, 0.3])),
+        lambda: fastbp.Tanh(), lambda: fastbp.Sigmoid(), lambda: fastbp.Identity(),
     ]  # fmt: skip
     anywhere += [lambda: fastbp.Dropout(r.choice([0.1, 0.5]))] if own else []
     if len(shape) == 1:
         choices = [
-            lambda: fastbp.Linear(C, C, bias=r.random() < 0.7), lambda: fastbp.Linear(C, C), lambda: fastbp.BatchNorm1d(C),
-            lambda: fastbp.Softmax(), lambda: fastbp.LogSoftmax(),
+            lambda: fastbp.Linear(C, C, bias=r.random() < 0.7), lambda: fastbp.Linear(C, C),
+            lambda: fastbp.BatchNorm1d(C), lambda: fastbp.Softmax(), lambda: fastbp.LogSoftmax(),
         ]  # fmt: skip
     else:
         padding = r.choice([1, "same"])
         choices = [
-            lambda: fastbp.Conv2d(C, C, 3, padding=padding, bias=r.random() < 0.7), lambda: fastbp.Conv2d(C, C, 3, padding=1),
+            lambda: fastbp.Conv2d(C, C, 3, padding=padding, bias=r.random() < 0.7),
+            lambda: fastbp.Conv2d(C, C, 3, padding=1),
             lambda: fastbp.Conv2d(C, C, r.choice([1, (5, 1)]), padding="same"), lambda: fastbp.BatchNorm2d(C),
             lambda: fastbp.MaxPool2d(3, 1, 1), lambda: fastbp.AvgPool2d(3, 1, 1),
         ]  # fmt: skip

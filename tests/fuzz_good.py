@@ -153,7 +153,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[], object]]] = {
     "callbacks.RunningLoss": {"every": lambda: 2},
     "flops.Cost": {name: lambda: 1 for name in ("forward", "dx", "dw", "db", "multiply_adds")},
     "costs.CostSheet": {"batch": lambda: 2},
-    "costs.cost_of": {"input_shapes_and_N": lambda: [(3,), 4]},
+    "costs.cost_of": {"input_shape": lambda: (3,)},
     "datasets.RandomCrop.__call__": {"x": IMAGES},
     "datasets.RandomFlip.__call__": {"x": IMAGES},
     "datasets.batches": {"y": labels, "x": lambda: floats(4, 3)},

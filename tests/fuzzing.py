@@ -82,7 +82,6 @@ WORDS = {
     "children": ["layers", "layer"],
     "branches": ["layers", "layer"],
     "named": ["layers", "child"],
-    "input_shapes_and_N": ["input_shape", "N"],
     "value": ["array"],
     "dropout": ["rate"],
     "other": ["input", "a", "b"],  # of an operator

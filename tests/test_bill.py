@@ -1,4 +1,4 @@
-"""What a contributor pays: layers, a fused pair and an optimiser written outside the package train as the package's own do."""
+"""What a contributor pays: layers, a fused pair and an optimiser from outside the package train as its own do."""
 
 import copy
 
@@ -94,8 +94,11 @@ def test_an_op_is_as_good_as_its_word(name, training):
 def network(dtype=np.float32):
     return fastbp.Sequential(
         fastbp.Conv2d(3, 8, 3, stride=2, padding=1), Softsign(),
-        fastbp.Residual(fastbp.Conv2d(8, 4, 3, padding=1), fastbp.Tanh(), fastbp.MaxPool2d(2), ConvTranspose2d(4, 8, 4, 2, 1)),
-        fastbp.Flatten(), fastbp.Linear(512, 30), LayerNorm(30), fastbp.ReLU(), fastbp.Linear(30, 10), dtype=dtype, seed=4,
+        fastbp.Residual(
+            fastbp.Conv2d(8, 4, 3, padding=1), fastbp.Tanh(), fastbp.MaxPool2d(2), ConvTranspose2d(4, 8, 4, 2, 1)
+        ),
+        fastbp.Flatten(), fastbp.Linear(512, 30), LayerNorm(30), fastbp.ReLU(), fastbp.Linear(30, 10),
+        dtype=dtype, seed=4,
     )  # fmt: skip
 
 

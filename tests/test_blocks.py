@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import weakref
 
 import branched
 import numpy as np
@@ -324,8 +325,8 @@ def test_early_stopping_puts_the_best_network_back():
     stopping = fastbp.EarlyStopping(patience=2)
     with np.errstate(all="ignore"):
         fastbp.fit(
-            network, LOSS(), fastbp.SGD(lr=1e-3), data(12, np.float32), data(12, np.float32), 6, 12, [stopping, Worse()],
-            progress=False,
+            network, LOSS(), fastbp.SGD(lr=1e-3), data(12, np.float32), data(12, np.float32), 6, 12,
+            [stopping, Worse()], progress=False,
         )  # fmt: skip
     assert bits(network) == seen[stopping.best_epoch] != seen[max(seen)]
 
@@ -593,9 +594,9 @@ def test_costs_by_hand():
 def test_the_engine_says_how_each_layer_is_computed():
     lines = str(varied().engine(SHAPE)).splitlines()
     assert [line.split()[0].rstrip(",") for line in lines] == [
-        "0", "1.body.0", "1.body.1", "1.body.3", "1.shortcut.0", "1.shortcut.1", "1", "2", "3.0", "3.1.0", "3.1.1", "3.2", "3", "4",
-        "5.body", "5.gate.0", "5.gate.1", "5", "5.times", "6.layer.body.0", "6.layer.body.1", "6.layer", "6", "6", "7.0", "7.1.0",
-        "7.mixed", "8", "9",
+        "0", "1.body.0", "1.body.1", "1.body.3", "1.shortcut.0", "1.shortcut.1", "1", "2", "3.0", "3.1.0", "3.1.1",
+        "3.2", "3", "4", "5.body", "5.gate.0", "5.gate.1", "5", "5.times", "6.layer.body.0", "6.layer.body.1",
+        "6.layer", "6", "6", "7.0", "7.1.0", "7.mixed", "8", "9",
     ]  # fmt: skip
     assert "own forward and backward" in lines[18]
 
@@ -643,8 +644,8 @@ class Ends(Container):
 )
 def test_what_has_no_part_in_the_output_has_no_gradient(features, unread):
     def network():
-        return fastbp.Sequential(fastbp.Linear(5, features), Ends(features, unread(features)), fastbp.Linear(features, 3),
-                                 dtype=np.float64)  # fmt: skip
+        layers = fastbp.Linear(5, features), Ends(features, unread(features)), fastbp.Linear(features, 3)
+        return fastbp.Sequential(*layers, dtype=np.float64)
 
     one, two = network(), network()
     one.gradient_vector[:], two.gradient_vector[:] = 7, 7
@@ -822,16 +823,23 @@ def wrong(connect, **children):
          r"Wrong.connect places Linear\(2, 2\), which is not one of its children"),
         (lambda: wrong(lambda self, x, place: place(self.a, place(self.a, x)), a=fastbp.Tanh()), ValueError,
          r"Tanh\(\) is placed twice; use copy.deepcopy\(layer\)"),
-        (lambda: wrong(lambda self, x, place: None), TypeError, "Wrong.connect must return the wire of its output, got None"),
-        (lambda: wrong(lambda self, x, place: (place(fastbp.Tanh(), x),)), TypeError, "must return the wire of its output"),
+        (lambda: wrong(lambda self, x, place: None), TypeError,
+         "Wrong.connect must return the wire of its output, one that place gave, got None"),
+        (lambda: wrong(lambda self, x, place: (place(fastbp.Tanh(), x),)), TypeError,
+         "must return the wire of its output"),
         (lambda: wrong(lambda self, x, place: Wire((2,))), TypeError, "must return the wire of its output"),
-        (lambda: wrong(lambda self, x, place: place(fastbp.Tanh, x)), TypeError, "place takes a layer and wires, got <class"),
-        (lambda: wrong(lambda self, x, place: place(np.tanh, x)), TypeError, "place takes a layer and wires, got <ufunc"),
+        (lambda: wrong(lambda self, x, place: place(fastbp.Tanh, x)), TypeError,
+         "place takes a layer and wires, got <class"),
+        (lambda: wrong(lambda self, x, place: place(np.tanh, x)), TypeError,
+         "place takes a layer and wires, got <ufunc"),
         (lambda: wrong(lambda self, x, place: place(fastbp.Tanh(), np.zeros(2))), TypeError, "got an array"),
-        (lambda: wrong(lambda self, x, place: place(fastbp.Tanh())), TypeError, r"Tanh\(\) is placed on 0 wires, and takes 1"),
+        (lambda: wrong(lambda self, x, place: place(fastbp.Tanh())), TypeError,
+         r"Tanh\(\) is placed on 0 wires, and takes 1"),
         (lambda: wrong(lambda self, x, place: place(fastbp.Tanh(), x, x)), TypeError, "placed on 2 wires, and takes 1"),
-        (lambda: wrong(lambda self, x, place: place(Plus(), x)), TypeError, r"Plus\(\) is placed on 1 wires, and takes 2"),
-        (lambda: wrong(lambda self, x, place: place(Join())), TypeError, r"Join\(\) is placed on 0 wires, and takes 1 or more"),
+        (lambda: wrong(lambda self, x, place: place(Plus(), x)), TypeError,
+         r"Plus\(\) is placed on 1 wires, and takes 2"),
+        (lambda: wrong(lambda self, x, place: place(Join())), TypeError,
+         r"Join\(\) is placed on 0 wires, and takes 1 or more"),
         (lambda: wrong(lambda self, x, place: place(self.a, x, x), a=fastbp.Residual(fastbp.Tanh())), TypeError,
          "placed on 2 wires, and takes 1"),
         (lambda: wrong(lambda self, x, place: place(fastbp.Tanh(), Wire((2,)))), ValueError, "a wire of another pass"),
@@ -872,26 +880,34 @@ LINEAR, NETWORK = fastbp.Linear(2, 2), varied()
     [
         (lambda: fastbp.Residual(), ValueError, "Residual: expected at least one layer"),
         (lambda: fastbp.Concat(), ValueError, "Concat: expected at least one branch"),
-        (lambda: fastbp.Residual([fastbp.ReLU()]), TypeError, r"Residual: expected layers, got list: unpack it with \*"),
+        (lambda: fastbp.Residual([fastbp.ReLU()]), TypeError,
+         r"Residual: expected layers, got list: unpack it with \*"),
         (lambda: fastbp.Concat([fastbp.ReLU()]), TypeError, r"Concat: expected layers, got list: unpack it with \*"),
         (lambda: fastbp.Residual(fastbp.ReLU), TypeError, "Residual: expected layers, got type"),
-        (lambda: fastbp.Residual(fastbp.ReLU(), shortcut=fastbp.ReLU), TypeError, "shortcut must be a layer, got the class ReLU"),
-        (lambda: fastbp.Residual(LINEAR, LINEAR), ValueError, "Residual: the same layer stands twice; use copy.deepcopy"),
+        (lambda: fastbp.Residual(fastbp.ReLU(), shortcut=fastbp.ReLU), TypeError,
+         "shortcut must be a layer, got the class ReLU"),
+        (lambda: fastbp.Residual(LINEAR, LINEAR), ValueError,
+         "Residual: the same layer stands twice; use copy.deepcopy"),
         (lambda: fastbp.Residual(LINEAR, shortcut=LINEAR), ValueError, "the same layer stands twice"),
         (lambda: fastbp.Concat(LINEAR, fastbp.Sequential(LINEAR)), ValueError, "Concat: the same layer stands twice"),
-        (lambda: fastbp.Sequential(LINEAR, fastbp.Residual(fastbp.Tanh(), LINEAR)), ValueError, "the same layer stands twice"),
+        (lambda: fastbp.Sequential(LINEAR, fastbp.Residual(fastbp.Tanh(), LINEAR)), ValueError,
+         "the same layer stands twice"),
         (lambda: Container(**{"a.b": fastbp.ReLU()}), ValueError, "'a.b' can't be the name of a child"),
         (lambda: Container(state=fastbp.ReLU()), ValueError, "'state' can't be the name of a child"),
         (lambda: Container().parameter("w", (1,), lambda rng: np.zeros(1)), TypeError, "has no parameters of its own"),
         (lambda: setattr(Container(), "state", {"mean": np.zeros(1)}), AttributeError, "state is that of its children"),
-        (lambda: setattr(Gated(fastbp.ReLU(), fastbp.Tanh()), "gate", fastbp.ReLU()), AttributeError, "gate can't be set"),
+        (lambda: setattr(Gated(fastbp.ReLU(), fastbp.Tanh()), "gate", fastbp.ReLU()), AttributeError,
+         "gate can't be set"),
         (lambda: setattr(Gated(fastbp.ReLU(), fastbp.Tanh()), "gate", None), AttributeError, "gate can't be set"),
         (lambda: setattr(NETWORK.layers[5], "more", fastbp.ReLU()), AttributeError, "more can't be set in a network"),
-        (lambda: fastbp.Residual(fastbp.ReLU()).backward(np.zeros(3)), RuntimeError, "Residual.backward called before forward"),
+        (lambda: fastbp.Residual(fastbp.ReLU()).backward(np.zeros(3)), RuntimeError,
+         "Residual.backward called before forward"),
         (lambda: fastbp.Residual(fastbp.ReLU()).forward([1.0]), TypeError, "NumPy array"),
-        (lambda: fastbp.Residual(fastbp.ReLU()).forward(np.zeros((1, 2)), training=2), TypeError, "training must be True or False"),
+        (lambda: fastbp.Residual(fastbp.ReLU()).forward(np.zeros((1, 2)), training=2), TypeError,
+         "training must be True or False"),
         (lambda: Plus().forward([1.0], [2.0]), TypeError, "Plus: expected input to be a NumPy array, got list"),
-        (lambda: Join().forward(np.zeros((2, 3)), [2.0]), TypeError, "Join: expected input to be a NumPy array, got list"),
+        (lambda: Join().forward(np.zeros((2, 3)), [2.0]), TypeError,
+         "Join: expected input to be a NumPy array, got list"),
         (lambda: Plus().backward(np.zeros(3)), RuntimeError, "Plus.backward called before forward"),
         (lambda: varied().engine((2, 9)), ValueError, "Conv2d: expected input"),
         (lambda: copy.copy(varied()), ValueError, "copy.deepcopy"),
@@ -929,3 +945,35 @@ def test_wrong_arrays_of_a_layer_of_several_inputs_are_an_error():
     network.forward(np.zeros((1, 3), np.float32), training=True)
     with pytest.raises(ValueError, match="Short: backward must give a tuple of 2 gradients"):
         network.backward(np.zeros((1, 3), np.float32))
+
+
+@pytest.mark.parametrize("use", ["engine", "layers", "steps"])
+def test_a_network_is_freed_without_the_collector(use):
+    network = varied()
+    x, targets = data(4)
+    if use == "layers":
+        by_layers(network, x, targets)
+    elif use == "engine":
+        by_engine(network, x, targets)
+    else:
+        train(network)
+    gone = [weakref.ref(each) for each in (network, network.gradients, *network.leaves().values())]
+    gc.collect()
+    gc.disable()
+    try:
+        del network
+        assert [each() for each in gone] == [None] * len(gone)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("head", [fastbp.Sigmoid, fastbp.Softmax, fastbp.LogSoftmax])
+def test_predictions_go_by_the_layer_that_gives_the_output_wherever_it_stands(head):
+    linear = fastbp.Linear(3, 1 if head is fastbp.Sigmoid else 4)
+    flat = fastbp.Sequential(linear, head())
+    flat.state_dict()  # looks at the values
+    nested = fastbp.Sequential(fastbp.Sequential(copy.deepcopy(linear), fastbp.Sequential(head())))
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    np.testing.assert_array_equal(fastbp.predict(nested, x), fastbp.predict(flat, x))
+    np.testing.assert_array_equal(fastbp.predict_proba(nested, x), fastbp.predict_proba(flat, x))
+    assert len(set(fastbp.predict(nested, x).tolist())) > 1

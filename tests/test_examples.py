@@ -26,6 +26,7 @@ SCRIPTS = {  # figures, and lines of the table that are reported elsewhere
     "mnist_linear": ({"binary", "weights", "digits"}, 10),
     "mnist_cnn": ({"sizes", "dropout", "filters", "confusion"}, 2),
     "cifar10_cnn": ({"accuracy", "overfitting", "confusion"}, 2),
+    "cifar10_resnet": ({"loss", "accuracy", "confusion"}, 0),
     "learning_curves": ({"learning_curves", "gradients"}, 2),
     "mnist_activations": ({"layers1", "layers2"}, 0),
     "cifar10_optimizers": ({"batches", "rates", "adam", "tiny"}, 9),

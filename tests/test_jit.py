@@ -278,37 +278,5 @@ def test_no_sum_whose_order_depends_on_addresses():
         assert not sums_in_memory(path.read_text()), path
 
 
-FLOORS = [
-    {"archives", "arguments", "canvas", "interrupts", "files", "memory", "processes", "terminal"},
-    {"dtypes", "flops", "parameters"},
-    {"kernels"},
-    {"losses", "optimizers", "initializers", "plotting"},
-    {"engine"},
-    {"layers"},
-    {"costs"},
-    {"network", "graph"},
-    {"gradcheck", "training", "datasets", "models"},
-    {"testing", "grading", "sweeps"},
-    {"cli"},
-]
-
-
-def test_rooms_import_only_from_floors_below_or_their_own():
-    floor = {room: k for k, rooms in enumerate(FLOORS) for room in rooms}
-    for path in PACKAGE.rglob("*.py"):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] in ("__init__", "__main__"):
-            continue
-        assert parts[0] in floor, f"{parts[0]} has no floor"
-        tree = ast.parse(path.read_text())
-        lazy = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.level == len(parts) and id(node) not in lazy:
-                rooms = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-                for room in rooms:
-                    if room in floor:
-                        assert floor[room] <= floor[parts[0]], f"{path.name} imports {room} from a floor above"
-
-
 def test_nan_survives_the_fast_math_flags():
     assert "nnan" not in jit.FAST_MATH and "ninf" not in jit.FAST_MATH and "fast" not in jit.FAST_MATH

@@ -219,6 +219,8 @@ class Layer(Checked):
         op = self._op_for(x, y, training)
         run(op.prepare())
         run(op.forward(**op.everything["forward"]))
+        op.layer = None  # the layer keeps the op: a circle would last until the collector comes
+        op.layers = ()
         self._cache = op
         return y
 
@@ -233,14 +235,14 @@ class Layer(Checked):
         dx = self.buffer(out, x.shape, dout) if need_dx else None
         for parameter in self.parameters[:1]:
             parameter.grad  # noqa: B018 -- whoever calls this looks at gradients: what training has left open comes before
-        op.dout = dout if y.ndim else dout.reshape(1)
+        op.layer, op.dout = self, dout if y.ndim else dout.reshape(1)
         if op.parameters:
             into = {parameter: parameter.grad_array for parameter in op.parameters}
             run(op.gradients(into, **op.everything["gradients"]))
         if need_dx:
             op.dxs[0] = dx if y.ndim else dx.reshape(1)
             run(op.backward(**op.everything["backward"]))
-        op.dout = op.dxs[0] = None
+        op.layer = op.dout = op.dxs[0] = None
         return dx
 
     def _op_for(self, x: np.ndarray, y: np.ndarray, training: bool) -> Op:
@@ -256,7 +258,7 @@ class Layer(Checked):
         ):
             op = op_alone(self, *inside, training)
         op.inputs[0].array, op.output.array = inside
-        op.given = x, y
+        op.layer, op.given = self, (x, y)
         return op
 
     def batch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import whole
-from ..layers import LogSoftmax, Sigmoid, Softmax
+from ..layers import Layer, LogSoftmax, Sigmoid, Softmax
 from ..losses import Loss
 from ..network import Sequential
 from .checks import expect, is_ours, named, x_and_targets
@@ -76,8 +76,7 @@ def predict(network: Sequential, x: np.ndarray, batch_size: int = 256, *, loss: 
             return y if loss.task == "regression" else loss.predict(y)
     if network.task == "regression":
         return y
-    last = network.layers[-1]
-    one = _one_output(y)
+    last, one = _last_layer(network, x), _one_output(y)
     if network.task is None and not isinstance(last, (Softmax, LogSoftmax)) and not (one and isinstance(last, Sigmoid)):
         what = "a score for class 1" if one else f"scores of {y.shape[1]} classes"
         warnings.warn(
@@ -98,7 +97,8 @@ def predict_proba(network: Sequential, x: np.ndarray, batch_size: int = 256) -> 
     has scores that are no log-odds: these numbers are then a ranking, not probabilities. ValueError for a network
     trained for regression (`network.task`), which has no classes.
     """
-    y, last = outputs(network, x, batch_size), network.layers[-1]
+    y = outputs(network, x, batch_size)
+    last = _last_layer(network, x)
     if network.task == "regression":
         raise ValueError(
             "predict_proba: the network was trained for regression, so it gives no probabilities; use fastbp.outputs"
@@ -109,6 +109,12 @@ def predict_proba(network: Sequential, x: np.ndarray, batch_size: int = 256) -> 
         return np.exp(y) if isinstance(last, LogSoftmax) else Softmax().forward(y)
     y = y.reshape(-1)
     return y if isinstance(last, Sigmoid) else Sigmoid().forward(y)
+
+
+def _last_layer(network: Sequential, x: np.ndarray) -> Layer | None:
+    """The layer that gives the network's output, also where it stands inside another."""
+    graph = network.engine(x.shape[1:]).graph
+    return next((step.layer for step in graph.steps if step.output is graph.y), None)
 
 
 def _one_output(y: np.ndarray) -> bool:
