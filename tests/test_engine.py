@@ -20,7 +20,7 @@ pytestmark = pytest.mark.vectors
 
 @st.composite
 def networks(draw):
-    """A convolutional network with and without sandwiches, in float64, and its input shape."""
+    """A convolutional network, with rows that are computed in one pass and others, in float64, and its input shape."""
     C, size = draw(st.integers(1, 3)), draw(st.integers(12, 17))
     shape, layers = (C, size, draw(st.integers(12, 17))), []
     for _ in range(draw(st.integers(1, 2))):
