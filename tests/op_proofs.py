@@ -1,7 +1,8 @@
-"""Is an op as good as its word? Each method, along each axis that it takes, in pieces and as a whole: the same arrays.
+"""Is an op as good as its word? Each method, along each axis that it takes, in pieces and as a whole: the same
+arrays.
 
-A piece may write what belongs to its range alone: pieces are made at once, by several threads. Where the pieces are terms of a
-sum, each gives its own term.
+A piece may write what belongs to its range alone: pieces are made at once, by several threads. Where the pieces are
+terms of a sum, each gives its own term.
 """
 
 from collections.abc import Iterator

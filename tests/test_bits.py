@@ -51,8 +51,8 @@ OPTIMIZERS = {"SGD": lambda: SGD(lr=0.01, momentum=0.9), "Adam": Adam}
 
 def cifar():
     return (3, 32, 32), [
-        Conv2d(3, 32, 5, padding=2), ReLU(), MaxPool2d(2), Conv2d(32, 64, 5, padding=2), ReLU(), MaxPool2d(2), Flatten(),
-        Linear(4096, 64), ReLU(), Linear(64, 10),
+        Conv2d(3, 32, 5, padding=2), ReLU(), MaxPool2d(2), Conv2d(32, 64, 5, padding=2), ReLU(), MaxPool2d(2),
+        Flatten(), Linear(4096, 64), ReLU(), Linear(64, 10),
     ]  # fmt: skip
 
 
@@ -69,7 +69,8 @@ def mlp():
 
 def deep():
     return (3072,), [
-        Linear(3072, 1024), ReLU(), Linear(1024, 1024), Tanh(), Linear(1024, 512), Sigmoid(), Dropout(0.2), Linear(512, 10),
+        Linear(3072, 1024), ReLU(), Linear(1024, 1024), Tanh(), Linear(1024, 512), Sigmoid(), Dropout(0.2),
+        Linear(512, 10),
     ]  # fmt: skip
 
 
@@ -89,8 +90,9 @@ def lenet():
 
 
 def trainings() -> dict[str, tuple]:
-    """(network, batch, dtype, optimiser, threads, whether gradients are kept, sizes of a Machine) by a name that says it."""
-    made = [(make, N, "float32", "SGD", 2, False, {}) for make in (cifar, mnist, mlp, deep, mixed, lenet) for N in (1, 4, 32)]
+    """(network, batch, dtype, optimiser, threads, whether gradients are kept, sizes of a Machine), by name."""
+    networks = cifar, mnist, mlp, deep, mixed, lenet
+    made = [(make, N, "float32", "SGD", 2, False, {}) for make in networks for N in (1, 4, 32)]
     chance = random.Random(1)
     for _ in range(40):
         sizes = {name: chance.choice(values) for name, values in SIZES.items()}

@@ -20,13 +20,14 @@ pytestmark = pytest.mark.vectors
 
 @st.composite
 def networks(draw):
-    """A convolutional network with and without sandwiches, in float64, and its input shape."""
+    """A convolutional network, with rows that are computed in one pass and others, in float64, and its input shape."""
     C, size = draw(st.integers(1, 3)), draw(st.integers(12, 17))
     shape, layers = (C, size, draw(st.integers(12, 17))), []
     for _ in range(draw(st.integers(1, 2))):
         conv = fastbp.Conv2d(
-            layers_channels(layers, C), draw(st.sampled_from([1, 2, 3, 4, 5, 6, 16])), draw(st.sampled_from([1, 3, (5, 2)])),
-            padding=draw(st.sampled_from([0, 1, (2, 1), "same", "full"])), stride=draw(st.sampled_from([1, 1, 1, 2])),
+            layers_channels(layers, C), draw(st.sampled_from([1, 2, 3, 4, 5, 6, 16])),
+            draw(st.sampled_from([1, 3, (5, 2)])), padding=draw(st.sampled_from([0, 1, (2, 1), "same", "full"])),
+            stride=draw(st.sampled_from([1, 1, 1, 2])),
             bias=draw(st.booleans()),
         )  # fmt: skip
         layers.append(conv)
@@ -50,7 +51,7 @@ def layers_channels(layers, C):
 
 
 def compare(network, shape, N, seed=0, need_dx=True):
-    """AssertionError unless the engine computes what the layers compute, in two passes: the second has other masks and statistics."""
+    """AssertionError unless the engine computes what the layers compute, in two passes: masks and statistics differ."""
     rng = np.random.default_rng(seed)
     for layer in network.leaves().values():
         if isinstance(layer, fastbp.BatchNorm2d):  # channels with negative factors, and without one
@@ -68,6 +69,9 @@ def compare(network, shape, N, seed=0, need_dx=True):
             np.testing.assert_allclose(dx, expected_dx, atol=1e-10)
         else:
             assert dx is None
+        gradient, dx = network.gradient_vector.copy(), None if dx is None else dx.copy()
+        again = engine.backward(dout, need_dx)
+        assert np.array_equal(network.gradient_vector, gradient) and (again is dx is None or np.array_equal(again, dx))
     for name, array in network.state_dict().items():
         np.testing.assert_allclose(array, other.state_dict()[name], atol=1e-11)
     np.testing.assert_allclose(engine.forward(x), other.forward(x), atol=1e-11)
@@ -103,9 +107,12 @@ def dense():
 
 WAYS = [  # which op is cut, and how
     (convolutional, SAMPLES, "ConvOp", "forward", "samples"), (convolutional, SAMPLES, "ConvOp", "backward", "samples"),
-    (convolutional, SAMPLES, "ConvReLUPool", "gradients", "samples"), (convolutional, SAMPLES, "BatchNormOp", "forward", "channels"),
-    (convolutional, SAMPLES, "BatchNormOp", "gradients", "channels"), (convolutional, SAMPLES, "BatchNormOp", "backward", "channels"),
-    (convolutional, SAMPLES, "LinearOp", "forward", "features"), (convolutional, SAMPLES, "LinearOp", "backward", "columns"),
+    (convolutional, SAMPLES, "ConvReLUPool", "gradients", "samples"),
+    (convolutional, SAMPLES, "BatchNormOp", "forward", "channels"),
+    (convolutional, SAMPLES, "BatchNormOp", "gradients", "channels"),
+    (convolutional, SAMPLES, "BatchNormOp", "backward", "channels"),
+    (convolutional, SAMPLES, "LinearOp", "forward", "features"),
+    (convolutional, SAMPLES, "LinearOp", "backward", "columns"),
     (convolutional, ROWS, "ConvOp", "gradients", "rows"), (convolutional, SAMPLES, "LinearOp", "gradients", "rows"),
     (dense, SAMPLES, "LinearOp", "backward", "terms"),
 ]  # fmt: skip
@@ -130,7 +137,7 @@ BUGS = [*((*way, "left out") for way in WAYS), *((*way, "the first part again") 
 
 @pytest.mark.parametrize(("make", "machine", "op", "method", "axis", "bug"), BUGS)
 def test_a_bug_in_a_way_of_cutting_is_seen(make, machine, op, method, axis, bug, monkeypatch):
-    """Every part but the first of this method is not made, or made of the first range: the check of the network fails."""
+    """Every part but the first is not made, or made of the first range: the check of the network fails."""
     firsts, correct = {}, Op.calls
 
     def broken(self, name, by=None, part=None, **more):
@@ -193,7 +200,7 @@ def test_shares_of_a_sum_where_they_pay(N):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("large", [100, 10_000])
 def test_parts_of_a_batch_stay_apart(threads, training, large):
-    """A network that narrows and widens again: no part, of samples or of features, may write where another still reads."""
+    """A network that narrows and widens again: no part, of samples or features, may write where another still reads."""
     before, rng = fastbp.get_num_threads(), np.random.default_rng(0)
     network = fastbp.Sequential(
         fastbp.Linear(30, 40), fastbp.Tanh(), fastbp.Linear(40, 3), fastbp.ReLU(), fastbp.Linear(3, 50), fastbp.Tanh(),
@@ -236,7 +243,7 @@ def memory_of(network, shape, training):
 
 
 def test_wires_share_memory_in_evaluation():
-    """A wire has the memory of one that nobody reads any more; in training each has its own, which the way back reads."""
+    """A wire has the memory of one that nobody reads any more; in training each has its own, for the way back."""
     block = fastbp.Sequential(fastbp.Tanh(), fastbp.Linear(20, 20), fastbp.Tanh(), fastbp.Linear(20, 20))
     network = fastbp.Sequential(fastbp.Linear(6, 20), block, *copy.deepcopy(block.layers), dtype=np.float64)
     assert len(memory_of(network, (6,), True)) == 10 and len(memory_of(network, (6,), False)) == 3
@@ -272,17 +279,32 @@ def test_another_machine_builds_the_engine_anew():
     with pytest.raises(TypeError, match="Sequential: machine"):
         network.machine = {"parts": 2}
     for name, wrong, error in (
-        ("parts", 0, ValueError), ("parts", 2.5, ValueError), ("part_work", 0, ValueError), ("large", -1, ValueError),
-        ("read", "16", TypeError), ("few", float("nan"), ValueError), ("tile_rows", True, TypeError),
+        ("parts", 0, ValueError), ("parts", 2.5, TypeError), ("part_work", 0, ValueError), ("large", -1, ValueError),
+        ("read", "16", TypeError), ("few", float("nan"), ValueError), ("tile_rows", True, ValueError),
     ):  # fmt: skip
         with pytest.raises(error, match=f"Machine: {name}"):
             Machine(**{name: wrong})
+    given = Machine(parts=np.int64(4), large=np.float32(10))
+    assert (type(given.parts), type(given.large)) == (int, float) and given == Machine(parts=4, large=10)
+
+
+def test_sizes_of_any_kind_give_the_same_results():
+    """The smallest and the largest numbers that a Machine takes."""
+    tiny, huge = 5e-324, 1e308
+    works = "part_work", "per_share", "per_weight", "piece_work", "range_work", "block_rows", "block_weights"
+    others = "part_sums", "large", "read", "few", "update_work"
+    for work in (tiny, huge):
+        for other in (0, huge):
+            sizes = {**dict.fromkeys(works, work), **dict.fromkeys(others, other)}
+            network, shape, N = convolutional()
+            network.machine = Machine(parts=10**9, blocks=10**9, tile_rows=1, tile_columns=1, **sizes)
+            compare(network, shape, N)
 
 
 def test_an_engine_says_how_each_layer_is_computed():
     network = fastbp.Sequential(
-        fastbp.Conv2d(1, 2, 3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Conv2d(2, 2, 3, stride=2), fastbp.Conv2d(2, 2, 2),
-        fastbp.Flatten(), fastbp.Linear(18, 3), fastbp.ReLU(), Halved(),
+        fastbp.Conv2d(1, 2, 3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Conv2d(2, 2, 3, stride=2),
+        fastbp.Conv2d(2, 2, 2), fastbp.Flatten(), fastbp.Linear(18, 3), fastbp.ReLU(), Halved(),
     )  # fmt: skip
     rows = [re.split("  +", line) for line in str(network.engine((1, 20, 20))).splitlines()]
     assert [row[:2] for row in rows] == [
@@ -315,7 +337,8 @@ SETTINGS = [
 @pytest.mark.parametrize(("make", "name", "value"), SETTINGS)
 def test_numbers_that_are_set_count_from_the_next_step_on_and_rebuild_nothing(make, name, value):
     """A rate, a slope, an epsilon, a momentum; both passes, and for batch norm what evaluation makes of it."""
-    network, rng = fastbp.Sequential(fastbp.Linear(6, 9), make(), fastbp.Linear(9, 3), dtype=np.float64), np.random.default_rng(0)
+    network = fastbp.Sequential(fastbp.Linear(6, 9), make(), fastbp.Linear(9, 3), dtype=np.float64)
+    rng = np.random.default_rng(0)
     loss, engine = fastbp.SoftmaxCrossEntropy(), network.engine((6,))
     trainer = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1))
     x, labels = rng.normal(size=(2, 5, 6)), rng.integers(0, 3, (2, 5))
@@ -523,11 +546,13 @@ class Inner(Twofold):
     ([Small(), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["ConvReLUPool"]),
     ([Described(1), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["NormReLUPool"]),
     ([fastbp.Conv2d(1, 2, 3), Doubling(), fastbp.MaxPool2d(2)], ["ConvOp", "Opaque", "MaxPoolOp"]),
-    ([fastbp.Flatten(), Twofold(144, 4), fastbp.ReLU(), fastbp.Linear(4, 3)], ["CopyOp", "Opaque", "ReLUOp", "LinearOp"]),
+    ([fastbp.Flatten(), Twofold(144, 4), fastbp.ReLU(), fastbp.Linear(4, 3)],
+     ["CopyOp", "Opaque", "ReLUOp", "LinearOp"]),
     ([fastbp.Flatten(), Inner(144, 4), fastbp.Linear(4, 3), Doubling()], ["CopyOp", "Opaque", "LinearOp", "Opaque"]),
     ([fastbp.Flatten(), fastbp.Linear(144, 4), fastbp.ReLU(), fastbp.ReLU(), fastbp.BatchNorm1d(4), fastbp.ReLU()],
      ["CopyOp", "LinearOp", "ReLUAfter", "ReLUOp", "BatchNormOp"]),
-    ([fastbp.Flatten(), fastbp.BatchNorm1d(144), fastbp.ReLU(), fastbp.Identity()], ["CopyOp", "BatchNormOp", "CopyOp"]),
+    ([fastbp.Flatten(), fastbp.BatchNorm1d(144), fastbp.ReLU(), fastbp.Identity()],
+     ["CopyOp", "BatchNormOp", "CopyOp"]),
 ])  # fmt: skip
 @pytest.mark.parametrize("cut", sorted(CUTS))
 def test_subclasses_and_neighbours_that_could_be_mistaken(layers, ops, cut):
@@ -552,8 +577,11 @@ def test_a_replaced_method_keeps_layers_out_of_a_row():
             network = fastbp.Sequential(*copy.deepcopy(layers))
             assert len(ops_of(network, (1, 20, 20))) == 1
             mine = network.layers[k]
-            of_sample = mine.output_shape
-            mine.forward = lambda x, training=False, out=None, of=of_sample: np.ones((len(x), *of(x.shape[1:])), x.dtype)
+
+            def forward(x, training=False, out=None, of_sample=mine.output_shape):
+                return np.ones((len(x), *of_sample(x.shape[1:])), x.dtype)
+
+            mine.forward = forward
             assert "Opaque" in ops_of(network, (1, 20, 20)) and len(ops_of(network, (1, 20, 20))) > 1
             np.testing.assert_allclose(network.engine((1, 20, 20)).forward(x), network.forward(x), atol=1e-6)
 
@@ -581,14 +609,16 @@ def test_state_and_methods_that_are_replaced_count():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_step_is_one_program_and_follows_what_changes(threads):
-    """Another smoothing, loss, optimiser or kind of labels from one step to the next; labels that are no classes change nothing."""
+    """Another smoothing, loss, optimiser or kind of labels from step to step; labels that are no classes change
+    nothing."""
     rng, before = np.random.default_rng(0), fastbp.get_num_threads()
     network = fastbp.Sequential(fastbp.Linear(5, 7), fastbp.ReLU(), fastbp.Linear(7, 3), dtype=np.float64, seed=1)
     other, x, labels = copy.deepcopy(network), rng.normal(size=(6, 5)), rng.integers(0, 3, 6)
     loss, optimizer = fastbp.SoftmaxCrossEntropy(), fastbp.Adam(lr=0.1)
     steps = [
         (loss, optimizer, labels), (loss, optimizer, labels.astype(np.uint8)), (loss, optimizer, list(labels)),
-        (fastbp.MulticlassHinge(), optimizer, labels), (loss, fastbp.SGD(lr=0.1, momentum=0.5), labels), (loss, optimizer, labels),
+        (fastbp.MulticlassHinge(), optimizer, labels), (loss, fastbp.SGD(lr=0.1, momentum=0.5), labels),
+        (loss, optimizer, labels),
     ]  # fmt: skip
     theirs = {id(each): copy.deepcopy(each) for _, each, _ in steps}
     fastbp.set_num_threads(threads)
@@ -602,8 +632,10 @@ def test_a_step_is_one_program_and_follows_what_changes(threads):
             mine.step(other.parameter_vector, other.gradient_vector)
             np.testing.assert_allclose(network.parameter_vector, other.parameter_vector, atol=1e-12)
             assert of_optimizer.steps == mine.steps
-            for wrong, message in ((np.full(6, 3), "must be in"), (np.full(6, -1), "must be in"), (labels[:5], "differ in length"),
-                                   (np.zeros(6), "expected integer labels")):  # fmt: skip
+            for wrong, message in (
+                (np.full(6, 3), "must be in"), (np.full(6, -1), "must be in"), (labels[:5], "differ in length"),
+                (np.zeros(6), "expected integer labels"),
+            ):  # fmt: skip
                 with pytest.raises((ValueError, TypeError), match=message):
                     fastbp.Trainer(network, of_loss, of_optimizer).step(x, wrong)
                 np.testing.assert_allclose(network.parameter_vector, other.parameter_vector, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Kernels called as threads and fused layers call them: by parts, with ReLU in the same pass."""
+"""Kernels called as the engine calls them: by parts, with ReLU in the same pass."""
 
 import naive
 import numpy as np

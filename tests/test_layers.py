@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from layer_cases import FAMILIES, cases, dims, oracle, values
 
 import fastbp
-from fastbp.kernels.conv.ways import Way
-from fastbp.layers import Layer
+from fastbp.layers import Container, Layer
 
 families = pytest.mark.parametrize("family", FAMILIES)
 both_modes = pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
@@ -21,9 +20,9 @@ def cotangent(y: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=y.shape).astype(y.dtype)
 
 
-@families
-def test_every_layer_of_the_package_is_tested(family):
-    assert {name for name, kind in Layer.types.items() if hasattr(fastbp, name)} == set(FAMILIES)
+def test_every_layer_of_the_package_is_tested():
+    ours = {name for name, kind in Layer.types.items() if hasattr(fastbp, name) and not issubclass(kind, Container)}
+    assert ours == set(FAMILIES)
 
 
 @pytest.mark.portable
@@ -68,17 +67,10 @@ def test_float32_agrees_with_float64_to_rounding(family, training, data):
     assert y32.dtype == dx32.dtype == np.float32
     gradients = [(p.grad, q.grad) for p, q in zip(single.parameters, double.parameters, strict=True)]
     # batch norm of nearly equal values divides rounding errors by a small standard deviation
-    spread = case.layer.cache.inv_std.max() if family.startswith("BatchNorm") else 1.0
+    spread = case.layer.cache["inv_std"].max() if family.startswith("BatchNorm") else 1.0
     for small, large in [(y32, y64), (dx32, dx64), *gradients]:
         scale = max(1.0, np.abs(large).max(initial=0.0)) * max(1.0, spread) ** 2
         np.testing.assert_allclose(small, large, rtol=0, atol=2e-5 * scale)
-
-
-def same(old, new) -> bool:
-    """Are they equal, down to the numbers of arrays?"""
-    if isinstance(old, Way):
-        return type(old) is type(new) and all(same(value, vars(new)[name]) for name, value in vars(old).items())
-    return np.array_equal(old, new) if isinstance(old, np.ndarray) else old == new
 
 
 @both_modes
@@ -89,7 +81,7 @@ def test_backward_twice_gives_the_same_and_changes_nothing(family, training, dat
     layer, x = case.layer, case.x.copy()
     y = layer.forward(x, training=training)
     dout, y_before = cotangent(y), y.copy()
-    kept = copy.deepcopy(vars(layer.cache))
+    kept = copy.deepcopy(layer.cache)
     first = layer.backward(dout).copy()
     gradients = [p.grad.copy() for p in layer.parameters]
     for p in layer.parameters:
@@ -100,7 +92,7 @@ def test_backward_twice_gives_the_same_and_changes_nothing(family, training, dat
     assert all(np.array_equal(g, p.grad) for g, p in zip(gradients, layer.parameters, strict=True))
     assert np.array_equal(dout, given_dout) and np.array_equal(x, case.x) and np.array_equal(y, y_before)
     for name, old in kept.items():
-        assert same(old, vars(layer.cache)[name]), name
+        assert np.array_equal(old, layer.cache[name]), name
     assert not np.shares_memory(second, dout) and not np.shares_memory(y, x)
 
 
@@ -282,8 +274,8 @@ def one_element(layer, dout, dx):
 
 def batch_norm_without(term):
     def bug(layer, dout, dx):
-        x, mean, inv_std, training = (getattr(layer.cache, name) for name in ("x", "mean", "inv_std", "training"))
-        if not training:
+        x, mean, inv_std = (layer.cache[name] for name in ("x", "mean", "inv_std"))
+        if np.array_equal(mean, layer.state["running_mean"]):  # in evaluation there are no such terms
             return dx * 1.001
         shape = (1, -1) + (1,) * (x.ndim - 2)
         axes = (0, *range(2, x.ndim))
@@ -312,11 +304,11 @@ BUGS = {
         "slope of the wrong side": lambda layer, dout, dx: dout * 0.01,
     },
     "Sigmoid": {
-        "not multiplied by dout": lambda layer, dout, dx: layer.cache.y * (1 - layer.cache.y),
+        "not multiplied by dout": lambda layer, dout, dx: layer.cache["y"] * (1 - layer.cache["y"]),
         "twice": scaled(2),
     },
-    "Tanh": {"1 - y": lambda layer, dout, dx: dout * (1 - layer.cache.y)},
-    "Softmax": {"sum term missing": lambda layer, dout, dx: dout * layer.cache.y, "zero": scaled(0)},
+    "Tanh": {"1 - y": lambda layer, dout, dx: dout * (1 - layer.cache["y"])},
+    "Softmax": {"sum term missing": lambda layer, dout, dx: dout * layer.cache["y"], "zero": scaled(0)},
     "LogSoftmax": {"sum term missing": lambda layer, dout, dx: dout, "zero": scaled(0)},
     "Dropout": {
         "scale missing": lambda layer, dout, dx: dx * (1 - layer.rate),

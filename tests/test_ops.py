@@ -1,4 +1,4 @@
-"""Every op in the table keeps its word: what it can be given, it can be cut by. And ops with fewer axes are cut less, never wrongly."""
+"""Every op in the table keeps its word: what it can be given, it can be cut by. And one with fewer axes is cut less."""
 
 import copy
 import re
@@ -61,11 +61,18 @@ def row(*layers, shape):
 
 # Layers and shapes for each line of the table, for all of the ways in which its op computes
 CASES = {
-    (Linear,): [row(Linear(7, 30), shape=(7,)), row(Linear(33, 9, bias=False), shape=(33,)), row(Linear(1, 1), shape=(1,))],
+    (Linear,): [
+        row(Linear(7, 30), shape=(7,)),
+        row(Linear(33, 9, bias=False), shape=(33,)),
+        row(Linear(1, 1), shape=(1,)),
+    ],
     (Linear, ReLU): [row(Linear(7, 30), ReLU(), shape=(7,)), row(Linear(20, 5, bias=False), ReLU(), shape=(20,))],
     (Conv2d,): [
-        row(Conv2d(3, 5, 3, padding=1), shape=(3, 12, 12)), row(Conv2d(2, 17, (2, 5), bias=False), shape=(2, 12, 14)),
-        row(winograd(2), shape=(8, 9, 9)), row(winograd(4), shape=(8, 8, 8)), row(Conv2d(3, 5, 3, stride=2), shape=(3, 9, 9)),
+        row(Conv2d(3, 5, 3, padding=1), shape=(3, 12, 12)),
+        row(Conv2d(2, 17, (2, 5), bias=False), shape=(2, 12, 14)),
+        row(winograd(2), shape=(8, 9, 9)),
+        row(winograd(4), shape=(8, 8, 8)),
+        row(Conv2d(3, 5, 3, stride=2), shape=(3, 9, 9)),
         row(Conv2d(2, 3, 2, padding="full"), shape=(2, 4, 3)),
     ],
     (Conv2d, ReLU, MaxPool2d): [
@@ -91,7 +98,7 @@ CASES = {
 
 
 def faults(entry: Entry, seed: int = 0, N: int = 6) -> list[str]:
-    """What its ops do wrong, for all cases that suit, in both dtypes, in training and evaluation; None if no case suits."""
+    """What its ops do wrong, for all cases that suit, in both dtypes, in training and evaluation."""
     rng, found, tried = np.random.default_rng(seed), [], 0
     for make in CASES.get(entry.kinds, ()):
         for dtype in (np.float64, np.float32):
@@ -119,14 +126,15 @@ def test_an_op_keeps_its_word(entry):
         assert faults(entry, seed, N) == []
 
 
-# -- SGD's update that is made with the gradients ------------------------------------------------------------------------
+# -- SGD's update that is made with the gradients ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("settings", [{}, {"momentum": 0.9}, {"momentum": 0.8, "nesterov": True, "weight_decay": 0.01}])
 def test_descending_in_pieces_is_sgds_update(settings, bias, kind=LinearOp):
     rng, layer = np.random.default_rng(0), Linear(7, 30, bias=bias).astype(np.float64)
-    (op,) = made(Entry((Linear,), None, lambda *arguments: [kind(*arguments)]), (layer,), ((7,),), Setting(6, np.dtype(float), True))
+    entry = Entry((Linear,), None, lambda *arguments: [kind(*arguments)])
+    (op,) = made(entry, (layer,), ((7,),), Setting(6, np.dtype(np.float64), True))
     op.x[...], op.dout[...] = rng.normal(size=(6, 7)), rng.normal(size=(6, 30))
     run(op.calls("gradients", into={parameter: parameter.grad_array for parameter in op.parameters}))
     gradient = np.concatenate([parameter.grad_array.ravel() for parameter in op.parameters])
@@ -143,7 +151,7 @@ def test_descending_in_pieces_is_sgds_update(settings, bias, kind=LinearOp):
         assert close(values, expected)
 
 
-# -- planted lies --------------------------------------------------------------------------------------------------------
+# -- planted lies ------------------------------------------------------------------------------------------------------
 
 
 class IgnoresSamples(TanhOp):
@@ -200,9 +208,11 @@ class OneMaskForAll(DropoutOp):
 @pytest.mark.parametrize(("kinds", "lie", "said"), [
     ((Tanh,), IgnoresSamples, "no piece writes"), ((Tanh,), DoesEverything, "two pieces write"),
     ((Tanh,), LeavesOneOut, "no piece writes"), ((Conv2d,), SumsEverything, "gradients by samples.*something else"),
-    ((Conv2d,), IgnoresRows, "gradients by rows.*two pieces write"), ((Linear,), IgnoresTerms, "backward by terms.*something else"),
+    ((Conv2d,), IgnoresRows, "gradients by rows.*two pieces write"),
+    ((Linear,), IgnoresTerms, "backward by terms.*something else"),
     ((Linear,), IgnoresFeatures, "forward by features.*two pieces write"),
-    ((BatchNorm2d,), IgnoresChannels, "forward by channels.*something else"), ((Dropout,), OneMaskForAll, "forward by samples"),
+    ((BatchNorm2d,), IgnoresChannels, "forward by channels.*something else"),
+    ((Dropout,), OneMaskForAll, "forward by samples"),
 ])  # fmt: skip
 def test_a_planted_lie_is_found(kinds, lie, said):
     found = faults(Entry(kinds, lie.suits, lambda *arguments: [lie(*arguments)]))
@@ -223,7 +233,7 @@ def test_an_op_without_a_case_fails():
         faults(Entry((Conv2d, Tanh), lambda *arguments: True, lambda *arguments: []))
 
 
-# -- ops that take fewer axes than their base ----------------------------------------------------------------------------
+# -- ops that take fewer axes than their base --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -281,7 +291,8 @@ def test_what_an_op_does_not_take_it_is_not_cut_by(op, machine, threads, table):
         engine = network.engine((30,))
         try:
             fastbp.set_num_threads(threads)
-            results.append((engine.forward(x, True).copy(), engine.backward(dout).copy(), network.gradient_vector.copy()))
+            y, dx = engine.forward(x, True).copy(), engine.backward(dout).copy()
+            results.append((y, dx, network.gradient_vector.copy()))
         finally:
             fastbp.set_num_threads(before)
     for mine, right in zip(results[1], results[0], strict=True):

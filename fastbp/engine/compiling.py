@@ -1,4 +1,4 @@
-"""The kernels that a plan needs, compiled before its first pass, by two processes where many are not in the cache.
+"""The kernels that a program needs, compiled before its first pass, by two processes where many are not in the cache.
 
 Numba compiles one function at a time in a process, so another thread would be no help. Another process begins at the
 list's end and leaves what it has made in the cache on the disk, where this one, coming from the beginning, finds it.

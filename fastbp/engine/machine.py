@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, fields
 
-from ..arguments import number
+from ..arguments import number, whole
+
+DIVISORS = "part_work", "per_share", "per_weight", "piece_work", "range_work", "block_rows", "block_weights"
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,12 @@ class Machine:
 
     def __post_init__(self):
         for field in fields(self):
-            number(f"Machine: {field.name}", getattr(self, field.name), least=0)
-        for name in ("parts", "blocks", "tile_rows", "tile_columns"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"Machine: {name} must be a whole number of at least 1, got {value!r}")
-        for name in ("part_work", "per_share", "per_weight", "piece_work", "range_work", "block_rows", "block_weights"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Machine: {name} must be above 0, got {getattr(self, name)!r}")
+            what, value = f"Machine: {field.name}", getattr(self, field.name)
+            if field.type is int:
+                value = whole(what, value)
+            else:
+                value = number(what, value, above=0) if field.name in DIVISORS else number(what, value, least=0)
+            object.__setattr__(self, field.name, value)  # a plain number, for files
 
 
 USUAL = Machine()

@@ -89,7 +89,7 @@ def parts_of_batch(ops: list[Op], by_rows: list[bool], setting: Setting, machine
 def by_features(op: Op, axis: str, setting: Setting, machine: Machine) -> Cut:
     """A large linear layer in parts that each read their own weights."""
     size, reads = op.sizes[axis], op.weights * max(setting.N, machine.read)
-    count = min(machine.parts, int(reads // machine.piece_work), size // machine.tile_columns)
+    count = int(min(machine.parts, reads // machine.piece_work, size // machine.tile_columns))
     return Cut(axis, spread(size, count, machine.tile_columns))
 
 
@@ -108,11 +108,12 @@ def backward_by_features(op: Op, setting: Setting, machine: Machine) -> Cut:
 
 def row_pieces(op: Op, setting: Setting, machine: Machine) -> list[tuple[int, int]]:
     """The rows of a weight's gradient in blocks."""
-    rows, most = op.sizes["rows"], machine.blocks
+    rows = op.sizes["rows"]
+    most = min(machine.blocks, rows)
     if op.axes("gradients") == ("rows",):
-        more = min(rows // (machine.block_rows * max(setting.N, 1)), op.size // machine.block_weights)
+        more = min(rows, rows // (machine.block_rows * max(setting.N, 1)), op.size // machine.block_weights)
         most = max(most, int(more // 2) * 2)  # an even number, for two threads
-    return spread(rows, min(most, int(row_work(op, setting, machine) // machine.range_work)), machine.tile_rows)
+    return spread(rows, int(min(most, row_work(op, setting, machine) // machine.range_work)), machine.tile_rows)
 
 
 def row_work(op: Op, setting: Setting, machine: Machine) -> float:

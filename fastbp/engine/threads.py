@@ -81,7 +81,7 @@ def get_num_threads() -> int:
 
 
 def run(call: Callable[[], None]) -> None:
-    """Make a call of a plan, a program's with the threads that may be used."""
+    """Make a call, a program's with the threads that may be used."""
     helpers = min(_threads, call.parts) - 1 if isinstance(call, Program) else 0
     if helpers < 1 or not _team.lock.acquire(blocking=False):
         call()
