@@ -29,7 +29,6 @@ def table():
     bill.enter()
     yield
     ops.TABLE[:] = before
-    ops.kind_of_type.cache_clear()
     fastbp.set_num_threads(threads)
 
 

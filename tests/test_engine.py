@@ -644,3 +644,12 @@ def test_a_step_is_one_program_and_follows_what_changes(threads):
         fastbp.set_num_threads(before)
     programs = network.engine((5,)).batch(6, True).step.program
     assert len(programs) == 1 or numba.config.DISABLE_JIT
+
+
+def test_a_method_that_is_put_into_a_class_is_called(monkeypatch):
+    """As a test of one's own does that plants a mistake."""
+    x, right = np.ones((2, 3), np.float32), fastbp.Tanh.forward
+    monkeypatch.setattr(fastbp.Tanh, "forward", lambda self, *given, **named: 2 * right(self, *given, **named))
+    network = fastbp.Sequential(fastbp.Linear(3, 2), fastbp.Tanh())
+    np.testing.assert_allclose(fastbp.outputs(network, x), network.forward(x), atol=1e-6)
+    assert "Opaque" in str(network.engine((3,)))

@@ -28,7 +28,7 @@ from fastbp import (
     Tanh,
 )  # fmt: skip
 from fastbp.engine import Machine, Setting, computes
-from fastbp.engine.ops import TABLE, Entry, kind_of_type
+from fastbp.engine.ops import TABLE, Entry
 from fastbp.kernels import activations
 from fastbp.layers.activations import TanhOp
 from fastbp.layers.conv import ConvOp
@@ -242,7 +242,6 @@ def table():
     before = TABLE[:]
     yield
     TABLE[:] = before
-    kind_of_type.cache_clear()
 
 
 class ForSamples(LinearOp):

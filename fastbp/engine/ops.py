@@ -164,6 +164,7 @@ class Entry(NamedTuple):
 
 
 TABLE: list[Entry] = []
+PASSES: dict[type, tuple[Callable, Callable]] = {}  # forward and backward of the classes in it
 
 
 def computes(*kinds: type, when: Callable | None = None) -> Callable:
@@ -186,6 +187,7 @@ def computes(*kinds: type, when: Callable | None = None) -> Callable:
         else:
             entry = Entry(kinds, when or (lambda *_: True), instance("computes: the maker", maker, Callable))
         TABLE.insert(0, entry)
+        PASSES.update({kind: (kind.forward, kind.backward) for kind in kinds if kind not in PASSES})
         TABLE.sort(key=lambda entry: -len(entry.kinds))
         return maker
 
@@ -198,21 +200,15 @@ def in_table(kind: type) -> bool:
 
 
 def kind_of(layer: LayerLike) -> type | None:
-    """The class in the table that says how this layer is computed; None for one with a forward or backward of its
-    own."""
+    """The class in the table that says how this layer is computed.
+
+    None where the layer, or its class, has another forward or backward than that class had when it was entered.
+    """
     if "forward" in vars(layer) or "backward" in vars(layer):
         return None
-    return kind_of_type(type(layer), len(TABLE))
-
-
-@functools.cache
-def kind_of_type(kind: type, entries: int) -> type | None:
-    """The same for a class; `entries` are in the table, which may grow."""
-    for base in kind.__mro__:
+    for base in type(layer).__mro__:
         if in_table(base):
-            return base
-        if "forward" in vars(base) or "backward" in vars(base):
-            return None
+            return base if (type(layer).forward, type(layer).backward) == PASSES[base] else None
     return None
 
 
