@@ -1,5 +1,6 @@
 """What `check_gradients` says of a network: of the engine's path, that training takes, and of the layers one by one."""
 
+import inspect
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,7 @@ import fastbp
 from fastbp.engine import Machine
 from fastbp.engine.sections import Schedule
 from fastbp.gradcheck import paths
-from fastbp.layers import activations, blocks, conv, fused, linear, norm
+from fastbp.layers import activations, conv, fused, linear, norm, pool
 
 RNG = np.random.default_rng(0)
 CUT = Machine(
@@ -85,13 +86,8 @@ def scaled(of, name):
 
 def like(method, wrong):
     """`wrong` with the signature of `method`, by which an op is cut."""
-    wrong.__signature__ = __import__("inspect").signature(method)
+    wrong.__signature__ = inspect.signature(method)
     return wrong
-
-
-def keyword(method):
-    """A planted method gets its ranges by name."""
-    return lambda self, *args, **ranges: method(self, *args, **ranges)
 
 
 PLANTED = {
@@ -194,9 +190,9 @@ def test_a_gradient_of_a_branch_that_is_lost_is_caught(monkeypatch):
 
 
 def test_layers_one_by_one_that_are_wrong_are_told(monkeypatch):
-    """A layer's backward that the engine does not call."""
-    right = blocks.Plus.backward
-    monkeypatch.setattr(blocks.Plus, "backward", lambda self, dout, need_dx=True: (right(self, dout)[0], 2 * dout))
+    """A pooling op that the engine does not use: it computes convolution, ReLU and pooling in one pass."""
+    right = pool.MaxPoolOp.backward
+    monkeypatch.setattr(pool.MaxPoolOp, "backward", like(right, scaled(right, "dx")))
     report = check(conv_network())
     (told,) = (p.message for p in report.properties if p.name == paths.AGREE)
     assert not report.passed and "the engine is right, the layers one by one are wrong" in told
