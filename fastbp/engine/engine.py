@@ -47,6 +47,7 @@ class Engine:
         self.last: Batch | None = None
         self.batches: dict[tuple[int, bool], Batch] = {}
         self.graph = opened(layer, self.input_shape)  # ValueError where the shape does not fit
+        self.output_shape = self.graph.y.shape  # of a sample
         ENGINES.add(self)
 
     def batch(self, N: int, training: bool) -> "Batch":

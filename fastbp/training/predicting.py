@@ -43,7 +43,7 @@ def outputs(network: Sequential, x: np.ndarray, batch_size: int = 256) -> np.nda
     expect("outputs", "network", network, Sequential)
     batch_size = whole("outputs: batch_size", batch_size)
     engine = network.engine(network.check(x).shape[1:])
-    y = np.empty((len(x), *network.output_shape(x.shape[1:])), x.dtype)
+    y = np.empty((len(x), *engine.output_shape), x.dtype)
     for start in range(0, len(x), batch_size):
         with engine.lock:
             y[start : start + batch_size] = engine.forward(x[start : start + batch_size])
