@@ -56,7 +56,7 @@ def windows_by_filters(e, a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, o
                 tap = e.number_at(ak, k)
                 rows = [e.at(row, tap) for row in (top, low)]
                 pixels = [e.at(row, I64(2 * j + q)) for j in range(W) for row in rows for q in range(2)]
-                return numbers_at(e, a, pixels), vectors_at(e, b, [e.at(n, (k, bk)) for n in in_row])
+                return numbers_at(e, a, pixels), vectors_at(e, b, in_row, (k, bk))
 
             sums = accumulate(e, K, operands, [e.zero()] * (PIXELS * W * V))
             for j in range(W):
@@ -130,7 +130,7 @@ def add_tap_products(e, a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps,
                 places = [e.at(first, place) for place in in_row]
 
                 def operands(j):
-                    return numbers_at(e, a, lines, start, j), vectors_at(e, b, [e.at(n, (j, bk)) for n in places])
+                    return numbers_at(e, a, lines, start, j), vectors_at(e, b, places, (j, bk))
 
                 return accumulate(e, columns, operands, sums)
 
@@ -177,7 +177,7 @@ def add_weighted_rows(e, numbers, places, first, count, x, offsets, r0, c, c0, t
         def operands(i):
             s = e.at(first, i)
             place = e.builder.sext(e.number_at(places, s), I64)
-            return numbers_at(e, numbers, [s]), vectors_at(e, x, [e.at(place, start) for start in starts])
+            return numbers_at(e, numbers, [s]), vectors_at(e, x, starts, place)
 
         sums = accumulate(e, count, operands, [e.zero()] * R)
         add_to(e, sums, c, [e.at(c0, e.number_at(to, line)) for line in lines])

@@ -56,8 +56,8 @@ def outer_tiles(e, A, B, in_a, in_b, K, in_c, sizes, ahead, begin, end, during=N
             from_b = e.at(b0, along(e, bk, k), n)
             for v in range(VECTORS) if ahead and V == VECTORS else ():
                 e.fetch(B, e.at(from_b, I64((VECTORS + v) * e.lanes)), write=False)
-            in_row = [e.at(from_b, I64(v * e.lanes)) for v in range(V)]
-            return numbers_at(e, A, starts, along(e, ak, k)), vectors_at(e, B, in_row, masks)
+            in_row = [I64(v * e.lanes) for v in range(V)]
+            return numbers_at(e, A, starts, along(e, ak, k)), vectors_at(e, B, in_row, from_b, masks=masks)
 
         def some_terms(i, sums):
             with b.if_then(b.icmp_signed("<", i, I64(MR // 2))):
@@ -143,7 +143,7 @@ def summed_rows(e, a, starts, b, in_b, columns, begin, end):
     def step(n, mask):
         total = [begin(n, mask)]
         for number, start in zip(numbers, in_b, strict=True):
-            total = add_products(e, [lambda number=number: number], vectors_at(e, b, [e.at(start, n)], [mask]), total)
+            total = add_products(e, [lambda number=number: number], vectors_at(e, b, [start], n, masks=[mask]), total)
         end(n, mask, *total)
 
     whole = builder.sdiv(columns, I64(e.lanes))
@@ -214,8 +214,7 @@ def panel_product(e, a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panel
             in_a = [e.at(a0, (line, am)) for line in lines]
 
             def operands(k):
-                numbers = numbers_at(e, a, in_a, (k, ak))
-                return numbers, vectors_at(e, b, [e.at(n, (k, bk)) for n in in_row])
+                return numbers_at(e, a, in_a, (k, ak)), vectors_at(e, b, in_row, (k, bk))
 
             store(e, accumulate(e, K, operands, sums), c, [(place, None) for place in places])
 

@@ -35,12 +35,12 @@ def bodies(largest: int, *smaller: int) -> tuple[int, ...]:
 def add_products(e, numbers, vectors, sums):
     """sums[m, v] + numbers[m] · vectors[v], of functions that load them
 
-    Those of the fewer kind stay in registers; of the others there is one at a time."""
+    Those of the fewer kind stay in registers, the others pass by. Vectors are all loaded before they are used: LLVM puts
+    each load where there is a register for it, which it does badly where they are loaded one by one."""
     totals, V = list(sums), len(vectors)
     if len(numbers) < V:
         held = [e.repeat(number()) for number in numbers]
-        for v, vector in enumerate(vectors):
-            value = vector()
+        for v, value in enumerate([vector() for vector in vectors]):
             for m, number in enumerate(held):
                 totals[m * V + v] = e.multiply_add(number, value, totals[m * V + v])
         return totals
@@ -66,10 +66,13 @@ def numbers_at(e, array, places, *terms):
     return [partial(load, place) for place in places]
 
 
-def vectors_at(e, array, places, masks=None):
-    """Functions that load the vectors from each of the places on"""
-    masks = masks or [None] * len(places)
-    return [partial(e.load, array, place, mask) for place, mask in zip(places, masks, strict=True)]
+def vectors_at(e, array, places, *terms, masks=None):
+    """Functions that load the vectors from there on"""
+
+    def load(place, mask):
+        return e.load(array, e.at(place, *terms), mask)
+
+    return [partial(load, place, mask) for place, mask in zip(places, masks or [None] * len(places), strict=True)]
 
 
 # -- which tile --------------------------------------------------------------------------------------------------------
