@@ -35,8 +35,8 @@ def bodies(largest: int, *smaller: int) -> tuple[int, ...]:
 def add_products(e, numbers, vectors, sums):
     """sums[m, v] + numbers[m] · vectors[v], of functions that load them
 
-    Those of the fewer kind stay in registers, the others pass by. Vectors are all loaded before they are used: LLVM puts
-    each load where there is a register for it, which it does badly where they are loaded one by one."""
+    Those of the fewer kind stay in registers, the others pass by. Vectors are all loaded before they are used: LLVM
+    moves each load to where there is a register for it. With loads in between, it finds too few for 128-bit vectors."""
     totals, V = list(sums), len(vectors)
     if len(numbers) < V:
         held = [e.repeat(number()) for number in numbers]
