@@ -310,12 +310,11 @@ def test_what_an_optimizer_makes_of_the_gradients_stays():
 
 @pytest.mark.parametrize("kind", [DoubledInCalls, DoubledInBackward])
 def test_layers_with_gradients_of_their_own(kind):
-    network, plain = (
-        fastbp.Sequential(
-            fastbp.Linear(7, 6), fastbp.ReLU(), middle(6, 4), fastbp.ReLU(), fastbp.Linear(4, 3), dtype=np.float64
-        )
-        for middle in (kind, fastbp.Linear)
-    )
+    def made(middle):
+        layers = fastbp.Linear(7, 6), fastbp.ReLU(), middle(6, 4), fastbp.ReLU(), fastbp.Linear(4, 3)
+        return fastbp.Sequential(*layers, dtype=np.float64)
+
+    network, plain = made(kind), made(fastbp.Linear)
     of_network = trainer(network)
     for x, labels in batches(network, (7,), (5, 5)):
         plain.parameter_vector[:] = network.parameter_vector

@@ -84,11 +84,8 @@ def test_rows_shifted_on_one_image_and_on_copies(dtype, C, image, kernel_size, b
     x, w, b = (rng.normal(size=shape).astype(dtype) for shape in [(2, C, *image), (F, C, *kernel_size), (F,)])
     padding = tuple(zip(before, after, strict=True))
     expected = naive.conv2d(x, w, b, (1, 1), padding)
-    y, dw, padded = (
-        np.empty(expected.shape, dtype),
-        np.empty_like(w),
-        np.pad(x, ((0, 0), (0, 0), *padding)).astype(np.float64),
-    )
+    y, dw = np.empty(expected.shape, dtype), np.empty_like(w)
+    padded = np.pad(x, ((0, 0), (0, 0), *padding)).astype(np.float64)
     shifted.shifted_forward(x, w, b, y, before)
     np.testing.assert_allclose(y, expected, atol=tight)
     shifted.shifted_forward(x, w, None, y, before)
@@ -130,9 +127,8 @@ def test_batch_norm_with_relu_and_by_channels(dtype, shape):
     whole, everything = {}, (0, C)
 
     def run(cuts, relu):
-        mean, inv_std, rm, rv, y, dx, dx_constant, dgamma, dbeta = (
-            np.full(s, 7, dtype) for s in [C, C, C, C, shape, shape, shape, C, C]
-        )
+        mean, inv_std, rm, rv, dgamma, dbeta = (np.full(C, 7, dtype) for _ in range(6))
+        y, dx, dx_constant = (np.full(shape, 7, dtype) for _ in range(3))
         rm[:], rv[:] = running
         for channels in zip(cuts[:-1], cuts[1:], strict=True):
             norm.batch_norm_statistics(x, mean, inv_std, rm, rv, (1e-5, 0.2), channels)

@@ -88,10 +88,8 @@ def test_dot_tile(dtype, seed, rows, columns, K, tables, add):
     rng, (_, high, wide) = np.random.default_rng(seed), tile_sizes(np.empty(0, dtype))
     rows, columns = min(rows, high), min(columns, wide)
     am, bn, cm = K + rng.integers(0, 5), K + rng.integers(0, 5), columns + rng.integers(0, 5)
-    a, b = (
-        rng.normal(size=1 + (rows - 1) * am + K).astype(dtype),
-        rng.normal(size=2 + (columns - 1) * bn + K).astype(dtype),
-    )
+    sizes = 1 + (rows - 1) * am + K, 2 + (columns - 1) * bn + K
+    a, b = (rng.normal(size=size).astype(dtype) for size in sizes)
     c = rng.normal(size=3 + rows * cm).astype(dtype)
     if tables:
         same(dot, plain.dot, (a, 1, am, b, 0, 2 + np.arange(columns) * bn, K, c, 2, cm, rows, columns, add), c)
@@ -103,9 +101,8 @@ def test_dot_tile(dtype, seed, rows, columns, K, tables, add):
 def test_summed_rows(dtype, seed, rows, columns):
     rng = np.random.default_rng(seed)
     ak, bk = 1 + rng.integers(0, 5), columns + rng.integers(0, 5)
-    a, b, c = (
-        rng.normal(size=n).astype(dtype) for n in (2 + rows * ak, 1 + (rows - 1) * bk + columns, 3 + columns + 5)
-    )
+    sizes = 2 + rows * ak, 1 + (rows - 1) * bk + columns, 3 + columns + 5
+    a, b, c = (rng.normal(size=size).astype(dtype) for size in sizes)
     same(sum_rows, plain.sum_rows, (a, 2, ak, rows, b, 1, bk, c, 3, columns), c)
 
 
@@ -115,10 +112,8 @@ def test_outer_tile_that_descends(dtype, seed, rows, columns, K, nesterov):
     rows, columns = min(rows, high), min(columns, 3 * lanes(np.empty(0, dtype)))
     rng = np.random.default_rng(seed)
     am, ak, bk, cm = 1 + rng.integers(0, 9, 4) + (0, 0, columns, columns)
-    a, b = (
-        rng.normal(size=3 + 8 * am + 10 * ak).astype(dtype),
-        rng.normal(size=2 + max(K - 1, 0) * bk + columns).astype(dtype),
-    )
+    sizes = 3 + 8 * am + 10 * ak, 2 + max(K - 1, 0) * bk + columns
+    a, b = (rng.normal(size=size).astype(dtype) for size in sizes)
     # c ends with the last column of the last row: a row may be computed twice, but must be updated once
     c, velocity = (rng.normal(size=4 + (rows - 1) * cm + columns).astype(dtype) for _ in range(2))
     tiles, operands = (outer_descend, plain.outer_descend), (a, 3, am, ak, b, 2, bk, K)
@@ -137,9 +132,7 @@ def test_summed_rows_that_descend(dtype, seed, rows, columns, nesterov):
 
 def same_descent(tile, definition, before, vectors, after, rng, nesterov):
     """Both leave the same c and velocity, to rounding, and what stands beside the tile's places as it was."""
-    numbers = tuple(
-        vectors[0].dtype.type(number) for number in (-rng.uniform(), rng.uniform(), rng.uniform(), nesterov)
-    )
+    numbers = tuple(map(vectors[0].dtype.type, (-rng.uniform(), rng.uniform(), rng.uniform(), nesterov)))
     results = []
     for function in (tile, definition):
         mine = [vector.copy() for vector in vectors]
@@ -206,11 +199,8 @@ def test_parts_of_a_product_have_the_bits_of_the_whole(M, N, K, dtype, transpose
 def test_products_of_any_size(dtype, seed, M, N, K, transposed):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
-    c, d, tolerance = (
-        np.full((M, N), np.nan, dtype),
-        np.full((M, N), np.nan, dtype),
-        1e-5 if dtype == np.float32 else 1e-13,
-    )
+    c, d = (np.full((M, N), np.nan, dtype) for _ in range(2))
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
     stored, strides = (a.T.copy(), (1, M)) if transposed else (a, (K, 1))
     matmul.outer_product(stored.reshape(-1), strides, b.reshape(-1), (N, 1), c.reshape(-1), N, (M, N, K), None)
     np.testing.assert_allclose(c, a @ b, atol=50 * tolerance)
@@ -240,10 +230,8 @@ def test_the_descent_of_a_linear_layer(N, D, F, dtype, settings):
     dout, x = rng.normal(size=(N, F)).astype(dtype), rng.normal(size=(N, D)).astype(dtype)
     values, velocity = (rng.normal(size=size).astype(dtype) for _ in range(2))
     expected, v, grads = values.astype(np.float64), velocity.astype(np.float64), np.empty(size, dtype)
-    g = (
-        np.concatenate([(dout.T.astype(np.float64) @ x).ravel(), dout.sum(axis=0, dtype=np.float64)])
-        + settings[2] * expected
-    )
+    g = np.concatenate([(dout.T.astype(np.float64) @ x).ravel(), dout.sum(axis=0, dtype=np.float64)])
+    g += settings[2] * expected
     v = settings[1] * v + g
     expected -= settings[0] * (g + settings[1] * v if settings[3] else v)
     for first, last in [(0, F // 3), (F // 3, F)]:
@@ -289,22 +277,17 @@ def split_row(*arguments):
 
 @given(dtypes, st.integers(0, 70), st.integers(0, 3))
 def test_split_rows(dtype, columns, start):
-    x, (mine, expected) = (
-        np.arange(1.0, 75).astype(dtype)[: start + columns],
-        np.full((2, 200), -1, dtype),
-    )  # x ends with the row
+    x, (mine, expected) = np.arange(1.0, 75).astype(dtype), np.full((2, 200), -1, dtype)
+    x = x[: start + columns]  # it ends with the row
     split_row(x, start, mine, 1, 100, columns)
     count = (columns + 1) // 2
-    assert np.array_equal(mine[1 : 1 + count], x[start::2]) and np.array_equal(
-        mine[100 : 100 + columns // 2], x[start + 1 :: 2]
-    )
+    assert np.array_equal(mine[1 : 1 + count], x[start::2])
+    assert np.array_equal(mine[100 : 100 + columns // 2], x[start + 1 :: 2])
     plain.split_row(x, start, expected, 1, 100, columns)
     beyond = -(-columns // (2 * lanes(x))) * lanes(x)
     for to in (1, 100):
-        assert (
-            np.array_equal(mine[to : to + count], expected[to : to + count])
-            and not mine[to + count : to + beyond].any()
-        )
+        assert np.array_equal(mine[to : to + count], expected[to : to + count])
+        assert not mine[to + count : to + beyond].any()
     assert (mine[1 + beyond : 100] == -1).all() and (mine[100 + beyond :] == -1).all()
 
 
@@ -341,11 +324,7 @@ def test_windows_by_pixels(dtype, seed, windows, filters, K, kind):
     rng, (high,) = np.random.default_rng(seed), pixel_filters(np.empty(0, dtype))
     filters, low, step, wf = min(filters, high), 60, windows + rng.integers(0, 3), K + rng.integers(0, 3)
     at, width = rng.integers(0, 9, 2 * K), 2 * windows + 3
-    w, x, bias = (
-        drawn(rng, dtype, kind, 2 + filters * wf),
-        drawn(rng, dtype, kind, 9 + 2 * low + 16),
-        drawn(rng, dtype, kind, 6),
-    )
+    w, x, bias = (drawn(rng, dtype, kind, size) for size in (2 + filters * wf, 9 + 2 * low + 16, 6))
     results = []
     for function in (windows_by_pixels, plain.windows_by_pixels):
         y, argmax = np.full(3 + filters * step, 7, dtype), np.full(3 + filters * step, -1, np.int32)
@@ -396,9 +375,8 @@ def test_pooled_normalised(dtype, seed, columns, kind):
     x = (rng.integers(0, 2, (3, W)) if kind == "ties" else rng.normal(size=(3, W))).astype(dtype)
     if kind == "nan":
         x[rng.random((3, W)) < 0.2] = np.nan
-    middle, scale, shift = affine = tuple(
-        rng.integers(-3, 4, 3).astype(dtype)
-    )  # exact for ties; the scale may be 0 or negative
+    # exact for ties; the scale may be 0 or negative
+    middle, scale, shift = affine = tuple(rng.integers(-3, 4, 3).astype(dtype))
     maps, shape = np.broadcast_to(x, (2, 2, 3, W)).copy(), (2, 2, 1, columns)
     y, chosen, argmax = np.full(shape, 7, dtype), np.full(shape, 7, dtype), np.full(shape, -1, np.int32)
     gamma, beta, *batch = (np.array([0, number], dtype) for number in (scale, shift, middle, 1))

@@ -46,9 +46,8 @@ def assert_same(layer, x, twin, rng, training=True):
 @given(N=dims(0), shape=st.lists(dims(), min_size=1, max_size=3), M=dims(), seed=seeds)
 def test_fully_connected(twin, N, shape, M, seed):
     rng = np.random.default_rng(seed)
-    forward, backward = (
-        (twin.fc_forward, twin.fc_backward) if twin is eecs598_hw1 else (twin.affine_forward, twin.affine_backward)
-    )
+    name = "fc" if twin is eecs598_hw1 else "affine"
+    forward, backward = getattr(twin, f"{name}_forward"), getattr(twin, f"{name}_backward")
     x, w, b = rng.normal(size=(N, *shape)), rng.normal(size=(np.prod(shape), M)), rng.normal(size=M)
     out, cache = forward(x, w, b)
     flat = x.reshape(N, len(w))
@@ -210,9 +209,8 @@ LOSS_NAMES = [f"{function.__module__.split('.')[-1].split('_')[0]}-{function.__n
 def test_losses(twin, loss, oracle, binary, N, C, column, signs, scale, whole, seed):
     rng = np.random.default_rng(seed)
     shape = ((N, 1) if column else (N,)) if binary else (N, C)
-    x = (
-        rng.integers(-2, 3, shape).astype(float) if whole else rng.normal(size=shape) * scale
-    )  # whole: on the hinges' kinks
+    # whole: on the hinges' kinks
+    x = rng.integers(-2, 3, shape).astype(float) if whole else rng.normal(size=shape) * scale
     y = rng.integers(0, 2 if binary else C, N)
     value, dx = twin(x, 2 * y - 1 if binary and signs else y)
     close(value, oracle(x.reshape(N) if binary else x, y))

@@ -1,5 +1,7 @@
 """Compiled kernels: free functions on arrays, one family a file, forward above backward.
 
+Convolution has a folder, conv/, with one file for each way to compute it. Vector code stands in simd/ alone.
+
 The contract of every kernel:
 
 - C-contiguous float32 or float64 arrays in, results into arrays the caller owns (`y`, `dx`, `dw`, …), scalars last.

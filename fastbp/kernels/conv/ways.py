@@ -103,7 +103,8 @@ class Winograd(Way):
         products = {m: (m + 2) ** 2 * geometry.tiles(m) for m in (2, geometry.tile)}
         self.m = min(products, key=products.get)  # tiles of 4×4 pay where they take fewer products
         self.sizes, self.points = (geometry.filters, geometry.channels), (self.m + 2) ** 2
-        self.u = self.turned = None
+        self.u = self.turned = None  # arrays, once they are wanted
+        self.training = False
 
     @property
     def how(self):
@@ -113,28 +114,28 @@ class Winograd(Way):
 
     def prepare(self, w, training):
         """The filters at the points of the tiles, and turned for the way back"""
-        F, C = self.sizes
         if self.u is None:
-            self.u = aligned((self.points, winograd.filter_size(C, F)), self.dtype)
-        yield partial(winograd.winograd_filters, w, self.u)
-        self.turned = self._turned() if training else None
+            self.u = self._room(*self.sizes[::-1])
+        if training and self.turned is None:
+            self.turned = self._room(*self.sizes)
+        calls = [partial(winograd.winograd_filters, w, self.u)]
         if training:
-            yield self._turn(self.turned)
+            calls.append(partial(winograd.turn_filters, self.u, self.turned, self.sizes))
+        self.training = training
+        return iter(calls)
 
-    def _turned(self) -> np.ndarray:
-        return aligned((self.points, winograd.filter_size(*self.sizes)), self.dtype)
-
-    def _turn(self, turned: np.ndarray) -> Callable[[], None]:
-        return partial(winograd.turn_filters, self.u, turned, self.sizes)
+    def _room(self, C: int, F: int) -> np.ndarray:
+        """An array for the filters from C to F channels at the points"""
+        return aligned((self.points, winograd.filter_size(C, F)), self.dtype)
 
     def forward(self, x, w, b, y):
         yield partial(winograd.winograd_forward, x, self.u, b, y, self.geometry.before)
 
     def backward_input(self, dout, w, dx):
         turned = self.turned
-        if turned is None:  # in an array of this call's own: others may be made at the same time
-            turned = self._turned()
-            yield self._turn(turned)
+        if not self.training:  # in an array of this call's own: others may be made at the same time
+            turned = self._room(*self.sizes)
+            yield partial(winograd.turn_filters, self.u, turned, self.sizes)
         yield partial(winograd.winograd_backward_input, dout, turned, dx, self.geometry.before)
 
     def backward_weight(self, dout, x, dw, first=0):
