@@ -272,7 +272,8 @@ def guarded_buffers(trial: Trial) -> Iterator[None]:
             continue
         if hasattr(module, "aligned"):
             put(module, "aligned", numpy.zeros)
-        if getattr(module, "np", None) is np and not name.startswith("fastbp.kernels."):
+        of_kernels = name.startswith(("fastbp.kernels.", "fastbp.engine.program", "fastbp.engine.probe"))
+        if getattr(module, "np", None) is np and not of_kernels:
             put(module, "np", numpy)
     for module in (fastbp.plan, fastbp.engine.gradients):
         put(module, "run", counted)
