@@ -23,18 +23,8 @@ def outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
 
 
 @kernel
-def outer_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
-    simd.outer_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add)
-
-
-@kernel
 def dot(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
     simd.dot(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add)
-
-
-@kernel
-def dot_at(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
-    simd.dot_at(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add)
 
 
 @kernel
@@ -89,14 +79,8 @@ def test_outer_tile(dtype, seed, rows, columns, K, tables, add):
     a, c = rng.normal(size=3 + 8 * am + 10 * ak).astype(dtype), rng.normal(size=5 + 8 * cm).astype(dtype)
     b = rng.normal(size=2 + max(K - 1, 0) * bk + columns).astype(dtype)  # ends with the last column of the last row
     if tables:
-        same(
-            outer_at,
-            plain.outer_at,
-            (a, 3, am, np.arange(K) * ak, b, 2, np.arange(K) * bk, K, c, 4, cm, rows, columns, add),
-            c,
-        )
-    else:
-        same(outer, plain.outer, (a, 3, am, ak, b, 2, bk, K, c, 4, cm, rows, columns, add), c)
+        ak, bk = np.arange(K) * ak, np.arange(K) * bk
+    same(outer, plain.outer, (a, 3, am, ak, b, 2, bk, K, c, 4, cm, rows, columns, add), c)
 
 
 @given(dtypes, seeds, st.integers(1, 4), st.integers(1, 6), st.integers(0, 40), st.booleans(), st.booleans())
@@ -108,7 +92,7 @@ def test_dot_tile(dtype, seed, rows, columns, K, tables, add):
     a, b = (rng.normal(size=size).astype(dtype) for size in sizes)
     c = rng.normal(size=3 + rows * cm).astype(dtype)
     if tables:
-        same(dot_at, plain.dot_at, (a, 1, am, b, 0, 2 + np.arange(columns) * bn, K, c, 2, cm, rows, columns, add), c)
+        same(dot, plain.dot, (a, 1, am, b, 0, 2 + np.arange(columns) * bn, K, c, 2, cm, rows, columns, add), c)
     else:
         same(dot, plain.dot, (a, 1, am, b, 2, bn, K, c, 2, cm, rows, columns, add), c)
 

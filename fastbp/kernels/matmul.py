@@ -154,9 +154,7 @@ def outer_product_at(a, in_a, b, in_b, c, sizes):
     wide, high = 3 * simd.lanes(c), simd.outer_rows(c)
     for n in range(0, N, wide):
         for m in range(0, M, high):
-            simd.outer_at(
-                a, m * am, am, ak, b, b0 + n, bk, K, c, m * N + n, N, min(high, M - m), min(wide, N - n), False
-            )
+            simd.outer(a, m * am, am, ak, b, b0 + n, bk, K, c, m * N + n, N, min(high, M - m), min(wide, N - n), False)
 
 
 @separate_kernel
@@ -165,7 +163,7 @@ def add_inner_product_at(a, in_a, b, bn, c, sizes):
     (a0, am), (M, N, K), high, wide = in_a, sizes, simd.dot_rows(c), simd.dot_columns(c)
     for n in range(0, N, wide):
         for m in range(0, M, high):
-            simd.dot_at(a, a0 + m * am, am, b, n, bn, K, c, m * N + n, N, min(high, M - m), min(wide, N - n), True)
+            simd.dot(a, a0 + m * am, am, b, n, bn, K, c, m * N + n, N, min(high, M - m), min(wide, N - n), True)
 
 
 @separate_kernel

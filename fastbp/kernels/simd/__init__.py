@@ -13,12 +13,12 @@ times:
 
 Twelve of the sixteen AVX2 registers hold c, three hold the row of b and one the number of a: 12 multiply–adds for 7
 loads. Only when k is through is c written to memory. AVX-512 has 32 registers: there c has eight rows, 24 multiply–adds
-for 11 loads.
+for 11 loads. tile.py has the one inner loop and the rule for the sizes; the tiles differ in where they read, and in
+what becomes of their sums.
 
-- `outer`: the tile above; vectors run along n. Rows of b are `bk` apart, or anywhere for `outer_at`, which takes tables
-  of offsets.
+- `outer`: the tile above; vectors run along n. Rows of b are `bk` apart, or anywhere: it takes tables of offsets too.
 - `dot`: c[m, n] = Σ_k a[m, k] b[n, k], both contiguous along k: the vectors run along the sum, and the accumulators,
-  three rows of four or four of six, are added up at the end. `dot_at` takes a table for the rows of b.
+  three rows of four or four of six, are added up at the end. It takes a table for the rows of b.
 - `sum_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
   `outer_descend` and `sum_rows_descend` do not write the sums, a gradient's, but make SGD's update with them from the
   registers.
@@ -45,8 +45,8 @@ instruction where there is one, and a multiply and an add elsewhere (`fma` would
 
 from numba import config
 
-from .maxima import SPARSE_STEP
-from .transforms import PANEL
+from .convolved import SPARSE_STEP
+from .tile import PANEL
 
 if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
     from .plain import (
@@ -55,7 +55,6 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         copy_row,
         copy_row_and_zeros,
         dot,
-        dot_at,
         dot_columns,
         dot_rows,
         filter_to_points,
@@ -65,7 +64,6 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         map_to_points,
         most_taps,
         outer,
-        outer_at,
         outer_descend,
         outer_rows,
         pack,
@@ -87,31 +85,26 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         windows_by_pixels,
     )
 else:
-    from .emitter import lanes, lanes_of
-    from .maxima import add_weighted_rows, pool_normalised, pool_pairs, sparse_lanes, sparse_rows
-    from .pooled_tiles import pixel_filters, windows_by_filters, windows_by_pixels
-    from .powers import power_of_two
-    from .products import (
-        dot,
-        dot_at,
-        dot_columns,
-        dot_rows,
-        outer,
-        outer_at,
-        outer_descend,
-        outer_rows,
-        pack,
-        sum_rows,
-        sum_rows_descend,
+    from .convolved import (
+        add_tap_products,
+        add_weighted_rows,
+        most_taps,
+        pixel_filters,
+        sparse_lanes,
+        sparse_rows,
+        windows_by_filters,
+        windows_by_pixels,
     )
+    from .dot import dot, dot_columns, dot_rows
+    from .emitter import lanes, lanes_of
+    from .maxima import pool_normalised, pool_pairs
+    from .powers import power_of_two
+    from .products import outer, outer_descend, outer_rows, pack, panel_product, sum_rows, sum_rows_descend
     from .rows import copy_row, copy_row_and_zeros, split_row
     from .transforms import (
-        add_tap_products,
         filter_to_points,
         image_to_points,
         map_to_points,
-        most_taps,
-        panel_product,
         points_to_filter,
         points_to_image,
         points_to_map,
@@ -119,9 +112,9 @@ else:
     )
 
 __all__ = [
-    "PANEL", "SPARSE_STEP", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot", "dot_at",
+    "PANEL", "SPARSE_STEP", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot",
     "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points", "most_taps",
-    "outer", "outer_at", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters", "points_to_filter",
+    "outer", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters", "points_to_filter",
     "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows",
     "split_row", "sum_rows", "sum_rows_descend", "transpose", "windows_by_filters", "windows_by_pixels",
 ]  # fmt: skip

@@ -1,9 +1,9 @@
-"""Vectors of 2×2 pooling windows, and the weight gradient that only the pooled pixels have."""
+"""Vectors of 2×2 pooling windows."""
 
 from llvmlite import ir
 from numba.core import cgutils
 
-from .emitter import I32, I64, Emitter, emits, known_when_compiled, registers, vector_bytes
+from .emitter import I32, I64, emits
 from .rows import each_vector
 
 
@@ -96,50 +96,3 @@ def biased_and_cut(e, value, bias):
     """max(0, value + bias), NaN stays NaN"""
     value = e.add(value, bias)
     return e.builder.select(e.builder.fcmp_ordered("<=", value, e.zero()), e.zero(), value)
-
-
-# Lanes of add_weighted_rows at most: patches of 5 or 7 pixels fill half of AVX-512's 16, which lie in two cache lines
-SPARSE_LANES = 8
-# By the processor's registers, the rows of its bodies; 7 is for 7×7 filters of one channel
-SPARSE = {16: (3, 6, 7, 9, 12), 32: (6, 7, 9, 12, 15, 18)}
-SPARSE_STEP = 3
-
-
-def most_lanes(context, dtype):
-    return min(SPARSE_LANES, vector_bytes(context) * 8 // dtype.bitwidth)
-
-
-sparse_lanes = known_when_compiled(most_lanes)  # the numbers in a row of add_weighted_rows
-sparse_rows = known_when_compiled(lambda context, dtype: SPARSE[registers(context)][-1])  # the most rows that it takes
-
-
-@emits
-def add_weighted_rows(e, numbers, places, first, count, x, offsets, r0, c, c0, to, rows):
-    """c[c0 + to[r] + j] += Σ_s numbers[s] · x[places[s] + offsets[r] + j] for j < sparse_lanes, r0 ≤ r < r0 + rows
-
-    with at most sparse_rows of them, and s running over `count` entries from `first` on; places may be int32 or int64.
-    One vector of c for each row stays in a register while the sum runs. x and c must reach sparse_lanes − 1 numbers
-    beyond the last place."""
-    builder, e = e.builder, Emitter(e.context, e.builder, e.dtype, most_lanes(e.context, e.dtype))
-
-    def body(R, least):
-        lines = [e.at(r0, r) for r in e.indices(R, rows, R - least)]
-        starts = [e.number_at(offsets, line) for line in lines]
-
-        def step(i, sums):
-            s = e.at(first, i)
-            number, place = e.repeat(e.number_at(numbers, s)), builder.sext(e.number_at(places, s), I64)
-            vectors = [e.load(x, e.at(place, start)) for start in starts]
-            return [e.multiply_add(number, vector, total) for vector, total in zip(vectors, sums, strict=True)]
-
-        sums = e.loop(count, [e.zero()] * R, step)
-        targets = [e.at(c0, e.number_at(to, line)) for line in lines]
-        before = [e.load(c, target) for target in targets]
-        for total, target, value in zip(sums, targets, before, strict=True):
-            e.store(e.add(total, value), c, target)
-
-    bodies = SPARSE[e.registers]
-    for low, R in zip((0, *bodies), bodies, strict=False):
-        few, many = (builder.icmp_signed("<=", rows, I64(bound)) for bound in (low, R))
-        with builder.if_then(builder.and_(many, builder.not_(few))):
-            body(R, low + 1)

@@ -41,29 +41,21 @@ def pixel_filters(x):
 
 
 def outer(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n], + c with `add`"""
-    outer_at(a, a0, am, np.arange(K) * ak, b, b0, np.arange(K) * bk, K, c, c0, cm, rows, columns, add)
-
-
-def outer_at(a, a0, am, ak, b, b0, bk, K, c, c0, cm, rows, columns, add):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + ak[k]] · b[b0 + bk[k] + n], + c with `add`"""
-    across = b[b0 + bk[:K, None] + np.arange(columns)]
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + k·bk + n], + c with `add`; ak and bk may be tables"""
+    along, down = (np.arange(K) * x if np.ndim(x) == 0 else x[:K] for x in (ak, bk))
+    across = b[b0 + down[:, None] + np.arange(columns)]
     for m in range(rows):
         row = c[c0 + m * cm : c0 + m * cm + columns]
-        value = a[a0 + m * am + ak[:K]] @ across
+        value = a[a0 + m * am + along] @ across
         row[:] = row + value if add else value
 
 
 def dot(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k] · b[b0 + n·bn + k], + c with `add`"""
-    dot_at(a, a0, am, b, 0, b0 + np.arange(columns) * bn, K, c, c0, cm, rows, columns, add)
-
-
-def dot_at(a, a0, am, b, b0, bn, K, c, c0, cm, rows, columns, add):
-    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k] · b[bn[b0 + n] + k], + c with `add`"""
+    """c[c0 + m·cm + n] = Σ_{k<K} a[a0 + m·am + k] · b[b0 + n·bn + k], + c with `add`; with a table, b[bn[b0 + n] +
+    k]"""
     for m in range(rows):
         for n in range(columns):
-            start, where = bn[b0 + n], c0 + m * cm + n
+            start, where = b0 + n * bn if np.ndim(bn) == 0 else bn[b0 + n], c0 + m * cm + n
             value = a[a0 + m * am : a0 + m * am + K] @ b[start : start + K]
             c[where] = c[where] + value if add else value
 

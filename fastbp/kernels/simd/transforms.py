@@ -1,15 +1,10 @@
-"""Straight-line code for Winograd's transforms, the transpose of channels into lanes, the product in between."""
+"""Straight-line code for Winograd's transforms, and the transpose that puts channels into lanes."""
 
 from llvmlite import ir
 from numba.core import cgutils
 
-from .emitter import I64, emits, known_when_compiled, registers
+from .emitter import I64, emits
 from .toom_cook import GRADIENTS, INPUTS, WEIGHTS
-
-PANEL = 16  # columns of a panel of `panel_product`: two vectors of 8, or a whole number of any other processor's
-# By registers, and vectors in a row, the rows of its tiles: 6 × 2 sums, 2 vectors of b, a number of a fill 15 of 16
-HEIGHTS = {16: {2: (6, 4, 2, 1)}, 32: {2: (12, 4, 1), 1: (12, 4, 1)}}
-LATENCY = 8  # sums that a processor needs for its multiply–adds not to wait for each other
 
 
 def weighted_sum(e, weights, vectors):
@@ -173,106 +168,3 @@ def transpose(e, source, s0, ss, target, t0, ts, rows, columns):
             body(True)
         with otherwise:
             body(False)
-
-
-@emits
-def panel_product(e, a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, add):
-    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + p·bp + k·bk + n] for m < rows, p < panels and n <
-    PANEL, + c with `add`
-
-    As `outer`, for any number of rows and of whole panels of columns: no masks."""
-    builder = e.builder
-
-    def down(NV, in_row, of_row):
-        done = I64(0)
-        for MR in HEIGHTS[e.registers][NV]:
-            tiles = builder.sdiv(builder.sub(rows, done), I64(MR))
-            with cgutils.for_range(builder, tiles, intp=I64) as loop:
-                first = e.at(done, (loop.index, I64(MR)))
-                lines = [builder.add(first, I64(m)) for m in range(MR)]
-                places = [e.at(c0, (line, cm), n) for line in lines for n in of_row]
-                zeros = [e.zero()] * len(places)
-                sums = e.when(add, zeros, lambda _, places=places: [e.load(c, place) for place in places])
-                in_a = [e.at(a0, (line, am)) for line in lines]
-
-                def along_a(k, in_a=in_a):
-                    return [e.at(start, (k, ak)) for start in in_a]
-
-                for total, place in zip(products(e, a, along_a, b, in_row, bk, K, sums), places, strict=True):
-                    e.store(total, c, place)
-            done = e.at(done, (tiles, I64(MR)))
-
-    each_row_of_vectors(e, panels, (b0, bp), cp, down)
-
-
-# By registers and vectors, the taps of a tile
-TAPS = {16: {2: (6, 5, 4, 3, 1)}, 32: {2: (8, 7, 5, 3, 1), 1: (8, 5, 3, 1)}}
-most_taps = known_when_compiled(lambda context, dtype: TAPS[registers(context)][2][0])
-
-
-@emits
-def add_tap_products(e, a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, panels):
-    """c[c0 + q·cm + f] += Σ_{i<rows, j<columns} a[a0 + q + i·width + j] · b[p·bp + (i·columns + j)·bk + l] for q <
-    taps, where f = p·PANEL + l, p < panels, l < PANEL: the gradients of neighbouring taps, with filters in the lanes.
-    taps ≤ most_taps"""
-    builder = e.builder
-
-    def down(NV, in_row, of_row):
-        heights = TAPS[e.registers][NV]
-        for MR, fewer in zip(heights, (*heights[1:], 0), strict=True):
-            fits = [builder.icmp_signed(sign, taps, I64(bound)) for sign, bound in (("<=", MR), (">", fewer))]
-            with builder.if_then(builder.and_(*fits)):
-                lines = e.indices(MR, taps, MR - fewer)
-
-                def row(i, sums, lines=lines):
-                    start = e.at(a0, (i, width))
-                    first = e.at((builder.mul(i, columns), bk))
-                    places = [e.at(first, place) for place in in_row]
-
-                    def along_a(j):
-                        return [e.at(start, j, q) for q in lines]
-
-                    return products(e, a, along_a, b, places, bk, columns, sums)
-
-                sums = e.loop(rows, [e.zero()] * (MR * NV), row)
-                places = [e.at(c0, (line, cm), n) for line in lines for n in of_row]
-                before = [e.load(c, place) for place in places]
-                for total, place, value in zip(sums, places, before, strict=True):
-                    e.store(e.add(total, value), c, place)
-
-    each_row_of_vectors(e, panels, (I64(0), bp), I64(PANEL), down)
-
-
-def products(e, A, along_a, B, in_row, bk, K, sums):
-    """sums[m, v] + Σ_k A[along_a(k)[m]] · B[in_row[v] + k·bk], a vector for each m and v"""
-
-    def step(k, sums):
-        vectors = [e.load(B, e.at(n, (k, bk))) for n in in_row]
-        sums, results = iter(sums), []
-        for place in along_a(k):
-            number = e.repeat(e.number_at(A, place))
-            results += [e.multiply_add(number, vector, next(sums)) for vector in vectors]
-        return results
-
-    return e.loop(K, sums, step)
-
-
-def each_row_of_vectors(e, panels, in_b, cp, down):
-    """down(NV, in_row, of_row) for two vectors of the panels' columns at a time, and for one that is left; in_b = (b0,
-    bp), in_row and of_row say where the vectors lie in b and from the beginning of a row of c"""
-    builder, each, (b0, bp) = e.builder, PANEL // e.lanes, in_b
-    count = builder.mul(panels, I64(each))
-
-    def some(first, NV):
-        places = [builder.add(first, I64(v)) for v in range(NV)]
-        in_row, of_row = (
-            [e.at((builder.sdiv(v, I64(each)), apart), (builder.srem(v, I64(each)), I64(e.lanes))) for v in places]
-            for apart in (bp, cp)
-        )
-        down(NV, [e.at(b0, place) for place in in_row], of_row)
-
-    with cgutils.for_range(builder, builder.sdiv(count, I64(2)), intp=I64) as pair:
-        some(builder.mul(pair.index, I64(2)), 2)
-    if each == 1:
-        with builder.if_then(builder.icmp_signed("==", builder.srem(count, I64(2)), I64(1))):
-            some(builder.sub(count, I64(1)), 1)
