@@ -53,11 +53,12 @@ def outer_tiles(e, A, B, in_a, in_b, K, in_c, sizes, ahead, begin, end, during=N
         places = [(e.at(c0, (m, cm), n, I64(v * e.lanes)), masks[v]) for m in lines for v in range(V)]
 
         def operands(k):
-            from_b = e.at(b0, along(e, bk, k), n)
+            in_a, from_b = along(e, ak, k), e.at(b0, along(e, bk, k), n)
+            in_row = [I64(v * e.lanes) for v in range(V)]
+            held = [load() for load in vectors_at(e, B, in_row, from_b, masks=masks)]
             for v in range(VECTORS) if ahead and V == VECTORS else ():
                 e.fetch(B, e.at(from_b, I64((VECTORS + v) * e.lanes)), write=False)
-            in_row = [I64(v * e.lanes) for v in range(V)]
-            return numbers_at(e, A, starts, along(e, ak, k)), vectors_at(e, B, in_row, from_b, masks=masks)
+            return numbers_at(e, A, starts, in_a), [lambda value=value: value for value in held]
 
         def some_terms(i, sums):
             with b.if_then(b.icmp_signed("<", i, I64(MR // 2))):
