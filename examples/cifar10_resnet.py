@@ -20,7 +20,7 @@ from fastbp.datasets import RandomCrop, RandomFlip, Split
 
 WIDTHS = (16, 32, 64, 128)
 BLOCKS = 2  # of each width
-EPOCHS = 15
+EPOCHS = 6
 
 
 @functools.cache

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.portable
 
 def small(seed=0, dtype=np.float32):
     return fastbp.Sequential(
-        fastbp.Conv2d(1, 2, 3), fastbp.BatchNorm2d(2), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Dropout(0.5), fastbp.Flatten(),
+        fastbp.Conv2d(1, 2, 3), fastbp.BatchNorm2d(2), fastbp.ReLU(), fastbp.MaxPool2d(2),
+        fastbp.Dropout(0.5), fastbp.Flatten(),
         fastbp.Linear(8, 3), dtype=dtype, seed=seed,
     )  # fmt: skip
 
@@ -162,7 +163,11 @@ def test_a_layer_belongs_to_one_network():
             r"got float64; convert it with x.astype\(numpy.float32\)",
         ),
         (lambda: small().forward(batch()[:, :, :4]), ValueError, "Linear: expected input"),
-        (lambda: small().backward(np.zeros((1, 3), np.float32)), RuntimeError, "Sequential.backward called before forward"),
+        (
+            lambda: small().backward(np.zeros((1, 3), np.float32)),
+            RuntimeError,
+            "Sequential.backward called before forward",
+        ),
     ],
 )
 def test_clear_errors(make, error, message):
@@ -208,7 +213,8 @@ def test_every_layer_can_be_saved_and_loaded(tmp_path):
         fastbp.Conv2d(1, 2, (3, 2), stride=(1, 2), padding="full", bias=False), fastbp.LeakyReLU(0.3),
         fastbp.AvgPool2d((2, 1), stride=1, padding=(1, 0)), fastbp.Identity(), fastbp.Flatten(),
         fastbp.Linear(72, 4, init="pytorch"),
-        fastbp.BatchNorm1d(4, eps=0.1, momentum=0.3), fastbp.Sigmoid(), fastbp.Softmax(), fastbp.LogSoftmax(), fastbp.Tanh(),
+        fastbp.BatchNorm1d(4, eps=0.1, momentum=0.3), fastbp.Sigmoid(), fastbp.Softmax(),
+        fastbp.LogSoftmax(), fastbp.Tanh(),
         dtype=np.float64,
     )  # fmt: skip
     x = batch(dtype=np.float64)

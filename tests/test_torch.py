@@ -19,9 +19,11 @@ LAYERS = {
     "Linear": (fastbp.Linear(5, 4), (3, 5), lambda x, w, b: F.linear(x, w, b)),
     "Conv2d": (fastbp.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 2)), (2, 3, 7, 6),
                lambda x, w, b: F.conv2d(x, w, b, stride=(2, 1), padding=(1, 2))),
-    "Conv2d same": (fastbp.Conv2d(2, 3, (4, 3), padding="same"), (2, 2, 6, 5), lambda x, w, b: F.conv2d(x, w, b, padding="same")),
+    "Conv2d same": (fastbp.Conv2d(2, 3, (4, 3), padding="same"), (2, 2, 6, 5),
+        lambda x, w, b: F.conv2d(x, w, b, padding="same")),
     "BatchNorm1d": (fastbp.BatchNorm1d(4), (6, 4), lambda x, g, b: F.batch_norm(x, None, None, g, b, training=True)),
-    "BatchNorm2d": (fastbp.BatchNorm2d(3), (4, 3, 2, 5), lambda x, g, b: F.batch_norm(x, None, None, g, b, training=True)),
+    "BatchNorm2d": (fastbp.BatchNorm2d(3), (4, 3, 2, 5),
+        lambda x, g, b: F.batch_norm(x, None, None, g, b, training=True)),
     "MaxPool2d": (fastbp.MaxPool2d(3, stride=2, padding=1), (2, 2, 7, 6), lambda x: F.max_pool2d(x, 3, 2, 1)),
     "AvgPool2d": (fastbp.AvgPool2d((3, 2), padding=1), (2, 2, 7, 6), lambda x: F.avg_pool2d(x, (3, 2), padding=1)),
     "ReLU": (fastbp.ReLU(), (3, 4), F.relu),
@@ -91,7 +93,8 @@ def test_ten_training_steps(make, other):
         fastbp.Linear(36, 5), dtype=np.float64,
     )  # fmt: skip
     model = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 4, 3, bias=False), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(),
+        torch.nn.Conv2d(1, 4, 3, bias=False), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(),
         torch.nn.Linear(36, 5),
     ).double()  # fmt: skip
     with torch.no_grad():

@@ -200,7 +200,8 @@ class GradientReport:
             tensors.append(entry)
         return {
             "subject": self.subject, "passed": self.passed, "mode": self.mode, "tolerance": self.tolerance,
-            "seed": self.seed, "counts": self.counts, "tensors": tensors, "properties": [asdict(p) for p in self.properties],
+            "seed": self.seed, "counts": self.counts, "tensors": tensors,
+            "properties": [asdict(p) for p in self.properties],
             "smallest": None if self.smallest is None else self.smallest.to_dict(),
         }  # fmt: skip
 
