@@ -1002,3 +1002,18 @@ def test_predictions_go_by_the_layer_that_gives_the_output_wherever_it_stands(he
     np.testing.assert_array_equal(fastbp.predict(nested, x), fastbp.predict(flat, x))
     np.testing.assert_array_equal(fastbp.predict_proba(nested, x), fastbp.predict_proba(flat, x))
     assert len(set(fastbp.predict(nested, x).tolist())) > 1
+
+
+BODIES = [lambda: fastbp.BatchNorm1d(3), lambda: [fastbp.Linear(3, 3)], lambda: {"body": fastbp.Dropout(0.5)}]
+
+
+@pytest.mark.parametrize("made", BODIES)
+def test_a_plain_layer_that_holds_layers_says_what_a_network_will_not_see(made):
+    class Holder(fastbp.Layer):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+    with pytest.warns(UserWarning, match="Holder: a network does not see the layers in inner.*fastbp.Container"):
+        Holder(made())
+    Holder(fastbp.Tanh())  # nothing of it can be lost

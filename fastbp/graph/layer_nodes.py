@@ -104,6 +104,7 @@ class GraphLayer(Layer):
     (32, 10)
     """
 
+    contains = True  # layers that stand in its graph
     training = False
 
     def compute(self, x: TensorNode, *parameters: TensorNode) -> TensorNode:

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 
@@ -23,6 +24,12 @@ def run(calls: Iterable[Callable[[], None]]) -> None:
     """Make the calls, in order."""
     for call in calls:
         call()
+
+
+def hides_layers(value) -> bool:
+    """Is this a layer, or are layers in this list, tuple or dictionary, that have parameters or state?"""
+    held = list(value.values()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+    return any(isinstance(layer, Layer) and bool(layer.parameters or layer.state) for layer in held)
 
 
 class Layer(Checked):
@@ -55,6 +62,7 @@ class Layer(Checked):
     """
 
     opens = False  # is it a container that the engine opens?
+    contains = False  # may it hold layers: is it a container, whose children a network sees?
     number_names: tuple[str, ...] = ()
     _cache = None
 
@@ -87,12 +95,17 @@ class Layer(Checked):
         self._network = None  # weak reference to the network that owns this layer
 
     def __setattr__(self, name: str, value) -> None:
-        """A setting that changes takes with it what was made for the old one: a pass has no backward then, and the
-        network binds its calls anew, but for one of `number_names`."""
+        """What was made for a setting goes when it changes: a pass has no backward, and calls are bound anew."""
         if name[0] == "_" or name == "cache":
             object.__setattr__(self, name, value)
             return
         super().__setattr__(name, value)
+        if not self.contains and hides_layers(value):
+            warnings.warn(
+                f"{type(self).__name__}: a network does not see the layers in {name}, so their state is not saved, and "
+                "their dtype and seeds are their own; derive the class from fastbp.Container",
+                stacklevel=2,
+            )
         if name in self._settings_by_name and name != "state":
             self._cache = None
         if name in self.number_names:

@@ -38,7 +38,7 @@ class Container(Layer):
     dict_keys(['0.body.weight', '0.body.bias', '0.gate.weight'])
     """
 
-    opens = True
+    opens = contains = True
     by_position = False  # are children given to the constructor alone, in their order?
 
     def __init_subclass__(cls):
