@@ -152,7 +152,7 @@ class Layer(Checked):
         """`x` as a kernel wants it, after a check of kind, dtype and shape; a letter in `shape` is any size, ... any
         sizes."""
         fits = type(x) is np.ndarray and x.dtype is self.dtype and len(x.shape) == len(shape)
-        if fits:  # the usual case, without what only an error needs: 1.1 instead of 1.6 µs
+        if fits:  # the usual case, without what only an error needs
             for wanted, size in zip(shape, x.shape, strict=True):
                 if wanted != size and not isinstance(wanted, str):
                     fits = False
