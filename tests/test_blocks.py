@@ -524,7 +524,6 @@ def test_an_encoder_is_trained_in_its_network_and_predicts_alone():
     for use in (
         lambda: encoder.parameter_vector,
         lambda: encoder.gradient_vector,
-        lambda: fastbp.Trainer(encoder, fastbp.MeanSquaredError(), fastbp.SGD()).step(x, after),
         lambda: setattr(encoder, "machine", fastbp.engine.Machine(parts=2)),
     ):
         with pytest.raises(ValueError, match="part of another network, which has the parameters.*deepcopy"):
@@ -859,12 +858,12 @@ def wrong(connect, **children):
          "place takes a layer and wires, got <ufunc"),
         (lambda: wrong(lambda self, x, place: place(fastbp.Tanh(), np.zeros(2))), TypeError, "got an array"),
         (lambda: wrong(lambda self, x, place: place(fastbp.Tanh())), TypeError,
-         r"Tanh\(\) is placed on 0 wires, and takes 1"),
+         r"Tanh\(\) is placed with 0 wires, but takes 1"),
         (lambda: wrong(lambda self, x, place: place(fastbp.Tanh(), x, x)), TypeError, "placed on 2 wires, and takes 1"),
         (lambda: wrong(lambda self, x, place: place(Plus(), x)), TypeError,
-         r"Plus\(\) is placed on 1 wires, and takes 2"),
+         r"Plus\(\) is placed with 1 wires, but takes 2"),
         (lambda: wrong(lambda self, x, place: place(Join())), TypeError,
-         r"Join\(\) is placed on 0 wires, and takes 1 or more"),
+         r"Join\(\) is placed with 0 wires, but takes 1 or more"),
         (lambda: wrong(lambda self, x, place: place(self.a, x, x), a=fastbp.Residual(fastbp.Tanh())), TypeError,
          "placed on 2 wires, and takes 1"),
         (lambda: wrong(lambda self, x, place: place(fastbp.Tanh(), Wire((2,)))), ValueError, "a wire of another pass"),
@@ -875,7 +874,7 @@ def wrong(connect, **children):
         (lambda: fastbp.Residual(fastbp.Linear(2, 3), shortcut=fastbp.Linear(2, 4)), ValueError,
          r"Residual: the layers give \('N', 3\), the shortcut gives \('N', 4\)"),
         (lambda: fastbp.Concat(fastbp.Tanh(), wrong(lambda self, x, place: place(self.a, x), a=Rows())), ValueError,
-         r"Join: can't join \('N', 2\), \('N', 2, 1\): they may differ in the first axis after N alone"),
+         r"Concat: the branches give \('N', 2\), \('N', 2, 1\), which differ beyond the first axis after N"),
     ],
 )  # fmt: skip
 def test_errors_of_connect(make, error, message, alone):
@@ -1017,3 +1016,52 @@ def test_a_plain_layer_that_holds_layers_says_what_a_network_will_not_see(made):
     with pytest.warns(UserWarning, match="Holder: a network does not see the layers in inner.*fastbp.Container"):
         Holder(made())
     Holder(fastbp.Tanh())  # nothing of it can be lost
+
+
+class AsTheyCome(fastbp.Container):
+    """With the constructor that it has from Container"""
+
+    def connect(self, x, place):
+        return place(fastbp.layers.Plus(), *(place(child, x) for child in self.children))
+
+
+class ByName(fastbp.Container):
+    def __init__(self, width, *others, **named):
+        super().__init__(*others, **named)
+        self.width = width
+
+    def connect(self, x, place):
+        for child in self.children:
+            x = place(child, x)
+        return x
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: AsTheyCome(a=fastbp.Linear(3, 3), b=fastbp.Linear(3, 3)),
+        lambda: AsTheyCome(fastbp.Linear(3, 3), fastbp.Tanh()),
+        lambda: ByName(3, fastbp.Linear(3, 4), head=fastbp.Linear(4, 3)),
+    ],
+)
+def test_containers_that_take_their_children_as_they_come_are_saved_and_shown(made, tmp_path):
+    network = fastbp.Sequential(made(), fastbp.Linear(3, 2), seed=5)
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    network.save(tmp_path / "network.npz")
+    loaded = fastbp.load(tmp_path / "network.npz")
+    assert repr(loaded) == repr(network) and "Linear(3" in repr(network.layers[0])
+    assert np.array_equal(fastbp.outputs(loaded, x), fastbp.outputs(network, x))
+
+
+def test_a_part_of_a_network_is_not_trained_alone():
+    inner = fastbp.Sequential(fastbp.Linear(3, 3))
+    outer = fastbp.Sequential(inner, fastbp.Linear(3, 2))
+    with pytest.raises(ValueError, match="Trainer: network is a part of another network"):
+        fastbp.Trainer(inner, fastbp.SoftmaxCrossEntropy(), fastbp.SGD())
+    assert outer.holds(inner)
+    with pytest.raises(AttributeError, match="body is a child and can't be deleted"):
+        del fastbp.Residual(fastbp.ReLU()).body
+    with pytest.raises(ValueError, match="'_x' can't be the name of a child"):
+        fastbp.Container(_x=fastbp.ReLU())
+    with pytest.raises(TypeError, match="no containers"):
+        fastbp.engine.computes(fastbp.Residual)

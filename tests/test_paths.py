@@ -238,3 +238,30 @@ def test_a_network_that_can_not_train_is_checked_by_its_layers():
     report = fastbp.check_gradients(fastbp.Sequential(fastbp.Linear(3, 2), NoShape()), RNG.normal(size=(4, 3)))
     (told,) = (p for p in report.properties if p.name == paths.AGREE)
     assert report.passed and told.warning and "does not define output_shape" in told.message
+
+
+def test_a_fault_of_parts_alone_is_found_in_a_batch_that_is_not_cut(monkeypatch):
+    right = fused.ConvReLUPool.gradients
+
+    def wrong(self, into, samples):
+        yield from right(self, into, samples)
+        if samples != self.whole("samples"):
+            first = next(iter(into.values()))
+            yield partial(np.negative, first, first)
+
+    monkeypatch.setattr(fused.ConvReLUPool, "gradients", like(right, wrong))
+    report = check(conv_network(Machine()))
+    (told,) = (p.message for p in report.properties if p.name == paths.IN_PARTS)
+    assert not report.passed and all(tensor.passed for tensor in report.tensors)
+    assert "cut into small parts, the engine differs in 0.weight (Conv2d); ConvReLUPool(" in told
+
+
+def test_a_wrong_dx_of_a_value_that_others_read_too_is_named(monkeypatch):
+    right = fused.ConvReLUPool.backward
+    monkeypatch.setattr(fused.ConvReLUPool, "backward", like(right, scaled(right, "dx")))
+    body = fastbp.Conv2d(2, 4, 3, padding=1), fastbp.ReLU(), fastbp.MaxPool2d(2)
+    block = fastbp.Residual(*body, shortcut=fastbp.Conv2d(2, 4, 2, stride=2))
+    network = fastbp.Sequential(fastbp.Conv2d(1, 2, 1), block, fastbp.Flatten(), fastbp.Linear(144, 4))
+    report = check((network, RNG.normal(size=(3, 1, 12, 12))))
+    (told,) = (p.message for p in report.properties if p.name == paths.AGREE)
+    assert "; ConvReLUPool(" in told and "its dx is not what the layers give" in told

@@ -88,10 +88,11 @@ class Engine:
         return batch.schedule.dx if need_dx else None
 
     def __str__(self) -> str:
-        """A line for each op: its layers with their paths, its name, and how it computes, and why so."""
+        """A line for each op, as in training on batches of 64: the paths of its layers, the layers, its name, how it
+        computes and why so."""
         ops = lowered(self.graph.again(), Setting(64, self.gradient_vector.dtype, True), self.places)
         rows = [(", ".join(op.paths), " + ".join(map(repr, op.layers)), f"{type(op).__name__}: {op.how}") for op in ops]
-        paths, layers = (max(len(row[column]) for row in rows) for column in (0, 1))
+        paths, layers = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
         return "\n".join(f"{path:<{paths}}  {names:<{layers}}  {how}".rstrip() for path, names, how in rows)
 
 

@@ -1,5 +1,6 @@
 """A network's gradients, which a training step leaves open as long as nobody looks at them."""
 
+import threading
 import weakref
 from collections.abc import Callable
 
@@ -28,9 +29,12 @@ class Gradients:
         self.array, self.kept = aligned(size, dtype), False
         self._open: list[Calls] | None = None  # what would complete the array
         self._engine: Callable = lambda: None  # whose lock guards the buffers that they read
+        self._stepping: int | None = None  # the thread that makes a step just now
 
     def ask(self) -> np.ndarray:
-        """The array, complete now and after every step to come."""
+        """The array, complete now and after every step to come; as it is, for a layer that writes to it in a step."""
+        if self._stepping == threading.get_ident():
+            return self.array
         self.kept = True
         self.complete()
         return self.array
@@ -58,6 +62,7 @@ class Gradients:
 
     def begin(self) -> None:
         """A step begins, and buffers change: what was open is lost, and NaN if asked for before the step's end."""
+        self._stepping = threading.get_ident()
         if self._open is not None:
             self._open = [[self._forget]]
 
@@ -67,3 +72,7 @@ class Gradients:
     def end(self, engine, parts: list[Calls]) -> None:
         """A step of this engine has ended: the array is complete, or is after these calls, in parts to make at once."""
         self._open, self._engine = parts or None, weakref.ref(engine)
+
+    def step_over(self) -> None:
+        """The step is over, also where it has ended with an error."""
+        self._stepping = None

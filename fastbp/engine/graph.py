@@ -118,7 +118,10 @@ class Opening:
             name = names.get(id(layer))
             if name is None and (layer.parameters or layer.state or layer.opens):
                 who = type(container).__name__
-                raise ValueError(f"{who}.connect places {shown(layer)}, which is not one of its children")
+                raise ValueError(
+                    f"{who}.connect places {shown(layer)}, which is not one of its children: give it to "
+                    "super().__init__, or set it as an attribute of its own"
+                )
             if id(layer) in self.seen:
                 raise ValueError(f"connect: {shown(layer)} is placed twice; use copy.deepcopy(layer) for a second one")
             self.seen.add(id(layer))
@@ -146,7 +149,7 @@ def _check(layer, wires: tuple, made: set[Wire]) -> None:
     least, most = _wires_of(type(layer).connect, 1) if opens(layer) else _wires_of(type(layer).output_shape, 0)
     if not least <= len(wires) <= most:
         wanted = f"{least} or more" if most > least else str(least)
-        raise TypeError(f"connect: {shown(layer)} is placed on {len(wires)} wires, and takes {wanted}")
+        raise TypeError(f"connect: {shown(layer)} is placed with {len(wires)} wires, but takes {wanted}")
 
 
 @functools.cache

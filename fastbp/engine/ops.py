@@ -5,9 +5,14 @@ parameters are the axes along which its work may be cut*: `forward(self, samples
 samples, or for some features of all samples; `forward(self, channels)` for some channels, but never for some samples; a
 method without axes is made as a whole. There are no flags: what a method can't be given, it can't be cut by.
 
-    samples     a slice of the batch                                    channels    of a normalisation
-    features    of a linear layer's output        columns  of its dx    terms       that dx is a sum of: gives partial
-    sums rows        of a weight's gradient, for the whole batch
+| axis | is a range of |
+| --- | --- |
+| samples | the batch, a slice |
+| channels | a normalisation's channels |
+| features | a linear layer's outputs |
+| columns | the numbers of its dx |
+| terms | the numbers that each number of its dx is a sum of; the method also takes `dx`, for partial sums |
+| rows | a weight's gradient, for the whole batch |
 
 A range is a pair (first, last), as kernels take it; one of samples is a slice. The gradient over some samples is a
 partial sum too, so gradients go `into` the arrays that the engine gives.
@@ -96,11 +101,11 @@ class Op:
         yield from ()
 
     def gradients(self, into: dict[Parameter, np.ndarray]) -> Calls:
-        """The parameters' gradients from dout."""
+        """The parameters' gradients from dout, written over what is there."""
         yield from ()
 
     def backward(self) -> Calls:
-        """dx from dout, after the gradients of the same part."""
+        """dx from dout. It may read what `gradients` has left only where both take the same axes, or none."""
         yield from ()
 
     # -- for the engine ----------------------------------------------------------------------------------------------
@@ -176,8 +181,8 @@ def computes(*kinds: type, when: Callable | None = None) -> Callable:
     counts as that layer unless it has a forward or backward of its own. TypeError for what is no class of layers.
     """
     for kind in kinds:
-        if not isinstance(kind, type) or not hasattr(kind, "output_shape"):
-            raise TypeError(f"computes: expected classes of layers, got {kind!r}")
+        if not isinstance(kind, type) or not hasattr(kind, "output_shape") or kind.opens:
+            raise TypeError(f"computes: expected classes of layers that are no containers, got {kind!r}")
     if not kinds:
         raise TypeError("computes: expected at least one class of layers")
 
@@ -185,7 +190,9 @@ def computes(*kinds: type, when: Callable | None = None) -> Callable:
         if isinstance(maker, type) and issubclass(maker, Op):
             entry = Entry(kinds, when or maker.suits, lambda *arguments: [maker(*arguments)])
         else:
-            entry = Entry(kinds, when or (lambda *_: True), instance("computes: the maker", maker, Callable))
+            entry = Entry(
+                kinds, when or (lambda *_: True), instance("computes: the maker", maker, Callable, "function")
+            )
         TABLE.insert(0, entry)
         PASSES.update({kind: (kind.forward, kind.backward) for kind in kinds if kind not in PASSES})
         TABLE.sort(key=lambda entry: -len(entry.kinds))

@@ -45,9 +45,8 @@ class TrainingStep:
         self.values, self.gradients = network.parameter_vector, network.gradients
         self.loss_call = loss.step_call(batch.y, batch.dout) or LossCall(loss, batch.y, batch.dout)
         self.program: list[Callable[[], None]] = []
-        self.kept = self.by_parts = (
-            None  # what the program is bound to: are gradients kept, may parts be updated apart,
-        )
+        # What the program is bound to: are gradients kept, may parts be updated apart, and the optimiser's vectors
+        self.kept = self.by_parts = None
         self.vectors: list[np.ndarray] = []  # and the optimiser's vectors
         left = [[call for piece in pieces if piece.descend for call in piece.calls] for pieces in batch.ranges]
         self.left_open = [
@@ -56,20 +55,22 @@ class TrainingStep:
 
     def __call__(self, targets: np.ndarray) -> float:
         """Make the step; the loss before the update."""
+        self.gradients.begin()
+        try:
+            return self._made(targets)
+        finally:
+            self.gradients.step_over()
+
+    def _made(self, targets: np.ndarray) -> float:
         optimizer, gradients = self.optimizer, self.gradients
-        by_parts = (
-            getattr(optimizer.step, "__func__", None) is Optimizer.step
-        )  # else its update needs the whole gradient
+        # an optimiser with a step of its own needs the whole gradient
+        by_parts = getattr(optimizer.step, "__func__", None) is Optimizer.step
         kept = gradients.kept or not optimizer.descends
-        gradients.begin()
         self.loss_call.begin(targets)
         vectors = optimizer.begin(self.values, gradients.array) if by_parts else []
         try:
-            if (
-                kept is not self.kept
-                or by_parts is not self.by_parts
-                or not all(map(operator.is_, self.vectors, vectors))
-            ):
+            same = kept is self.kept and by_parts is self.by_parts
+            if not same or not all(map(operator.is_, self.vectors, vectors)):
                 self._bind(kept, by_parts, vectors)
             for call in self.program:
                 run(call)

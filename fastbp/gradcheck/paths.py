@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ..engine.engine import Engine
 from ..engine.graph import opens
+from ..engine.machine import Machine
 from ..engine.ops import Op, Opaque
 from ..engine.step import training_step
 from ..layers.base import Layer
@@ -26,7 +28,12 @@ from .report import GradientReport
 
 CLOSE = 1e-8  # of a tensor's largest number: two paths that differ by less agree
 OUTPUT = "the output"
-AGREE, DESCENDS, PREDICTS = "engine and layers agree", "SGD follows the gradient", "prediction as by the layers"
+AGREE, DESCENDS = "engine and layers agree", "SGD follows the gradient"
+IN_PARTS, PREDICTS = "the same in small parts", "prediction as by the layers"
+# the smallest parts, as batches and layers are cut where they are large
+CUT = Machine(
+    part_work=1, per_share=1e-9, per_weight=1, large=10, piece_work=1, range_work=1, few=1, tile_rows=4, tile_columns=4
+)
 
 
 class WeightedSum(Loss):
@@ -51,10 +58,24 @@ class EngineProblem(LayerProblem):
         self.engine = self.network.engine(self.tensors["x"].shape[1:])
         self.tensors |= {name: p.value for name, p in self.parameters.items()}  # which a new network has moved
 
+    def cut(self) -> Engine:
+        """Another engine of the network, that cuts all that it can into small parts."""
+        owner, shape = self.network, self.engine.input_shape
+        return Engine(owner, shape, owner.gradients, self.engine.places, CUT)
+
     def forward(self):
         self.put_state_back()
         self.y = self.engine.forward(self.tensors["x"], training=True).copy()
         return self.value()
+
+    def by_parts(self, dout: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
+        """The value and the gradients of the same network, cut into small parts, and the ops that are wrong there."""
+        whole, self.engine = self.engine, self.cut()
+        value = self.forward()
+        gradients = self.backward(dout)
+        blamed = self.blamed(dout)
+        self.engine = whole
+        return value, gradients, blamed
 
     def backward(self, dout):
         dx = self.engine.backward(dout if self.loss is None else self.loss.backward()).copy()
@@ -72,14 +93,16 @@ class EngineProblem(LayerProblem):
         return value, {"x": np.array(dx), **{name: p.grad.copy() for name, p in self.parameters.items()}}
 
     def descended(self, dout: np.ndarray) -> dict[str, np.ndarray]:
-        """What a step of SGD with a learning rate of 1 takes off each parameter."""
-        self.put_state_back()
+        """What a third step of SGD takes off each parameter, if its learning rate is 1 and that of the others is 0."""
         network, before = self.network, self.network.parameter_vector.copy()
         network.forget_gradients()
         loss, targets = (WeightedSum(), dout) if self.loss is None else (self.loss, self.targets)
-        batch = self.engine.batch(len(self.tensors["x"]), training=True)
-        np.copyto(batch.x, self.tensors["x"])
-        training_step(batch, loss, SGD(lr=1.0), network)(targets)
+        batch, optimizer = self.engine.batch(len(self.tensors["x"]), training=True), SGD(lr=0.0)
+        for lr in (0.0, 0.0, 1.0):  # steps that have others before them
+            self.put_state_back()
+            np.copyto(batch.x, self.tensors["x"])
+            optimizer.lr = lr
+            training_step(batch, loss, optimizer, network)(targets)
         after, network.parameter_vector = network.parameter_vector.copy(), before
         ends = np.cumsum([p.size for p in network.parameters])
         parts = np.split(before - after, ends[:-1]) if len(ends) else []
@@ -96,6 +119,25 @@ class EngineProblem(LayerProblem):
             if differing:
                 found.append(f"{type(op).__name__}({' + '.join(map(repr, op.layers))}): its {' and '.join(differing)}")
         return found
+
+    def _dxs(self, op: Op) -> list[np.ndarray | None]:
+        """What an op gives for each dx, as it is cut: made again, for others may have been added to it."""
+        schedule = self.engine.last.schedule
+        cut, given = schedule.cuts[schedule.ops.index(op)].backward, op.dxs
+        made = [None if dx is None else np.zeros_like(dx) for dx in given]
+        try:
+            op.dxs = made
+            if all(dx is None for dx in made):
+                return made
+            for part in cut.ranges:
+                share = {"dx": np.zeros_like(made[0])} if cut.axis == "terms" else {}
+                for call in op.calls("backward", cut.axis, part, **share):
+                    call()
+                if share:
+                    made[0] += share["dx"]
+        finally:
+            op.dxs = given
+        return made
 
     def _differences(self, op: Op, grads: dict[int, np.ndarray]) -> Iterator[str]:
         layers = [copy.deepcopy(layer) for layer in op.layers]
@@ -114,10 +156,10 @@ class EngineProblem(LayerProblem):
         given = op.dout
         for layer in reversed(layers):
             given = layer.backward(given)
-        readers = [wire for each in self.engine.last.schedule.ops for wire in each.inputs]
-        for wire, dx, right in zip(op.inputs, op.dxs, given if inputs > 1 else (given,), strict=True):
-            if dx is not None and readers.count(wire) == 1 and not close(dx, right):  # others have been added to
-                yield "dx"
+        if not op.passes_dout:
+            for dx, right in zip(self._dxs(op), given if inputs > 1 else (given,), strict=True):
+                if dx is not None and not close(dx, right):
+                    yield "dx"
         for layer, original in zip(layers, op.layers, strict=True):
             for parameter, of_op in zip(layer.parameters, original.parameters, strict=True):
                 if not close(grads[id(of_op)], parameter.grad):
@@ -158,8 +200,18 @@ def check_network(
     report.properties += (Property(AGREE, True),)
     if apart:
         report = with_layers(report, check(LayerProblem(thing, *inputs, loss=loss)), problem.blamed(dout), apart)
-    report.properties += (_descends(problem, gradients, dout),)
+    report.properties += (_descends(problem, gradients, dout), _in_parts(problem, first, gradients, dout))
     return report
+
+
+def _in_parts(problem: EngineProblem, value: np.ndarray, gradients: dict, dout: np.ndarray) -> Property:
+    """Does the engine give the same where it cuts the work into small parts, as it does for large batches?"""
+    in_parts, cut, blamed = problem.by_parts(dout)
+    apart = [OUTPUT] * (not close(value, in_parts))
+    apart += [name for name, gradient in gradients.items() if not close(gradient, cut[name])]
+    told = f"cut into small parts, the engine differs in {', '.join(apart)}" if apart else ""
+    told += "".join(f"; {what} is not what the layers give" for what in blamed) if apart else ""
+    return Property(IN_PARTS, not apart, told)
 
 
 def with_layers(engine: GradientReport, layers: GradientReport, blamed: list[str], apart: list[str]) -> GradientReport:

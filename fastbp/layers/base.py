@@ -26,10 +26,12 @@ def run(calls: Iterable[Callable[[], None]]) -> None:
         call()
 
 
-def hides_layers(value) -> bool:
-    """Is this a layer, or are layers in this list, tuple or dictionary, that have parameters or state?"""
-    held = list(value.values()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
-    return any(isinstance(layer, Layer) and bool(layer.parameters or layer.state) for layer in held)
+def held_layers(value) -> "Iterator[Layer]":
+    """The layers in a list, tuple or dictionary, however deep; a layer itself."""
+    if isinstance(value, Layer):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        yield from held_layers(each)
 
 
 class Layer(Checked):
@@ -100,7 +102,7 @@ class Layer(Checked):
             object.__setattr__(self, name, value)
             return
         super().__setattr__(name, value)
-        if not self.contains and hides_layers(value):
+        if not self.contains and any(layer.parameters or layer.state for layer in held_layers(value)):
             warnings.warn(
                 f"{type(self).__name__}: a network does not see the layers in {name}, so their state is not saved, and "
                 "their dtype and seeds are their own; derive the class from fastbp.Container",
@@ -247,7 +249,7 @@ class Layer(Checked):
         dout = self.expect(dout, *y.shape, what="dout")
         dx = self.buffer(out, x.shape, dout) if need_dx else None
         for parameter in self.parameters[:1]:
-            parameter.grad  # noqa: B018 -- whoever calls this looks at gradients: what training has left open comes before
+            parameter.grad  # noqa: B018 -- who calls this looks at gradients, so what training has left open is computed first
         op.layer, op.dout = self, dout if y.ndim else dout.reshape(1)
         if op.parameters:
             into = {parameter: parameter.grad_array for parameter in op.parameters}
@@ -334,19 +336,20 @@ class Layer(Checked):
         self._network = weakref.ref(network)
 
     def config(self) -> dict:
-        """The constructor's arguments as they can be written to JSON (an initialiser object is left out).
-
-        A layer among them, also in a list or a dictionary, is its own `entry`."""
+        """The constructor's arguments as JSON can hold them: without initialiser objects, layers as entries."""
         return {argument.name: written(value) for argument, value in self._arguments()}
 
     def _arguments(self) -> Iterator[tuple[inspect.Parameter, object]]:
         """The constructor's arguments and their values; AttributeError where the layer does not keep one."""
         for name, argument in inspect.signature(type(self)).parameters.items():
-            value = getattr(self, name)
-            if isinstance(argument.default, bool):  # bias=True became the parameter, bias=False None
-                value = isinstance(value, Parameter) or bool(value)
-            if value is None or isinstance(value, (bool, int, float, str, list, tuple, Layer)) or holds_layers(value):
-                yield argument, value
+            yield from self._argument(name, argument)
+
+    def _argument(self, name: str, argument: inspect.Parameter) -> Iterator[tuple[inspect.Parameter, object]]:
+        value = getattr(self, name)
+        if isinstance(argument.default, bool):  # bias=True became the parameter, bias=False None
+            value = isinstance(value, Parameter) or bool(value)
+        if value is None or isinstance(value, (bool, int, float, str, list, tuple, Layer)) or any(held_layers(value)):
+            yield argument, value
 
     def entry(self) -> dict:
         """What a file says of this layer: its type, and its `config`."""
@@ -376,19 +379,16 @@ class Layer(Checked):
             if argument.kind is argument.VAR_POSITIONAL:
                 shown += map(repr, value)
                 continue
-            if isinstance(value, (list, tuple)) and not holds_layers(value):
+            if argument.kind is argument.VAR_KEYWORD:
+                shown += [f"{name}={each!r}" for name, each in value.items()]
+                continue
+            if isinstance(value, (list, tuple)) and not any(held_layers(value)):
                 value = value[0] if len(set(value)) == 1 else tuple(value)
             if argument.default is argument.empty:
                 shown.append(repr(value))
             elif value != argument.default and value is not None:
                 shown.append(f"{argument.name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def holds_layers(value) -> bool:
-    """Is this a list, tuple or dictionary with a layer in it?"""
-    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return any(isinstance(each, Layer) or holds_layers(each) for each in values)
 
 
 def written(value):

@@ -1,6 +1,7 @@
 """Layers that hold layers: in a row, beside a shortcut, side by side, or as you connect them."""
 
 import copy
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
@@ -18,7 +19,7 @@ class Container(Layer):
     """A layer that consists of others, its children: define `connect(x, place)`.
 
     `place(layer, *wires)` makes a child the next step on these wires and returns the wire of its output; `connect`
-    returns the wire of the container's own. A wire may be read several times: its gradient is the sum. `wire.shape` is
+    returns the wire of the container's output. A wire may be read several times: its gradient is the sum. `wire.shape` is
     the shape of a sample. `Plus()` and `Join()` may be placed without being children. Each child is placed once.
 
     Children are given to the constructor, or set as attributes before the container becomes part of a network. Their
@@ -78,7 +79,7 @@ class Container(Layer):
     def _check(self, name: str, child) -> None:
         """The error that a child of this name deserves, if any."""
         who = type(self).__name__
-        if not name.isdigit() and (not name.isidentifier() or hasattr(Container, name)):
+        if not name.isdigit() and (not name.isidentifier() or name[0] == "_" or hasattr(Container, name)):
             raise ValueError(f"{who}: {name!r} can't be the name of a child")
         check_child(who, child, [self, *self.descendants()])
 
@@ -159,6 +160,23 @@ class Container(Layer):
             self._children[name] = value
         if public and (network := self.network) is not None:
             network.forget_engines()
+
+    def _arguments(self):
+        """As of every layer; children that the constructor takes as they come need not be kept under another name."""
+        named = {name: child for name, child in self._children.items() if not name.isdigit()}
+        for name, argument in inspect.signature(type(self)).parameters.items():
+            if argument.kind is argument.VAR_KEYWORD:
+                yield argument, named
+            elif argument.kind is argument.VAR_POSITIONAL and (name == "children" or not hasattr(self, name)):
+                yield argument, tuple(child for n, child in self._children.items() if n.isdigit())
+            else:
+                named.pop(name, None)
+                yield from self._argument(name, argument)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._children:
+            raise AttributeError(f"{type(self).__name__}: {name} is a child and can't be deleted: make a new container")
+        super().__delattr__(name)
 
     def sharing(self) -> "Container":
         return copy.deepcopy(self, {id(leaf): leaf.sharing() for leaf in self.leaves().values()})
@@ -333,4 +351,8 @@ class Concat(Container):
         return self.children
 
     def connect(self, x, place):
-        return place(Join(), *(place(branch, x) for branch in self.children))
+        joined = [place(branch, x) for branch in self.children]
+        if len({wire.shape[1:] for wire in joined}) > 1 or not all(wire.shape for wire in joined):
+            given = ", ".join(str(("N", *wire.shape)) for wire in joined)
+            raise ValueError(f"Concat: the branches give {given}, which differ beyond the first axis after N")
+        return place(Join(), *joined)

@@ -25,6 +25,9 @@ def built(entry: dict) -> Layer:
     kind = layer_type(entry["type"])
     given = {name: _read(value) for name, value in entry.items() if name != "type"}
     parameters, positional = list(inspect.signature(kind).parameters.values()), []
+    for p in parameters:
+        if p.kind is p.VAR_KEYWORD:
+            given |= given.pop(p.name, {})
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         for p in parameters:
             if p.name in given and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL):

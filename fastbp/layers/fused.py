@@ -20,7 +20,7 @@ from .pool import MaxPool2d
 class ReLUAfter(ReLUOp):
     """A ReLU that the op before has applied; its way back is its own."""
 
-    how = "in the pass of the layer before; its way back is its own"
+    how = "forward in the pass of the layer before, backward a pass of its own"
 
     def forward(self):
         yield from ()

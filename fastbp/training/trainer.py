@@ -29,6 +29,8 @@ class Trainer:
         expect("Trainer", "network", network, Sequential)
         expect("Trainer", "loss", loss, Loss)
         expect("Trainer", "optimizer", optimizer, Optimizer)
+        if network.network is not None:
+            raise ValueError("Trainer: network is a part of another network: train that one, or a copy.deepcopy of it")
         self.network, self.loss, self.optimizer = network, loss, optimizer
         self.scores: np.ndarray | None = None
 
