@@ -51,8 +51,8 @@ class Layer(Checked):
     - NaN that comes in goes out, wherever the output depends on it.
     - `state` holds the arrays that are not learned but belong to a checkpoint (running statistics, a generator's step).
     - Constructor arguments are kept as attributes of the same names: that is how a network is saved and shown. The
-      package's layers check them again whenever they are set, and what has been made for a setting goes: a pass made
-      with the old one has no backward. Sizes that arrays have been made for, and the parameters themselves, can't be
+      package's layers check them again whenever they are set, and after that a pass that was made before has no
+      backward any more. Sizes that arrays have been made for, and the parameters themselves, can't be
       set: AttributeError.
 
     A layer can have, in place of `forward` and `backward`, kernels that the engine calls for parts of a batch and on

@@ -19,8 +19,8 @@ class Container(Layer):
     """A layer that consists of others, its children: define `connect(x, place)`.
 
     `place(layer, *wires)` makes a child the next step on these wires and returns the wire of its output; `connect`
-    returns the wire of the container's output. A wire may be read several times: its gradient is the sum. `wire.shape` is
-    the shape of a sample. `Plus()` and `Join()` may be placed without being children. Each child is placed once.
+    returns the wire of the container's output. A wire may be read several times: its gradient is the sum. `wire.shape`
+    is the shape of a sample. `Plus()` and `Join()` may be placed without being children. Each child is placed once.
 
     Children are given to the constructor, or set as attributes before the container becomes part of a network. Their
     names make the names of parameters: "body.0.weight". Parameters, state, dtype, seeds, costs and files are those of
