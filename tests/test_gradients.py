@@ -455,3 +455,39 @@ def test_a_step_that_ends_with_an_error_is_over():
         of_network.step(x, np.array([0, 1, 2, 9]))
     of_network.step(x, np.array([0, 1, 2, 0]))
     assert np.isfinite(network.gradient_vector).all() and network.gradients.kept
+
+
+def test_a_prediction_in_a_step_leaves_the_caches_of_layers_of_ones_own():
+    class Looking(fastbp.SoftmaxCrossEntropy):
+        def forward(self, scores, targets):
+            fastbp.outputs(network, other)
+            return super().forward(scores, targets)
+
+    layers = fastbp.Linear(6, 6), Scale(6), fastbp.Linear(6, 3)
+    rng = np.random.default_rng(0)
+    x, other, labels = rng.normal(size=(8, 6)), rng.normal(size=(5, 6)), rng.integers(0, 3, 8)
+    network = fastbp.Sequential(*layers, seed=1, dtype=np.float64)
+    plain = copy.deepcopy(network)
+    fastbp.Trainer(network, Looking(), fastbp.SGD(lr=0.1)).step(x, labels)
+    fastbp.Trainer(plain, fastbp.SoftmaxCrossEntropy(), fastbp.SGD(lr=0.1)).step(x, labels)
+    np.testing.assert_allclose(network.parameter_vector, plain.parameter_vector, atol=1e-12)
+
+
+def test_a_step_that_is_interrupted_before_its_update_is_not_counted():
+    class Interrupting(Scale):
+        on = False
+
+        def backward(self, dout, need_dx=True, out=None):
+            if self.on:
+                raise KeyboardInterrupt
+            return super().backward(dout, need_dx)
+
+    middle, optimizer = Interrupting(6), fastbp.Adam(lr=0.01)
+    network = fastbp.Sequential(fastbp.Linear(6, 6), middle, fastbp.Linear(6, 3), dtype=np.float64)
+    step = fastbp.Trainer(network, fastbp.SoftmaxCrossEntropy(), optimizer).step
+    x, labels = np.random.default_rng(0).normal(size=(4, 6)), np.array([0, 1, 2, 0])
+    step(x, labels)
+    before, middle.on = network.parameter_vector.copy(), True
+    with pytest.raises(KeyboardInterrupt):
+        step(x, labels)
+    assert optimizer.steps == 1 and np.array_equal(network.parameter_vector, before)

@@ -1,5 +1,6 @@
 """What `check_gradients` says of a network: of the engine's path, that training takes, and of the layers one by one."""
 
+import copy
 import inspect
 from functools import partial
 
@@ -265,3 +266,54 @@ def test_a_wrong_dx_of_a_value_that_others_read_too_is_named(monkeypatch):
     report = check((network, RNG.normal(size=(3, 1, 12, 12))))
     (told,) = (p.message for p in report.properties if p.name == paths.AGREE)
     assert "; ConvReLUPool(" in told and "its dx is not what the layers give" in told
+
+
+def test_a_fused_update_that_forgets_the_momentum_is_caught(monkeypatch):
+    right = linear.LinearOp.descend
+
+    def without(self, values, grads, velocity, settings, rows):
+        yield partial(velocity.fill, 0)
+        yield from right(self, values, grads, velocity, settings, rows)
+
+    monkeypatch.setattr(linear.LinearOp, "descend", without)
+    report = check(wide_network())
+    (told,) = (p.message for p in report.properties if p.name == paths.DESCENDS)
+    assert not report.passed and "with momentum" in told
+
+
+class DoubledAtTheStart(fastbp.Layer):
+    """y = x w, with a gradient that is wrong where no dx is wanted"""
+
+    def __init__(self):
+        super().__init__()
+        self.w = self.parameter("w", (3, 3), lambda rng: rng.normal(size=(3, 3)))
+
+    def forward(self, x, training=False, out=None):
+        self.cache = x
+        return x @ self.w.value
+
+    def backward(self, dout, need_dx=True, out=None):
+        self.w.grad = self.cache.T @ dout * (1 if need_dx else 2)
+        return dout @ self.w.value.T if need_dx else None
+
+    def output_shape(self, input_shape):
+        return input_shape
+
+
+def test_a_gradient_that_is_wrong_where_training_wants_no_dx_is_caught():
+    report = fastbp.check_gradients(
+        fastbp.Sequential(DoubledAtTheStart(), fastbp.Linear(3, 2)), RNG.normal(size=(4, 3))
+    )
+    (told,) = (p.message for p in report.properties if p.name == paths.DESCENDS)
+    assert not report.passed and "0.w (DoubledAtTheStart)" in told
+
+
+def test_a_gradient_that_is_zero_but_for_rounding_is_no_alarm():
+    """A bias before batch norm, beside gradients of 1e6"""
+    layers = fastbp.Conv2d(2, 4, 3, padding=1), fastbp.BatchNorm2d(4), fastbp.ReLU(), fastbp.Flatten()
+    for seed in range(4):
+        network, rng = fastbp.Sequential(*layers, fastbp.Linear(144, 3), seed=seed), np.random.default_rng(seed)
+        x, targets = 1e-3 * rng.normal(size=(6, 2, 6, 6)), 1e3 * rng.normal(size=(6, 3))
+        report = fastbp.check_gradients(network, x, targets, loss=fastbp.MeanSquaredError(), samples=5)
+        assert all(p.passed for p in report.properties if p.name in (paths.AGREE, paths.DESCENDS, paths.IN_PARTS))
+        layers = [copy.deepcopy(layer) for layer in layers]

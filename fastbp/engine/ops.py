@@ -307,11 +307,18 @@ class Opaque(Op):
             yield partial(self.backward_by_layer)
 
     def forward_by_layer(self) -> None:
+        kept = [] if self.setting.training else [(layer, layer.__dict__.get("_cache")) for layer in self.with_inner()]
         y = self.layer.forward(*(wire.array for wire in self.inputs), training=self.setting.training)
+        for layer, cache in kept:  # a prediction in the middle of a step leaves what backward needs
+            layer.__dict__["_cache"] = cache
         if np.shape(y) != self.y.shape:
             name = type(self.layer).__name__
             raise ValueError(f"{name}: forward gave {np.shape(y)}, output_shape says {self.y.shape}")
         np.copyto(self.y, y)
+
+    def with_inner(self) -> list[LayerLike]:
+        """The layer, and those inside it."""
+        return [self.layer, *(self.layer.descendants() if hasattr(self.layer, "descendants") else ())]
 
     def backward_by_layer(self) -> None:
         need_dx = any(dx is not None for dx in self.dxs)

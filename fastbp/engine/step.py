@@ -68,14 +68,17 @@ class TrainingStep:
         kept = gradients.kept or not optimizer.descends
         self.loss_call.begin(targets)
         vectors = optimizer.begin(self.values, gradients.array) if by_parts else []
+        at = -1
         try:
             same = kept is self.kept and by_parts is self.by_parts
             if not same or not all(map(operator.is_, self.vectors, vectors)):
                 self._bind(kept, by_parts, vectors)
-            for call in self.program:
+            for at, call in enumerate(self.program):  # noqa: B007 -- where it ends counts
                 run(call)
-        except Exception as error:  # before anything was updated, but for an optimiser's own step
-            optimizer.steps -= by_parts
+        except BaseException as error:
+            # Nothing was updated yet, but by an optimiser's own step, and where Ctrl-C comes in the last call
+            if isinstance(error, Exception) or at < len(self.program) - 1:
+                optimizer.steps -= by_parts
             if isinstance(error, ValueError) and not isinstance(self.loss_call, LossCall):
                 self.loss.check(self.batch().y, targets)
             raise

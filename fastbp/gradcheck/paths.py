@@ -58,10 +58,9 @@ class EngineProblem(LayerProblem):
         self.engine = self.network.engine(self.tensors["x"].shape[1:])
         self.tensors |= {name: p.value for name, p in self.parameters.items()}  # which a new network has moved
 
-    def cut(self) -> Engine:
-        """Another engine of the network, that cuts all that it can into small parts."""
-        owner, shape = self.network, self.engine.input_shape
-        return Engine(owner, shape, owner.gradients, self.engine.places, CUT)
+    def another(self, machine: Machine) -> Engine:
+        """Another engine of the network, by which nothing has been computed yet."""
+        return Engine(self.network, self.engine.input_shape, self.network.gradients, self.engine.places, machine)
 
     def forward(self):
         self.put_state_back()
@@ -70,7 +69,7 @@ class EngineProblem(LayerProblem):
 
     def by_parts(self, dout: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
         """The value and the gradients of the same network, cut into small parts, and the ops that are wrong there."""
-        whole, self.engine = self.engine, self.cut()
+        whole, self.engine = self.engine, self.another(CUT)
         value = self.forward()
         gradients = self.backward(dout)
         blamed = self.blamed(dout)
@@ -92,27 +91,45 @@ class EngineProblem(LayerProblem):
         dx = self.network.backward(dout if self.loss is None else self.loss.backward())
         return value, {"x": np.array(dx), **{name: p.grad.copy() for name, p in self.parameters.items()}}
 
-    def descended(self, dout: np.ndarray) -> dict[str, np.ndarray]:
-        """What a third step of SGD takes off each parameter, if its learning rate is 1 and that of the others is 0."""
+    def steps(self, dout: np.ndarray, optimizer: SGD, rates: tuple[float, ...], kept: bool) -> np.ndarray:
+        """What steps with these learning rates take off the vector of parameters, which then is as it was.
+
+        `kept`: the steps write gradients and update from them; otherwise they may do both at once.
+        """
         network, before = self.network, self.network.parameter_vector.copy()
         network.forget_gradients()
+        if kept:
+            network.gradients.ask()
         loss, targets = (WeightedSum(), dout) if self.loss is None else (self.loss, self.targets)
-        batch, optimizer = self.engine.batch(len(self.tensors["x"]), training=True), SGD(lr=0.0)
-        for lr in (0.0, 0.0, 1.0):  # steps that have others before them
+        engine = self.another(network.machine)
+        batch = engine.batch(len(self.tensors["x"]), training=True)
+        for lr in rates:
             self.put_state_back()
             np.copyto(batch.x, self.tensors["x"])
             optimizer.lr = lr
             training_step(batch, loss, optimizer, network)(targets)
         after, network.parameter_vector = network.parameter_vector.copy(), before
-        ends = np.cumsum([p.size for p in network.parameters])
-        parts = np.split(before - after, ends[:-1]) if len(ends) else []
+        return before - after
+
+    def descended(self, dout: np.ndarray) -> dict[str, np.ndarray]:
+        """What a third step of SGD takes off each parameter, if its learning rate is 1 and that of the others is 0."""
+        taken = self.steps(dout, SGD(lr=0.0), (0.0, 0.0, 1.0), False)
+        ends = np.cumsum([p.size for p in self.network.parameters])
+        parts = np.split(taken, ends[:-1]) if len(ends) else []
         return {name: part.reshape(p.shape) for (name, p), part in zip(self.parameters.items(), parts, strict=True)}
+
+    def updates_agree(self, dout: np.ndarray) -> bool:
+        """Do updates with all settings of SGD have the same bits, whether they keep gradients or not?"""
+        settings = {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
+        taken = [self.steps(dout, SGD(**settings), (1e-3, 2e-3, 1e-3), kept) for kept in (False, True)]
+        return np.array_equal(*taken, equal_nan=True)
 
     def blamed(self, dout: np.ndarray) -> list[str]:
         """The ops that give something else than their layers one by one, from the same input and the same dout."""
         self.forward()
         gradients = self.backward(dout)
         grads = {id(p): gradients[name] for name, p in self.parameters.items()}
+        self.largest = largest_of(gradients)
         found = []
         for op in self.engine.last.schedule.ops:
             differing = [] if isinstance(op, Opaque) else list(self._differences(op, grads))
@@ -158,23 +175,37 @@ class EngineProblem(LayerProblem):
             given = layer.backward(given)
         if not op.passes_dout:
             for dx, right in zip(self._dxs(op), given if inputs > 1 else (given,), strict=True):
-                if dx is not None and not close(dx, right):
+                if dx is not None and not close(dx, right, self.largest):
                     yield "dx"
         for layer, original in zip(layers, op.layers, strict=True):
             for parameter, of_op in zip(layer.parameters, original.parameters, strict=True):
-                if not close(grads[id(of_op)], parameter.grad):
+                if not close(grads[id(of_op)], parameter.grad, self.largest):
                     yield f"gradient of {parameter.name}"
 
 
-def close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Are these equal, to the rounding of two ways to compute them? What is not finite is left to the finite
-    differences."""
+def close(a: np.ndarray, b: np.ndarray, largest: float = 0.0) -> bool:
+    """Are these equal, to the rounding of two ways to compute them?
+
+    `largest` of the other gradients: one that is 0 but for rounding, a bias before batch norm, has the rounding of
+    theirs. What is not finite is left to the finite differences.
+    """
     fine = np.isfinite(a) & np.isfinite(b)
     if not fine.any():
         return True
     with np.errstate(all="ignore"):
         scale = max(np.abs(a[fine]).max(), np.abs(b[fine]).max())
-        return bool((np.abs(a - b)[fine] <= CLOSE * scale + 1e-12).all())
+        return bool((np.abs(a - b)[fine] <= CLOSE * scale + 1e-12 * (1 + largest)).all())
+
+
+def differing(gradients: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> list[str]:
+    """The names of the gradients that are not close to each other."""
+    largest = largest_of(gradients)
+    return [name for name, gradient in gradients.items() if not close(gradient, others[name], largest)]
+
+
+def largest_of(gradients: dict[str, np.ndarray]) -> float:
+    """The largest number of them all that is finite."""
+    return max((np.abs(g[np.isfinite(g)]).max(initial=0.0) for g in gradients.values()), default=0.0)
 
 
 def check_network(
@@ -194,7 +225,7 @@ def check_network(
     dout = np.ones(()) if problem.scalar else away_from_zero(np.random.default_rng(seed), first.shape)
     gradients = problem.backward(dout)
     value, of_layers = problem.by_layers(dout)
-    apart = [name for name, gradient in gradients.items() if not close(gradient, of_layers[name])]
+    apart = differing(gradients, of_layers)
     if not close(first, value):
         apart.insert(0, OUTPUT)
     report.properties += (Property(AGREE, True),)
@@ -207,8 +238,7 @@ def check_network(
 def _in_parts(problem: EngineProblem, value: np.ndarray, gradients: dict, dout: np.ndarray) -> Property:
     """Does the engine give the same where it cuts the work into small parts, as it does for large batches?"""
     in_parts, cut, blamed = problem.by_parts(dout)
-    apart = [OUTPUT] * (not close(value, in_parts))
-    apart += [name for name, gradient in gradients.items() if not close(gradient, cut[name])]
+    apart = [OUTPUT] * (not close(value, in_parts)) + differing(gradients, cut)
     told = f"cut into small parts, the engine differs in {', '.join(apart)}" if apart else ""
     told += "".join(f"; {what} is not what the layers give" for what in blamed) if apart else ""
     return Property(IN_PARTS, not apart, told)
@@ -238,11 +268,14 @@ def _descends(problem: EngineProblem, gradients: dict[str, np.ndarray], dout: np
     for name, change in taken.items():
         right, value = gradients[name], problem.parameters[name].value
         with np.errstate(all="ignore"):
-            scale = np.abs(right).max(initial=0.0) * CLOSE + 8 * EPS * np.abs(value).max(initial=0.0) + 1e-12
+            scale = np.abs(right).max(initial=0.0) * CLOSE + 8 * EPS * np.abs(value).max(initial=0.0)
+            scale += 1e-12 * (1 + largest_of(gradients))
             if np.isfinite(right).all() and not (np.abs(change - right) <= scale).all():
                 off.append(name)
     message = f"a step of SGD moves {', '.join(off)} by something else than the gradient" if off else ""
-    return Property(DESCENDS, not off, message)
+    if not off and not problem.updates_agree(dout):
+        message = "SGD with momentum and weight decay makes another update where it does not keep the gradients"
+    return Property(DESCENDS, not message, message)
 
 
 def check_evaluation(check: Callable, thing: Container, inputs: tuple, loss: Loss | None) -> GradientReport:
