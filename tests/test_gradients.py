@@ -491,3 +491,21 @@ def test_a_step_that_is_interrupted_before_its_update_is_not_counted():
     with pytest.raises(KeyboardInterrupt):
         step(x, labels)
     assert optimizer.steps == 1 and np.array_equal(network.parameter_vector, before)
+
+
+def test_training_wants_no_dx_of_the_first_layer_after_a_pass_that_did():
+    wanted = []
+
+    class Told(Scale):
+        def backward(self, dout, need_dx=True, out=None):
+            wanted.append(need_dx)
+            return super().backward(dout, need_dx)
+
+    network, x = fastbp.Sequential(Told(6), fastbp.Linear(6, 3), dtype=np.float64), np.ones((4, 6))
+    engine, labels = network.engine((6,)), np.array([0, 1, 2, 0])
+    engine.forward(x, training=True)
+    engine.backward(np.ones((4, 3)), need_dx=True)
+    trainer(network).step(x, labels)
+    engine.forward(x, training=True)
+    assert engine.backward(np.ones((4, 3)), need_dx=True) is not None
+    assert wanted == [True, False, True]

@@ -300,11 +300,11 @@ class Opaque(Op):
 
     def gradients(self, into):
         """The layer's backward fills its own gradients, and gives dx at once."""
-        yield partial(self.backward_by_layer)
+        yield partial(self.backward_by_layer, tuple(self.dxs))
 
     def backward(self):
         if not self.parameters:
-            yield partial(self.backward_by_layer)
+            yield partial(self.backward_by_layer, tuple(self.dxs))
 
     def forward_by_layer(self) -> None:
         kept = [] if self.setting.training else [(layer, layer.__dict__.get("_cache")) for layer in self.with_inner()]
@@ -320,12 +320,13 @@ class Opaque(Op):
         """The layer, and those inside it."""
         return [self.layer, *(self.layer.descendants() if hasattr(self.layer, "descendants") else ())]
 
-    def backward_by_layer(self) -> None:
-        need_dx = any(dx is not None for dx in self.dxs)
+    def backward_by_layer(self, dxs: tuple[np.ndarray | None, ...]) -> None:
+        """Into these dxs, those of the pass that the call is bound in: another pass may want more, or less."""
+        need_dx = any(dx is not None for dx in dxs)
         given = self.layer.backward(self.dout, need_dx=need_dx)
         if not need_dx:
             return
-        for dx, array in zip(self.dxs, input_gradients(self.layer, given, self.inputs), strict=True):
+        for dx, array in zip(dxs, input_gradients(self.layer, given, self.inputs), strict=True):
             if dx is not None:
                 np.copyto(dx, array)
 

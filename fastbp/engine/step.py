@@ -47,11 +47,10 @@ class TrainingStep:
         self.program: list[Callable[[], None]] = []
         # What the program is bound to: are gradients kept, may parts be updated apart, and the optimiser's vectors
         self.kept = self.by_parts = None
-        self.vectors: list[np.ndarray] = []  # and the optimiser's vectors
+        self.vectors: list[np.ndarray] = []
         left = [[call for piece in pieces if piece.descend for call in piece.calls] for pieces in batch.ranges]
-        self.left_open = [
-            calls for calls in left if calls
-        ]  # of the gradients that an update with `descend` leaves open
+        # What completes the gradients that an update with `descend` leaves open
+        self.left_open = [calls for calls in left if calls]
 
     def __call__(self, targets: np.ndarray) -> float:
         """Make the step; the loss before the update."""

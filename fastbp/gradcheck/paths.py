@@ -8,6 +8,7 @@ compared with the gradient, for a step may make its update together with the gra
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -85,11 +86,8 @@ class EngineProblem(LayerProblem):
 
     def by_layers(self, dout: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The value and the gradients of the same network, layer by layer."""
-        self.put_state_back()
-        self.y = self.network.forward(self.tensors["x"], training=True)
-        value = self.value()
-        dx = self.network.backward(dout if self.loss is None else self.loss.backward())
-        return value, {"x": np.array(dx), **{name: p.grad.copy() for name, p in self.parameters.items()}}
+        value = super().forward()
+        return value, super().backward(dout)
 
     def steps(self, dout: np.ndarray, optimizer: SGD, rates: tuple[float, ...], kept: bool) -> np.ndarray:
         """What steps with these learning rates take off the vector of parameters, which then is as it was.
@@ -256,7 +254,7 @@ def with_layers(engine: GradientReport, layers: GradientReport, blamed: list[str
     told = f"the engine and the layers one by one differ in {', '.join(apart)}: {paths[engine.passed, layers.passed]}"
     told += "".join(f"; {what} is not what the layers give" for what in blamed)
     bad = [t for t in layers.tensors if not t.passed]
-    engine.tensors += tuple(type(t)(**{**vars(t), "name": f"{t.name}, layers one by one"}) for t in bad)
+    engine.tensors += tuple(replace(t, name=f"{t.name}, layers one by one") for t in bad)
     at_kinks = engine.passed and layers.passed and OUTPUT not in apart  # where any value between two slopes is right
     engine.properties = (*engine.properties[:-1], Property(AGREE, False, told, warning=at_kinks))
     return engine
