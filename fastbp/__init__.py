@@ -35,6 +35,7 @@ from .layers import (
 from .losses import HingeLoss, LogisticLoss, Loss, MeanSquaredError, MulticlassHinge, NLLLoss, SoftmaxCrossEntropy
 from .network import Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
+from .profiling import profile
 from .training import History, Trainer, callbacks, evaluate, fit, outputs, predict, predict_proba, schedules, warmup
 from .training.callbacks import Callback, Checkpoint, EarlyStopping, RunningLoss
 from .training.schedules import CosineDecay, OneCycle, Schedule, StepDecay, WarmUp
@@ -50,5 +51,5 @@ __all__ = [
     "MaxPool2d", "MeanSquaredError", "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp",
     "ReLU", "Residual", "RunningLoss", "SGD", "Schedule", "Sequential", "Sigmoid", "Softmax", "SoftmaxCrossEntropy",
     "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients", "datasets", "evaluate", "fit", "get_num_threads",
-    "load", "models", "outputs", "predict", "predict_proba", "set_num_threads", "warmup",
+    "load", "models", "outputs", "predict", "predict_proba", "profile", "set_num_threads", "warmup",
 ]  # fmt: skip

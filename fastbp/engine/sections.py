@@ -182,6 +182,19 @@ class Schedule:
             yield True, [[partial(add_to, flat(total[part]), flat(term[part]))] for part in self.bounds]
         return Due(total, True)
 
+    def alone(self, op: Op, machine: Machine) -> tuple[list[Parts], list[Parts]]:
+        """One op's own sections, forward and back, in the pass that `backward` was asked for last."""
+        cuts = self.cuts[self.ops.index(op)]
+        forward = [op.calls("forward", cuts.forward.axis, part) for part in cuts.forward.ranges]
+        ahead = [] if op.copies else [[op.calls("prepare")], forward]
+        if op not in self.live:
+            return ahead, []
+        needed = any(dx is not None for dx in op.dxs)
+        back = [parts for _, parts in self._backward_of(op, cuts, needed)]
+        if op.parameters:
+            back.append([piece.calls for piece, _ in self._pieces(op, cuts, machine)])
+        return ahead, back
+
     # -- what sums over the batch ------------------------------------------------------------------------------------
 
     def ranges(self, machine: Machine) -> list[list[Piece]]:

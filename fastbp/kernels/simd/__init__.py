@@ -29,6 +29,7 @@ what becomes of their sums.
   lanes.
 - `copy_row` copies a row, and adds a number to it; `copy_row_and_zeros` fills up its last vector; `split_row` copies
   the even and the odd columns apart. `power_of_two` makes 2ⁿ of n.
+- `multiply_adds` does nothing else, for the machine's peak.
 - `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors
   of channels; `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back;
   `add_tap_products` sums a convolution's weight gradients over an image.
@@ -63,6 +64,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         lanes_of,
         map_to_points,
         most_taps,
+        multiply_adds,
         outer,
         outer_descend,
         outer_rows,
@@ -98,6 +100,7 @@ else:
     from .dot import dot, dot_columns, dot_rows
     from .emitter import lanes, lanes_of
     from .maxima import pool_normalised, pool_pairs
+    from .peak import multiply_adds
     from .powers import power_of_two
     from .products import outer, outer_descend, outer_rows, pack, panel_product, sum_rows, sum_rows_descend
     from .rows import copy_row, copy_row_and_zeros, split_row
@@ -114,6 +117,7 @@ else:
 __all__ = [
     "PANEL", "SPARSE_STEP", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot",
     "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points", "most_taps",
+    "multiply_adds",
     "outer", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters", "points_to_filter",
     "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows",
     "split_row", "sum_rows", "sum_rows_descend", "transpose", "windows_by_filters", "windows_by_pixels",

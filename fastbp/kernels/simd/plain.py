@@ -235,3 +235,10 @@ def choose(pixels, f, bias, y, argmax, where, first, width):
             best, number = pixel[f], step
     y[where] = 0 if best + bias <= 0 else best + bias
     argmax[where] = first + number
+
+
+def multiply_adds(x, count):
+    """x[i] ← x[0]·x[i] + x[1], `count` times, for i < 12·L, with x[0] and x[1] as they were"""
+    first, second = x[:2].copy()
+    for _ in range(count):
+        x[: 12 * lanes(x)] = first * x[: 12 * lanes(x)] + second
