@@ -8,9 +8,10 @@ it). The best of several runs counts, so the times are those of a core that does
 the caches as repeated runs make them.
 
 A layer with products reaches some fraction of the **peak**: the multiply–adds that a core makes with all operands in
-registers. The multiply–adds are the cost sheet's (`network.costs`); Winograd's minimal filtering, and gradients over
-pooled pixels alone, make fewer and so may reach more than 100 %. Any other layer is held to the **memory**: the bytes of the values and gradients that it must
-read and write, by the rate at which a core streams arrays of 64 MB; what lies in a cache may be faster.
+registers. The multiply–adds are the cost sheet's (`network.costs`). Winograd's minimal filtering, and gradients over
+pooled pixels alone, make fewer of them and so may reach more than 100 %. Any other layer is held to the **memory**: the
+bytes of the values and gradients that it must read and write, by the rate at which a core streams arrays of 64 MB; what
+lies in a cache may be faster.
 """
 
 import copy

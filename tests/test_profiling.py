@@ -1,4 +1,4 @@
-"""fastbp.profile: what is measured is the engine's own ops, every layer is in it, and nothing of the network changes."""
+"""fastbp.profile measures the engine's own ops, all of them, and changes nothing of the network."""
 
 import json
 
