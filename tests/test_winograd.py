@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import fastbp
 from fastbp.kernels import simd
 from fastbp.kernels.conv import winograd
-from fastbp.kernels.conv.ways import Geometry, Shifted, Unfolded, way_of
+from fastbp.kernels.conv.ways import Direct, Geometry, way_of
 from fastbp.kernels.jit import kernel
 from fastbp.kernels.simd import plain, toom_cook
 
@@ -152,10 +152,10 @@ def test_the_tiles_where_they_are_faster():
     for size, tile in ((8, "4×4"), (2, "2×2")):
         shape = 16, size, size
         assert f"tiles of {tile} outputs" in str(network.engine(shape))
-    assert chosen(8, 16, (10, 10)) == Shifted and chosen(8, 16, (9, 9)) == 2 and chosen(4, 16, (9, 9)) == Unfolded
-    assert [chosen(8, 16, (3, 4), N) for N in (1, 2, 3)] == [Unfolded, Unfolded, 2]  # 4, 8 and 12 tiles
-    assert chosen(16, 16, (10, 10), 1) == 2  # rows are shifted in the other case
-    assert chosen(16, 16, (9, 9), stride=(2, 2)) == chosen(16, 16, (9, 9), kernel=(3, 2)) == Unfolded
+    assert chosen(8, 16, (10, 10)) == Direct and chosen(8, 16, (9, 9)) == 2 and chosen(4, 16, (9, 9)) == Direct
+    assert [chosen(8, 16, (3, 4), N) for N in (1, 2, 3)] == [Direct, Direct, 2]  # 4, 8 and 12 tiles
+    assert chosen(16, 16, (10, 10), 1) == 2
+    assert chosen(16, 16, (9, 9), stride=(2, 2)) == chosen(16, 16, (9, 9), kernel=(3, 2)) == Direct
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -102,6 +102,11 @@ def copy_row_and_zeros(x, start, y, to, columns):
     y[to : to + columns] = x[start : start + columns]
 
 
+def copy_even(x, start, y, to, columns):
+    """y[to + j] = x[start + 2j], both flat"""
+    y.reshape(-1)[to : to + columns] = x.reshape(-1)[start : start + 2 * columns : 2]
+
+
 def split_row(x, start, y, evens, odds, columns):
     """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, 0 up to a whole number of
     vectors"""
@@ -193,20 +198,6 @@ def panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, 
         outer(a, a0, am, ak, b, b0 + p * bp, bk, K, c, c0 + p * cp, cm, rows, 16, add)
 
 
-def most_taps(x):
-    return 4
-
-
-def add_tap_products(a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, panels):
-    """c[c0 + q·cm + f] += Σ_{i<rows, j<columns} a[a0 + q + i·width + j] · b[p·bp + (i·columns + j)·bk + l], f = 16p +
-    l"""
-    pixels = (np.arange(rows)[:, None] * width + np.arange(columns)).reshape(-1)
-    for p in range(panels):
-        seen = b[p * bp + np.arange(rows * columns)[:, None] * bk + np.arange(16)]
-        for q in range(taps):
-            c[c0 + q * cm + 16 * p : c0 + q * cm + 16 * p + 16] += a[a0 + q + pixels] @ seen
-
-
 def windows_by_filters(a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels):
     """For f = 16p + l: the first maximum of s[r, q] = Σ_k a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l],
     in y, with bias and ReLU, and in argmax"""
@@ -235,3 +226,24 @@ def choose(pixels, f, bias, y, argmax, where, first, width):
             best, number = pixel[f], step
     y[where] = 0 if best + bias <= 0 else best + bias
     argmax[where] = first + number
+
+
+def pixel_rows(x):
+    return 4
+
+
+def pixels_in_lanes(w, w0, x, taps, K, bias, places, count, y, y0, ym, rows):
+    """y[y0 + m·ym + to + l] = bias[w0 + m] + Σ_{k<K} w[w0 + m + taps[2k]] · x[from + l + taps[2k + 1]]"""
+    (in_w, in_x), lanes_, down = taps[: 2 * K].reshape(-1, 2).T, np.arange(lanes(x)), np.arange(rows)
+    numbers = w[w0 + down[:, None] + in_w]
+    for start, to in places[: 2 * count].reshape(-1, 2):
+        value = bias[w0 : w0 + rows, None] + numbers @ x[start + in_x[:, None] + lanes_]
+        y[y0 + down[:, None] * ym + to + lanes_] = value
+
+
+def channels_in_lanes(x, places, count, taps, K, w, first, along, y, vectors):
+    """y[to + l] = first[along·to + l] + Σ_{k<K} x[from + taps[2k + 1]] · w[taps[2k] + l]"""
+    (in_w, in_x), across = taps[: 2 * K].reshape(-1, 2).T, np.arange(vectors * lanes(x))
+    filters = w[in_w[:, None] + across]
+    for start, to in places[: 2 * count].reshape(-1, 2):
+        y[to : to + across.size] = first[along * to + across] + x[start + in_x] @ filters
