@@ -259,8 +259,8 @@ def test_a_bug_in_one_pass_is_seen(make, kind, method, training, bug, monkeypatc
     @functools.wraps(correct)
     def broken(self, *args, **more):
         yield from correct(self, *args, **more)
-        fused = len(self.layers) > 1 or getattr(self, "relu", False) or getattr(self, "activation", None)
-        alone = not fused  # as the layers one by one have it
+        several = len(self.layers) > 1 or getattr(self, "relu", False) or getattr(self, "activation", None)
+        alone = not several  # as the layers one by one have it
         if type(self) is kind and (kind is fused.ReLUAfter or method == "descend" or not alone):
             arguments = signature.bind(self, *args, **more).arguments
             yield functools.partial(lambda: BUGS[bug](result_of(self, method, arguments)))
