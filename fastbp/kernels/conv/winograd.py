@@ -18,7 +18,8 @@ so the gradients are the adjoint steps in reverse order, and the one transform U
 
 Transforms work on vectors of channels. An image is transposed to `pixels`, H·W rows of C numbers, and one row more,
 which stands for all pixels outside: tables say where each tile finds its n² inputs, and whether a pixel lies on the
-border or beyond costs nothing. `maps` is the same for outputs. Rows are whole panels of 16 channels; those beyond C or
+border or beyond costs nothing. `maps` is the same for outputs. Chunks of tiles come in order, so an image that several
+of them share is transposed at its first tile alone. Rows are whole panels of 16 channels; those beyond C or
 F belong to nobody. Tiles of all images are numbered through, and at most ROWS of them are transformed and multiplied at
 a time.
 
@@ -93,7 +94,7 @@ def images_to_points(x, m, pixels, table, v, span):
     T, row = table.size // (side * side), stride(C)
     for r in range(first, last):
         n, t = r // T, r % T
-        if t == 0 or r == first:
+        if t == 0:
             transpose(x[n].reshape(-1), H * W, pixels, row, C, H * W)
         count = (row - PANEL) // simd.lanes(x)
         simd.image_to_points(m, pixels, 0, table, t * side * side, v, (r - first) * row, R * row + PANEL, count)
@@ -106,7 +107,7 @@ def maps_to_points(dout, m, maps, table, dm, span, filters):
     T, row = table.size // (m * m), stride(F)
     for r in range(first, last):
         n, t = r // T, r % T
-        if t == 0 or r == first:
+        if t == 0:
             transpose(dout[n, filters[0] : filters[1]].reshape(-1), OH * OW, maps, row, F, OH * OW)
         count = (row - PANEL) // simd.lanes(dout)
         simd.map_to_points(m, maps, 0, table, t * m * m, dm, (r - first) * row, R * row + PANEL, count)
