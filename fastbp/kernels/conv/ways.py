@@ -15,6 +15,7 @@ import numpy as np
 
 from ...memory import aligned
 from .. import simd
+from ..simd.toom_cook import TILES
 from . import filters, shifted, tabled, winograd
 
 Calls = Iterator[Callable[[], None]]
@@ -22,10 +23,8 @@ Calls = Iterator[Callable[[], None]]
 # Tuning figures: bench/NOTES.md
 SHIFTED_FROM = 100  # pixels of an output map from which they fill vectors well, and sums over them are long
 FEW_TILES = 8  # of 2×2 outputs in a batch, for which it does not pay to bring the filters to Winograd's points
-MANY = {
-    True: 16,
-    False: 8,
-}  # channels, in and out, from which Winograd's tiles beat direct sums over large maps, and small ones
+# Channels, in and out, from which Winograd's tiles beat direct sums over large maps, and over small ones
+MANY = {True: 16, False: 8}
 # Beside the products: what it takes to turn rows of channels to maps, in products of each output, forward and for dw,
 TURNED, TURNED_SUMS = 12, 6
 SPLIT = 40  # what it takes to lay out a pixel in the planes of a stride, or a gradient from them, in products
@@ -93,9 +92,14 @@ class Way:
         """dw[f] = the gradient of filter first + f, summed over the samples"""
         raise NotImplementedError
 
+    def backward(self, dout: np.ndarray, x: np.ndarray, w: np.ndarray, dx: np.ndarray, dw: np.ndarray) -> Calls:
+        """The gradient of all filters and dx, for the same samples: the two above, or one pass that makes both."""
+        yield from self.backward_weight(dout, x, dw)
+        yield from self.backward_input(dout, w, dx)
+
 
 class Winograd(Way):
-    """Minimal filtering, for 3×3 filters of stride 1: see winograd.py."""
+    """Minimal filtering, for the filters and strides of toom_cook.TILES: see winograd.py."""
 
     @classmethod
     def suits(cls, geometry, N):
@@ -106,16 +110,17 @@ class Winograd(Way):
 
     def __init__(self, geometry, N, dtype):
         super().__init__(geometry, N, dtype)
-        products = {m: (m + 2) ** 2 * geometry.tiles(m) for m in (2, geometry.tile)}
-        self.m = min(products, key=products.get)  # tiles of 4×4 pay where they take fewer products
-        self.sizes, self.points = (geometry.filters, geometry.channels), (self.m + 2) ** 2
+        products = {tile: points_of(tile) * geometry.tiles(tile[0]) for tile in tiles_for(geometry)}
+        self.tile = min(products, key=products.get)  # tiles of 4×4 pay where they take fewer products
+        self.sizes, self.points = (geometry.filters, geometry.channels), points_of(self.tile)
         self.u = self.turned = None  # arrays, once they are wanted
         self.training = False
 
     @property
     def how(self):
         few = f"; direct sums for {FEW_TILES} tiles of 2×2 or fewer in a batch"
-        text = f"Winograd's minimal filtering, tiles of {self.m}×{self.m} outputs: 3×3 filters, stride 1"
+        m, r, s = self.tile
+        text = f"Winograd's minimal filtering, tiles of {m}×{m} outputs: {r}×{r} filters, stride {s}"
         return text if self.suits(self.geometry, 1) else text + few
 
     def prepare(self, w, training):
@@ -124,7 +129,7 @@ class Winograd(Way):
             self.u = self._room(*self.sizes[::-1])
         if training and self.turned is None:
             self.turned = self._room(*self.sizes)
-        calls = [partial(winograd.winograd_filters, w, self.u)]
+        calls = [partial(winograd.winograd_filters, w, self.u, self.tile)]
         if training:
             calls.append(partial(winograd.turn_filters, self.u, self.turned, self.sizes))
         self.training = training
@@ -135,17 +140,34 @@ class Winograd(Way):
         return aligned((self.points, winograd.filter_size(C, F)), self.dtype)
 
     def forward(self, x, w, b, y):
-        yield partial(winograd.winograd_forward, x, self.u, b, y, self.geometry.before)
+        yield partial(winograd.winograd_forward, x, self.u, b, y, self.geometry.before, self.tile)
 
     def backward_input(self, dout, w, dx):
+        yield from self.backward(dout, dx, w, dx, np.empty((0, *w.shape[1:]), w.dtype))
+
+    def backward_weight(self, dout, x, dw, first=0):
+        places, none = (self.geometry.before, self.tile), np.empty((0, *x.shape[1:]), x.dtype)
+        yield partial(winograd.winograd_backward, dout, x, self.u, none, dw, places, first)
+
+    def backward(self, dout, x, w, dx, dw):
         turned = self.turned
         if not self.training:  # in an array of this call's own: others may be made at the same time
             turned = self._room(*self.sizes)
             yield partial(winograd.turn_filters, self.u, turned, self.sizes)
-        yield partial(winograd.winograd_backward_input, dout, turned, dx, self.geometry.before)
+        yield partial(winograd.winograd_backward, dout, x, turned, dx, dw, (self.geometry.before, self.tile), 0)
 
-    def backward_weight(self, dout, x, dw, first=0):
-        yield partial(winograd.winograd_backward_weight, dout, x, dw, self.geometry.before, self.m, first)
+
+def points_of(tile: tuple[int, int, int]) -> int:
+    """The points of a tile, in both directions."""
+    m, r, s = tile
+    return (s * (m - 1) + r) ** 2
+
+
+def tiles_for(geometry: Geometry) -> list[tuple[int, int, int]]:
+    """The tiles (m, r, s) that minimal filtering has for this geometry."""
+    return [
+        (m, r, s) for m, r, s in TILES if m <= geometry.tile and geometry.kernel == (r, r) and geometry.stride == (s, s)
+    ]
 
 
 class Direct(Way):
