@@ -4,51 +4,85 @@ The window of output (i, j) starts at row i·sh − ph and column j·sw − pw o
 `window` is (KH, KW), `stride` (sh, sw) and `padding` (ph, pw). Pixels outside the input never win a maximum and count
 as zeros in an average. Rows and columns that no window reaches get gradient 0.
 
-Averages are taken tap by tap, tap (p, q) of all outputs of a row at once; for the maximum it does not pay. Arrays are
-read flat under unsigned indices, which Numba doesn't test for being negative.
+All is done by vectors of a row's windows. So that a tap of neighbouring windows lies in neighbouring places, a row with
+its padding is split into `phases`: column v = w + pw lies in phase v % sw at place v // sw. Tap q of window j is then
+number j + q // sw of phase q % sw.
+
+An average is a sum over the window's rows, of all columns, and then over its columns.
 """
 
 import numpy as np
 
 from . import simd
+from .buffers import empty, zeros
 from .jit import kernel
+
+ROOM = 24 << 10  # bytes of split rows: they stay in the first cache
 
 
 @kernel
-def columns(q, W, OW, stride, padding):
-    """(first, last, w): tap q of a row's outputs first ≤ j < last lies in the image, that of the first in column w"""
-    first = min(max(0, -((q - padding) // stride)), OW)
-    last = max(first, min(OW, (W - 1 + padding - q) // stride + 1))
-    return first, last, first * stride + q - padding
+def length_of_phase(x, W, OW, KW, stride, padding):
+    """Room for a phase of a row, so that whole vectors can be read and written: see simd.pool_row and split_row"""
+    L = simd.lanes(x)
+    read = max(OW, L) + (KW - 1) // stride
+    written = (padding + stride - 1) // stride + (W + stride * L - 1) // (stride * L) * L
+    return max(read, written)
+
+
+@kernel
+def places_of_columns(W, stride, padding, phase):
+    """Where column w lies in a split row"""
+    places = np.empty(W, np.int64)
+    for w in range(W):
+        places[w] = (w + padding) % stride * phase + (w + padding) // stride
+    return places
+
+
+@kernel
+def split(x, start, W, rows, to, places, stride, fill):
+    """A row of x from `start` on into a split row of `rows`, which begins at `to`; `fill` is what lies around it"""
+    if stride == 1:
+        simd.copy_row(x, start, rows, to + places[0], W, x.dtype.type(0))
+    elif stride == 2 and W > 1:
+        simd.split_row(x, start, rows, to + places[0], to + places[1], W, fill)
+    else:
+        for w in range(W):
+            rows[np.uint64(to + places[w])] = x[np.uint64(start + w)]
 
 
 @kernel
 def max_pool2d_forward(x, y, argmax, window, stride, padding):
     """y = the window's maximum; argmax (N, C, OH, OW) int32 = h·W + w of the first one in row-major order
 
-    A NaN in the window is its maximum."""
-    H, W = x.shape[2:]
-    for n in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            for i in range(y.shape[2]):
-                h0 = i * stride[0] - padding[0]
-                for j in range(y.shape[3]):
-                    w0 = j * stride[1] - padding[1]
-                    at = max(h0, 0) * W + max(w0, 0)
-                    best = x[n, c, max(h0, 0), max(w0, 0)]
-                    for h in range(max(h0, 0), min(h0 + window[0], H)):
-                        for w in range(max(w0, 0), min(w0 + window[1], W)):
-                            value = x[n, c, h, w]
-                            if value > best or value != value:
-                                best = value
-                                at = h * W + w
-                    y[n, c, i, j] = best
-                    argmax[n, c, i, j] = at
+    A NaN in the window is its maximum, and the last one counts."""
+    (H, W), (OH, OW), (KH, KW), (SH, SW) = x.shape[2:], y.shape[2:], window, stride
+    (PH, PW), X, Y, numbers, nothing = padding, x.reshape(-1), y.reshape(-1), argmax.reshape(-1), x.dtype.type(-np.inf)
+    phase = length_of_phase(x, W, OW, KW, SW, PW)
+    row, places = SW * phase, places_of_columns(W, SW, PW, phase)
+    band = min(OH, max(0, ROOM // (x.itemsize * row) - KH) // SH + 1)  # rows of y for which rows lie split at a time
+    rows = empty(((band - 1) * SH + KH) * row, x)
+    rows[:] = nothing
+    starts, steps = np.empty(KH * KW, np.int64), np.empty(KH * KW, np.int32)
+    for t in range(KH * KW):
+        p, q = t // KW, t % KW
+        starts[t], steps[t] = p * row + q % SW * phase + q // SW, p * W + q
+    for m in range(x.shape[0] * x.shape[1]):
+        for begin in range(0, OH, band):
+            end, top = min(begin + band, OH), begin * SH - PH
+            for h in range(max(top, 0), min((end - 1) * SH - PH + KH, H)):
+                split(X, (m * H + h) * W, W, rows, (h - top) * row, places, SW, nothing)
+            for i in range(begin, end):
+                h0 = i * SH - PH
+                first, last = max(-h0, 0), min(KH, H - h0)  # rows of the window that lie in the image
+                simd.pool_row(
+                    rows, (h0 - top) * row, starts, steps, first * KW, (last - first) * KW, Y, numbers,
+                    (m * OH + i) * OW, h0 * W - PW, (h0 + first) * W, SW, OW
+                )  # fmt: skip
 
 
 @kernel
 def max_pool_pairs_forward(x, y, argmax):
-    """The same for windows of 2×2 with stride 2, without padding, by vectors of windows"""
+    """The same for windows of 2×2 with stride 2, without padding"""
     (H, W), (OH, OW) = x.shape[2:], y.shape[2:]
     pixels, maxima, numbers = x.reshape(-1), y.reshape(-1), argmax.reshape(-1)
     for m in range(x.shape[0] * x.shape[1]):
@@ -73,36 +107,50 @@ def max_pool2d_backward(dout, argmax, dx):
 @kernel
 def avg_pool2d_forward(x, y, window, stride, padding):
     """y = (Σ of the window) / (KH·KW), padding counted as zeros"""
-    (H, W), (OH, OW), X, Y = x.shape[2:], y.shape[2:], x.reshape(-1), y.reshape(-1)
-    share, step = x.dtype.type(1 / (window[0] * window[1])), np.uint64(stride[1])
+    (H, W), (OH, OW), (KH, KW), (SH, SW) = x.shape[2:], y.shape[2:], window, stride
+    (PH, PW), X, Y, zero = padding, x.reshape(-1), y.reshape(-1), x.dtype.type(0)
+    share, phase = x.dtype.type(1 / (KH * KW)), length_of_phase(x, W, OW, KW, SW, PW)
+    places, sums, row = places_of_columns(W, SW, PW, phase), empty(W, x), zeros(SW * phase, x)
+    down, across = np.arange(KH) * W, np.empty(KW, np.int64)
+    for q in range(KW):
+        across[q] = q % SW * phase + q // SW
     for m in range(x.shape[0] * x.shape[1]):
         for i in range(OH):
-            h0, out = i * stride[0] - padding[0], np.uint64((m * OH + i) * OW)
-            for j in range(OW):
-                Y[out + np.uint64(j)] = 0
-            for h in range(max(h0, 0), min(h0 + window[0], H)):
-                for q in range(window[1]):
-                    first, last, w = columns(q, W, OW, stride[1], padding[1])
-                    pixel, place = np.uint64((m * H + h) * W + w), out + np.uint64(first)
-                    for j in range(last - first):
-                        Y[place + np.uint64(j)] += X[pixel + np.uint64(j) * step]
-            for j in range(OW):
-                Y[out + np.uint64(j)] *= share
+            h0 = i * SH - PH
+            first, last = max(-h0, 0), min(KH, H - h0)
+            simd.sum_taps(X, (m * H + h0) * W, down, first, last - first, share, sums, 0, W)
+            split(sums, 0, W, row, 0, places, SW, zero)
+            simd.sum_taps(row, 0, across, 0, KW, x.dtype.type(1), Y, (m * OH + i) * OW, OW)
 
 
 @kernel
 def avg_pool2d_backward(dout, dx, window, stride, padding):
-    """dx[n, c, h, w] = Σ dout[n, c, i, j] / (KH·KW) over the windows that hold (h, w)"""
-    (H, W), (OH, OW), G, DX = dx.shape[2:], dout.shape[2:], dout.reshape(-1), dx.reshape(-1)
-    share, step = dx.dtype.type(1 / (window[0] * window[1])), np.uint64(stride[1])
+    """dx[n, c, h, w] = Σ dout[n, c, i, j] / (KH·KW) over the windows that hold (h, w)
+
+    Row after row of dx: `sums` over the windows' rows that hold it; then each phase of a split row is a sum of those,
+    shifted by a tap each. Neighbouring rows in the same windows are equal."""
+    (H, W), (OH, OW), (KH, KW), (SH, SW) = dx.shape[2:], dout.shape[2:], window, stride
+    (PH, PW), G, DX, zero, L = padding, dout.reshape(-1), dx.reshape(-1), dx.dtype.type(0), simd.lanes(dx)
+    share, wide = dx.dtype.type(1 / (KH * KW)), (W + PW + SW - 1) // SW  # numbers of a phase
+    before = (KW - 1) // SW  # zeros before and after the sums
+    phase = max(wide, L) + L
+    places, sums, row = places_of_columns(W, SW, PW, phase), zeros(before + max(wide, OW) + L, dx), zeros(SW * phase, dx)
+    down, across = np.arange(OH) * OW, -np.arange(before + 1)
     for m in range(dx.shape[0] * dx.shape[1]):
-        for t in range(H * W):
-            DX[np.uint64(m * H * W) + np.uint64(t)] = 0
-        for i in range(OH):
-            h0, out = i * stride[0] - padding[0], np.uint64((m * OH + i) * OW)
-            for h in range(max(h0, 0), min(h0 + window[0], H)):
-                for q in range(window[1]):
-                    first, last, w = columns(q, W, OW, stride[1], padding[1])
-                    pixel, place = np.uint64((m * H + h) * W + w), out + np.uint64(first)
-                    for j in range(last - first):
-                        DX[pixel + np.uint64(j) * step] += share * G[place + np.uint64(j)]
+        held = (-1, -1)  # the windows' rows that `row` is of
+        for h in range(H):
+            first, last = max(0, (h + PH - KH) // SH + 1), min(OH - 1, (h + PH) // SH)
+            if (first, last) != held:
+                held = (first, last)
+                simd.sum_taps(G, m * OH * OW, down, first, max(0, last + 1 - first), share, sums, before, OW)
+                for s in range(SW):
+                    taps = max(0, (KW - s + SW - 1) // SW)
+                    simd.sum_taps(sums, before, across, 0, taps, dx.dtype.type(1), row, s * phase, wide)
+            to = (m * H + h) * W
+            if SW == 1:
+                simd.copy_row(row, PW, DX, to, W, zero)
+            elif SW == 2 and W > 1:
+                simd.join_row(row, places[0], places[1], DX, to, W)
+            else:
+                for w in range(W):
+                    DX[np.uint64(to + w)] = row[np.uint64(places[w])]

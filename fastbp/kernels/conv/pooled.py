@@ -103,7 +103,7 @@ def conv_relu_pool_forward(x, w, b, y, argmax, before, output_size):
             odd = (2 * c + (left + 1) % 2) * PH * half + (left + 1) // 2
             for h in range(H):
                 to = (top + h) * half
-                simd.split_row(images, ((n * C + c) * H + h) * W, split, even + to, odd + to, W)
+                simd.split_row(images, ((n * C + c) * H + h) * W, split, even + to, odd + to, W, x.dtype.type(0))
         for i in range(rows):
             start = split[2 * i * half :]
             for f in range(0, F, simd.pixel_filters(x)):

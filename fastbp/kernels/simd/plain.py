@@ -102,12 +102,23 @@ def copy_row_and_zeros(x, start, y, to, columns):
     y[to : to + columns] = x[start : start + columns]
 
 
-def split_row(x, start, y, evens, odds, columns):
-    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, 0 up to a whole number of
-    vectors"""
-    row = np.zeros(-(-columns // (2 * lanes(x))) * 2 * lanes(x), x.dtype)
+def split_row(x, start, y, evens, odds, columns, fill):
+    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, `fill` up to a whole number
+    of vectors"""
+    row = np.full(-(-columns // (2 * lanes(x))) * 2 * lanes(x), fill, x.dtype)
     row[:columns] = x[start : start + columns]
     y[evens : evens + row.size // 2], y[odds : odds + row.size // 2] = row[::2], row[1::2]
+
+
+def join_row(x, evens, odds, y, to, columns):
+    """y[to + 2j] = x[evens + j], y[to + 2j + 1] = x[odds + j] for `columns` numbers"""
+    y[to : to + columns : 2], y[to + 1 : to + columns : 2] = x[evens:][: -(-columns // 2)], x[odds:][: columns // 2]
+
+
+def sum_taps(x, at, starts, begin, taps, factor, y, out, columns):
+    """y[out + j] = factor · Σ x[at + starts[t] + j] over begin ≤ t < begin + taps"""
+    places = at + starts[begin : begin + taps, None] + np.arange(columns)
+    y[out : out + columns] = factor * x[places].sum(axis=0)
 
 
 def power_of_two(n):
@@ -125,6 +136,18 @@ def pool_pairs(x, top, low, y, argmax, out, first, width, columns):
                 best, number = x[at], step
         y[out + j] = best
         argmax[out + j] = first + 2 * j + number
+
+
+def pool_row(x, at, starts, steps, begin, taps, y, argmax, out, corner, least, stride, columns):
+    """y[out + j] = the first maximum of x[at + starts[t] + j], argmax[out + j] = corner + j·stride + steps[t]; the
+    first tap's number, but at least `least`, where all are −∞"""
+    for j in range(columns):
+        best, number = -np.inf, max(corner + j * stride + steps[begin], least)
+        for t in range(begin, begin + taps):
+            value = x[at + starts[t] + j]
+            if value > best or value != value:
+                best, number = value, corner + j * stride + steps[t]
+        y[out + j], argmax[out + j] = best, number
 
 
 def pool_normalised(x, top, low, affine, y, chosen, argmax, out, first, width, columns):

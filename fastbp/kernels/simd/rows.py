@@ -28,17 +28,62 @@ def copy_row_and_zeros(e, x, start, y, to, columns):
 
 
 @emits
-def split_row(e, x, start, y, evens, odds, columns):
-    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, 0 up to whole vectors"""
-    builder = e.builder
+def split_row(e, x, start, y, evens, odds, columns, fill):
+    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, `fill` up to whole vectors"""
+    builder, fill = e.builder, e.repeat(fill)
     pairs = builder.sdiv(builder.add(columns, I64(2 * e.lanes - 1)), I64(2 * e.lanes))
     with cgutils.for_range(builder, pairs, intp=I64) as loop:
         j = builder.mul(loop.index, I64(e.lanes))
         left = builder.sub(columns, builder.mul(j, I64(2)))
-        halves = I64(0), I64(e.lanes)
-        pair = [e.load(x, e.at(start, (j, I64(2)), half), e.first(builder.sub(left, half))) for half in halves]
+        pair = []
+        for half in (I64(0), I64(e.lanes)):
+            mask = e.first(builder.sub(left, half))
+            pair.append(builder.select(mask, e.load(x, e.at(start, (j, I64(2)), half), mask), fill))
         for to, kind in ((evens, 0), (odds, 1)):
             e.store(e.shuffle(*pair, range(kind, 2 * e.lanes, 2)), y, e.at(to, j))
+
+
+@emits
+def join_row(e, x, evens, odds, y, to, columns):
+    """y[to + 2j] = x[evens + j], y[to + 2j + 1] = x[odds + j] for `columns` numbers
+
+    x must reach a vector beyond the last number's place."""
+    builder, L = e.builder, I64(e.lanes)
+    pairs = builder.sdiv(builder.add(columns, I64(2 * e.lanes - 1)), I64(2 * e.lanes))
+    with cgutils.for_range(builder, pairs, intp=I64) as loop:
+        j = builder.mul(loop.index, L)
+        place, left = builder.mul(j, I64(2)), builder.sub(columns, builder.mul(j, I64(2)))
+        pair = [e.load(x, e.at(start, j)) for start in (evens, odds)]
+        first, second = (joined(e, pair, half) for half in range(2))
+        with builder.if_else(builder.icmp_signed(">=", left, I64(2 * e.lanes))) as (whole, part):
+            with whole:
+                e.store(first, y, e.at(to, place))
+                e.store(second, y, e.at(to, place, L))
+            with part:
+                e.store(first, y, e.at(to, place), e.first(left))
+                e.store(second, y, e.at(to, place, L), e.first(builder.sub(left, L)))
+
+
+def joined(e, pair, half):
+    """The first or the second half of two vectors' lanes in turn"""
+    return e.shuffle(*pair, [i // 2 + half * e.lanes // 2 + i % 2 * e.lanes for i in range(e.lanes)])
+
+
+@emits
+def sum_taps(e, x, at, starts, begin, taps, factor, y, out, columns):
+    """y[out + j] = factor · Σ x[at + starts[t] + j] over begin ≤ t < begin + taps, for j < columns; y is not x"""
+    factor = e.repeat(factor)
+
+    def step(j, left):
+        mask = left and e.first(left)
+
+        def tap(t, sums):
+            return [e.add(sums[0], e.load(x, e.at(at, e.number_at(starts, e.at(begin, t)), j), mask))]
+
+        (total,) = e.loop(taps, [e.zero()], tap)
+        e.store(e.builder.fmul(total, factor), y, e.at(out, j), mask)
+
+    each_vector(e, columns, step)
 
 
 def each_vector(e, columns, step):
