@@ -24,12 +24,13 @@ what becomes of their sums.
   registers.
 - `pool_row` takes the maxima of a row of windows, a vector of windows at a time, `pool_pairs` those of 2×2 windows side
   by side, `pool_normalised` those of a normalised
-  map after ReLU; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only
+  map after ReLU; `sum_taps` sums rows that lie anywhere, `sum_pairs` 2×2 windows, whose gradients `spread_pairs`
+  writes; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only
   some pixels have.
 - `windows_by_filters` and `windows_by_pixels` are a convolution with bias, ReLU and pooling, filters or windows in the
   lanes.
 - `copy_row` copies a row, and adds a number to it; `copy_row_and_zeros` fills up its last vector; `split_row` copies
-  the even and the odd columns apart, `join_row` together again. `sum_taps` sums rows that lie anywhere. `power_of_two` makes 2ⁿ of n.
+  the even and the odd columns apart, `join_row` together again. `power_of_two` makes 2ⁿ of n.
 - `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors
   of channels; `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back;
   `add_tap_products` sums a convolution's weight gradients over an image.
@@ -81,6 +82,8 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         sparse_lanes,
         sparse_rows,
         split_row,
+        spread_pairs,
+        sum_pairs,
         sum_rows,
         sum_rows_descend,
         sum_taps,
@@ -89,6 +92,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         windows_by_pixels,
     )
 else:
+    from .averages import spread_pairs, sum_pairs, sum_taps
     from .convolved import (
         add_tap_products,
         add_weighted_rows,
@@ -104,7 +108,7 @@ else:
     from .maxima import pool_normalised, pool_pairs, pool_row
     from .powers import power_of_two
     from .products import outer, outer_descend, outer_rows, pack, panel_product, sum_rows, sum_rows_descend
-    from .rows import copy_row, copy_row_and_zeros, join_row, split_row, sum_taps
+    from .rows import copy_row, copy_row_and_zeros, join_row, split_row
     from .transforms import (
         filter_to_points,
         image_to_points,
@@ -117,8 +121,9 @@ else:
 
 __all__ = [
     "PANEL", "SPARSE_STEP", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot",
-    "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "join_row", "lanes", "lanes_of", "map_to_points", "most_taps",
-    "outer", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters", "points_to_filter",
-    "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "pool_row", "power_of_two", "sparse_lanes", "sparse_rows",
-    "split_row", "sum_rows", "sum_rows_descend", "sum_taps", "transpose", "windows_by_filters", "windows_by_pixels",
+    "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "join_row", "lanes", "lanes_of",
+    "map_to_points", "most_taps", "outer", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters",
+    "points_to_filter", "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "pool_row",
+    "power_of_two", "sparse_lanes", "sparse_rows", "split_row", "spread_pairs", "sum_pairs", "sum_rows",
+    "sum_rows_descend", "sum_taps", "transpose", "windows_by_filters", "windows_by_pixels",
 ]  # fmt: skip

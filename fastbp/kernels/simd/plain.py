@@ -121,6 +121,18 @@ def sum_taps(x, at, starts, begin, taps, factor, y, out, columns):
     y[out : out + columns] = factor * x[places].sum(axis=0)
 
 
+def sum_pairs(x, top, low, factor, y, out, columns):
+    """y[out + j] = factor · the sum of the 2×2 pixels at top + 2j and low + 2j"""
+    rows = x[top : top + 2 * columns] + x[low : low + 2 * columns]
+    y[out : out + columns] = factor * (rows[::2] + rows[1::2])
+
+
+def spread_pairs(g, start, factor, x, top, low, columns):
+    """The 2×2 pixels of x at top + 2j and low + 2j = factor · g[start + j]"""
+    for row in (top, low):
+        x[row : row + 2 * columns] = np.repeat(factor * g[start : start + columns], 2)
+
+
 def power_of_two(n):
     """2ⁿ, of n's type"""
     return np.ldexp(type(n)(1), int(n)) if n == n else n

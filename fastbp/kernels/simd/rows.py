@@ -29,7 +29,8 @@ def copy_row_and_zeros(e, x, start, y, to, columns):
 
 @emits
 def split_row(e, x, start, y, evens, odds, columns, fill):
-    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, `fill` up to whole vectors"""
+    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, and `fill` up to whole
+    vectors"""
     builder, fill = e.builder, e.repeat(fill)
     pairs = builder.sdiv(builder.add(columns, I64(2 * e.lanes - 1)), I64(2 * e.lanes))
     with cgutils.for_range(builder, pairs, intp=I64) as loop:
@@ -52,38 +53,27 @@ def join_row(e, x, evens, odds, y, to, columns):
     pairs = builder.sdiv(builder.add(columns, I64(2 * e.lanes - 1)), I64(2 * e.lanes))
     with cgutils.for_range(builder, pairs, intp=I64) as loop:
         j = builder.mul(loop.index, L)
-        place, left = builder.mul(j, I64(2)), builder.sub(columns, builder.mul(j, I64(2)))
         pair = [e.load(x, e.at(start, j)) for start in (evens, odds)]
-        first, second = (joined(e, pair, half) for half in range(2))
-        with builder.if_else(builder.icmp_signed(">=", left, I64(2 * e.lanes))) as (whole, part):
-            with whole:
-                e.store(first, y, e.at(to, place))
-                e.store(second, y, e.at(to, place, L))
-            with part:
-                e.store(first, y, e.at(to, place), e.first(left))
-                e.store(second, y, e.at(to, place, L), e.first(builder.sub(left, L)))
+        store_joined(e, pair, y, (e.at(to, (j, I64(2))),), builder.sub(columns, builder.mul(j, I64(2))))
 
 
-def joined(e, pair, half):
-    """The first or the second half of two vectors' lanes in turn"""
-    return e.shuffle(*pair, [i // 2 + half * e.lanes // 2 + i % 2 * e.lanes for i in range(e.lanes)])
+def store_joined(e, pair, y, places, left):
+    """Two vectors' numbers in turn, two vectors of them, to y at each of the places; `left` of them, or all for None"""
 
+    def both(masks):
+        for half, mask in enumerate(masks):
+            lanes = [i // 2 + half * e.lanes // 2 + i % 2 * e.lanes for i in range(e.lanes)]
+            for place in places:
+                e.store(e.shuffle(*pair, lanes), y, e.at(place, I64(half * e.lanes)), mask)
 
-@emits
-def sum_taps(e, x, at, starts, begin, taps, factor, y, out, columns):
-    """y[out + j] = factor · Σ x[at + starts[t] + j] over begin ≤ t < begin + taps, for j < columns; y is not x"""
-    factor = e.repeat(factor)
-
-    def step(j, left):
-        mask = left and e.first(left)
-
-        def tap(t, sums):
-            return [e.add(sums[0], e.load(x, e.at(at, e.number_at(starts, e.at(begin, t)), j), mask))]
-
-        (total,) = e.loop(taps, [e.zero()], tap)
-        e.store(e.builder.fmul(total, factor), y, e.at(out, j), mask)
-
-    each_vector(e, columns, step)
+    if left is None:
+        both((None, None))
+        return
+    with e.builder.if_else(e.builder.icmp_signed(">=", left, I64(2 * e.lanes))) as (whole, part):
+        with whole:
+            both((None, None))
+        with part:
+            both([e.first(e.builder.sub(left, I64(half * e.lanes))) for half in range(2)])
 
 
 def each_vector(e, columns, step):
