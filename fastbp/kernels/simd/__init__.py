@@ -27,7 +27,7 @@ what becomes of their sums.
   map after ReLU; `sum_taps` sums rows that lie anywhere, `sum_pairs` 2×2 windows, whose gradients `spread_pairs`
   writes; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only
   some pixels have.
-- `windows_by_filters` and `windows_by_pixels` are a convolution with bias, ReLU and pooling, filters or windows in the
+- `windows_by_filters` and `windows_by_pixels` are a convolution with bias and pooling, filters or windows in the
   lanes.
 - `copy_row` copies a row, and adds a number to it; `copy_row_and_zeros` fills up its last vector; `split_row` copies
   the even and the odd columns apart, `join_row` together again. `power_of_two` makes 2ⁿ of n.

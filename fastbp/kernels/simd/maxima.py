@@ -120,9 +120,3 @@ def put(e, value, number, Y, AT, where, mask):
         function = ir.FunctionType(ir.VoidType(), [kind, place.type, I32, mask.type])
         store = cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.store.v{e.lanes}i32.p0")
         builder.call(store, [number, place, I32(4), mask])
-
-
-def biased_and_cut(e, value, bias):
-    """max(0, value + bias), NaN stays NaN"""
-    value = e.add(value, bias)
-    return e.builder.select(e.builder.fcmp_ordered("<=", value, e.zero()), e.zero(), value)

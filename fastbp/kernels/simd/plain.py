@@ -244,7 +244,7 @@ def add_tap_products(a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, pa
 
 def windows_by_filters(a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels):
     """For f = 16p + l: the first maximum of s[r, q] = Σ_k a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l],
-    in y, with bias and ReLU, and in argmax"""
+    in y, with bias, and in argmax"""
     for j in range(windows):
         for p in range(panels):
             columns = b[b0 + p * bp + np.arange(K)[:, None] * bk + np.arange(16)]
@@ -263,10 +263,10 @@ def windows_by_pixels(w, w0, wf, x, low, at, K, bias, y, argmax, out, step, firs
 
 
 def choose(pixels, f, bias, y, argmax, where, first, width):
-    """Of a window's four pixels, the first maximum, with bias and ReLU, and its number"""
+    """Of a window's four pixels, the first maximum, with bias, and its number"""
     best, number = pixels[0][f], 0
     for pixel, step in zip(pixels[1:], (1, width, width + 1), strict=True):
         if pixel[f] > best or pixel[f] != pixel[f]:
             best, number = pixel[f], step
-    y[where] = 0 if best + bias <= 0 else best + bias
+    y[where] = best + bias
     argmax[where] = first + number
