@@ -107,7 +107,7 @@ def dense():
 
 WAYS = [  # which op is cut, and how
     (convolutional, SAMPLES, "ConvOp", "forward", "samples"), (convolutional, SAMPLES, "ConvOp", "backward", "samples"),
-    (convolutional, SAMPLES, "ConvReLUPool", "gradients", "samples"),
+    (convolutional, SAMPLES, "ConvPool", "gradients", "samples"),
     (convolutional, SAMPLES, "BatchNormOp", "forward", "channels"),
     (convolutional, SAMPLES, "BatchNormOp", "gradients", "channels"),
     (convolutional, SAMPLES, "BatchNormOp", "backward", "channels"),
@@ -131,7 +131,7 @@ def test_each_way_of_cutting(make, machine, op, method, axis, threads):
     assert (method, axis) in cuts_of(network, shape, N)[op]
 
 
-SUMS = [way for way in WAYS if way[2:] == ("ConvReLUPool", "gradients", "samples") or way[-1] == "terms"]
+SUMS = [way for way in WAYS if way[2:] == ("ConvPool", "gradients", "samples") or way[-1] == "terms"]
 BUGS = [*((*way, "left out") for way in WAYS), *((*way, "the first part again") for way in SUMS)]
 
 
@@ -312,7 +312,7 @@ def test_an_engine_says_how_each_layer_is_computed():
         ["4", "Conv2d(2, 2, 2)"], ["5", "Flatten()"], ["6", "Linear(18, 3)"], ["7", "ReLU()"], ["8", "Halved()"],
     ]  # fmt: skip
     expected = (
-        "ConvReLUPool: one pass", "ConvOp: all products, .*lanes", "ConvOp: all products, .*lanes",
+        "ConvPool: one pass", "ConvOp: all products, .*lanes", "ConvOp: all products, .*lanes",
         "CopyOp: no computation", "LinearOp: register tiles", "ReLUAfter: .*the layer before",
         "Opaque: its own forward and backward",
     )  # fmt: skip
@@ -543,7 +543,7 @@ class Inner(Twofold):
 
 
 @pytest.mark.parametrize(("layers", "ops"), [
-    ([Small(), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["ConvReLUPool"]),
+    ([Small(), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["ConvPool"]),
     ([Described(1), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["NormReLUPool"]),
     ([fastbp.Conv2d(1, 2, 3), Doubling(), fastbp.MaxPool2d(2)], ["ConvOp", "Opaque", "MaxPoolOp"]),
     ([fastbp.Flatten(), Twofold(144, 4), fastbp.ReLU(), fastbp.Linear(4, 3)],

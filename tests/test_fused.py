@@ -71,7 +71,7 @@ def test_conv_relu_pool(C, F, kernel, size, by_filters, training, data):
     for parameter in conv.parameters:
         parameter.value = values(rng, parameter.shape)
     with mock.patch.object(Pooled, "by_filters", by_filters):
-        compare(network, rng.normal(size=(2, C, size, size + 2)), training, ["ConvReLUPool"])
+        compare(network, rng.normal(size=(2, C, size, size + 2)), training, ["ConvPool"])
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16])
@@ -152,7 +152,7 @@ def ops(*layers, shape, training=True):
 def test_rows_are_taken_where_they_fit():
     """And where nobody else reads what lies between."""
     kinds = ops_of(fastbp.models.cnn(), (1, 28, 28))
-    assert kinds == ["ConvReLUPool", "CopyOp", "LinearOp", "ReLUAfter", "LinearOp"]
+    assert kinds == ["ConvPool", "CopyOp", "LinearOp", "ReLUAfter", "LinearOp"]
     kinds = ops_of(fastbp.models.cnn(batch_norm=True, dropout=0.5), (1, 28, 28))
     assert kinds == ["ConvOp", "NormReLUPool", "DropoutOp", "CopyOp", "LinearOp", "ReLUAfter", "LinearOp"]
     for pool in (fastbp.MaxPool2d(2, 1), fastbp.MaxPool2d(3, 2), fastbp.MaxPool2d(2, 2, 1)):
@@ -234,8 +234,8 @@ BUGS = {
     "one element": lambda result: result.put(np.abs(result).argmax(), 1.01 * result.flat[np.abs(result).argmax()]),
 }
 PLACES = [  # a network, the op in it, the method, and whether the pass is for training
-    (convolutional, fused.ConvReLUPool, "forward", True), (convolutional, fused.ConvReLUPool, "gradients", True),
-    (convolutional, fused.ConvReLUPool, "backward", True), (normalising, fused.NormReLUPool, "forward", True),
+    (convolutional, fused.ConvPool, "forward", True), (convolutional, fused.ConvPool, "gradients", True),
+    (convolutional, fused.ConvPool, "backward", True), (normalising, fused.NormReLUPool, "forward", True),
     (normalising, fused.NormReLUPool, "gradients", True), (normalising, fused.NormReLUPool, "backward", True),
     (normalising, fused.FixedNormReLUPool, "forward", False), (normalising_features, norm.BatchNormOp, "forward", True),
     (normalising_features, norm.BatchNormOp, "gradients", True),

@@ -35,7 +35,7 @@ from fastbp.kernels import activations
 from fastbp.layers.activations import TanhOp
 from fastbp.layers.conv import ConvOp
 from fastbp.layers.dropout import DropoutOp
-from fastbp.layers.fused import AFTER, with_activation
+from fastbp.layers.fused import AFTER, RISING, with_activation
 from fastbp.layers.joins import Join, Plus
 from fastbp.layers.linear import LinearOp
 from fastbp.layers.norm import BatchNormOp
@@ -61,6 +61,22 @@ def row(*layers, shape):
     return lambda: (copy.deepcopy(layers), (shape,))
 
 
+def conv_pools(*kinds):
+    """Cases of a convolution, a max pool and an activation in this order, by both ways of the one pass, and by two."""
+
+    def after(*pool):
+        return [MaxPool2d(*pool) if kind is MaxPool2d else kind() for kind in kinds]
+
+    return [
+        row(Conv2d(2, 5, 3), *after(2), shape=(2, 14, 14)),
+        row(Conv2d(3, 16, 5, bias=False), *after(2), shape=(3, 14, 15)),
+        row(Conv2d(2, 5, 3), *after(3, 2, 1), shape=(2, 9, 8)),
+    ]
+
+
+ORDERS = [order for kind in RISING for order in ((kind, MaxPool2d), (MaxPool2d, kind))]
+MAX_POOLS = MaxPool2d(2), MaxPool2d(3, 2, 1)
+
 # Layers and shapes for each line of the table, for all of the ways in which its op computes
 CASES = {
     (Linear,): [
@@ -76,10 +92,7 @@ CASES = {
         row(Conv2d(3, 5, 3, stride=2), shape=(3, 9, 9)),
         row(Conv2d(2, 3, 2, padding="full"), shape=(2, 4, 3)),
     ],
-    (Conv2d, ReLU, MaxPool2d): [
-        row(Conv2d(2, 5, 3), ReLU(), MaxPool2d(2), shape=(2, 14, 14)),
-        row(Conv2d(3, 16, 5, bias=False), ReLU(), MaxPool2d(2), shape=(3, 14, 15)),
-    ],
+    (Conv2d, MaxPool2d): conv_pools(MaxPool2d),
     (BatchNorm1d,): [row(BatchNorm1d(9), shape=(9,)), row(BatchNorm1d(3), shape=(3, 5))],
     (BatchNorm1d, ReLU): [row(BatchNorm1d(9), ReLU(), shape=(9,))],
     (BatchNorm2d,): [row(BatchNorm2d(6), shape=(6, 4, 5))],
@@ -102,6 +115,11 @@ CASES = {
             row(Linear(3, 2100), kind(), shape=(3,)),
         ]
         for kind in AFTER
+    },
+    **{(Conv2d, *order): conv_pools(*order) for order in ORDERS},
+    **{
+        order: [row(*(pool if kind is MaxPool2d else kind() for kind in order), shape=(2, 7, 9)) for pool in MAX_POOLS]
+        for order in ORDERS
     },
     **{(Plus, kind): [lambda kind=kind: ((Plus(), kind()), ((3, 500), (3, 500)))] for kind in AFTER},
 }
