@@ -15,7 +15,8 @@ def cuts_of(network, shape, N: int, training: bool = True) -> dict:
     schedule = network.engine(shape).batch(N, training).schedule
     found: dict = {}
     for op, cuts in zip(schedule.ops, schedule.cuts, strict=True):
-        several = {(method, cut.axis) for method, cut in cuts._asdict().items() if len(cut.ranges) > 1}
+        methods = {"forward": cuts.forward, "backward": cuts.backward, "gradients": cuts.gradients, **cuts.before}
+        several = {(method, cut.axis) for method, cut in methods.items() if len(cut.ranges) > 1}
         found.setdefault(type(op).__name__, set()).update(several)
     return found
 
