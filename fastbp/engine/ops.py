@@ -58,7 +58,7 @@ class Op:
       some
     - `work`: multiply–adds of the forward pass for a sample
     - `before`: the methods that come before `forward` and before `gradients`, where there are some
-    - `grain`: parts of the channels begin at multiples of it
+    - `pixels`: how many numbers of a channel lie side by side, where they are few: then parts take many channels
     - `saves`: arrays like y that forward leaves for backward, with their dtype where it is not y's
     - `how`: how it computes, and why so, in a few words
     - `copies`: y is x in another shape; the engine gives both the same memory and makes no call
@@ -70,7 +70,7 @@ class Op:
     how = "a loop over the elements"
     saves: dict[str, type | None] = {}
     before: dict[str, tuple[str, ...]] = {}
-    grain = 4
+    pixels: int | None = None
     copies = passes_dout = False
     descend: Callable | None = None
 

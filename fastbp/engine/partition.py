@@ -56,7 +56,8 @@ def cuts_of(op: Op, by_rows: bool, bounds: list[slice], setting: Setting, machin
         if "samples" in axes:
             return Cut("samples", bounds)
         if "channels" in axes:
-            return Cut("channels", spread(op.sizes["channels"], len(bounds), op.grain))
+            grain = 4 if op.pixels is None else max(1, machine.run // max(1, op.pixels))
+            return Cut("channels", spread(op.sizes["channels"], len(bounds), grain))
         return Cut(None, [None])
 
     forward, backward, gradients = (cut(method) for method in ("forward", "backward", "gradients"))

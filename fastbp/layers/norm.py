@@ -125,7 +125,7 @@ class BatchNormOp(NormOp):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.sizes = {"channels": self.layer.num_features}
-        self.grain = norm.together(math.prod(self.inputs[0].shape[1:]))
+        self.pixels = math.prod(self.inputs[0].shape[1:])
 
     @classmethod
     def suits(cls, layers, shape, setting):
