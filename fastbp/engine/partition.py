@@ -49,7 +49,10 @@ def partition(ops: list[Op], setting: Setting, machine: Machine) -> Partition:
 
 
 def cuts_of(op: Op, by_rows: bool, bounds: list[slice], setting: Setting, machine: Machine) -> Cuts:
-    """How one op is cut: each of its methods by the axes that this method takes."""
+    """How one op is cut: each of its methods by the axes that this method takes.
+
+    Parts of the samples each read all weights, parts of the features or columns all samples: a large layer is cut so
+    that the fewer of both are read again."""
 
     def cut(method: str) -> Cut:
         axes = op.axes(method)
@@ -61,9 +64,9 @@ def cuts_of(op: Op, by_rows: bool, bounds: list[slice], setting: Setting, machin
         return Cut(None, [None])
 
     forward, backward, gradients = (cut(method) for method in ("forward", "backward", "gradients"))
-    if is_large(op, "forward", "features", machine):
+    if is_large(op, "forward", "features", machine) and setting.N <= op.sizes["features"]:
         forward = by_features(op, "features", setting, machine)
-    if is_large(op, "backward", "columns", machine):
+    if is_large(op, "backward", "columns", machine) and setting.N <= op.sizes["columns"]:
         backward = backward_by_features(op, setting, machine)
     if by_rows:
         gradients = Cut("rows", row_pieces(op, setting, machine))
