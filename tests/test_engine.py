@@ -94,7 +94,8 @@ def convolutional():
     """Samples, channels, features and rows are cut in it; a batch of 4."""
     layers = [
         fastbp.Conv2d(1, 8, 3), fastbp.BatchNorm2d(8), fastbp.Tanh(), fastbp.Conv2d(8, 2, 3), fastbp.ReLU(),
-        fastbp.MaxPool2d(2), fastbp.Flatten(), fastbp.Linear(50, 12), fastbp.ReLU(), fastbp.Linear(12, 3),
+        fastbp.MaxPool2d(2), fastbp.Flatten(), fastbp.Linear(50, 12), fastbp.BatchNorm1d(12), fastbp.ReLU(),
+        fastbp.Linear(12, 3),
     ]  # fmt: skip
     return fastbp.Sequential(*layers, dtype=np.float64, seed=1), (1, 14, 14), 4
 
@@ -111,6 +112,10 @@ WAYS = [  # which op is cut, and how
     (convolutional, SAMPLES, "BatchNormOp", "forward", "channels"),
     (convolutional, SAMPLES, "BatchNormOp", "gradients", "channels"),
     (convolutional, SAMPLES, "BatchNormOp", "backward", "channels"),
+    (convolutional, SAMPLES, "MapNormOp", "statistics", "samples"),
+    (convolutional, SAMPLES, "MapNormOp", "forward", "samples"),
+    (convolutional, SAMPLES, "MapNormOp", "plane_sums", "samples"),
+    (convolutional, SAMPLES, "MapNormOp", "backward", "samples"),
     (convolutional, SAMPLES, "LinearOp", "forward", "features"),
     (convolutional, SAMPLES, "LinearOp", "backward", "columns"),
     (convolutional, ROWS, "ConvOp", "gradients", "rows"), (convolutional, SAMPLES, "LinearOp", "gradients", "rows"),

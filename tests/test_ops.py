@@ -38,7 +38,7 @@ from fastbp.layers.dropout import DropoutOp
 from fastbp.layers.fused import AFTER, RISING, with_activation
 from fastbp.layers.joins import Join, Plus
 from fastbp.layers.linear import LinearOp
-from fastbp.layers.norm import BatchNormOp
+from fastbp.layers.norm import BatchNormOp, MapNormOp
 
 pytestmark = pytest.mark.vectors
 
@@ -93,10 +93,10 @@ CASES = {
         row(Conv2d(2, 3, 2, padding="full"), shape=(2, 4, 3)),
     ],
     (Conv2d, MaxPool2d): conv_pools(MaxPool2d),
-    (BatchNorm1d,): [row(BatchNorm1d(9), shape=(9,)), row(BatchNorm1d(3), shape=(3, 5))],
-    (BatchNorm1d, ReLU): [row(BatchNorm1d(9), ReLU(), shape=(9,))],
-    (BatchNorm2d,): [row(BatchNorm2d(6), shape=(6, 4, 5))],
-    (BatchNorm2d, ReLU): [row(BatchNorm2d(6), ReLU(), shape=(6, 4, 5))],
+    (BatchNorm1d,): [row(BatchNorm1d(C), shape=(C, *L)) for C, L in ((9, ()), (150, ()), (3, (5,)), (2, (40,)))],
+    (BatchNorm1d, ReLU): [row(BatchNorm1d(C), ReLU(), shape=(C, *L)) for C, L in ((9, ()), (150, ()), (2, (33,)))],
+    (BatchNorm2d,): [row(BatchNorm2d(6), shape=(6, 4, 5)), row(BatchNorm2d(3), shape=(3, 7, 5))],
+    (BatchNorm2d, ReLU): [row(BatchNorm2d(6), ReLU(), shape=(6, 4, 5)), row(BatchNorm2d(3), ReLU(), shape=(3, 7, 5))],
     (BatchNorm2d, ReLU, MaxPool2d): [row(BatchNorm2d(6), ReLU(), MaxPool2d(2), shape=(6, 5, 23))],
     (MaxPool2d,): [row(MaxPool2d(2), shape=(2, 6, 7)), row(MaxPool2d(3, 2, 1), shape=(2, 7, 7))],
     (AvgPool2d,): [row(AvgPool2d(2), shape=(2, 6, 7)), row(AvgPool2d(3, 2, 1), shape=(2, 7, 7))],
@@ -220,10 +220,18 @@ class IgnoresFeatures(LinearOp):
 
 
 class IgnoresChannels(BatchNormOp):
-    """All channels' statistics with each part: the running ones move several times."""
+    """All channels with each part: the running statistics move several times."""
 
-    def statistics(self, channels):
-        return super().statistics(self.whole("channels"))
+    def forward(self, channels):
+        return super().forward(self.whole("channels"))
+
+
+class GathersTooEarly(MapNormOp):
+    """Each part takes its own mean for the batch's."""
+
+    def statistics(self, samples):
+        yield from super().statistics(samples)
+        yield from self.gather()
 
 
 class OneMaskForAll(DropoutOp):
@@ -240,6 +248,7 @@ class OneMaskForAll(DropoutOp):
     ((Linear,), IgnoresTerms, "backward by terms.*something else"),
     ((Linear,), IgnoresFeatures, "forward by features.*two pieces write"),
     ((BatchNorm2d,), IgnoresChannels, "forward by channels.*something else"),
+    ((BatchNorm2d,), GathersTooEarly, "statistics by samples.*something else"),
     ((Dropout,), OneMaskForAll, "forward by samples"),
 ])  # fmt: skip
 def test_a_planted_lie_is_found(kinds, lie, said):

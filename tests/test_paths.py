@@ -15,7 +15,16 @@ from fastbp.layers import activations, conv, fused, linear, norm, pool
 
 RNG = np.random.default_rng(0)
 CUT = Machine(
-    part_work=1, per_share=1e-9, per_weight=1, large=10, piece_work=1, range_work=1, few=1, tile_rows=4, tile_columns=4
+    part_work=1,
+    per_share=1e-9,
+    per_weight=1,
+    large=10,
+    piece_work=1,
+    range_work=1,
+    few=1,
+    run=4,
+    tile_rows=4,
+    tile_columns=4,
 )
 LOSS = fastbp.SoftmaxCrossEntropy()
 

@@ -96,8 +96,15 @@ class Schedule:
         yield False, prepared if len(self.bounds) > 1 else [sum(prepared, [])]
         for op, cuts in zip(self.ops, self.cuts, strict=True):
             if not op.copies:
+                yield from self._before(op, cuts, "forward")
                 cut = cuts.forward
                 yield cut.axis == "samples", [op.calls("forward", cut.axis, part) for part in cut.ranges]
+
+    def _before(self, op: Op, cuts: Cuts, method: str) -> Marked:
+        """What comes before an op's method, step by step."""
+        for name in op.before.get(method, ()):
+            cut = cuts.before[name]
+            yield cut.axis == "samples", [op.calls(name, cut.axis, part) for part in cut.ranges]
 
     # -- backward ----------------------------------------------------------------------------------------------------
 
@@ -138,6 +145,7 @@ class Schedule:
         gradients, backward = cuts.gradients, cuts.backward if needed and not op.passes_dout else Cut(None, [])
         parts = []
         if gradients.axis != "rows" and op.parameters:
+            yield from self._before(op, cuts, "gradients")
             shares = self._into(op, gradients)
             each = zip(gradients.ranges, shares, strict=True)
             parts = [op.calls("gradients", gradients.axis, part, into=into) for part, into in each]

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 
 from ..engine.graph import Wire
-from ..engine.ops import Op, computes
-from ..kernels import norm_relu_pool
+from ..engine.ops import Op, computes, planes
+from ..kernels import norm, norm_relu_pool
 from ..kernels.conv.pooled import Pooled
 from ..kernels.pool2d import max_pool2d_backward
 from .activations import (
@@ -32,7 +32,7 @@ from .base import Layer
 from .conv import Conv2d, ConvOp
 from .joins import Plus, PlusOp
 from .linear import Linear, LinearOp
-from .norm import BatchNorm2d, BatchNormOp, FixedBatchNormOp
+from .norm import BatchNorm2d, FixedBatchNormOp, MapNormOp
 from .pool import MaxPool2d, MaxPoolOp
 
 
@@ -213,7 +213,7 @@ for _kind in RISING:
 
 
 @computes(BatchNorm2d, ReLU, MaxPool2d)
-class NormReLUPool(BatchNormOp):
+class NormReLUPool(MapNormOp):
     """BatchNorm2d, ReLU and 2×2 MaxPool2d in training: y is max(0, the maximum of each window of gamma · x̂ + beta)."""
 
     how = "one pass, vectors of 2×2 windows; parameters' gradients over the pooled pixels alone"
@@ -223,49 +223,29 @@ class NormReLUPool(BatchNormOp):
     def suits(cls, layers, shape, setting):
         return super().suits(layers, shape, setting) and layers[2].pairs and min(shape[1:]) >= 2
 
-    def forward(self, channels):
-        yield self.statistics(channels)
-        gamma, beta, arrays = self.layer.gamma.value, self.layer.beta.value, (self.y, self.chosen, self.argmax)
-        batch, kernel = (self.mean, self.inv_std), norm_relu_pool.norm_relu_pool_forward
-        yield partial(kernel, self.x, gamma, beta, batch, *arrays, channels)
+    def forward(self, samples):
+        x, arrays = self.x[samples], (self.y[samples], self.chosen[samples], self.argmax[samples])
+        yield partial(norm_relu_pool.norm_relu_pool_forward, x, *self.affine, self.batch, *arrays)
 
-    def gradients(self, into, channels):
-        """dgamma and dbeta, from the pixels that have a gradient"""
-        sums, kernel = (
-            (into[self.layer.gamma], into[self.layer.beta]),
-            norm_relu_pool.norm_relu_pool_backward_parameters,
-        )
-        yield partial(kernel, self.dout, self.y, self.chosen, (self.mean, self.inv_std), *sums, channels)
+    def plane_sums(self, samples):
+        """Shares of dgamma and dbeta, from the pixels that have a gradient"""
+        arrays = planes(self.dout[samples]), planes(self.chosen[samples]), self.affine, self.batch
+        yield partial(norm.plane_sums, *arrays, *self.shares_of(samples), True)
 
-    def backward(self, channels):
-        """dx, through the mean and the variance too; from the gradients, which come before"""
-        gamma, beta = self.layer.gamma, self.layer.beta
-        sums, batch = (gamma.value, gamma.grad_array, beta.grad_array), (self.mean, self.inv_std)
-        kernel = norm_relu_pool.norm_relu_pool_backward_input
-        yield partial(kernel, self.dout, self.x, (self.y, self.argmax), batch, sums, self.dx, channels, True)
+    def backward(self, samples):
+        """dx, through the mean and the variance too"""
+        dout, x, dx = (array[samples] for array in (self.dout, self.x, self.dx))
+        fixed = self.batch, (self.layer.gamma.value, *self.sums), self.count if self.setting.training else 0
+        pooled = self.y[samples], self.argmax[samples]
+        yield partial(norm_relu_pool.norm_relu_pool_backward_input, dout, x, pooled, *fixed, dx)
 
 
 @computes(BatchNorm2d, ReLU, MaxPool2d)
-class FixedNormReLUPool(FixedBatchNormOp):
+class FixedNormReLUPool(NormReLUPool):
     """The same in evaluation, where samples stay apart."""
 
-    how, saves = NormReLUPool.how, NormReLUPool.saves
+    before, prepare = FixedBatchNormOp.before, FixedBatchNormOp.prepare
 
     @classmethod
     def suits(cls, layers, shape, setting):
-        return super().suits(layers, shape, setting) and layers[2].pairs and min(shape[1:]) >= 2
-
-    def forward(self, samples):
-        gamma, beta, batch = self.layer.gamma.value, self.layer.beta.value, (self.mean, self.inv_std)
-        x, arrays = self.x[samples], (self.y[samples], self.chosen[samples], self.argmax[samples])
-        kernel = norm_relu_pool.norm_relu_pool_forward
-        yield partial(kernel, x, gamma, beta, batch, *arrays, self.whole("channels"))
-
-    gradients = NormReLUPool.gradients
-
-    def backward(self, samples):
-        """dx, with mean and variance as constants"""
-        gamma, beta, batch = self.layer.gamma, self.layer.beta, (self.mean, self.inv_std)
-        pooled, sums = (self.y[samples], self.argmax[samples]), (gamma.value, gamma.grad_array, beta.grad_array)
-        dout, x, dx, channels = self.dout[samples], self.x[samples], self.dx[samples], self.whole("channels")
-        yield partial(norm_relu_pool.norm_relu_pool_backward_input, dout, x, pooled, batch, sums, dx, channels, False)
+        return not setting.training and layers[2].pairs and min(shape[1:]) >= 2
