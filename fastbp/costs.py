@@ -64,6 +64,7 @@ from .engine.graph import Step, Wire, opened
 from .engine.ops import in_table
 from .flops import Cost
 from .layers.base import Layer
+from .parameters import any_trained
 
 BIASES = ("bias", "b", "beta")
 
@@ -159,7 +160,7 @@ class CostSheet:
         steps, x = _steps(layers, self.input_shape)
         needing: set[Wire] = set()
         for step in steps:
-            if step.layer.parameters or not needing.isdisjoint(step.inputs):
+            if any_trained(step.layer.parameters) or not needing.isdisjoint(step.inputs):
                 needing.add(step.output)
         readers = [wire for step in steps for wire in step.inputs if step.output in needing]
         self.rows = tuple(self._row(step, needing, readers) for step in steps)
@@ -179,8 +180,11 @@ class CostSheet:
             backward = products = 0
         elif cost is not None:
             with_dx = not needing.isdisjoint(step.inputs)
-            backward = cost.dw + cost.db + cost.dx * with_dx + self._joins(step.output, readers)
-            products = cost.multiply_adds * (1 + with_dx)
+            of_biases = [parameter for parameter in layer.parameters if parameter.name in BIASES]
+            of_weights = [parameter for parameter in layer.parameters if parameter.name not in BIASES]
+            with_db, with_dw = any_trained(of_biases), any_trained(of_weights)
+            backward = cost.dw * with_dw + cost.db * with_db + cost.dx * with_dx + self._joins(step.output, readers)
+            products = cost.multiply_adds * (with_dw + with_dx)
         return LayerCosts(
             repr(layer), output, weights, biases, cost, backward, products, self._bytes(output), step.path
         )

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import instance
-from ..parameters import Parameter
+from ..parameters import Parameter, any_trained
 from .graph import Graph, LayerLike, Step, Wire
 
 AXES = ("samples", "channels", "features", "columns", "terms", "rows")
@@ -58,13 +58,14 @@ class Op:
     - `how`: how it computes, and why so, in a few words
     - `copies`: y is x in another shape; the engine gives both the same memory and makes no call
     - `passes_dout`: every dx is dout, and `backward` makes no call in the engine
+    - `apart`: backward reads nothing that `gradients` leaves, so a frozen layer's gradients need not be computed
     - `descend(values, grads, velocity, settings, rows)`, where there is one: SGD's update with gradients that are not
       kept
     """
 
     how = "a loop over the elements"
     saves: dict[str, type | None] = {}
-    copies = passes_dout = False
+    copies = passes_dout = apart = False
     descend: Callable | None = None
 
     def __init__(
@@ -130,6 +131,11 @@ class Op:
     def whole(self, axis: str):
         """The range of all there is."""
         return slice(0, self.setting.N) if axis == "samples" else (0, self.sizes[axis])
+
+    @property
+    def trained(self) -> bool:
+        """Has it a parameter that is not frozen?"""
+        return any_trained(self.parameters)
 
     @property
     def weights(self) -> int:

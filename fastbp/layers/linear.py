@@ -67,7 +67,7 @@ class Linear(Layer):
 
 @computes(Linear)
 class LinearOp(Op):
-    how, relu = "register tiles", False
+    how, relu, apart = "register tiles", False, True
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -82,6 +82,7 @@ class LinearOp(Op):
     def gradients(self, into, rows):
         """dw = doutᵀ x,  db = Σₙ dout; db with the last rows, which it follows in the flat vector"""
         db = into[self.layer.bias] if self.layer.bias and rows[1] == self.sizes["rows"] else None
+        rows = rows if self.layer.weight.requires_grad else (rows[1], rows[1])
         yield partial(linear.linear_backward_parameters, self.dout, self.x, into[self.layer.weight], db, rows)
 
     def backward(self, samples, columns, terms, dx=None):
