@@ -26,9 +26,9 @@ class Gradients:
     when a parameter is frozen, or trained again
     """
 
-    def __init__(self, size: int, dtype: np.dtype, frozen: Callable[[], None]):
+    def __init__(self, size: int, dtype: np.dtype, frozen: Callable[[], None] | None = None):
         self.array, self.kept = aligned(size, dtype), False
-        self._frozen = weakref.WeakMethod(frozen)
+        self._frozen = (lambda: None) if frozen is None else weakref.WeakMethod(frozen)
         self._open: list[Calls] | None = None  # what would complete the array
         self._engine: Callable = lambda: None  # whose lock guards the buffers that they read
         self._stepping: int | None = None  # the thread that makes a step just now
