@@ -11,6 +11,7 @@ from . import datasets, models
 from .engine.threads import get_num_threads, set_num_threads
 from .gradcheck import GradientError, GradientReport, check_gradients
 from .layers import (
+    GELU,
     AvgPool2d,
     BatchNorm1d,
     BatchNorm2d,
@@ -29,6 +30,7 @@ from .layers import (
     ReLU,
     Residual,
     Sigmoid,
+    SiLU,
     Softmax,
     Tanh,
 )
@@ -45,10 +47,10 @@ sys.modules |= {f"{__name__}.callbacks": callbacks, f"{__name__}.schedules": sch
 
 __all__ = [
     "Adagrad", "Adam", "AdamW", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Callback", "Checkpoint", "Concat",
-    "Container", "Conv2d", "CosineDecay", "Dropout", "EarlyStopping", "Flatten", "GradientError", "GradientReport",
-    "HingeLoss", "History", "Identity", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "LogisticLoss", "Loss",
-    "MaxPool2d", "MeanSquaredError", "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter", "RMSProp",
-    "ReLU", "Residual", "RunningLoss", "SGD", "Schedule", "Sequential", "Sigmoid", "Softmax", "SoftmaxCrossEntropy",
-    "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients", "datasets", "evaluate", "fit", "get_num_threads",
-    "load", "models", "outputs", "predict", "predict_proba", "set_num_threads", "warmup",
+    "Container", "Conv2d", "CosineDecay", "Dropout", "EarlyStopping", "Flatten", "GELU", "GradientError",
+    "GradientReport", "HingeLoss", "History", "Identity", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "LogisticLoss",
+    "Loss", "MaxPool2d", "MeanSquaredError", "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter",
+    "RMSProp", "ReLU", "Residual", "RunningLoss", "SGD", "Schedule", "Sequential", "SiLU", "Sigmoid", "Softmax",
+    "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients", "datasets", "evaluate", "fit",
+    "get_num_threads", "load", "models", "outputs", "predict", "predict_proba", "set_num_threads", "warmup",
 ]  # fmt: skip

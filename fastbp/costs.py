@@ -5,8 +5,8 @@
 **What is counted.** One batch of N samples: a training step's forward and backward pass, without the loss and the
 optimiser.
 
-- An addition, subtraction, multiplication, division, comparison, root, exponential, logarithm or tanh is one FLOP, so a
-  multiply and an add are two. A change of sign, a copy, an index and a random bit are none.
+- An addition, subtraction, multiplication, division, comparison, root, exponential, logarithm, tanh or erf is one FLOP,
+  so a multiply and an add are two. A change of sign, a copy, an index and a random bit are none.
 - A sum of n terms is n − 1 additions. A bias completes the last one: an output of a convolution with K×K windows of C
   channels costs 2·K²·C with a bias, one less without.
 - Padding is counted as pixels are: the zeros are multiplied, compared and added.
@@ -28,6 +28,8 @@ the elements of a channel in the batch, K² = KH·KW, "each" an element of the l
 | LeakyReLU | 2 each | 2 each | | |
 | Sigmoid | 3 each | 3 each | | |
 | Tanh | 1 each | 3 each | | |
+| GELU | 5 each, 9 by tanh | 11 each, 18 by tanh | | |
+| SiLU | 4 each | 8 each | | |
 | Softmax | 5C − 2 a row | 4C − 1 a row | | |
 | LogSoftmax | 5C − 1 a row | 4C − 1 a row | | |
 | BatchNorm | 7M + 10 a channel | 4M + 3 a channel | 2M − 1 a channel (dgamma) | M − 1 a channel (dbeta) |

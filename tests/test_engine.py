@@ -244,7 +244,7 @@ def memory_of(network, shape, training):
 
 def test_wires_share_memory_in_evaluation():
     """A wire has the memory of one that nobody reads any more; in training each has its own, for the way back."""
-    block = fastbp.Sequential(fastbp.Tanh(), fastbp.Linear(20, 20), fastbp.Tanh(), fastbp.Linear(20, 20))
+    block = fastbp.Sequential(fastbp.Softmax(), fastbp.Linear(20, 20), fastbp.Softmax(), fastbp.Linear(20, 20))
     network = fastbp.Sequential(fastbp.Linear(6, 20), block, *copy.deepcopy(block.layers), dtype=np.float64)
     assert len(memory_of(network, (6,), True)) == 10 and len(memory_of(network, (6,), False)) == 3
     block = fastbp.Residual(fastbp.Linear(20, 20), fastbp.Tanh(), fastbp.Linear(20, 20))

@@ -169,6 +169,28 @@ def test_rows_are_taken_where_they_fit():
     assert ops(*ends, shape=(4,)) == ["LinearOp", "ReLUAfter"]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_slope_that_changes_its_sign(training):
+    """The gradient of LeakyReLU can be told from its output only where the slope is not negative."""
+    network = fastbp.Sequential(
+        fastbp.Linear(4, 5), fastbp.LeakyReLU(0.2), fastbp.Linear(5, 2), seed=1, dtype="float64"
+    )
+    x, dout = np.random.default_rng(0).normal(size=(6, 4)), np.random.default_rng(1).normal(size=(6, 2))
+    for slope, kind in ((0.2, "LeakyReLUAfter"), (-0.5, "LeakyReLUOp"), (0, "LeakyReLUAfter"), (0.7, "LeakyReLUAfter")):
+        network.layers[1].negative_slope = slope
+        w, b, v, c = (parameter.value for parameter in network.parameters)
+        z = x @ w.T + b
+        h = np.where(z > 0, z, slope * z)
+        engine = network.engine((4,))
+        np.testing.assert_allclose(engine.forward(x, training), h @ v.T + c, atol=1e-13)
+        assert ops_of(network, (4,), training) == ["LinearOp", kind, "LinearOp"]
+        if training:
+            engine.forward(x, True)
+            dz = dout @ v * np.where(z > 0, 1, slope)
+            np.testing.assert_allclose(engine.backward(dout), dz @ w, atol=1e-13)
+            np.testing.assert_allclose(network.layers[0].weight.grad, dz.T @ x, atol=1e-13)
+
+
 # -- planted bugs ------------------------------------------------------------------------------------------------------
 
 
@@ -237,7 +259,8 @@ def test_a_bug_in_one_pass_is_seen(make, kind, method, training, bug, monkeypatc
     @functools.wraps(correct)
     def broken(self, *args, **more):
         yield from correct(self, *args, **more)
-        alone = len(self.layers) < 2 and not getattr(self, "relu", False)  # as the layers one by one have it
+        several = len(self.layers) > 1 or getattr(self, "relu", False) or getattr(self, "activation", None)
+        alone = not several  # as the layers one by one have it
         if type(self) is kind and (kind is fused.ReLUAfter or method == "descend" or not alone):
             arguments = signature.bind(self, *args, **more).arguments
             yield functools.partial(lambda: BUGS[bug](result_of(self, method, arguments)))

@@ -20,8 +20,8 @@ def test_linear_with_relu(dtype, bias):
     x, w, b = (rng.normal(size=shape).astype(dtype) for shape in [(5, 7), (11, 7), (11,)])
     x[3] = np.nan
     plain, rectified = np.empty((5, 11), dtype), np.empty((5, 11), dtype)
-    linear.linear_forward(x, w, b if bias else None, plain, False, (0, 11))
-    linear.linear_forward(x, w, b if bias else None, rectified, True, (0, 11))
+    for out, kind in ((plain, activations.NONE), (rectified, activations.RELU)):
+        linear.linear_forward(x, w, b if bias else None, out, out, kind, np.empty(0), (0, 11))
     np.testing.assert_allclose(
         plain, naive.linear(x, w, b if bias else None), atol=1e-5 if dtype == np.float32 else 1e-13
     )
@@ -40,7 +40,7 @@ def test_parts_of_a_linear_layer_by_features(dtype, N, cuts):
     for out, pieces in ((whole, [(0, size)]), (parts, list(zip(cuts[:-1], cuts[1:], strict=True)))):
         for first, last in pieces:
             before = out.copy()
-            linear.linear_forward(x, w, b, out[0], True, (first, last))
+            linear.linear_forward(x, w, b, out[0], out[0], activations.RELU, np.empty(0), (first, last))
             linear.linear_backward_input(dout, w, out[1], (first, last), (0, size))
             for others in (slice(None, first), slice(last, None)):
                 assert np.array_equal(out[:, :, others], before[:, :, others], equal_nan=True)

@@ -11,6 +11,7 @@ from op_proofs import Proof, close, made, pieces, run, unlike_the_layers
 
 import fastbp
 from fastbp import (
+    GELU,
     AvgPool2d,
     BatchNorm1d,
     BatchNorm2d,
@@ -24,6 +25,7 @@ from fastbp import (
     MaxPool2d,
     ReLU,
     Sigmoid,
+    SiLU,
     Softmax,
     Tanh,
 )  # fmt: skip
@@ -33,7 +35,7 @@ from fastbp.kernels import activations
 from fastbp.layers.activations import TanhOp
 from fastbp.layers.conv import ConvOp
 from fastbp.layers.dropout import DropoutOp
-from fastbp.layers.fused import with_relu
+from fastbp.layers.fused import AFTER, with_activation
 from fastbp.layers.joins import Join, Plus
 from fastbp.layers.linear import LinearOp
 from fastbp.layers.norm import BatchNormOp
@@ -66,7 +68,6 @@ CASES = {
         row(Linear(33, 9, bias=False), shape=(33,)),
         row(Linear(1, 1), shape=(1,)),
     ],
-    (Linear, ReLU): [row(Linear(7, 30), ReLU(), shape=(7,)), row(Linear(20, 5, bias=False), ReLU(), shape=(20,))],
     (Conv2d,): [
         row(Conv2d(3, 5, 3, padding=1), shape=(3, 12, 12)),
         row(Conv2d(2, 17, (2, 5), bias=False), shape=(2, 12, 14)),
@@ -87,13 +88,22 @@ CASES = {
     (MaxPool2d,): [row(MaxPool2d(2), shape=(2, 6, 7)), row(MaxPool2d(3, 2, 1), shape=(2, 7, 7))],
     (AvgPool2d,): [row(AvgPool2d(2), shape=(2, 6, 7)), row(AvgPool2d(3, 2, 1), shape=(2, 7, 7))],
     (Plus,): [lambda: ((Plus(),), ((3, 5), (3, 5)))],
-    (Plus, ReLU): [lambda: ((Plus(), ReLU()), ((3, 5), (3, 5)))],
     (Join,): [lambda: ((Join(),), ((3, 5), (1, 5), (4, 5))), lambda: ((Join(),), ((2,),))],
     (Softmax,): [row(Softmax(), shape=(5,))],
     (LogSoftmax,): [row(LogSoftmax(), shape=(5,))],
     (Dropout,): anywhere(lambda: Dropout(0.4)),
     (LeakyReLU,): anywhere(lambda: LeakyReLU(0.3)),
-    **{(kind,): anywhere(kind) for kind in (ReLU, Sigmoid, Tanh, Flatten, Identity)},
+    (GELU,): [*anywhere(GELU), *anywhere(lambda: GELU("tanh"))],
+    **{(kind,): anywhere(kind) for kind in (ReLU, Sigmoid, Tanh, SiLU, Flatten, Identity)},
+    **{
+        (Linear, kind): [
+            row(Linear(7, 30), kind(), shape=(7,)),
+            row(Linear(20, 5, bias=False), kind(), shape=(20,)),
+            row(Linear(3, 2100), kind(), shape=(3,)),
+        ]
+        for kind in AFTER
+    },
+    **{(Plus, kind): [lambda kind=kind: ((Plus(), kind()), ((3, 500), (3, 500)))] for kind in AFTER},
 }
 
 
@@ -279,7 +289,7 @@ def test_what_an_op_does_not_take_it_is_not_cut_by(op, machine, threads, table):
         """A layer with an op of its own."""
 
     computes(Own)(op)
-    computes(Own, ReLU)(with_relu(op))
+    computes(Own, ReLU)(with_activation(op, ReLU))
     rng, before = np.random.default_rng(0), fastbp.get_num_threads()
     x, dout = rng.normal(size=(3, 30)), rng.normal(size=(3, 5))
     results = []

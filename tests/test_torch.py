@@ -30,6 +30,9 @@ LAYERS = {
     "LeakyReLU": (fastbp.LeakyReLU(0.2), (3, 4), lambda x: F.leaky_relu(x, 0.2)),
     "Sigmoid": (fastbp.Sigmoid(), (3, 4), torch.sigmoid),
     "Tanh": (fastbp.Tanh(), (3, 4), torch.tanh),
+    "GELU": (fastbp.GELU(), (3, 4), F.gelu),
+    "GELU by tanh": (fastbp.GELU("tanh"), (3, 4), lambda x: F.gelu(x, approximate="tanh")),
+    "SiLU": (fastbp.SiLU(), (3, 4), F.silu),
     "Softmax": (fastbp.Softmax(), (3, 4), lambda x: F.softmax(x, dim=1)),
     "LogSoftmax": (fastbp.LogSoftmax(), (3, 4), lambda x: F.log_softmax(x, dim=1)),
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """Layers in a row that are computed in one pass, by one op or two: their results are those of the layers, to
 rounding."""
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,24 @@ from ..engine.graph import Wire
 from ..engine.ops import Op, computes
 from ..kernels import norm_relu_pool
 from ..kernels.conv.pooled import Pooled
-from .activations import ReLU, ReLUOp
+from .activations import (
+    GELU,
+    Activation,
+    Elementwise,
+    ElementwiseOp,
+    GELUOp,
+    LeakyReLU,
+    LeakyReLUOp,
+    ReLU,
+    ReLUOp,
+    Sigmoid,
+    SigmoidOp,
+    SiLU,
+    SiLUOp,
+    Tanh,
+    TanhOp,
+)
+from .base import Layer
 from .conv import Conv2d
 from .joins import Plus, PlusOp
 from .linear import Linear, LinearOp
@@ -17,8 +35,8 @@ from .norm import BatchNorm2d, BatchNormOp, FixedBatchNormOp
 from .pool import MaxPool2d
 
 
-class ReLUAfter(ReLUOp):
-    """A ReLU that the op before has applied; its way back is its own."""
+class Applied(ElementwiseOp):
+    """An activation that the op before has applied; its way back is its own."""
 
     how = "forward in the pass of the layer before, backward a pass of its own"
 
@@ -26,21 +44,65 @@ class ReLUAfter(ReLUOp):
         yield from ()
 
 
-def with_relu(op):
-    """For a layer and a ReLU: the layer's op, with its `relu` set, makes both forward; the way back of each is its
-    own."""
+class ReLUAfter(Applied, ReLUOp):
+    pass
+
+
+class LeakyReLUAfter(Applied, LeakyReLUOp):
+    keeps = "y"  # for slopes that are not negative: others are not entered
+
+
+class SigmoidAfter(Applied, SigmoidOp):
+    pass
+
+
+class TanhAfter(Applied, TanhOp):
+    pass
+
+
+class GELUAfter(Applied, GELUOp):
+    pass
+
+
+class SiLUAfter(Applied, SiLUOp):
+    pass
+
+
+AFTER = {
+    ReLU: ReLUAfter, LeakyReLU: LeakyReLUAfter, Sigmoid: SigmoidAfter, Tanh: TanhAfter, GELU: GELUAfter, SiLU: SiLUAfter
+}  # fmt: skip
+
+
+def with_activation(op: type[Op], kind: type[Elementwise]) -> Callable[..., list[Op]]:
+    """For a layer and an activation of this kind: the layer's op, with its `activation` set, makes both forward; the
+    way back of each is its own. In training the layer's own output is kept where the activation's way back reads it."""
 
     def make(layers, inputs, output, setting, paths):
         before = Wire(output.shape)
         first = op(layers[:1], inputs, before, setting, paths[:1])
-        first.relu, first.how, output.same_as = True, f"{first.how}, and the ReLU in the same pass", before
-        return [first, ReLUAfter(layers[1:], (before,), output, setting, paths[1:])]
+        first.activation = Activation.of(layers[1], output)
+        first.how = f"{first.how}, and the {kind.__name__} in the same pass"
+        after = AFTER[kind](layers[1:], (before,), output, setting, paths[1:])
+        if after.keeps == "y" or not setting.training:
+            output.same_as = before
+        return [first, after]
 
     return make
 
 
-computes(Linear, ReLU)(with_relu(LinearOp))
-computes(Plus, ReLU)(with_relu(PlusOp))
+def enter_with_activations(layer: type[Layer], op: type[Op]) -> None:
+    """Enter this op as what computes this layer with each of the activations after it."""
+
+    def suits(layers, shape, setting):
+        told = not isinstance(layers[1], LeakyReLU) or layers[1].rising
+        return told and op.suits(layers[:1], shape, setting)
+
+    for kind in AFTER:
+        computes(layer, kind, when=suits)(with_activation(op, kind))
+
+
+enter_with_activations(Linear, LinearOp)
+enter_with_activations(Plus, PlusOp)
 
 
 @computes(Conv2d, ReLU, MaxPool2d)
