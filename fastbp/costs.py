@@ -30,6 +30,7 @@ the elements of a channel in the batch, K² = KH·KW, "each" an element of the l
 | Tanh | 1 each | 3 each | | |
 | GELU | 5 each, 9 by tanh | 11 each, 18 by tanh | | |
 | SiLU | 4 each | 8 each | | |
+| Scale | 1 each | 1 each | 2 in all but 1 each, where it is learned | |
 | Softmax | 5C − 2 a row | 4C − 1 a row | | |
 | LogSoftmax | 5C − 1 a row | 4C − 1 a row | | |
 | BatchNorm | 7M + 10 a channel | 4M + 3 a channel | 2M − 1 a channel (dgamma) | M − 1 a channel (dbeta) |
@@ -39,9 +40,9 @@ the elements of a channel in the batch, K² = KH·KW, "each" an element of the l
 BatchNorm is in training mode: mean M, centred x M, variance 2M, 1 / √(var + eps) 3, x̂ M, gamma · x̂ + beta 2M, running
 statistics 7; backward finds x̂ and 1 / √(var + eps) as forward left them.
 
-**Backward** is what training computes: it ends at the first layer with parameters, whose dx nothing needs. Neither that
-dx nor the layers before it are counted; `input_gradient` is what they would cost, for the gradient of the network's
-input.
+**Backward** is what training computes: it ends at the first layer with parameters that are not frozen, whose dx nothing
+needs. Neither that dx nor the layers before it are counted, nor the gradients of frozen parameters; `input_gradient` is
+what the former would cost, for the gradient of the network's input.
 
 **Parameters** named bias, b or beta are biases, all others weights. **Activations** are the bytes of a layer's output
 for the batch; the total is that of all outputs and the input, as `Sequential.forward` keeps them for backward. What a

@@ -39,9 +39,9 @@ class AlternatingFlip:
     >>> x = np.arange(6.0).reshape(2, 1, 1, 3)
     >>> for epoch in (0, 1):
     ...     AlternatingFlip()(x, np.random.default_rng(0), np.array([4, 7]), epoch, seed=0).reshape(2, 3)
-    array([[2., 1., 0.],
-           [3., 4., 5.]])
     array([[0., 1., 2.],
+           [3., 4., 5.]])
+    array([[2., 1., 0.],
            [5., 4., 3.]])
     """
 
