@@ -28,7 +28,7 @@ import numpy as np
 from .arguments import Checked, Setting, flag, instance, number, owned, shown, unmasked
 from .dtypes import FLOATS
 from .kernels import optimizers as kernels
-from .parameters import Parameter, State
+from .parameters import State
 
 Groups = Mapping[str | tuple[str, ...], Mapping[str, float]]
 
@@ -162,7 +162,9 @@ class Optimizer(Checked):
         In a loop of your own call it before the first `step`, and again when parameters were frozen. ValueError where a
         pattern of `groups` names nothing in the network.
         """
-        named: dict[str, Parameter] = network.named_parameters
+        named = getattr(network, "named_parameters", None)
+        if not isinstance(named, dict):
+            raise TypeError(f"{type(self).__name__}.attach: network must be a Sequential, got {shown(network)}")
         for pattern in (pattern for names in self._groups for pattern in names):
             if not any(_names(pattern, path) for path in named):
                 raise ValueError(

@@ -229,6 +229,10 @@ ARGUMENTS: dict[str, dict[str, Callable[[], object]]] = {
     "gradcheck.check_gradients": {"loss": lambda: None},
     "network.Sequential": {"winograd": lambda: 4},
     "network.Sequential.load": {"path": saved},
+    "training.evaluate": {"augment": lambda: [give]},
+    "training.outputs": {"augment": lambda: [give]},
+    "training.predict": {"augment": lambda: [give]},
+    "training.predict_proba": {"augment": lambda: [give]},
     "training.fit": {"resume": lambda: "resume.npz", "augment": lambda: None},
 }
 
@@ -328,8 +332,15 @@ INSTANCES: dict[str, Callable[[], tuple[object, dict]]] = {
     "initializers.HeUniform": lambda: (fastbp.initializers.HeUniform(), FANS),
     "initializers.Initializer": lambda: (fastbp.initializers.Initializer(), FANS),
     "initializers.Normal": lambda: (fastbp.initializers.Normal(), FANS),
+    "initializers.Whitening": lambda: (
+        fastbp.initializers.Whitening(IMAGES(), 2),
+        FANS | {"shape": lambda: (4, 3, 2, 2)},
+    ),
     "initializers.PyTorchDefault": lambda: (fastbp.initializers.PyTorchDefault(), FANS),
     "callbacks.Callback": lambda: (fastbp.Callback(), {}),
+    "averages.Average": lambda: (fastbp.training.averages.Average(), {}),
+    "averages.EMA": lambda: (fastbp.EMA(), {}),
+    "averages.Lookahead": lambda: (fastbp.Lookahead(), {}),
     "callbacks.Checkpoint": lambda: (fastbp.Checkpoint("file.npz"), {}),
     "callbacks.EarlyStopping": lambda: (fastbp.EarlyStopping(patience=1), {}),
     "callbacks.RunningLoss": lambda: (fastbp.RunningLoss(), {}),

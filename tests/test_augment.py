@@ -248,7 +248,7 @@ def test_wrong_arguments_of_both_are_clear_errors():
         (ValueError, lambda: RandomCrop(5, "reflect")(x, rng), "RandomCrop: padding 5 reflects images larger than"),
         (ValueError, lambda: flip(x[0], rng, np.arange(4), 0, 0), r"AlternatingFlip: expected images \(N, C, H, W\)"),
         (TypeError, lambda: flip(x, 3, np.arange(4), 0, 0), "AlternatingFlip: rng must be"),
-        (ValueError, lambda: flip(x, rng, np.arange(3), 0, 0), r"AlternatingFlip: expected 4 indices, got \(3,\)"),
+        (ValueError, lambda: flip(x, rng, np.arange(3), 0, 0), r"x \(4, 3, 6, 5\) and indices \(3,\) differ"),
         (TypeError, lambda: flip(x, rng, np.arange(4.0), 0, 0), "AlternatingFlip: indices must be"),
         (ValueError, lambda: flip(x, rng, np.arange(4), -1, 0), "AlternatingFlip: epoch must be"),
         (TypeError, lambda: flip(x, rng, np.arange(4), 0, None), "AlternatingFlip: seed must be"),

@@ -51,7 +51,7 @@ class AlternatingFlip:
         x = _images("AlternatingFlip", x, rng)
         indices = array("AlternatingFlip: indices", indices, "iu")
         if indices.shape != (len(x),):
-            raise ValueError(f"AlternatingFlip: expected {len(x)} indices, got {indices.shape}")
+            raise ValueError(f"AlternatingFlip: x {x.shape} and indices {indices.shape} differ in length")
         epoch, seed = whole("AlternatingFlip: epoch", epoch, 0), whole("AlternatingFlip: seed", seed, 0)
         y = x.copy()
         for i in np.flatnonzero((_bits(indices, seed) + np.uint64(epoch)) & np.uint64(1)):

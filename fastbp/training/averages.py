@@ -27,6 +27,7 @@ class Average(Callback):
     """
 
     keep = True
+    steps, _vectors = 0, None
 
     def on_train_begin(self, run):
         self._network, self._vectors, self.steps = run.network, None, 0
@@ -34,7 +35,7 @@ class Average(Callback):
     @property
     def averages(self) -> dict[str, np.ndarray]:
         """Copies of the averages by name; empty before the first step."""
-        if self.__dict__.get("_vectors") is None:
+        if self._vectors is None:
             return {}
         return {name: array.copy() for name, array in self._by_name(self._vectors).items()}
 
