@@ -24,6 +24,7 @@ from fastbp import (
     LogSoftmax,
     MaxPool2d,
     ReLU,
+    Scale,
     Sigmoid,
     SiLU,
     Softmax,
@@ -106,6 +107,7 @@ CASES = {
     (LogSoftmax,): [row(LogSoftmax(), shape=(5,))],
     (Dropout,): anywhere(lambda: Dropout(0.4)),
     (LeakyReLU,): anywhere(lambda: LeakyReLU(0.3)),
+    (Scale,): [*anywhere(lambda: Scale(0.3)), *anywhere(lambda: Scale(0.3, learned=True))],
     (GELU,): [*anywhere(GELU), *anywhere(lambda: GELU("tanh"))],
     **{(kind,): anywhere(kind) for kind in (ReLU, Sigmoid, Tanh, SiLU, Flatten, Identity)},
     **{

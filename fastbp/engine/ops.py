@@ -32,7 +32,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import instance
-from ..parameters import Parameter
+from ..parameters import Parameter, any_trained
 from .graph import Graph, LayerLike, Step, Wire
 
 AXES = ("samples", "channels", "features", "columns", "terms", "rows")
@@ -65,6 +65,7 @@ class Op:
     - `passes_dout`: every dx is dout, and `backward` makes no call in the engine
     - `together(into, samples)`, where there is one: `gradients` and `backward` in one pass, that shares work; both take
       samples then
+    - `apart`: backward reads nothing that `gradients` leaves, so a frozen layer's gradients need not be computed
     - `descend(values, grads, velocity, settings, rows)`, where there is one: SGD's update with gradients that are not
       kept
     """
@@ -73,7 +74,7 @@ class Op:
     saves: dict[str, type | None] = {}
     before: dict[str, tuple[str, ...]] = {}
     pixels: int | None = None
-    copies = passes_dout = False
+    copies = passes_dout = apart = False
     descend: Callable | None = None
     together: Callable | None = None
 
@@ -150,6 +151,11 @@ class Op:
     def whole(self, axis: str):
         """The range of all there is."""
         return slice(0, self.setting.N) if axis == "samples" else (0, self.sizes[axis])
+
+    @property
+    def trained(self) -> bool:
+        """Has it a parameter that is not frozen?"""
+        return any_trained(self.parameters)
 
     @property
     def weights(self) -> int:

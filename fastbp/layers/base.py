@@ -245,11 +245,15 @@ class Layer(Checked):
         for parameter in self.parameters[:1]:
             parameter.grad  # noqa: B018 -- who calls this looks at gradients, so what training has left open is computed first
         op.layer, op.dout = self, dout if y.ndim else dout.reshape(1)
-        if op.parameters:
+        made = bool(op.parameters) and (op.trained or need_dx and not op.apart)
+        if made:
             op.run("gradients", into={parameter: parameter.grad_array for parameter in op.parameters})
         if need_dx:
             op.dxs[0] = dx if y.ndim else dx.reshape(1)
             op.run("backward")
+        for parameter in op.parameters if made else ():
+            if not parameter.requires_grad:
+                parameter.grad_array[...] = 0
         op.layer = op.dout = op.dxs[0] = None
         return dx
 
@@ -294,6 +298,18 @@ class Layer(Checked):
         for parameter in self.parameters:
             parameter.astype(dtype)
         self.set_dtype(dtype)
+        return self
+
+    def requires_grad_(self, value: bool = True) -> "Layer":
+        """Set `requires_grad` of all parameters, also of the layers inside, and return the layer: False freezes it.
+
+        >>> import fastbp
+        >>> fastbp.Linear(4, 3).requires_grad_(False).weight.requires_grad
+        False
+        """
+        value = flag(f"{type(self).__name__}.requires_grad_: value", value)
+        for parameter in self.parameters:
+            parameter.requires_grad = value
         return self
 
     def _refuse_in_network(self) -> None:

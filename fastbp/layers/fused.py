@@ -166,7 +166,7 @@ class ConvPool(Op):
     rounding, the maximum may be taken at the other one.
     """
 
-    saves = {"argmax": np.int32}
+    saves, apart = {"argmax": np.int32}, True
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
