@@ -198,7 +198,8 @@ class Schedule:
         """One op's own sections, forward and back, in the pass that `backward` was asked for last."""
         cuts = self.cuts[self.ops.index(op)]
         forward = [op.calls("forward", cuts.forward.axis, part) for part in cuts.forward.ranges]
-        ahead = [] if op.copies else [[op.calls("prepare")], forward]
+        before = [parts for _, parts in self._before(op, cuts, "forward")]
+        ahead = [] if op.copies else [[op.calls("prepare")], *before, forward]
         if op not in self.live:
             return ahead, []
         needed = any(dx is not None for dx in op.dxs)
