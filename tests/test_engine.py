@@ -175,7 +175,7 @@ def test_a_sum_of_shares_that_leaves_one_out_is_seen(make, machine, monkeypatch)
 
 @pytest.mark.parametrize(("channels", "size", "kernel"), [(8, 8, 3), (16, 12, 3), (3, 14, 5), (3, 7, 2)])
 def test_large_convolutions_take_their_gradients_by_rows(channels, size, kernel):
-    """Winograd's tiles, small and large, shifted rows, unfolded patches: each block of filters for the whole batch."""
+    """Winograd's tiles, small and large, pixels and channels in the lanes: each block of filters for all samples."""
     shape, layers = (channels, size, size), [fastbp.Conv2d(channels, 33, kernel), fastbp.Tanh(), fastbp.Flatten()]
     features = fastbp.Sequential(*layers).output_shape(shape)[0]
     network = fastbp.Sequential(*layers, fastbp.Linear(features, 3), dtype=np.float64)
@@ -312,7 +312,7 @@ def test_an_engine_says_how_each_layer_is_computed():
         ["4", "Conv2d(2, 2, 2)"], ["5", "Flatten()"], ["6", "Linear(18, 3)"], ["7", "ReLU()"], ["8", "Halved()"],
     ]  # fmt: skip
     expected = (
-        "ConvPool: one pass", "ConvOp: .*unfolded patches: strides", "ConvOp: .*fewer than 100",
+        "ConvPool: one pass", "ConvOp: all products, .*lanes", "ConvOp: all products, .*lanes",
         "CopyOp: no computation", "LinearOp: register tiles", "ReLUAfter: .*the layer before",
         "Opaque: its own forward and backward",
     )  # fmt: skip

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -299,6 +300,65 @@ def test_split_rows_and_joined_ones(dtype, columns, start):
         joined = np.full(columns + 5, -1, dtype)
         join(mine, 1, 100, joined[: 2 + columns], 2, columns)  # it ends with the row
         assert np.array_equal(joined[2:-3], x[start:]) and (joined[:2] == -1).all() and (joined[-3:] == -1).all()
+
+
+@kernel
+def copy_even(*arguments):
+    simd.copy_even(*arguments)
+
+
+@given(dtypes, st.integers(0, 40), st.integers(0, 3), st.integers(0, 3))
+def test_every_second_number(dtype, columns, start, to):
+    x, y = np.arange(1, 1 + start + max(2 * columns - 1, 0), dtype=dtype), np.zeros(to + columns + 3, dtype)
+    expected = y.copy()
+    expected[to : to + columns] = x[start::2][:columns]
+    copy_even(x, start, y, to, columns)
+    assert np.array_equal(y, expected)
+
+
+@kernel
+def pixel_rows(x):
+    return simd.pixel_rows(x)
+
+
+@kernel
+def pixels_in_lanes(*arguments):
+    simd.pixels_in_lanes(*arguments)
+
+
+@kernel
+def channels_in_lanes(*arguments):
+    simd.channels_in_lanes(*arguments)
+
+
+def placed(rng, K, count, size, apart):
+    """(taps, places, room): K taps anywhere in two arrays of `size` numbers; `count` beginnings, and ends `apart`"""
+    taps, ends = rng.integers(0, size, (K, 2)), rng.permutation(count) * apart
+    return taps.reshape(-1), np.stack([rng.integers(0, size, count), ends], 1).reshape(-1), 2 * size
+
+
+@given(dtypes, seeds, st.integers(0, 9), st.integers(0, 9), st.integers(1, 8))
+def test_pixels_in_lanes(dtype, seed, K, count, rows):
+    rng, L, high = np.random.default_rng(seed), lanes(np.empty(0, dtype)), pixel_rows(np.empty(0, dtype))
+    rows = min(rows, high)
+    taps, places, room = placed(rng, K, count, 30, L + rng.integers(0, 3))
+    w, x, bias = (rng.normal(size=size).astype(dtype) for size in (2 + room + high, room + L, 2 + high))
+    ym = (count + 1) * (L + 3)
+    y = rng.normal(size=1 + rows * ym).astype(dtype)
+    arguments = w, 2, x, taps, K, bias, places, count, y, 1, ym, rows
+    with mock.patch.object(plain, "lanes", lanes):
+        same(pixels_in_lanes, plain.pixels_in_lanes, arguments, y)
+
+
+@given(dtypes, seeds, st.integers(0, 9), st.integers(0, 20), st.integers(1, 8), st.booleans())
+def test_channels_in_lanes(dtype, seed, K, count, vectors, along):
+    rng, wide = np.random.default_rng(seed), vectors * lanes(np.empty(0, dtype))
+    taps, places, room = placed(rng, K, count, 30, wide + rng.integers(0, 3))
+    w, x, first = (rng.normal(size=size).astype(dtype) for size in (room + wide, room, wide))
+    y = rng.normal(size=(count + 1) * (wide + 3)).astype(dtype)
+    arguments = x, places, count, taps, K, w, y if along else first, int(along), y, vectors
+    with mock.patch.object(plain, "lanes", lanes):
+        same(channels_in_lanes, plain.channels_in_lanes, arguments, y)
 
 
 @kernel

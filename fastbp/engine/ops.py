@@ -58,6 +58,8 @@ class Op:
     - `how`: how it computes, and why so, in a few words
     - `copies`: y is x in another shape; the engine gives both the same memory and makes no call
     - `passes_dout`: every dx is dout, and `backward` makes no call in the engine
+    - `together(into, samples)`, where there is one: `gradients` and `backward` in one pass, that shares work; both take
+      samples then
     - `descend(values, grads, velocity, settings, rows)`, where there is one: SGD's update with gradients that are not
       kept
     """
@@ -66,6 +68,7 @@ class Op:
     saves: dict[str, type | None] = {}
     copies = passes_dout = False
     descend: Callable | None = None
+    together: Callable | None = None
 
     def __init__(
         self,

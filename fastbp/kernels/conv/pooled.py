@@ -24,7 +24,7 @@ from .. import simd
 from ..buffers import LINE, empty, zeros
 from ..jit import kernel, separate_kernel
 from ..matmul import transpose
-from .padding import padded_bias, put_copies, take, taps
+from .padding import padded_bias, put_planes, take, taps
 from .ways import Calls, Geometry, Winograd
 
 PANEL = simd.PANEL
@@ -134,7 +134,7 @@ def conv_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
     weights, maxima, numbers = filters_in_lanes(w), empty(windows * wide, x), np.empty(windows * wide, np.int32)
     taps(in_x, C, (KH, KW), (PH, PW), 0, PH * PW)
     for n in range(N):
-        put_copies(x[n], image, before, 1, PH, PW)
+        put_planes(x[n], image, ((1, 1), before), (1, 1), PH, PW)
         for i in range(rows):
             pixel, out = 2 * i * PW, i * columns * wide
             simd.windows_by_filters(image, pixel, PW, in_x, weights, 0, panel, K * panel, K, bias, maxima, numbers, out,
@@ -167,8 +167,8 @@ def conv_pool_backward_parameters(dout, argmax, x, dw, db, before, output_size):
     if db is not None:
         db[:] = 0
     for n in range(N):
-        put_copies(x[n], image, before, 1, PH, PW)
-        put_copies(x[n], image[copy:], before, 1, PH, PW)
+        put_planes(x[n], image, ((1, 1), before), (1, 1), PH, PW)
+        put_planes(x[n], image[copy:], ((1, 1), before), (1, 1), PH, PW)
         for f in range(F):
             first = (n * F + f) * windows
             gradients = douts[first : first + windows]

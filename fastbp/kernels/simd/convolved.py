@@ -108,40 +108,6 @@ def windows_by_pixels(e, w, w0, wf, x, low, at, K, bias, y, argmax, out, step, f
 
 # -- gradients of the weights ------------------------------------------------------------------------------------------
 
-# Taps of a tile. More than 8 in a row are rare: they are done in two pieces. The smaller ones are for filters 7 or 5
-# wide, or for half of one
-TAPS, SMALLER_TAPS = 8, (7, 5, 4, 3, 1)
-most_taps = known_when_compiled(lambda context, dtype: min(most(context, 2), TAPS))
-
-
-@emits
-def add_tap_products(e, a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, panels):
-    """c[c0 + q·cm + f] += Σ_{i<rows, j<columns} a[a0 + q + i·width + j] · b[p·bp + (i·columns + j)·bk + l]
-
-    for q < taps ≤ most_taps, f = p·PANEL + l, p < panels, l < PANEL: the gradients of neighbouring taps, with filters
-    in the lanes."""
-
-    def down(in_row, of_row):
-        def body(MR, fewer):
-            lines = e.indices(MR, taps, MR - fewer)
-
-            def row(i, sums):
-                start, first = e.at(a0, (i, width)), e.at((e.builder.mul(i, columns), bk))
-                places = [e.at(first, place) for place in in_row]
-
-                def operands(j):
-                    return numbers_at(e, a, lines, start, j), vectors_at(e, b, places, (j, bk))
-
-                return accumulate(e, columns, operands, sums)
-
-            sums = e.loop(rows, [e.zero()] * (MR * len(in_row)), row)
-            add_to(e, sums, c, [e.at(c0, (line, cm), n) for line in lines for n in of_row])
-
-        smallest_that_holds(e, bodies(min(most(e.context, 2), TAPS), *SMALLER_TAPS), taps, body)
-
-    each_two_vectors(e, panels, (I64(0), bp), I64(PANEL), down)
-
-
 # Lanes of add_weighted_rows at most: patches of 5 or 7 pixels fill half of AVX-512's 16, which lie in two cache lines
 SPARSE_LANES = 8
 # Rows of a tile, whose vectors they are: one number at a time goes with all of them. 7 is for 7×7 filters of one

@@ -76,6 +76,20 @@ def store_joined(e, pair, y, places, left):
             both([e.first(e.builder.sub(left, I64(half * e.lanes))) for half in range(2)])
 
 
+@emits
+def copy_even(e, x, start, y, to, columns):
+    """y[to + j] = x[start + 2j] for j < columns; y is not x"""
+    builder = e.builder
+    vectors = builder.sdiv(builder.add(columns, I64(e.lanes - 1)), I64(e.lanes))
+    with cgutils.for_range(builder, vectors, intp=I64) as loop:
+        j = builder.mul(loop.index, I64(e.lanes))
+        left = builder.sub(columns, j)
+        seen = builder.sub(builder.mul(left, I64(2)), I64(1))
+        halves = I64(0), I64(e.lanes)
+        pair = [e.load(x, e.at(start, (j, I64(2)), half), e.first(builder.sub(seen, half))) for half in halves]
+        e.store(e.shuffle(*pair, range(0, 2 * e.lanes, 2)), y, e.at(to, j), e.first(left))
+
+
 def each_vector(e, columns, step):
     """step(j, None) for vectors of columns from j on, of which the last one ends with the last column and does some of
     them again; step(0, columns), under a mask, where there are fewer columns than lanes. Masked stores are slow on
