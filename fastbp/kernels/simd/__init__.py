@@ -29,6 +29,7 @@ what becomes of their sums.
   lanes.
 - `copy_row` copies a row, and adds a number to it; `copy_row_and_zeros` fills up its last vector; `split_row` copies
   the even and the odd columns apart. `power_of_two` makes 2ⁿ of n.
+- `to_columns` and `from_columns` transpose four columns, of few features and many samples.
 - `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors
   of channels; `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back;
   `add_tap_products` sums a convolution's weight gradients over an image.
@@ -58,6 +59,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         dot_columns,
         dot_rows,
         filter_to_points,
+        from_columns,
         image_to_points,
         lanes,
         lanes_of,
@@ -75,11 +77,13 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         pool_normalised,
         pool_pairs,
         power_of_two,
+        rows_at_once,
         sparse_lanes,
         sparse_rows,
         split_row,
         sum_rows,
         sum_rows_descend,
+        to_columns,
         transpose,
         windows_by_filters,
         windows_by_pixels,
@@ -100,6 +104,7 @@ else:
     from .maxima import pool_normalised, pool_pairs
     from .powers import power_of_two
     from .products import outer, outer_descend, outer_rows, pack, panel_product, sum_rows, sum_rows_descend
+    from .quads import from_columns, rows_at_once, to_columns
     from .rows import copy_row, copy_row_and_zeros, split_row
     from .transforms import (
         filter_to_points,
@@ -113,8 +118,9 @@ else:
 
 __all__ = [
     "PANEL", "SPARSE_STEP", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot",
-    "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points", "most_taps",
-    "outer", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters", "points_to_filter",
-    "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows",
-    "split_row", "sum_rows", "sum_rows_descend", "transpose", "windows_by_filters", "windows_by_pixels",
+    "dot_columns", "dot_rows", "filter_to_points", "from_columns", "image_to_points", "lanes", "lanes_of",
+    "map_to_points", "most_taps", "outer", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters",
+    "points_to_filter", "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "power_of_two",
+    "rows_at_once", "sparse_lanes", "sparse_rows", "split_row", "sum_rows", "sum_rows_descend", "to_columns",
+    "transpose", "windows_by_filters", "windows_by_pixels",
 ]  # fmt: skip
