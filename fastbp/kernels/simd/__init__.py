@@ -33,6 +33,7 @@ what becomes of their sums.
 - `copy_row` copies a row, and adds a number to it; `copy_row_and_zeros` fills up its last vector; `split_row` copies
   the even and the odd columns apart, `join_row` together again, `copy_even` every second number. `power_of_two` makes
   2ⁿ of n.
+- `to_columns` and `from_columns` transpose four columns, of few features and many samples.
 - `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors
   of channels; `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back.
 
@@ -62,6 +63,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         dot_columns,
         dot_rows,
         filter_to_points,
+        from_columns,
         image_to_points,
         join_row,
         lanes,
@@ -82,6 +84,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         pool_pairs,
         pool_row,
         power_of_two,
+        rows_at_once,
         sparse_lanes,
         sparse_rows,
         split_row,
@@ -90,6 +93,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         sum_rows,
         sum_rows_descend,
         sum_taps,
+        to_columns,
         transpose,
         windows_by_filters,
         windows_by_pixels,
@@ -110,6 +114,7 @@ else:
     from .placed import channels_in_lanes, pixel_rows, pixels_in_lanes
     from .powers import power_of_two
     from .products import outer, outer_descend, outer_rows, pack, panel_product, sum_rows, sum_rows_descend
+    from .quads import from_columns, rows_at_once, to_columns
     from .rows import copy_even, copy_row, copy_row_and_zeros, join_row, split_row
     from .transforms import (
         filter_to_points,
@@ -123,9 +128,10 @@ else:
 
 __all__ = [
     "PANEL", "SPARSE_STEP", "add_weighted_rows", "channels_in_lanes", "copy_even", "copy_row", "copy_row_and_zeros",
-    "dot", "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "join_row", "lanes", "lanes_of",
-    "map_to_points", "outer", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters", "pixel_rows",
-    "pixels_in_lanes", "points_to_filter", "points_to_image", "points_to_map", "pool_normalised", "pool_pairs",
-    "pool_row", "power_of_two", "sparse_lanes", "sparse_rows", "split_row", "spread_pairs", "sum_pairs", "sum_rows",
-    "sum_rows_descend", "sum_taps", "transpose", "windows_by_filters", "windows_by_pixels",
+    "dot", "dot_columns", "dot_rows", "filter_to_points", "from_columns", "image_to_points", "join_row", "lanes",
+    "lanes_of", "map_to_points", "outer", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters",
+    "pixel_rows", "pixels_in_lanes", "points_to_filter", "points_to_image", "points_to_map", "pool_normalised",
+    "pool_pairs", "pool_row", "power_of_two", "rows_at_once", "sparse_lanes", "sparse_rows", "split_row",
+    "spread_pairs", "sum_pairs", "sum_rows", "sum_rows_descend", "sum_taps", "to_columns", "transpose",
+    "windows_by_filters", "windows_by_pixels",
 ]  # fmt: skip

@@ -138,6 +138,22 @@ def spread_pairs(g, start, factor, x, top, low, columns):
         x[row : row + 2 * columns] = np.repeat(factor * g[start : start + columns], 2)
 
 
+def rows_at_once(x):
+    return lanes(x)
+
+
+def to_columns(source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + j·ts + i] = source[s0 + i·ss + j]"""
+    for i in range(rows):
+        for j in range(columns):
+            target[t0 + j * ts + i] = source[s0 + i * ss + j]
+
+
+def from_columns(source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + i·ts + j] = source[s0 + j·ss + i]"""
+    to_columns(source, s0, ss, target, t0, ts, columns, rows)
+
+
 def power_of_two(n):
     """2ⁿ, of n's type"""
     return np.ldexp(type(n)(1), int(n)) if n == n else n
