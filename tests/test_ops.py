@@ -123,6 +123,12 @@ CASES = {
         order: [row(*(pool if kind is MaxPool2d else kind() for kind in order), shape=(2, 7, 9)) for pool in MAX_POOLS]
         for order in ORDERS
     },
+    (Linear, *AFTER): [
+        row(Linear(4, 32), Tanh(), Linear(32, 16), Tanh(), Linear(16, 4), shape=(4,)),
+        row(Linear(1, 9, bias=False), GELU(), Linear(9, 17), Linear(17, 1, bias=False), SiLU(), shape=(1,)),
+        row(Linear(19, 3), ReLU(), Linear(3, 5), LeakyReLU(0.2), Linear(5, 64), Sigmoid(), shape=(19,)),
+        row(Linear(2, 7), GELU("tanh"), Linear(7, 2), shape=(2,)),
+    ],
     **{(Plus, kind): [lambda kind=kind: ((Plus(), kind()), ((3, 500), (3, 500)))] for kind in AFTER},
 }
 
@@ -152,7 +158,7 @@ def faults(entry: Entry, seed: int = 0, N: int = 6) -> list[str]:
 
 @pytest.mark.parametrize("entry", OURS, ids=lambda entry: "+".join(kind.__name__ for kind in entry.kinds))
 def test_an_op_keeps_its_word(entry):
-    for seed, N in ((0, 6), (1, 5), (2, 1)):
+    for seed, N in ((0, 700), (1, 513)) if entry.run else ((0, 6), (1, 5), (2, 1)):
         assert faults(entry, seed, N) == []
 
 
