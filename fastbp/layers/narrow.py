@@ -16,9 +16,10 @@ from .linear import Linear
 
 # Tuning figures: bench/NOTES.md
 BLOCK = 288  # samples that are taken through all layers: a whole number of the widest tile's on any processor
-WIDEST = 64  # features of a layer, up to which samples are better in the vectors than features
-FROM = 512  # samples from which on
-SMOOTH = 16  # an exponential takes as long as so many multiply–adds
+FROM = 64  # samples from which on they fill the vectors better than features do
+PRODUCTS = 18  # multiply–adds for each number that goes into a layer or comes out, up to which they do
+ROWS = 256  # numbers of a sample that are kept, of which a block's fit into the second cache
+FEATURE, SMOOTH = 8, 16  # a feature, and an exponential, take as long as so many multiply–adds
 
 
 class Stage(NamedTuple):
@@ -69,20 +70,21 @@ class FixedNarrowOp(Op):
             rows = y + layer.out_features
         self.rows = rows
         smooth = sum(stage.linear.out_features for stage in self.stages if stage.kind not in (NONE, RELU, LEAKY_RELU))
-        self.work = sum(stage.linear.weight.size for stage in self.stages) + SMOOTH * smooth
+        self.work = sum(stage.linear.weight.size for stage in self.stages) + FEATURE * rows + SMOOTH * smooth
 
     @classmethod
     def suits(cls, layers, shape, setting):
         linear = [isinstance(layer, Linear) for layer in layers]
-        widths = [*shape, *(layer.out_features for layer in layers if isinstance(layer, Linear))]
+        sizes = [(layer.in_features, layer.out_features) for layer in layers if isinstance(layer, Linear)]
         return (
             setting.training is cls.training
             and setting.N >= FROM
-            and sum(linear) > 1
             and linear[0]
+            and len(sizes) > 1
             and not any(not a and not b for a, b in zip(linear, linear[1:], strict=False))
             and all(layer.rising for layer in layers if isinstance(layer, LeakyReLU))
-            and max(widths) <= WIDEST
+            and sum(D * F for D, F in sizes) <= PRODUCTS * sum(D + F for D, F in sizes)
+            and sum(D + F for D, F in sizes) <= ROWS
         )
 
     def forward(self, samples):
