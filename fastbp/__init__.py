@@ -38,6 +38,7 @@ from .layers import (
 from .losses import HingeLoss, LogisticLoss, Loss, MeanSquaredError, MulticlassHinge, NLLLoss, SoftmaxCrossEntropy
 from .network import Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
+from .profiling import profile
 from .training import History, Trainer, callbacks, evaluate, fit, outputs, predict, predict_proba, schedules, warmup
 from .training.averages import EMA, Lookahead
 from .training.callbacks import Callback, Checkpoint, EarlyStopping, RunningLoss
@@ -55,5 +56,5 @@ __all__ = [
     "Parameter", "RMSProp", "ReLU", "Residual", "RunningLoss", "SGD", "Scale", "Schedule", "Sequential", "SiLU",
     "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "Triangle", "WarmUp",
     "check_gradients", "datasets", "evaluate", "fit", "get_num_threads", "load", "models", "outputs", "predict",
-    "predict_proba", "set_num_threads", "warmup",
+    "predict_proba", "profile", "set_num_threads", "warmup",
 ]  # fmt: skip

@@ -96,8 +96,15 @@ class Schedule:
         yield False, prepared if len(self.bounds) > 1 else [sum(prepared, [])]
         for op, cuts in zip(self.ops, self.cuts, strict=True):
             if not op.copies:
+                yield from self._before(op, cuts, "forward")
                 cut = cuts.forward
                 yield cut.axis == "samples", [op.calls("forward", cut.axis, part) for part in cut.ranges]
+
+    def _before(self, op: Op, cuts: Cuts, method: str) -> Marked:
+        """What comes before an op's method, step by step."""
+        for name in op.before.get(method, ()):
+            cut = cuts.before[name]
+            yield cut.axis == "samples", [op.calls(name, cut.axis, part) for part in cut.ranges]
 
     # -- backward ----------------------------------------------------------------------------------------------------
 
@@ -138,6 +145,7 @@ class Schedule:
         gradients, backward = cuts.gradients, cuts.backward if needed and not op.passes_dout else Cut(None, [])
         parts = []
         if gradients.axis != "rows" and op.parameters and (op.trained or not op.apart):
+            yield from self._before(op, cuts, "gradients")
             shares = self._into(op, gradients)
             each = zip(gradients.ranges, shares, strict=True)
             parts = [op.calls("gradients", gradients.axis, part, into=into) for part, into in each]
@@ -147,6 +155,10 @@ class Schedule:
             yield gradients.axis == "samples", parts
             yield False, [op.calls("backward", "terms", part, dx=dx) for part, dx in each]
             yield False, [[partial(sum_parts, shares.reshape(len(shares), -1), flat(op.dx))]]
+            return
+        if parts and op.together and gradients.axis == backward.axis == "samples":
+            each = zip(gradients.ranges, shares, strict=True)
+            yield True, [list(op.together(into, part)) for part, into in each]
             return
         after = [op.calls("backward", backward.axis, part) for part in backward.ranges]
         if parts and after and gradients.axis == backward.axis:
@@ -181,6 +193,20 @@ class Schedule:
         for term in terms:
             yield True, [[partial(add_to, flat(total[part]), flat(term[part]))] for part in self.bounds]
         return Due(total, True)
+
+    def alone(self, op: Op, machine: Machine) -> tuple[list[Parts], list[Parts]]:
+        """One op's own sections, forward and back, in the pass that `backward` was asked for last."""
+        cuts = self.cuts[self.ops.index(op)]
+        forward = [op.calls("forward", cuts.forward.axis, part) for part in cuts.forward.ranges]
+        before = [parts for _, parts in self._before(op, cuts, "forward")]
+        ahead = [] if op.copies else [[op.calls("prepare")], *before, forward]
+        if op not in self.live:
+            return ahead, []
+        needed = any(dx is not None for dx in op.dxs)
+        back = [parts for _, parts in self._backward_of(op, cuts, needed)]
+        if op.parameters:
+            back.append([piece.calls for piece, _ in self._pieces(op, cuts, machine)])
+        return ahead, back
 
     # -- what sums over the batch ------------------------------------------------------------------------------------
 

@@ -33,7 +33,16 @@ AGREE, DESCENDS = "engine and layers agree", "SGD follows the gradient"
 IN_PARTS, PREDICTS = "the same in small parts", "prediction as by the layers"
 # the smallest parts, as batches and layers are cut where they are large
 CUT = Machine(
-    part_work=1, per_share=1e-9, per_weight=1, large=10, piece_work=1, range_work=1, few=1, tile_rows=4, tile_columns=4
+    part_work=1,
+    per_share=1e-9,
+    per_weight=1,
+    large=10,
+    piece_work=1,
+    range_work=1,
+    few=1,
+    run=4,
+    tile_rows=4,
+    tile_columns=4,
 )
 
 

@@ -240,6 +240,19 @@ def activate(x, y, kind, numbers):
                 part[i] = silu(part[i])
 
 
+@separate_kernel
+def activate_backward(dout, y, dz, kind, numbers):
+    """dz = dout · the activation's derivative, of which y is the output: for kinds whose derivative y tells"""
+    if kind == RELU:
+        relu_backward(dout, y, dz)
+    elif kind == LEAKY_RELU:
+        leaky_relu_backward(dout, y, dz, numbers)
+    elif kind == SIGMOID:
+        sigmoid_backward(dout, y, dz)
+    elif kind == TANH:
+        tanh_backward(dout, y, dz)
+
+
 @kernel
 def add_and_activate(a, b, z, y, kind, numbers):
     """z = a + b and y = the activation of z, which may be z itself, chunk by chunk"""

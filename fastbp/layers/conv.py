@@ -183,3 +183,10 @@ class ConvOp(Op):
     def backward(self, samples):
         """dx = the adjoint of x ↦ w ⋆ x applied to dout"""
         yield from self.way.backward_input(self.dout[samples], self.layer.weight.value, self.dx[samples])
+
+    def together(self, into, samples):
+        """All of these"""
+        dout, x, dx = (array[samples] for array in (self.dout, self.x, self.dx))
+        yield from self.way.backward(dout, x, self.layer.weight.value, dx, into[self.layer.weight])
+        if self.layer.bias:
+            yield partial(conv2d_backward_bias, dout, into[self.layer.bias])
