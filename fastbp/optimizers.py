@@ -245,7 +245,7 @@ class Optimizer(Checked):
 
     def __getstate__(self) -> dict:
         """For copies and pickles: without what belongs to a network."""
-        return {**self.__dict__, "_members": {}, "_stretches": None}
+        return {**{k: v for k, v in self.__dict__.items() if k != "_stretches"}, "_members": {}}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(owned(state))

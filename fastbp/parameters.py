@@ -150,6 +150,24 @@ def any_trained(parameters: Iterable[Parameter]) -> bool:
     return any(parameter.requires_grad for parameter in parameters)
 
 
+class HasParameters:
+    """What layers and networks have in common: `parameters`, which can be frozen together."""
+
+    parameters: list[Parameter]
+
+    def requires_grad_(self, value: bool = True):
+        """Set `requires_grad` of all parameters, also of layers inside, and return the layer: False freezes it.
+
+        >>> import fastbp
+        >>> fastbp.Linear(4, 3).requires_grad_(False).weight.requires_grad
+        False
+        """
+        value = flag(f"{type(self).__name__}.requires_grad_: value", value)
+        for parameter in self.parameters:
+            parameter.requires_grad = value
+        return self
+
+
 class State(dict):
     """Arrays by name. Assigning to a name, or updating, copies into its array, so whatever holds the array stays in
     step.

@@ -355,6 +355,7 @@ FIXED = {
     "MaxPool2d": lambda: (fastbp.MaxPool2d(2), (2, 2, 4, 5)),
     "AvgPool2d": lambda: (fastbp.AvgPool2d(2), (2, 2, 4, 5)),
     "Flatten": lambda: (fastbp.Flatten(), (3, 2, 4)),
+    "Scale": lambda: (fastbp.Scale(0.3, learned=True), (3, 4)),
 }
 
 

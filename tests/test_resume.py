@@ -551,7 +551,7 @@ SETTINGS = {
         "augment",
         RandomCrop(1),
         RandomCrop(2),
-        r"change 0: RandomCrop\(padding=1\) there, RandomCrop\(padding=2\) here$",
+        r"change 0: RandomCrop\(padding=1, .* there, RandomCrop\(padding=2, .* here$",
     ),
     "own augmentation": ("augment", Noise(0.1), Noise(0.2), r"Noise\(scale=0\.1\) there, Noise\(scale=0\.2\) here$"),
     "partial": (

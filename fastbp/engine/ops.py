@@ -158,6 +158,11 @@ class Op:
         return any_trained(self.parameters)
 
     @property
+    def frozen(self) -> list[Parameter]:
+        """Its parameters that are."""
+        return [parameter for parameter in self.parameters if not parameter.requires_grad]
+
+    @property
     def weights(self) -> int:
         """How many numbers the first parameter has."""
         return self.parameters[0].size if self.parameters else 0

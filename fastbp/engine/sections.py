@@ -230,9 +230,8 @@ class Schedule:
 
     def frozen(self, op: Op, first: int, last: int) -> Calls:
         """Calls that set to 0 what belongs to frozen parameters between these two places of the vector."""
-        frozen = [self.places[parameter] for parameter in op.parameters if not parameter.requires_grad]
-        sizes = [parameter.size for parameter in op.parameters if not parameter.requires_grad]
-        ranges = [(max(first, a), min(last, a + size)) for a, size in zip(frozen, sizes, strict=True)]
+        places = [(self.places[parameter], parameter.size) for parameter in op.frozen]
+        ranges = [(max(first, at), min(last, at + size)) for at, size in places]
         return [self.zero(a, b) for a, b in ranges if a < b]
 
     def _pieces(self, op: Op, cuts: Cuts, machine: Machine) -> Iterator[tuple[Piece, float]]:
