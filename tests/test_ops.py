@@ -48,8 +48,8 @@ def anywhere(make):
     return [lambda shapes=shapes: ((make(),), shapes) for shapes in ANY]
 
 
-def winograd(tile):
-    conv = Conv2d(8, 9, 3, padding=1)
+def winograd(tile, kernel=3, stride=1):
+    conv = Conv2d(16, 17, kernel, stride=stride, padding=1)
     conv.winograd_tile = tile
     return conv
 
@@ -70,8 +70,10 @@ CASES = {
     (Conv2d,): [
         row(Conv2d(3, 5, 3, padding=1), shape=(3, 12, 12)),
         row(Conv2d(2, 17, (2, 5), bias=False), shape=(2, 12, 14)),
-        row(winograd(2), shape=(8, 9, 9)),
-        row(winograd(4), shape=(8, 8, 8)),
+        row(winograd(2), shape=(16, 7, 9)),
+        row(winograd(4), shape=(16, 8, 8)),
+        row(winograd(4, 5), shape=(16, 9, 7)),
+        row(winograd(4, 3, 2), shape=(16, 10, 9)),
         row(Conv2d(3, 5, 3, stride=2), shape=(3, 9, 9)),
         row(Conv2d(2, 3, 2, padding="full"), shape=(2, 4, 3)),
     ],

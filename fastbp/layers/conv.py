@@ -58,8 +58,9 @@ class Conv2d(Layer):
     "valid" (0), "same" (OH = ceil(H / sh), an odd row or column of padding goes below or right) or "full" (KH − 1 on
     each side). `init` is as in Linear, with fan_in = C·KH·KW and fan_out = F·KH·KW.
 
-    3×3 filters with stride 1 and many channels are done by Winograd's minimal filtering, in tiles of 2×2 outputs or, in
-    a network with `winograd=4`, of 4×4: see Sequential.
+    With many channels, filters of 2×2, 3×3 and 5×5 with stride 1, and of 3×3, 4×4 and 5×5 with stride 2, are done by
+    Winograd's minimal filtering, in tiles of up to 4×4 outputs, or smaller ones in a network with `winograd=2`: see
+    Sequential.
 
     >>> Conv2d(1, 32, 7).output_shape((1, 28, 28))
     (32, 22, 22)
@@ -67,7 +68,7 @@ class Conv2d(Layer):
     (8, 16, 16)
     """
 
-    winograd_tile = 2  # the network's `winograd`, once it belongs to one
+    winograd_tile = 4  # the network's `winograd`, once it belongs to one
 
     in_channels, out_channels = (Setting(whole, most=SIZE_LIMIT, fixed=True) for _ in range(2))
     kernel_size, stride = Setting(pair, most=SIZE_LIMIT, fixed=True), Setting(pair, most=SIZE_LIMIT)
