@@ -127,6 +127,9 @@ FAMILIES = {
     "LeakyReLU": anywhere(fastbp.LeakyReLU, st.sampled_from([0.01, 0.3, 1.5])),
     "Sigmoid": anywhere(fastbp.Sigmoid),
     "Tanh": anywhere(fastbp.Tanh),
+    "GELU": anywhere(fastbp.GELU, st.sampled_from(["none", "tanh"])),
+    "SiLU": anywhere(fastbp.SiLU),
+    "Scale": anywhere(fastbp.Scale, st.sampled_from([0.3, -2.0]), st.booleans()),
     "Softmax": rowwise(fastbp.Softmax),
     "LogSoftmax": rowwise(fastbp.LogSoftmax),
     "Dropout": anywhere(fastbp.Dropout, st.sampled_from([0.0, 0.2, 0.7])),
@@ -161,7 +164,11 @@ def oracle(layer: Layer, x: np.ndarray, training: bool, y: np.ndarray) -> np.nda
         return naive.linear(x, layer.weight.value, layer.bias.value if layer.bias else None)
     if name == "LeakyReLU":
         return naive.leaky_relu(x, layer.negative_slope)
-    if name in ("ReLU", "Sigmoid", "Tanh", "Softmax", "LogSoftmax"):
+    if name == "Scale":
+        return naive.scale(x, float(layer.weight.value[0]) if layer.learned else layer.factor)
+    if name == "GELU":
+        return naive.gelu(x, layer.approximate)
+    if name in ("ReLU", "Sigmoid", "Tanh", "SiLU", "Softmax", "LogSoftmax"):
         return getattr(naive, {"LogSoftmax": "log_softmax"}.get(name, name.lower()))(x)
     if name == "Dropout":
         return naive.dropout(x, y != 0, layer.rate) if training else x

@@ -109,6 +109,33 @@ def tanh(x: npt.ArrayLike) -> Array:
     return y
 
 
+def gelu(x: npt.ArrayLike, approximate: str = "none") -> Array:
+    """y = x * erfc(-x / sqrt(2)) / 2, or with "tanh" x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2."""
+    x = _float64(x)
+    y = np.zeros(x.shape)
+    for index in np.ndindex(x.shape):
+        value = float(x[index])
+        if approximate == "tanh":
+            y[index] = value * (1.0 + math.tanh(math.sqrt(2.0 / math.pi) * (value + 0.044715 * value**3))) / 2.0
+        else:
+            y[index] = value * math.erfc(-value / math.sqrt(2.0)) / 2.0
+    return y
+
+
+def scale(x: npt.ArrayLike, factor: float) -> Array:
+    """y = factor * x. Any shape -> same shape."""
+    x = _float64(x)
+    y = np.zeros(x.shape)
+    for index in np.ndindex(x.shape):
+        y[index] = factor * float(x[index])
+    return y
+
+
+def silu(x: npt.ArrayLike) -> Array:
+    """y = x / (1 + exp(-x)). Any shape -> same shape."""
+    return _float64(x) * sigmoid(x)
+
+
 # --------------------------------------------------------------------------------------------------
 # Softmax
 # --------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ class Number:
         return Number()
 
     __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __rtruediv__ = operation
-    exp = log = tanh = root = maximum = operation
+    exp = log = tanh = erf = root = maximum = operation
 
     def __mul__(self, other):
         Number.done["products"] += 1
@@ -224,11 +224,32 @@ def log_softmax_backward(dout, y):
     return [d - v.exp() * total for d, v in zip(dout, y, strict=True)]
 
 
+def gelu_tanh(x):
+    return (0.8 * (x + 0.04 * x * x * x)).tanh()
+
+
+def gelu_tanh_backward(dout, x, y):
+    t, slope = gelu_tanh(x), 0.8 * (1 + 0.12 * x * x)
+    return dout * (0.5 * (1 + t + x * (1 - t * t) * slope))
+
+
+def silu_backward(dout, x, y):
+    s = sigmoid(x)
+    return dout * s * (1 + x * (1 - s))
+
+
 ELEMENTWISE = {  # layer: (forward, backward) of an element x, its output y and dout d
     fastbp.ReLU(): (lambda x: x.maximum(0), lambda d, x, y: y.maximum(0)),  # a comparison that chooses dout or 0
     fastbp.LeakyReLU(): (lambda x: (x.maximum(0), 0.1 * x), lambda d, x, y: (x.maximum(0), 0.1 * d)),
     fastbp.Sigmoid(): (sigmoid, lambda d, x, y: d * y * (1 - y)),
     fastbp.Tanh(): (lambda x: x.tanh(), lambda d, x, y: d * (1 - y * y)),
+    fastbp.GELU(): (
+        lambda x: 0.5 * x * (1 + (x * 0.7).erf()),
+        lambda d, x, y: d * (0.5 * (1 + (x * 0.7).erf()) + x * (0.4 * (0.5 * x * x).exp())),
+    ),
+    fastbp.GELU("tanh"): (lambda x: 0.5 * x * (1 + gelu_tanh(x)), gelu_tanh_backward),
+    fastbp.SiLU(): (lambda x: x * sigmoid(x), silu_backward),
+    fastbp.Scale(0.5): (lambda x: 0.5 * x, lambda d, x, y: 0.5 * d),
     fastbp.Dropout(0.5): (lambda x: x * 2, lambda d, x, y: d * 2),
     fastbp.Identity(): (lambda x: x, lambda d, x, y: d),
     fastbp.Flatten(): (lambda x: x, lambda d, x, y: d),
@@ -240,6 +261,11 @@ def test_elementwise(layer):
     forward, backward = ELEMENTWISE[layer]
     x = Number()
     assert layer.costs((3, 4, 5), 7) == 420 * Cost(count(forward, x)[0], count(backward, x, x, x)[0])
+
+
+def test_a_learned_factor_costs_its_gradient_too():
+    dw = count(lambda: dot(numbers(24), numbers(24)))[0]
+    assert fastbp.Scale(2, learned=True).costs((3, 4), 2) == Cost(forward=24, dx=24, dw=dw)
 
 
 @pytest.mark.parametrize("C", [1, 2, 7])

@@ -94,7 +94,8 @@ def convolutional():
     """Samples, channels, features and rows are cut in it; a batch of 4."""
     layers = [
         fastbp.Conv2d(1, 8, 3), fastbp.BatchNorm2d(8), fastbp.Tanh(), fastbp.Conv2d(8, 2, 3), fastbp.ReLU(),
-        fastbp.MaxPool2d(2), fastbp.Flatten(), fastbp.Linear(50, 12), fastbp.ReLU(), fastbp.Linear(12, 3),
+        fastbp.MaxPool2d(2), fastbp.Flatten(), fastbp.Linear(50, 12), fastbp.BatchNorm1d(12), fastbp.ReLU(),
+        fastbp.Linear(12, 3),
     ]  # fmt: skip
     return fastbp.Sequential(*layers, dtype=np.float64, seed=1), (1, 14, 14), 4
 
@@ -107,10 +108,14 @@ def dense():
 
 WAYS = [  # which op is cut, and how
     (convolutional, SAMPLES, "ConvOp", "forward", "samples"), (convolutional, SAMPLES, "ConvOp", "backward", "samples"),
-    (convolutional, SAMPLES, "ConvReLUPool", "gradients", "samples"),
+    (convolutional, SAMPLES, "ConvPool", "gradients", "samples"),
     (convolutional, SAMPLES, "BatchNormOp", "forward", "channels"),
     (convolutional, SAMPLES, "BatchNormOp", "gradients", "channels"),
     (convolutional, SAMPLES, "BatchNormOp", "backward", "channels"),
+    (convolutional, SAMPLES, "MapNormOp", "statistics", "samples"),
+    (convolutional, SAMPLES, "MapNormOp", "forward", "samples"),
+    (convolutional, SAMPLES, "MapNormOp", "plane_sums", "samples"),
+    (convolutional, SAMPLES, "MapNormOp", "backward", "samples"),
     (convolutional, SAMPLES, "LinearOp", "forward", "features"),
     (convolutional, SAMPLES, "LinearOp", "backward", "columns"),
     (convolutional, ROWS, "ConvOp", "gradients", "rows"), (convolutional, SAMPLES, "LinearOp", "gradients", "rows"),
@@ -131,7 +136,7 @@ def test_each_way_of_cutting(make, machine, op, method, axis, threads):
     assert (method, axis) in cuts_of(network, shape, N)[op]
 
 
-SUMS = [way for way in WAYS if way[2:] == ("ConvReLUPool", "gradients", "samples") or way[-1] == "terms"]
+SUMS = [way for way in WAYS if way[2:] == ("ConvPool", "gradients", "samples") or way[-1] == "terms"]
 BUGS = [*((*way, "left out") for way in WAYS), *((*way, "the first part again") for way in SUMS)]
 
 
@@ -176,7 +181,7 @@ def test_a_sum_of_shares_that_leaves_one_out_is_seen(make, machine, monkeypatch)
 
 @pytest.mark.parametrize(("channels", "size", "kernel"), [(8, 12, 3), (16, 6, 3), (3, 14, 5), (3, 7, 2)])
 def test_large_convolutions_take_their_gradients_by_rows(channels, size, kernel):
-    """Winograd's tiles, small and large, shifted rows, unfolded patches: each block of filters for the whole batch."""
+    """Winograd's tiles, small and large, pixels and channels in the lanes: each block of filters for all samples."""
     shape, layers = (channels, size, size), [fastbp.Conv2d(channels, 33, kernel), fastbp.Tanh(), fastbp.Flatten()]
     features = fastbp.Sequential(*layers).output_shape(shape)[0]
     network = fastbp.Sequential(*layers, fastbp.Linear(features, 3), dtype=np.float64)
@@ -245,7 +250,7 @@ def memory_of(network, shape, training):
 
 def test_wires_share_memory_in_evaluation():
     """A wire has the memory of one that nobody reads any more; in training each has its own, for the way back."""
-    block = fastbp.Sequential(fastbp.Tanh(), fastbp.Linear(20, 20), fastbp.Tanh(), fastbp.Linear(20, 20))
+    block = fastbp.Sequential(fastbp.Softmax(), fastbp.Linear(20, 20), fastbp.Softmax(), fastbp.Linear(20, 20))
     network = fastbp.Sequential(fastbp.Linear(6, 20), block, *copy.deepcopy(block.layers), dtype=np.float64)
     assert len(memory_of(network, (6,), True)) == 10 and len(memory_of(network, (6,), False)) == 3
     block = fastbp.Residual(fastbp.Linear(20, 20), fastbp.Tanh(), fastbp.Linear(20, 20))
@@ -313,7 +318,7 @@ def test_an_engine_says_how_each_layer_is_computed():
         ["4", "Conv2d(2, 2, 2)"], ["5", "Flatten()"], ["6", "Linear(18, 3)"], ["7", "ReLU()"], ["8", "Halved()"],
     ]  # fmt: skip
     expected = (
-        "ConvReLUPool: one pass", "ConvOp: .*unfolded patches: strides", "ConvOp: .*fewer than 100",
+        "ConvPool: one pass", "ConvOp: all products, .*lanes", "ConvOp: all products, .*lanes",
         "CopyOp: no computation", "LinearOp: register tiles", "ReLUAfter: .*the layer before",
         "Opaque: its own forward and backward",
     )  # fmt: skip
@@ -544,7 +549,7 @@ class Inner(Twofold):
 
 
 @pytest.mark.parametrize(("layers", "ops"), [
-    ([Small(), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["ConvReLUPool"]),
+    ([Small(), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["ConvPool"]),
     ([Described(1), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["NormReLUPool"]),
     ([fastbp.Conv2d(1, 2, 3), Doubling(), fastbp.MaxPool2d(2)], ["ConvOp", "Opaque", "MaxPoolOp"]),
     ([fastbp.Flatten(), Twofold(144, 4), fastbp.ReLU(), fastbp.Linear(4, 3)],

@@ -250,6 +250,11 @@ PYTORCH = {
     "relu": ([(2, 3)], lambda x: graph.relu(x - 1), lambda t, x: t.relu(x - 1)),
     "sigmoid": ([(2, 3)], lambda x: graph.sigmoid(-x), lambda t, x: t.sigmoid(-x)),
     "tanh": ([(2, 3)], lambda x: graph.tanh(x), lambda t, x: t.tanh(x)),
+    "gelu": (
+        [(2, 3)], lambda x: graph.gelu(x) + graph.gelu(-x, "tanh"),
+        lambda t, x: t.nn.functional.gelu(x) + t.nn.functional.gelu(-x, approximate="tanh"),
+    ),
+    "silu": ([(2, 3)], lambda x: graph.silu(x - 1), lambda t, x: t.nn.functional.silu(x - 1)),
     "softmax": ([(2, 3, 2)], lambda x: graph.softmax(x, 1), lambda t, x: t.softmax(x, 1)),
     "log-softmax": ([(2, 3, 2)], lambda x: graph.log_softmax(x), lambda t, x: t.log_softmax(x, -1)),
 }  # fmt: skip
@@ -610,6 +615,7 @@ LAYERS = [
     (fastbp.MaxPool2d(2), (2, 2, 5, 4)), (fastbp.AvgPool2d(2), (2, 2, 4, 4)),
     (fastbp.BatchNorm1d(4), (6, 4)), (fastbp.BatchNorm2d(2), (3, 2, 2, 2)),
     (fastbp.Dropout(0.4), (5, 4)), (fastbp.Flatten(), (2, 3, 2)), (fastbp.Identity(), (3, 2)), (fastbp.ReLU(), (3, 4)),
+    (fastbp.GELU(), (3, 4)), (fastbp.SiLU(), (3, 4)),
     (fastbp.LeakyReLU(0.1), (3, 4)), (fastbp.Sigmoid(), (3, 4)), (fastbp.Tanh(), (2, 3, 2)), (fastbp.Softmax(), (3, 4)),
     (fastbp.LogSoftmax(), (3, 4)),
 ]  # fmt: skip

@@ -308,6 +308,17 @@ BUGS = {
         "twice": scaled(2),
     },
     "Tanh": {"1 - y": lambda layer, dout, dx: dout * (1 - layer.cache["y"])},
+    "GELU": {
+        "x's term missing": lambda layer, dout, dx: (
+            dx - dout * layer.cache["x"] * np.exp(-(layer.cache["x"] ** 2) / 2) / 2
+        ),
+        "that of ReLU": lambda layer, dout, dx: dout * (layer.cache["x"] > 0),
+    },
+    "SiLU": {"σ alone": lambda layer, dout, dx: dout / (1 + np.exp(-layer.cache["x"])), "twice": scaled(2)},
+    "Scale": {
+        "not scaled": lambda layer, dout, dx: dout,
+        "averaged": parameter_bug("weight", lambda g: g / 3),
+    },
     "Softmax": {"sum term missing": lambda layer, dout, dx: dout * layer.cache["y"], "zero": scaled(0)},
     "LogSoftmax": {"sum term missing": lambda layer, dout, dx: dout, "zero": scaled(0)},
     "Dropout": {

@@ -11,6 +11,7 @@ from op_proofs import Proof, close, made, pieces, run, unlike_the_layers
 
 import fastbp
 from fastbp import (
+    GELU,
     AvgPool2d,
     BatchNorm1d,
     BatchNorm2d,
@@ -23,7 +24,9 @@ from fastbp import (
     LogSoftmax,
     MaxPool2d,
     ReLU,
+    Scale,
     Sigmoid,
+    SiLU,
     Softmax,
     Tanh,
 )  # fmt: skip
@@ -33,10 +36,10 @@ from fastbp.kernels import activations
 from fastbp.layers.activations import TanhOp
 from fastbp.layers.conv import ConvOp
 from fastbp.layers.dropout import DropoutOp
-from fastbp.layers.fused import with_relu
+from fastbp.layers.fused import AFTER, RISING, with_activation
 from fastbp.layers.joins import Join, Plus
 from fastbp.layers.linear import LinearOp
-from fastbp.layers.norm import BatchNormOp
+from fastbp.layers.norm import BatchNormOp, MapNormOp
 
 pytestmark = pytest.mark.vectors
 
@@ -59,6 +62,22 @@ def row(*layers, shape):
     return lambda: (copy.deepcopy(layers), (shape,))
 
 
+def conv_pools(*kinds):
+    """Cases of a convolution, a max pool and an activation in this order, by both ways of the one pass, and by two."""
+
+    def after(*pool):
+        return [MaxPool2d(*pool) if kind is MaxPool2d else kind() for kind in kinds]
+
+    return [
+        row(Conv2d(2, 5, 3), *after(2), shape=(2, 14, 14)),
+        row(Conv2d(3, 16, 5, bias=False), *after(2), shape=(3, 14, 15)),
+        row(Conv2d(2, 5, 3), *after(3, 2, 1), shape=(2, 9, 8)),
+    ]
+
+
+ORDERS = [order for kind in RISING for order in ((kind, MaxPool2d), (MaxPool2d, kind))]
+MAX_POOLS = MaxPool2d(2), MaxPool2d(3, 2, 1)
+
 # Layers and shapes for each line of the table, for all of the ways in which its op computes
 CASES = {
     (Linear,): [
@@ -66,7 +85,6 @@ CASES = {
         row(Linear(33, 9, bias=False), shape=(33,)),
         row(Linear(1, 1), shape=(1,)),
     ],
-    (Linear, ReLU): [row(Linear(7, 30), ReLU(), shape=(7,)), row(Linear(20, 5, bias=False), ReLU(), shape=(20,))],
     (Conv2d,): [
         row(Conv2d(3, 5, 3, padding=1), shape=(3, 12, 12)),
         row(Conv2d(2, 17, (2, 5), bias=False), shape=(2, 12, 14)),
@@ -77,25 +95,37 @@ CASES = {
         row(Conv2d(3, 5, 3, stride=2), shape=(3, 9, 9)),
         row(Conv2d(2, 3, 2, padding="full"), shape=(2, 4, 3)),
     ],
-    (Conv2d, ReLU, MaxPool2d): [
-        row(Conv2d(2, 5, 3), ReLU(), MaxPool2d(2), shape=(2, 14, 14)),
-        row(Conv2d(3, 16, 5, bias=False), ReLU(), MaxPool2d(2), shape=(3, 14, 15)),
-    ],
-    (BatchNorm1d,): [row(BatchNorm1d(9), shape=(9,)), row(BatchNorm1d(3), shape=(3, 5))],
-    (BatchNorm1d, ReLU): [row(BatchNorm1d(9), ReLU(), shape=(9,))],
-    (BatchNorm2d,): [row(BatchNorm2d(6), shape=(6, 4, 5))],
-    (BatchNorm2d, ReLU): [row(BatchNorm2d(6), ReLU(), shape=(6, 4, 5))],
+    (Conv2d, MaxPool2d): conv_pools(MaxPool2d),
+    (BatchNorm1d,): [row(BatchNorm1d(C), shape=(C, *L)) for C, L in ((9, ()), (150, ()), (3, (5,)), (2, (40,)))],
+    (BatchNorm1d, ReLU): [row(BatchNorm1d(C), ReLU(), shape=(C, *L)) for C, L in ((9, ()), (150, ()), (2, (33,)))],
+    (BatchNorm2d,): [row(BatchNorm2d(6), shape=(6, 4, 5)), row(BatchNorm2d(3), shape=(3, 7, 5))],
+    (BatchNorm2d, ReLU): [row(BatchNorm2d(6), ReLU(), shape=(6, 4, 5)), row(BatchNorm2d(3), ReLU(), shape=(3, 7, 5))],
     (BatchNorm2d, ReLU, MaxPool2d): [row(BatchNorm2d(6), ReLU(), MaxPool2d(2), shape=(6, 5, 23))],
     (MaxPool2d,): [row(MaxPool2d(2), shape=(2, 6, 7)), row(MaxPool2d(3, 2, 1), shape=(2, 7, 7))],
     (AvgPool2d,): [row(AvgPool2d(2), shape=(2, 6, 7)), row(AvgPool2d(3, 2, 1), shape=(2, 7, 7))],
     (Plus,): [lambda: ((Plus(),), ((3, 5), (3, 5)))],
-    (Plus, ReLU): [lambda: ((Plus(), ReLU()), ((3, 5), (3, 5)))],
     (Join,): [lambda: ((Join(),), ((3, 5), (1, 5), (4, 5))), lambda: ((Join(),), ((2,),))],
     (Softmax,): [row(Softmax(), shape=(5,))],
     (LogSoftmax,): [row(LogSoftmax(), shape=(5,))],
     (Dropout,): anywhere(lambda: Dropout(0.4)),
     (LeakyReLU,): anywhere(lambda: LeakyReLU(0.3)),
-    **{(kind,): anywhere(kind) for kind in (ReLU, Sigmoid, Tanh, Flatten, Identity)},
+    (Scale,): [*anywhere(lambda: Scale(0.3)), *anywhere(lambda: Scale(0.3, learned=True))],
+    (GELU,): [*anywhere(GELU), *anywhere(lambda: GELU("tanh"))],
+    **{(kind,): anywhere(kind) for kind in (ReLU, Sigmoid, Tanh, SiLU, Flatten, Identity)},
+    **{
+        (Linear, kind): [
+            row(Linear(7, 30), kind(), shape=(7,)),
+            row(Linear(20, 5, bias=False), kind(), shape=(20,)),
+            row(Linear(3, 2100), kind(), shape=(3,)),
+        ]
+        for kind in AFTER
+    },
+    **{(Conv2d, *order): conv_pools(*order) for order in ORDERS},
+    **{
+        order: [row(*(pool if kind is MaxPool2d else kind() for kind in order), shape=(2, 7, 9)) for pool in MAX_POOLS]
+        for order in ORDERS
+    },
+    **{(Plus, kind): [lambda kind=kind: ((Plus(), kind()), ((3, 500), (3, 500)))] for kind in AFTER},
 }
 
 
@@ -194,10 +224,18 @@ class IgnoresFeatures(LinearOp):
 
 
 class IgnoresChannels(BatchNormOp):
-    """All channels' statistics with each part: the running ones move several times."""
+    """All channels with each part: the running statistics move several times."""
 
-    def statistics(self, channels):
-        return super().statistics(self.whole("channels"))
+    def forward(self, channels):
+        return super().forward(self.whole("channels"))
+
+
+class GathersTooEarly(MapNormOp):
+    """Each part takes its own mean for the batch's."""
+
+    def statistics(self, samples):
+        yield from super().statistics(samples)
+        yield from self.gather()
 
 
 class OneMaskForAll(DropoutOp):
@@ -214,6 +252,7 @@ class OneMaskForAll(DropoutOp):
     ((Linear,), IgnoresTerms, "backward by terms.*something else"),
     ((Linear,), IgnoresFeatures, "forward by features.*two pieces write"),
     ((BatchNorm2d,), IgnoresChannels, "forward by channels.*something else"),
+    ((BatchNorm2d,), GathersTooEarly, "statistics by samples.*something else"),
     ((Dropout,), OneMaskForAll, "forward by samples"),
 ])  # fmt: skip
 def test_a_planted_lie_is_found(kinds, lie, said):
@@ -281,7 +320,7 @@ def test_what_an_op_does_not_take_it_is_not_cut_by(op, machine, threads, table):
         """A layer with an op of its own."""
 
     computes(Own)(op)
-    computes(Own, ReLU)(with_relu(op))
+    computes(Own, ReLU)(with_activation(op, ReLU))
     rng, before = np.random.default_rng(0), fastbp.get_num_threads()
     x, dout = rng.normal(size=(3, 30)), rng.normal(size=(3, 5))
     results = []

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -292,6 +293,65 @@ def test_split_rows(dtype, columns, start):
 
 
 @kernel
+def copy_even(*arguments):
+    simd.copy_even(*arguments)
+
+
+@given(dtypes, st.integers(0, 40), st.integers(0, 3), st.integers(0, 3))
+def test_every_second_number(dtype, columns, start, to):
+    x, y = np.arange(1, 1 + start + max(2 * columns - 1, 0), dtype=dtype), np.zeros(to + columns + 3, dtype)
+    expected = y.copy()
+    expected[to : to + columns] = x[start::2][:columns]
+    copy_even(x, start, y, to, columns)
+    assert np.array_equal(y, expected)
+
+
+@kernel
+def pixel_rows(x):
+    return simd.pixel_rows(x)
+
+
+@kernel
+def pixels_in_lanes(*arguments):
+    simd.pixels_in_lanes(*arguments)
+
+
+@kernel
+def channels_in_lanes(*arguments):
+    simd.channels_in_lanes(*arguments)
+
+
+def placed(rng, K, count, size, apart):
+    """(taps, places, room): K taps anywhere in two arrays of `size` numbers; `count` beginnings, and ends `apart`"""
+    taps, ends = rng.integers(0, size, (K, 2)), rng.permutation(count) * apart
+    return taps.reshape(-1), np.stack([rng.integers(0, size, count), ends], 1).reshape(-1), 2 * size
+
+
+@given(dtypes, seeds, st.integers(0, 9), st.integers(0, 9), st.integers(1, 8))
+def test_pixels_in_lanes(dtype, seed, K, count, rows):
+    rng, L, high = np.random.default_rng(seed), lanes(np.empty(0, dtype)), pixel_rows(np.empty(0, dtype))
+    rows = min(rows, high)
+    taps, places, room = placed(rng, K, count, 30, L + rng.integers(0, 3))
+    w, x, bias = (rng.normal(size=size).astype(dtype) for size in (2 + room + high, room + L, 2 + high))
+    ym = (count + 1) * (L + 3)
+    y = rng.normal(size=1 + rows * ym).astype(dtype)
+    arguments = w, 2, x, taps, K, bias, places, count, y, 1, ym, rows
+    with mock.patch.object(plain, "lanes", lanes):
+        same(pixels_in_lanes, plain.pixels_in_lanes, arguments, y)
+
+
+@given(dtypes, seeds, st.integers(0, 9), st.integers(0, 20), st.integers(1, 8), st.booleans())
+def test_channels_in_lanes(dtype, seed, K, count, vectors, along):
+    rng, wide = np.random.default_rng(seed), vectors * lanes(np.empty(0, dtype))
+    taps, places, room = placed(rng, K, count, 30, wide + rng.integers(0, 3))
+    w, x, first = (rng.normal(size=size).astype(dtype) for size in (room + wide, room, wide))
+    y = rng.normal(size=(count + 1) * (wide + 3)).astype(dtype)
+    arguments = x, places, count, taps, K, w, y if along else first, int(along), y, vectors
+    with mock.patch.object(plain, "lanes", lanes):
+        same(channels_in_lanes, plain.channels_in_lanes, arguments, y)
+
+
+@kernel
 def windows_by_filters(*arguments):
     simd.windows_by_filters(*arguments)
 
@@ -379,15 +439,14 @@ def test_pooled_normalised(dtype, seed, columns, kind):
     middle, scale, shift = affine = tuple(rng.integers(-3, 4, 3).astype(dtype))
     maps, shape = np.broadcast_to(x, (2, 2, 3, W)).copy(), (2, 2, 1, columns)
     y, chosen, argmax = np.full(shape, 7, dtype), np.full(shape, 7, dtype), np.full(shape, -1, np.int32)
-    gamma, beta, *batch = (np.array([0, number], dtype) for number in (scale, shift, middle, 1))
-    norm_relu_pool.norm_relu_pool_forward(maps, gamma, beta, tuple(batch), y, chosen, argmax, (1, 2))
-    assert (y[:, 0] == 7).all() and (chosen[:, 0] == 7).all() and (argmax[:, 0] == -1).all()
+    gamma, beta, *batch = (np.full(2, number, dtype) for number in (scale, shift, middle, 1))
+    norm_relu_pool.norm_relu_pool_forward(maps, gamma, beta, tuple(batch), y, chosen, argmax)
     expected, at_maxima, numbers = np.empty(columns, dtype), np.empty(columns, dtype), np.empty(columns, np.int32)
     plain.pool_normalised(x.reshape(-1), 0, W, affine, expected, at_maxima, numbers, 0, 0, W, columns)
-    for n in range(2):
-        np.testing.assert_allclose(y[n, 1, 0], expected, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-14)
-        np.testing.assert_array_equal(chosen[n, 1, 0], at_maxima)
-        assert np.array_equal(argmax[n, 1, 0], numbers)
+    for n, c in np.ndindex(2, 2):
+        np.testing.assert_allclose(y[n, c, 0], expected, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-14)
+        np.testing.assert_array_equal(chosen[n, c, 0], at_maxima)
+        assert np.array_equal(argmax[n, c, 0], numbers)
 
 
 @pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="compiles for other processors")

@@ -16,6 +16,9 @@ method without axes is made as a whole. There are no flags: what a method can't 
 
 A range is a pair (first, last), as kernels take it; one of samples is a slice. The gradient over some samples is a
 partial sum too, so gradients go `into` the arrays that the engine gives.
+
+A pass that can't be made in one go, since all samples have to be seen first, is made in steps: `before` names methods
+that come before `forward` or `gradients`, each cut by its own axes and made by all threads before the next one begins.
 """
 
 import functools
@@ -29,7 +32,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import instance
-from ..parameters import Parameter
+from ..parameters import Parameter, any_trained
 from .graph import Graph, LayerLike, Step, Wire
 
 AXES = ("samples", "channels", "features", "columns", "terms", "rows")
@@ -54,19 +57,24 @@ class Op:
     - `parameters` in the order of the flat vector, the weight first; `sizes` of the axes but samples, where there are
       some
     - `work`: multiply–adds of the forward pass for a sample
+    - `before`: the methods that come before `forward` and before `gradients`, where there are some
+    - `pixels`: how many numbers of a channel lie side by side, where they are few: then parts take many channels
     - `saves`: arrays like y that forward leaves for backward, with their dtype where it is not y's
     - `how`: how it computes, and why so, in a few words
     - `copies`: y is x in another shape; the engine gives both the same memory and makes no call
     - `passes_dout`: every dx is dout, and `backward` makes no call in the engine
     - `together(into, samples)`, where there is one: `gradients` and `backward` in one pass, that shares work; both take
       samples then
+    - `apart`: backward reads nothing that `gradients` leaves, so a frozen layer's gradients need not be computed
     - `descend(values, grads, velocity, settings, rows)`, where there is one: SGD's update with gradients that are not
       kept
     """
 
     how = "a loop over the elements"
     saves: dict[str, type | None] = {}
-    copies = passes_dout = False
+    before: dict[str, tuple[str, ...]] = {}
+    pixels: int | None = None
+    copies = passes_dout = apart = False
     descend: Callable | None = None
     together: Callable | None = None
 
@@ -121,6 +129,10 @@ class Op:
         """The axes along which a method can be cut."""
         return axes(getattr(type(self), method))
 
+    def steps(self, method: str) -> tuple[str, ...]:
+        """The methods that make up a pass, in their order."""
+        return (*self.before.get(method, ()), method)
+
     def calls(self, method: str, axis: str | None = None, part=None, **more) -> list[Callable[[], None]]:
         """What a method yields for a range of one axis and everything of the others."""
         ranges = {name: self.whole(name) for name in self.axes(method)}
@@ -130,9 +142,20 @@ class Op:
             ranges[axis] = part
         return list(getattr(self, method)(**ranges, **more))
 
+    def run(self, method: str, **more) -> None:
+        """Make a pass on a layer alone, as a whole: see `op_alone`."""
+        for name in self.steps(method):
+            for call in getattr(self, name)(**self.everything[name], **(more if name == method else {})):
+                call()
+
     def whole(self, axis: str):
         """The range of all there is."""
         return slice(0, self.setting.N) if axis == "samples" else (0, self.sizes[axis])
+
+    @property
+    def trained(self) -> bool:
+        """Has it a parameter that is not frozen?"""
+        return any_trained(self.parameters)
 
     @property
     def weights(self) -> int:
@@ -233,7 +256,7 @@ def op_alone(layer: LayerLike, x: np.ndarray, y: np.ndarray, training: bool) -> 
     for entry in TABLE if kind else ():
         if entry.kinds == (kind,) and entry.suits((layer,), x.shape[1:], setting):
             (op,) = entry.maker((layer,), ends[:1], ends[1], setting, ("",))
-            methods = "forward", "gradients", "backward"
+            methods = [name for each in ("prepare", "forward", "gradients", "backward") for name in op.steps(each)]
             op.everything = {name: {axis: op.whole(axis) for axis in op.axes(name)} for name in methods}
             return op
     raise TypeError(f"{type(layer).__name__} does not define forward and backward, and no op computes it")

@@ -57,6 +57,7 @@ from .functions import (
     concatenate,
     exp,
     expand,
+    gelu,
     log,
     log_softmax,
     matmul,
@@ -66,6 +67,7 @@ from .functions import (
     reshape,
     select,
     sigmoid,
+    silu,
     softmax,
     sum,
     tanh,
@@ -77,6 +79,6 @@ from .op import Op
 
 __all__ = [
     "GraphLayer", "Op", "OpNode", "TensorNode", "apply_layer", "apply_loss", "concatenate", "dot", "draw", "exp",
-    "expand", "log", "log_softmax", "matmul", "maximum", "mean", "no_grad", "relu", "reshape", "select", "sigmoid",
-    "softmax", "sum", "tanh", "tensors", "transpose",
+    "expand", "gelu", "log", "log_softmax", "matmul", "maximum", "mean", "no_grad", "relu", "reshape", "select",
+    "sigmoid", "silu", "softmax", "sum", "tanh", "tensors", "transpose",
 ]  # fmt: skip

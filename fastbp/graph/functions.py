@@ -3,7 +3,9 @@
 import numpy as np
 
 from ..arguments import instance
+from ..layers import GELU, SiLU
 from . import operations as ops
+from .layer_nodes import apply_layer
 from .nodes import TensorNode
 
 Tensor = TensorNode | np.ndarray | float
@@ -42,6 +44,16 @@ def sigmoid(x: Tensor) -> TensorNode:
 def tanh(x: Tensor) -> TensorNode:
     """The hyperbolic tangent of x."""
     return ops.Tanh.do_forward(x)
+
+
+def gelu(x: Tensor, approximate: str = "none") -> TensorNode:
+    """x Φ(x), or with "tanh" x (1 + tanh u) / 2: see fastbp.GELU."""
+    return apply_layer(GELU(approximate), x)
+
+
+def silu(x: Tensor) -> TensorNode:
+    """x / (1 + e⁻ˣ)"""
+    return apply_layer(SiLU(), x)
 
 
 def softmax(x: Tensor, axis: int = -1) -> TensorNode:

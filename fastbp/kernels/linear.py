@@ -3,32 +3,33 @@
 x (N, D) input · w (F, D) weight · b (F,) bias or None · y, dout (N, F) output and its gradient
 """
 
-import numpy as np
-
+from .activations import NONE, activate
 from .jit import kernel
 from .matmul import inner_product, one_block, outer_product
 from .optimizers import sgd_update
 
+AT_ONCE = 2048  # numbers of y that stay in the first cache
+
 
 @kernel
-def linear_forward(x, w, b, y, relu, features):
-    """y[n, f] = Σ_d x[n, d] w[f, d] + b[f], or with `relu` the larger of that and 0, for f in features = (first, last)
+def linear_forward(x, w, b, z, y, kind, numbers, features):
+    """z[n, f] = Σ_d x[n, d] w[f, d] + b[f] and y = `activate` of z, which may be z itself, for f in features = (first,
+    last)
 
-    NaN stays NaN. y has the same bits whatever features are taken together."""
-    (N, D), (first, last) = x.shape, features
-    least = y.dtype.type(0) if relu else y.dtype.type(-np.inf)  # so there is one loop for both, which becomes vectors
-    inner_product(x.reshape(-1), w.reshape(-1)[first * D :], y.reshape(-1)[first:], (N, last - first, D), y.shape[1])
-    for n in range(N):
-        row = y[n, first:last]
+    NaN stays NaN. Both have the same bits whatever features are taken together."""
+    (N, D), F, (first, last) = x.shape, y.shape[1], features
+    inner_product(x.reshape(-1), w.reshape(-1)[first * D :], z.reshape(-1)[first:], (N, last - first, D), F)
+    together = max(1, AT_ONCE // max(F, 1)) if first == 0 and last == F else 1  # rows, if they lie one after the other
+    for n0 in range(0, N, together):
+        n1 = min(n0 + together, N)
         if b is not None:
-            bias = b[first:last]
-            for f in range(row.size):
-                value = row[f] + bias[f]
-                row[f] = least if value <= least else value
-        elif relu:
-            for f in range(row.size):
-                value = row[f]
-                row[f] = least if value <= least else value
+            for n in range(n0, n1):
+                row, bias = z[n, first:last], b[first:last]
+                for f in range(row.size):
+                    row[f] += bias[f]
+        if kind != NONE:
+            some = slice(n0 * F + first, (n1 - 1) * F + last)
+            activate(z.reshape(-1)[some], y.reshape(-1)[some], kind, numbers)
 
 
 @kernel

@@ -21,15 +21,6 @@ def add(a, b, total):
 
 
 @kernel
-def add_relu(a, b, total):
-    """total = max(a + b, 0), all (n,)"""
-    zero = total.dtype.type(0)
-    for i in range(total.size):
-        value = a[i] + b[i]
-        total[i] = zero if value <= zero else value
-
-
-@kernel
 def add_to(total, a):
     """total ← total + a, both (n,)"""
     for i in range(total.size):

@@ -5,7 +5,7 @@ import inspect
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -18,12 +18,6 @@ from ..parameters import Parameter, State
 
 PASSES = "forward", "backward"  # set on a layer, they are called in place of its kernels
 SIZE_LIMIT = 2**31 - 1  # of features, channels, windows: kernels count some of them in 32 bits
-
-
-def run(calls: Iterable[Callable[[], None]]) -> None:
-    """Make the calls, in order."""
-    for call in calls:
-        call()
 
 
 def held_layers(value) -> "Iterator[Layer]":
@@ -232,8 +226,8 @@ class Layer(Checked):
         x = self.accept(x)
         y = self.buffer(out, self.batch_shape(x.shape), x)
         op = self._op_for(x, y, training)
-        run(op.prepare())
-        run(op.forward(**op.everything["forward"]))
+        op.run("prepare")
+        op.run("forward")
         op.layer = None  # the layer keeps the op: a circle would last until the collector comes
         op.layers = ()
         self._cache = op
@@ -251,12 +245,15 @@ class Layer(Checked):
         for parameter in self.parameters[:1]:
             parameter.grad  # noqa: B018 -- who calls this looks at gradients, so what training has left open is computed first
         op.layer, op.dout = self, dout if y.ndim else dout.reshape(1)
-        if op.parameters:
-            into = {parameter: parameter.grad_array for parameter in op.parameters}
-            run(op.gradients(into, **op.everything["gradients"]))
+        made = bool(op.parameters) and (op.trained or need_dx and not op.apart)
+        if made:
+            op.run("gradients", into={parameter: parameter.grad_array for parameter in op.parameters})
         if need_dx:
             op.dxs[0] = dx if y.ndim else dx.reshape(1)
-            run(op.backward(**op.everything["backward"]))
+            op.run("backward")
+        for parameter in op.parameters if made else ():
+            if not parameter.requires_grad:
+                parameter.grad_array[...] = 0
         op.layer = op.dout = op.dxs[0] = None
         return dx
 
@@ -301,6 +298,18 @@ class Layer(Checked):
         for parameter in self.parameters:
             parameter.astype(dtype)
         self.set_dtype(dtype)
+        return self
+
+    def requires_grad_(self, value: bool = True) -> "Layer":
+        """Set `requires_grad` of all parameters, also of the layers inside, and return the layer: False freezes it.
+
+        >>> import fastbp
+        >>> fastbp.Linear(4, 3).requires_grad_(False).weight.requires_grad
+        False
+        """
+        value = flag(f"{type(self).__name__}.requires_grad_: value", value)
+        for parameter in self.parameters:
+            parameter.requires_grad = value
         return self
 
     def _refuse_in_network(self) -> None:

@@ -156,6 +156,8 @@ class Conv2d(Layer):
 class ConvOp(Op):
     """By the first of the ways to convolve that suits: see kernels/conv/ways.py."""
 
+    apart = True
+
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.sizes = {"rows": self.layer.out_channels}
@@ -174,7 +176,8 @@ class ConvOp(Op):
         """dw = dout ⋆ x,  db = Σ dout; db with the last rows, which it follows in the flat vector"""
         first, last = rows
         dout, x, dw = self.dout[samples], self.x[samples], into[self.layer.weight][first:last]
-        yield from self.way.backward_weight(dout, x, dw, first)
+        if self.layer.weight.requires_grad:
+            yield from self.way.backward_weight(dout, x, dw, first)
         if self.layer.bias and last == self.layer.out_channels:
             yield partial(conv2d_backward_bias, dout, into[self.layer.bias])
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from ..engine.ops import Op, computes, flat
 from ..flops import Cost
-from ..kernels import reduce
+from ..kernels import activations, reduce
+from .activations import Activation
 from .base import Layer
 
 
@@ -35,12 +36,17 @@ class Plus(Layer):
 
 @computes(Plus)
 class PlusOp(Op):
-    how, passes_dout, relu = "a loop over the elements; each gradient is dout itself", True, False
+    how, passes_dout = "a loop over the elements; each gradient is dout itself", True
+    activation: Activation | None = None  # made in the same pass
 
     def forward(self, samples):
-        """y = a + b, or with `relu` the larger of that and 0"""
-        kernel, (a, b) = reduce.add_relu if self.relu else reduce.add, self.inputs
-        yield partial(kernel, flat(a.array[samples]), flat(b.array[samples]), flat(self.y[samples]))
+        """y = a + b, and the activation of that"""
+        a, b, y = (flat(array[samples]) for array in (self.inputs[0].array, self.inputs[1].array, self.y))
+        if self.activation is None:
+            yield partial(reduce.add, a, b, y)
+            return
+        kind, numbers, wire = self.activation
+        yield partial(activations.add_and_activate, a, b, y, flat(wire.array[samples]), kind, numbers)
 
 
 class Join(Layer):

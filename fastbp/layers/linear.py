@@ -6,7 +6,8 @@ from .. import initializers
 from ..arguments import Setting, flag, instance, whole
 from ..engine.ops import Op, computes
 from ..flops import Cost
-from ..kernels import linear
+from ..kernels import activations, linear
+from .activations import Activation
 from .base import SIZE_LIMIT, Layer, Parameter
 
 
@@ -67,7 +68,8 @@ class Linear(Layer):
 
 @computes(Linear)
 class LinearOp(Op):
-    how, relu = "register tiles", False
+    how, apart = "register tiles", True
+    activation: Activation | None = None  # made in the same pass
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -75,13 +77,15 @@ class LinearOp(Op):
         self.sizes = {"features": F, "terms": F, "rows": F, "columns": D}
 
     def forward(self, samples, features):
-        """y = x Wᵀ + b, or with `relu` the larger of that and 0"""
-        w, b = self.layer.weight.value, self.layer.bias and self.layer.bias.value
-        yield partial(linear.linear_forward, self.x[samples], w, b, self.y[samples], self.relu, features)
+        """z = x Wᵀ + b, and y = the activation of that, where there is one"""
+        w, b, z = self.layer.weight.value, self.layer.bias and self.layer.bias.value, self.y[samples]
+        kind, numbers, wire = self.activation or Activation(activations.NONE, self.layer.numbers, self.output)
+        yield partial(linear.linear_forward, self.x[samples], w, b, z, wire.array[samples], kind, numbers, features)
 
     def gradients(self, into, rows):
         """dw = doutᵀ x,  db = Σₙ dout; db with the last rows, which it follows in the flat vector"""
         db = into[self.layer.bias] if self.layer.bias and rows[1] == self.sizes["rows"] else None
+        rows = rows if self.layer.weight.requires_grad else (rows[1], rows[1])
         yield partial(linear.linear_backward_parameters, self.dout, self.x, into[self.layer.weight], db, rows)
 
     def backward(self, samples, columns, terms, dx=None):

@@ -16,18 +16,21 @@ import numpy as np
 from ...memory import aligned
 from .. import simd
 from ..simd.toom_cook import TILES
-from . import shifted, unfolded, winograd
+from . import filters, shifted, tabled, winograd
 
 Calls = Iterator[Callable[[], None]]
 
 # Tuning figures: bench/NOTES.md
-SHIFTED_FROM = 100  # pixels of an output map from which rows are shifted: sums over smaller maps are too short
+SHIFTED_FROM = 100  # pixels of an output map from which they fill vectors well, and sums over them are long
 FILTERS = 15  # tiles in a batch whose products take as long as it does to bring the filters to the points and back
 MANY = 16  # channels, in and out, from which minimal filtering pays; the fewer the products, the fewer the channels:
 SAVED = 0.4  # of the products are left, at most, where it pays from
 SOME, PAIRS = 8, 128  # channels, in and out, and so many pairs of one in and one out
-WIDE = 5  # taps in a row from which weight gradients are faster with vectors along filters, if these are full:
-FULL = 1.2  # lanes for each filter, below which they are
+# Beside the products: what it takes to turn rows of channels to maps, in products of each output, forward and for dw,
+TURNED, TURNED_SUMS = 12, 6
+SPLIT = 40  # what it takes to lay out a pixel in the planes of a stride, or a gradient from them, in products
+LANE_SUMS = 6  # sums across the lanes of a weight gradient, in vectors of pixels
+HALF_TILE = 4  # rows of the smaller tile with channels in the lanes
 
 
 class Geometry(NamedTuple):
@@ -46,7 +49,7 @@ class Geometry(NamedTuple):
 
     @property
     def shifts_rows(self) -> bool:
-        """Whether shifted rows are faster than unfolded patches."""
+        """Whether maps are large and lie in a row for each tap, so that vectors of pixels do well."""
         return self.stride == (1, 1) and math.prod(self.output) >= SHIFTED_FROM
 
     def tiles(self, m: int) -> int:
@@ -180,53 +183,89 @@ def products(tile: tuple[int, int, int], geometry: Geometry, N: int | None) -> i
     return points_of(tile) * (tiles if N is None else N * tiles + FILTERS)
 
 
-class Shifted(Way):
-    """Register tiles on rows of the image itself, for stride 1: see shifted.py."""
+class Direct(Way):
+    """All products, in register tiles with pixels or channels in the lanes, for any geometry: see shifted.py and
+    tabled.py."""
 
-    @classmethod
-    def suits(cls, geometry, N):
-        return geometry.shifts_rows
+    def __init__(self, geometry, N, dtype):
+        super().__init__(geometry, N, dtype)
+        self.places = geometry.kernel, geometry.stride, geometry.before
+        self.turned: dict[str, np.ndarray] = {}  # the filters as the tiles read them, forward and backward
+        self.training = False
+
+    def by_pixels(self, what: str) -> bool:
+        """Whether pixels fill the lanes better than channels, for "y", "dx" or "dw": which takes fewer products, those
+        of empty lanes and what else there is to do included."""
+        (F, C), L = (self.geometry.filters, self.geometry.channels), simd.lanes_of(self.dtype)
+        (OH, OW), (KH, KW), (sh, sw), (top, left) = (
+            self.geometry.output,
+            self.geometry.kernel,
+            self.geometry.stride,
+            self.geometry.before,
+        )
+        taps = C * KH * KW
+        if what == "dx":  # of an image with as many zeros after it as before, for a phase
+            F, taps = C, -(-F * KH * KW // (sh * sw))
+            OH = -(-max((OH - 1) * sh + KH - 2 * top, 1) // sh)
+            OW = -(-max((OW - 1) * sw + KW - 2 * left, 1) // sw)
+        row = OW + (KW - 1) // sw
+        if what == "dw":
+            pixels = ((OH - 1) * row + OW + LANE_SUMS * L) / (OH * OW)
+            return pixels < filled(F, L) * filled(taps, HALF_TILE) * (1 + TURNED_SUMS / taps)
+        pixels = shifted.vectors(OH, OW, row, L)[0] * L / (OH * OW)
+        if (sh, sw) != (1, 1):
+            pixels *= 1 + SPLIT / (F * KH * KW)
+        return pixels < filled(F, L) * (1 + TURNED / taps)
 
     @property
     def how(self):
-        return f"register tiles on shifted rows: stride 1, output of {SHIFTED_FROM} pixels or more"
+        by = {what: "pixels" if self.by_pixels(what) else "channels" for what in ("y", "dx", "dw")}
+        lanes = [kind if len({*by.values()}) == 1 else f"{kind} ({', '.join(what for what in by if by[what] == kind)})"
+                 for kind in dict.fromkeys(by.values())]  # fmt: skip
+        few = "; few tiles for minimal filtering in the batch" if Winograd.suits(self.geometry, None) else ""
+        return f"all products, in register tiles with {' and '.join(lanes)} in the lanes{few}"
+
+    def prepare(self, w, training):
+        """The filters as rows of numbers for each tap, of filters, and of channels for the way back"""
+        self.training = training
+        yield partial(filters.filters_forward, w, self._turned("forward"))
+        if training:
+            yield partial(filters.filters_backward, w, self._turned("backward"))
+
+    def _turned(self, what: str) -> np.ndarray:
+        """The array for them: each call that is bound keeps its own"""
+        if what not in self.turned:
+            self.turned[what] = self._room(what)
+        return self.turned[what]
+
+    def _room(self, what: str) -> np.ndarray:
+        across, along = (self.geometry.filters, self.geometry.channels)[:: 1 if what == "forward" else -1]
+        return aligned((along * math.prod(self.geometry.kernel), filters.wide(across)), self.dtype)
 
     def forward(self, x, w, b, y):
-        yield partial(shifted.shifted_forward, x, w, b, y, self.geometry.before)
+        kernel = shifted.shifted_forward if self.by_pixels("y") else tabled.tabled_forward
+        yield partial(kernel, x, self._turned("forward"), b, y, *self.places)
 
     def backward_input(self, dout, w, dx):
-        yield partial(shifted.shifted_backward_input, dout, w, dx, self.geometry.before)
+        kernel = shifted.shifted_backward_input if self.by_pixels("dx") else tabled.tabled_backward_input
+        if self.training:
+            turned = self._turned("backward")
+        else:  # in an array of this call's own: others may be made at the same time
+            turned = self._room("backward")
+            yield partial(filters.filters_backward, w, turned)
+        yield partial(kernel, dout, turned, dx, *self.places)
 
     def backward_weight(self, dout, x, dw, first=0):
-        by_filters = self.geometry.kernel[1] >= WIDE and -(-len(dw) // simd.PANEL) * simd.PANEL < FULL * len(dw)
-        kernel = shifted.shifted_backward_weight_by_filters if by_filters else shifted.shifted_backward_weight
-        yield partial(kernel, dout, x, dw, self.geometry.before, first)
+        kernel = shifted.shifted_backward_weight if self.by_pixels("dw") else tabled.tabled_backward_weight
+        yield partial(kernel, dout, x, dw, *self.places[1:], first)
 
 
-class Unfolded(Way):
-    """Register tiles on patches of the image, for any geometry: see unfolded.py."""
-
-    @property
-    def how(self):
-        why = f"output of fewer than {SHIFTED_FROM} pixels"
-        if self.geometry.stride != (1, 1):
-            why = "strides"
-        elif Winograd.suits(self.geometry, None):
-            why = "few tiles for minimal filtering in the batch"
-        return f"register tiles on unfolded patches: {why}"
-
-    def forward(self, x, w, b, y):
-        yield partial(unfolded.unfolded_forward, x, w, b, y, self.geometry.stride, self.geometry.before)
-
-    def backward_input(self, dout, w, dx):
-        yield partial(unfolded.unfolded_backward_input, dout, w, dx, self.geometry.stride, self.geometry.before)
-
-    def backward_weight(self, dout, x, dw, first=0):
-        places = self.geometry.stride, self.geometry.before
-        yield partial(unfolded.unfolded_backward_weight, dout, x, dw, *places, first)
+def filled(count: int, size: int) -> float:
+    """How many numbers there are for each of `count` in vectors of that size."""
+    return -(-count // size) * size / count
 
 
-WAYS = [Winograd, Shifted, Unfolded]
+WAYS = [Winograd, Direct]
 
 
 def way_of(geometry: Geometry, N: int | None, dtype: np.dtype) -> Way:
