@@ -74,8 +74,17 @@ CASES = {
         row(winograd(2), shape=(8, 9, 9)),
         row(winograd(4), shape=(8, 8, 8)),
         row(Conv2d(3, 5, 3, stride=2), shape=(3, 9, 9)),
+        row(Conv2d(8, 16, 3, stride=2), shape=(8, 9, 9)),
         row(Conv2d(2, 3, 2, padding="full"), shape=(2, 4, 3)),
     ],
+    **{
+        (Conv2d, kind): [
+            row(Conv2d(3, 5, 3, padding=1), kind(), shape=(3, 12, 12)),
+            row(Conv2d(8, 16, 3, stride=2, bias=False), kind(), shape=(8, 9, 9)),
+            row(winograd(2), kind(), shape=(8, 9, 9)),
+        ]
+        for kind in AFTER
+    },
     (Conv2d, ReLU, MaxPool2d): [
         row(Conv2d(2, 5, 3), ReLU(), MaxPool2d(2), shape=(2, 14, 14)),
         row(Conv2d(3, 16, 5, bias=False), ReLU(), MaxPool2d(2), shape=(3, 14, 15)),
@@ -240,7 +249,7 @@ def test_a_descent_that_ignores_its_rows_is_found():
 
 def test_an_op_without_a_case_fails():
     with pytest.raises(AssertionError, match="no case"):
-        faults(Entry((Conv2d, Tanh), lambda *arguments: True, lambda *arguments: []))
+        faults(Entry((Conv2d, Flatten), lambda *arguments: True, lambda *arguments: []))
 
 
 # -- ops that take fewer axes than their base --------------------------------------------------------------------------

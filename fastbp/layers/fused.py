@@ -28,7 +28,7 @@ from .activations import (
     TanhOp,
 )
 from .base import Layer
-from .conv import Conv2d
+from .conv import Conv2d, ConvOp
 from .joins import Plus, PlusOp
 from .linear import Linear, LinearOp
 from .norm import BatchNorm2d, BatchNormOp, FixedBatchNormOp
@@ -103,6 +103,7 @@ def enter_with_activations(layer: type[Layer], op: type[Op]) -> None:
 
 enter_with_activations(Linear, LinearOp)
 enter_with_activations(Plus, PlusOp)
+enter_with_activations(Conv2d, ConvOp)
 
 
 @computes(Conv2d, ReLU, MaxPool2d)

@@ -17,7 +17,7 @@ from ..buffers import empty, zeros
 from ..jit import kernel, separate_kernel
 from ..matmul import transpose
 from .filters import wide_row
-from .padding import padded_bias, put
+from .padding import activated, padded_bias, put
 from .shifted import dout_around, phase_of, taps_of_phase
 
 TOGETHER = 256  # pixels from as many images as that takes: the last tile of a few is not full
@@ -68,8 +68,9 @@ def images_together(N, pixels):
 
 
 @kernel
-def tabled_forward(x, turned, b, y, kernel_size, stride, before):
-    """y = b + w ⋆ x, for the filters `turned` as filters.py has them"""
+def tabled_forward(x, turned, b, y, out, kind, numbers, kernel_size, stride, before):
+    """y = b + w ⋆ x, for the filters `turned` as filters.py has them, and out, the activation of that kind of
+    y, which may be y"""
     (N, C, H, W), (F, OH, OW), (KH, KW) = x.shape, y.shape[1:], kernel_size
     K, row, pixels, (PH, PW) = (
         C * KH * KW,
@@ -77,7 +78,8 @@ def tabled_forward(x, turned, b, y, kernel_size, stride, before):
         OH * OW,
         padded_size((H, W), (OH, OW), (KH, KW), stride, before),
     )
-    group, size, inside = images_together(N, pixels), C * PH * PW, PH == H and PW == W
+    group, size = images_together(N, pixels), C * PH * PW
+    inside = PH == H and PW == W
     table, places = np.empty(2 * K, np.int64), np.empty(2 * group * pixels, np.int64)
     taps_in_image(table, 1, C, (KH, KW), (PH, PW), row)
     pixels_in_image(places, 0, (group, size, PW), (OH, OW), stride, row)
@@ -93,6 +95,7 @@ def tabled_forward(x, turned, b, y, kernel_size, stride, before):
         product_by_channels(image, places, count * pixels, table, K, filters, bias, 0, maps, F)
         for g in range(count):
             transpose(maps[g * pixels * row :], row, y[first + g].reshape(-1), pixels, pixels, F)
+        activated(y[first : first + count], out[first : first + count], kind, numbers)
 
 
 @kernel
