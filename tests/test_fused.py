@@ -164,9 +164,9 @@ def test_rows_are_taken_where_they_fit():
         assert ops(fastbp.BatchNorm2d(2), fastbp.ReLU(), pool, shape=(2, 9, 9)) == ["MapNormOp", "MaxPoolOp"]
     relu, pool = fastbp.ReLU(), fastbp.MaxPool2d(2)
     for conv, size in ((fastbp.Conv2d(1, 2, 3, stride=2), 40), (fastbp.Conv2d(1, 2, 3), 11)):
-        assert ops(conv, *copy.deepcopy((relu, pool)), shape=(1, size, size)) == ["ConvOp", "ReLUOp", "MaxPoolOp"]
+        assert ops(conv, *copy.deepcopy((relu, pool)), shape=(1, size, size)) == ["ConvOp", "ReLUAfter", "MaxPoolOp"]
     many = fastbp.Conv2d(64, 64, 3)  # Winograd's tiles are faster in three passes
-    assert ops(many, *copy.deepcopy((relu, pool)), shape=(64, 16, 16)) == ["ConvOp", "ReLUOp", "MaxPoolOp"]
+    assert ops(many, *copy.deepcopy((relu, pool)), shape=(64, 16, 16)) == ["ConvOp", "ReLUAfter", "MaxPoolOp"]
     inside = fastbp.Residual(fastbp.Linear(4, 4), fastbp.ReLU())
     assert ops(inside, shape=(4,)) == ["LinearOp", "ReLUAfter", "PlusOp"]
     assert ops(fastbp.Linear(4, 4), fastbp.Residual(fastbp.ReLU()), shape=(4,)) == ["LinearOp", "ReLUOp", "PlusOp"]

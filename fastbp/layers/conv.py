@@ -8,7 +8,8 @@ from ..arguments import Setting, flag, instance, pair, shown, whole
 from ..engine.ops import Op, computes
 from ..flops import Cost
 from ..kernels.conv.padding import conv2d_backward_bias
-from ..kernels.conv.ways import Geometry, way_of
+from ..kernels.conv.ways import After, Geometry, way_of
+from .activations import Activation
 from .base import SIZE_LIMIT, Layer, Parameter
 from .windows import pixels_held
 
@@ -157,6 +158,7 @@ class ConvOp(Op):
     """By the first of the ways to convolve that suits: see kernels/conv/ways.py."""
 
     apart = True
+    activation: Activation | None = None  # made in the same pass
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -168,9 +170,12 @@ class ConvOp(Op):
         yield from self.way.prepare(self.layer.weight.value, self.setting.training)
 
     def forward(self, samples):
-        """y = b + w ⋆ x"""
+        """z = b + w ⋆ x, and y = the activation of that, where there is one"""
         w, b = self.layer.weight.value, self.layer.bias and self.layer.bias.value
-        yield from self.way.forward(self.x[samples], w, b, self.y[samples])
+        after = None
+        if self.activation:
+            after = After(self.activation.wire.array[samples], self.activation.kind, self.activation.numbers)
+        yield from self.way.forward(self.x[samples], w, b, self.y[samples], after)
 
     def gradients(self, into, samples, rows):
         """dw = dout ⋆ x,  db = Σ dout; db with the last rows, which it follows in the flat vector"""

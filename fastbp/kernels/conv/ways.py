@@ -15,6 +15,7 @@ import numpy as np
 
 from ...memory import aligned
 from .. import simd
+from ..activations import NONE, activate
 from ..simd.toom_cook import TILES
 from . import filters, shifted, tabled, winograd
 
@@ -57,6 +58,18 @@ class Geometry(NamedTuple):
         return -(-self.output[0] // m) * -(-self.output[1] // m)
 
 
+class After(NamedTuple):
+    """An activation that is made while a sample's outputs are in the cache: `out` = that of y, which may be y itself;
+    kind and numbers as for `activate` in kernels/activations.py."""
+
+    out: np.ndarray
+    kind: int
+    numbers: np.ndarray
+
+
+UNSET = np.zeros(0)  # the settings of an activation that is none
+
+
 class Way:
     """One way to convolve, for one geometry, dtype and batch of N samples (None: many).
 
@@ -81,8 +94,10 @@ class Way:
         """What is made once before a pass over the batch, of which `backward_input` is a part with `training`."""
         return iter(())
 
-    def forward(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> Calls:
-        """y = b + w ⋆ x"""
+    def forward(
+        self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray, after: After | None = None
+    ) -> Calls:
+        """y = b + w ⋆ x, and the activation of it, where there is one"""
         raise NotImplementedError
 
     def backward_input(self, dout: np.ndarray, w: np.ndarray, dx: np.ndarray) -> Calls:
@@ -141,8 +156,10 @@ class Winograd(Way):
         """An array for the filters from C to F channels at the points"""
         return aligned((self.points, winograd.filter_size(C, F)), self.dtype)
 
-    def forward(self, x, w, b, y):
+    def forward(self, x, w, b, y, after=None):
         yield partial(winograd.winograd_forward, x, self.u, b, y, self.geometry.before, self.tile)
+        if after:
+            yield partial(activate, y.reshape(-1), after.out.reshape(-1), after.kind, after.numbers)
 
     def backward_input(self, dout, w, dx):
         yield from self.backward(dout, dx, w, dx, np.empty((0, *w.shape[1:]), w.dtype))
@@ -242,9 +259,9 @@ class Direct(Way):
         across, along = (self.geometry.filters, self.geometry.channels)[:: 1 if what == "forward" else -1]
         return aligned((along * math.prod(self.geometry.kernel), filters.wide(across)), self.dtype)
 
-    def forward(self, x, w, b, y):
+    def forward(self, x, w, b, y, after=None):
         kernel = shifted.shifted_forward if self.by_pixels("y") else tabled.tabled_forward
-        yield partial(kernel, x, self._turned("forward"), b, y, *self.places)
+        yield partial(kernel, x, self._turned("forward"), b, y, *(after or After(y, NONE, UNSET)), *self.places)
 
     def backward_input(self, dout, w, dx):
         kernel = shifted.shifted_backward_input if self.by_pixels("dx") else tabled.tabled_backward_input

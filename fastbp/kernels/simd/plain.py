@@ -231,6 +231,19 @@ image_to_points, map_to_points, filter_to_points = to_points(INPUTS), to_points(
 points_to_map, points_to_filter = stored_from_points(GRADIENTS), stored_from_points(WEIGHTS)
 
 
+def transpose(source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + j·ts + i] = source[s0 + i·ss + j] for i < rows and j < columns"""
+    i, j = np.arange(rows), np.arange(columns)
+    target[t0 + j[:, None] * ts + i] = source[s0 + i * ss + j[:, None]]
+
+
+def panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, add):
+    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + p·bp + k·bk + n], + c with `add`, p < panels, n <
+    16"""
+    for p in range(panels):
+        outer(a, a0, am, ak, b, b0 + p * bp, bk, K, c, c0 + p * cp, cm, rows, 16, add)
+
+
 def windows_by_filters(a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels):
     """For f = 16p + l: the first maximum of s[r, q] = Σ_k a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l],
     in y, with bias, and in argmax"""
