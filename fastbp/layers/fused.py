@@ -104,6 +104,7 @@ def enter_with_activations(layer: type[Layer], op: type[Op]) -> None:
 
 enter_with_activations(Linear, LinearOp)
 enter_with_activations(Plus, PlusOp)
+enter_with_activations(Conv2d, ConvOp)
 
 
 # -- max pools and activations -----------------------------------------------------------------------------------------
