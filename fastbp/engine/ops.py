@@ -63,6 +63,8 @@ class Op:
     - `how`: how it computes, and why so, in a few words
     - `copies`: y is x in another shape; the engine gives both the same memory and makes no call
     - `passes_dout`: every dx is dout, and `backward` makes no call in the engine
+    - `centres`: it takes away each channel's mean over the batch
+    - `centred`: set by the engine where only such an op reads the output: a bias then has no gradient, exactly 0
     - `descend(values, grads, velocity, settings, rows)`, where there is one: SGD's update with gradients that are not
       kept
     """
@@ -71,7 +73,7 @@ class Op:
     saves: dict[str, type | None] = {}
     before: dict[str, tuple[str, ...]] = {}
     pixels: int | None = None
-    copies = passes_dout = False
+    copies = passes_dout = centres = centred = False
     descend: Callable | None = None
 
     def __init__(
@@ -136,7 +138,8 @@ class Op:
             raise TypeError(f"{type(self).__name__}.{method} is not made for a part of the {axis}")
         if axis is not None:
             ranges[axis] = part
-        return list(getattr(self, method)(**ranges, **more))
+        first = (call for layer in self.layers for call in layer.before_pass()) if method == "prepare" else ()
+        return [*first, *getattr(self, method)(**ranges, **more)]
 
     def run(self, method: str, **more) -> None:
         """Make a pass on a layer alone, as a whole: see `op_alone`."""
@@ -296,8 +299,9 @@ def in_a_row(steps: list[Step], readers: list[Wire]) -> bool:
 
 
 def one_after_the_other(parameters: list[Parameter], places: dict[Parameter, int]) -> bool:
-    """Does each parameter begin where the one before ends?"""
-    return all(places[b] == places[a] + a.size for a, b in itertools.pairwise(parameters))
+    """Does each parameter begin where the one before ends? Those that are made before each pass lie in no vector."""
+    placed = [parameter for parameter in parameters if parameter in places]
+    return all(places[b] == places[a] + a.size for a, b in itertools.pairwise(placed))
 
 
 def opaque(*arguments) -> list[Op]:
