@@ -217,7 +217,7 @@ def test_evaluation_compares_the_prediction(monkeypatch):
 
     def wrong(layer, after, made):
         yield from right(layer, after, made)
-        yield partial(np.multiply, made.bias.value, 1.01, made.bias.value)
+        yield partial(np.multiply, made.weight.value, 1.01, made.weight.value)
 
     monkeypatch.setattr(folded, "new_weights", wrong)
     report = fastbp.check_gradients(*made, training=False, samples=20)
