@@ -257,6 +257,12 @@ def normalising_features():
     return network, (6, 4)
 
 
+def normalising_first():
+    network = fastbp.Sequential(fastbp.BatchNorm1d(4), fastbp.ReLU(), fastbp.Linear(4, 3), seed=1)
+    network.layers[0].gamma.value, network.layers[0].beta.value = [1.5, -0.5, 0.7, 2], [0.3, 0.2, -0.1, 0.1]
+    return network, (6, 4)
+
+
 def branched():
     block = fastbp.Residual(fastbp.Linear(5, 5), fastbp.Tanh())
     return fastbp.Sequential(fastbp.Linear(4, 5), block, fastbp.ReLU(), fastbp.Linear(5, 2), seed=1), (6, 4)
@@ -287,7 +293,7 @@ PLACES = [  # a network, the op in it, the method, and whether the pass is for t
     (normalising, fused.FixedNormReLUPool, "forward", False), (normalising_features, norm.BatchNormOp, "forward", True),
     (normalising_features, norm.BatchNormOp, "gradients", True),
     (normalising_features, norm.BatchNormOp, "backward", True),
-    (normalising_features, norm.FixedBatchNormOp, "forward", False), (dense, LinearOp, "forward", True),
+    (normalising_first, norm.FixedBatchNormOp, "forward", False), (dense, LinearOp, "forward", True),
     (dense, LinearOp, "descend", True), (dense, fused.ReLUAfter, "backward", True), (branched, PlusOp, "forward", True),
 ]  # fmt: skip
 

@@ -237,7 +237,7 @@ def test_the_descent_of_a_linear_layer(N, D, F, dtype, settings):
     expected -= settings[0] * (g + settings[1] * v if settings[3] else v)
     for first, last in [(0, F // 3), (F // 3, F)]:
         part = slice(first * D, size if last == F else last * D)
-        linear.linear_descend(dout, x, values[part], grads[part], velocity[part], settings, (first, last))
+        linear.linear_descend(dout, dout, x, values[part], grads[part], velocity[part], settings, (first, last))
     tolerance = 1e-3 if dtype == np.float32 else 1e-12
     np.testing.assert_allclose(values, expected, atol=tolerance)
     np.testing.assert_allclose(velocity, v, atol=tolerance)

@@ -66,6 +66,8 @@ class Op:
     - `together(into, samples)`, where there is one: `gradients` and `backward` in one pass, that shares work; both take
       samples then
     - `apart`: backward reads nothing that `gradients` leaves, so a frozen layer's gradients need not be computed
+    - `centres`: it takes away each channel's mean over the batch
+    - `centred`: set by the engine where only such an op reads the output: a bias then has no gradient, exactly 0
     - `descend(values, grads, velocity, settings, rows)`, where there is one: SGD's update with gradients that are not
       kept
     """
@@ -75,6 +77,7 @@ class Op:
     before: dict[str, tuple[str, ...]] = {}
     pixels: int | None = None
     copies = passes_dout = apart = False
+    centres = centred = False
     descend: Callable | None = None
     together: Callable | None = None
 
@@ -140,7 +143,8 @@ class Op:
             raise TypeError(f"{type(self).__name__}.{method} is not made for a part of the {axis}")
         if axis is not None:
             ranges[axis] = part
-        return list(getattr(self, method)(**ranges, **more))
+        first = (call for layer in self.layers for call in layer.before_pass()) if method == "prepare" else ()
+        return [*first, *getattr(self, method)(**ranges, **more)]
 
     def run(self, method: str, **more) -> None:
         """Make a pass on a layer alone, as a whole: see `op_alone`."""
@@ -316,8 +320,9 @@ def in_a_row(steps: list[Step], readers: list[Wire]) -> bool:
 
 
 def one_after_the_other(parameters: list[Parameter], places: dict[Parameter, int]) -> bool:
-    """Does each parameter begin where the one before ends?"""
-    return all(places[b] == places[a] + a.size for a, b in itertools.pairwise(parameters))
+    """Does each parameter begin where the one before ends? Those that are made before each pass lie in no vector."""
+    placed = [parameter for parameter in parameters if parameter in places]
+    return all(places[b] == places[a] + a.size for a, b in itertools.pairwise(placed))
 
 
 def opaque(*arguments) -> list[Op]:

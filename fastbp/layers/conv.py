@@ -184,7 +184,7 @@ class ConvOp(Op):
         if self.layer.weight.requires_grad:
             yield from self.way.backward_weight(dout, x, dw, first)
         if self.layer.bias and last == self.layer.out_channels:
-            yield partial(conv2d_backward_bias, dout, into[self.layer.bias])
+            yield partial(conv2d_backward_bias, dout[:0] if self.centred else dout, into[self.layer.bias])
 
     def backward(self, samples):
         """dx = the adjoint of x ↦ w ⋆ x applied to dout"""

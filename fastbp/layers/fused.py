@@ -245,7 +245,7 @@ class NormReLUPool(MapNormOp):
 class FixedNormReLUPool(NormReLUPool):
     """The same in evaluation, where samples stay apart."""
 
-    before, prepare = FixedBatchNormOp.before, FixedBatchNormOp.prepare
+    before, prepare, centres = FixedBatchNormOp.before, FixedBatchNormOp.prepare, False
 
     @classmethod
     def suits(cls, layers, shape, setting):
