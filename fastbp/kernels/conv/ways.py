@@ -15,7 +15,7 @@ import numpy as np
 
 from ...memory import aligned
 from .. import simd
-from ..activations import NONE, activate
+from ..activations import NONE
 from ..simd.toom_cook import TILES
 from . import filters, shifted, tabled, winograd
 
@@ -157,9 +157,8 @@ class Winograd(Way):
         return aligned((self.points, winograd.filter_size(C, F)), self.dtype)
 
     def forward(self, x, w, b, y, after=None):
-        yield partial(winograd.winograd_forward, x, self.u, b, y, self.geometry.before, self.tile)
-        if after:
-            yield partial(activate, y.reshape(-1), after.out.reshape(-1), after.kind, after.numbers)
+        after, places = tuple(after or After(y, NONE, UNSET)), (self.geometry.before, self.tile)
+        yield partial(winograd.winograd_forward, x, self.u, b, y, after, places)
 
     def backward_input(self, dout, w, dx):
         yield from self.backward(dout, dx, w, dx, np.empty((0, *w.shape[1:]), w.dtype))
