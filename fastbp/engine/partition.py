@@ -9,7 +9,6 @@ from typing import NamedTuple
 from .machine import Machine
 from .ops import Op, Setting
 
-
 VECTOR = 16  # numbers of the widest vector: parts of features begin at multiples
 
 
