@@ -537,3 +537,30 @@ def test_other_instruction_sets_give_the_same(processor, features, expected):
         outputs.append(run.stdout.split())
     assert int(outputs[1][0]) == expected
     np.testing.assert_allclose(np.array(outputs[0][1:], float), np.array(outputs[1][1:], float), rtol=1e-12)
+
+
+@kernel
+def to_columns(source, s0, ss, target, t0, ts, rows, columns):
+    simd.to_columns(source, s0, ss, target, t0, ts, rows, columns)
+
+
+@kernel
+def from_columns(source, s0, ss, target, t0, ts, rows, columns):
+    simd.from_columns(source, s0, ss, target, t0, ts, rows, columns)
+
+
+@kernel
+def rows_at_once(x):
+    return simd.rows_at_once(x)
+
+
+@given(dtypes, seeds, st.integers(1, 16), st.integers(1, 4), st.booleans())
+def test_four_columns(dtype, seed, rows, columns, whole):
+    """To features by samples, and back: nothing beside them is read or written."""
+    rng, most = np.random.default_rng(seed), rows_at_once(np.empty(0, dtype))
+    rows, columns = (most, 4) if whole else (min(rows, most), columns)
+    ss, ts = columns + rng.integers(0, 4), rows + rng.integers(0, 4)
+    x = rng.normal(size=2 + (rows - 1) * ss + columns).astype(dtype)  # ends with the last number that is meant
+    y = rng.normal(size=3 + (columns - 1) * ts + rows).astype(dtype)
+    same(to_columns, plain.to_columns, (x, 2, ss, y, 3, ts, rows, columns), y)
+    same(from_columns, plain.from_columns, (y, 3, ts, x, 2, ss, rows, columns), x)
