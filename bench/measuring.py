@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+REST = 0.01  # seconds before each side's turn
 CHAINS = 12  # independent sums of the peak loop: more than the 8 to 10 multiply–adds that a core has under way at once
 CORES = Path("/sys/devices/system/cpu")
 
@@ -30,7 +31,9 @@ CORES = Path("/sys/devices/system/cpu")
 def alternate(functions: dict[str, Callable], seconds: float, least: int = 9) -> dict[str, list[float]]:
     """Times of each function, warmed up and then called in turn in bursts.
 
-    Each is called for about `seconds`, and at least `least` times.
+    Each is called for about `seconds`, and at least `least` times. Before its turn there is a rest, for another
+    library's threads to go to sleep (PyTorch's OpenMP keeps a core busy for 3.5 ms after its last operation), and a
+    call that does not count: another one has left its data in the caches.
     """
     for function in functions.values():
         for _ in range(3):
@@ -40,7 +43,8 @@ def alternate(functions: dict[str, Callable], seconds: float, least: int = 9) ->
     while time.perf_counter() < end or len(next(iter(times.values()))) < least:
         for name, function in functions.items():
             if len(functions) > 1:
-                function()  # another one has left its data in the caches
+                time.sleep(REST)
+                function()
             for _ in range(3):
                 start = time.perf_counter()
                 function()

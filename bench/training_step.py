@@ -1,22 +1,28 @@
-"""The time of one training step, fastbp beside PyTorch and JAX: forward, softmax cross-entropy, backward, SGD with
-momentum 0.9.
+"""The time of one training step, or with --predict of one prediction, fastbp beside PyTorch, JAX and ONNX Runtime.
 
     python bench/training_step.py [--peers torch,jax,torch-compile] [--threads 1,2] [--workloads mnist-cnn,mlp-100]
                                   [--rounds 3] [--markdown] [--json step.json] [--figure step.png]
+    python bench/training_step.py --predict [--peers torch,jax,onnx] …
+
+A step is forward, softmax cross-entropy, backward and SGD with momentum 0.9 (mlp-tiny: squared error, Adam). A
+prediction is the class of each sample of the batch in evaluation mode.
 
 How it is measured. Float32; every side starts from the same parameters and the same batch, and the gradients of the
-first step are compared (not where there is dropout: each side draws its own). Each workload is run in one process
-where the sides alternate, and by each side alone in a process of its own, since thread pools disturb each other; the
-best of a side's medians counts, for fastbp as for the others. `--rounds` does all that several times: on a shared
+first step (not where there is dropout: each side draws its own), or the network's outputs, are compared. Each workload
+is run in one process where the sides alternate, and by each side alone in a process of its own, since thread pools
+disturb each other; the best of a side's medians counts, for fastbp as for the others. Before each turn of a side there
+is a rest of 10 ms and a call that does not count: PyTorch's threads keep a core busy for 3.5 ms after their last
+operation. `--rounds` does all that several times: on a shared
 machine, others may slow one process down by half, and not the next. Processes are pinned to as many cores as they have
 threads. First steps, which compile or load compiled code, are told apart from the timed ones; fastbp's kernel cache is
 as it is found.
 
-How to read it. `fastbp`, `torch`, … are medians, `best` the shortest step seen. GF/s counts two FLOPs for each
+How to read it. `fastbp`, `torch`, … are medians, `best` the shortest time seen. GF/s counts two FLOPs for each
 multiply–add of Linear and Conv2d in fastbp's cost sheet; `peak` is its fraction of what this machine reaches with all
 operands in registers, measured at the start and after each workload (the best so far, in files and the README's table
-the best of all). `error` is the largest difference of a gradient from fastbp's, relative to its tensor's largest
-element. `ratio` is the fastest peer's time by fastbp's and `torch×` PyTorch's (eager): below 1, fastbp loses.
+the best of all). It may be above 100 %, since minimal filtering makes fewer multiplications. `error` is the largest
+difference of a gradient, or of an output, from fastbp's, relative to its tensor's largest element. `ratio` is the
+fastest peer's time by fastbp's and `torch×` PyTorch's (eager): below 1, fastbp loses.
 """
 
 import importlib
@@ -32,13 +38,15 @@ import sides
 from measuring import time_text
 from workloads import WORKLOADS
 
-NAMES = {"fastbp": "fastbp", "torch": "PyTorch", "torch-compile": "torch.compile", "jax": "JAX"}
+NAMES = {"fastbp": "fastbp", "torch": "PyTorch", "torch-compile": "torch.compile", "jax": "JAX", "onnx": "ONNX Runtime"}
 
 
 def main() -> None:
     parser = measuring.parser(__doc__, seconds=1.0)
     add = parser.add_argument
-    add("--peers", type=measuring.one_of(list(NAMES)[1:]), default=["torch", "jax"], help="default: torch,jax")
+    peers = "default: torch,jax, and onnx with --predict"
+    add("--peers", type=measuring.one_of(list(NAMES)[1:]), help=peers)
+    add("--predict", action="store_true", help="measure predictions instead of training steps")
     add("--threads", type=measuring.whole_numbers, default=[1], help="numbers of threads, by commas (default: 1)")
     add("--workloads", type=measuring.one_of(WORKLOADS), default=list(WORKLOADS), help="by commas (default: all)")
     add("--batches", type=measuring.whole_numbers, help="by commas (default: each workload's own)")
@@ -51,6 +59,10 @@ def main() -> None:
         parser.error("--winograd: this fastbp's Sequential does not take it")
     if max(options.threads) > len(measuring.usable_cores()):
         parser.error(f"--threads: there are {len(measuring.usable_cores())} cores to use")
+    if options.peers is None:
+        options.peers = ["torch", "jax", *["onnx"] * options.predict]
+    if "onnx" in options.peers and not options.predict:
+        parser.error("--peers: ONNX Runtime only predicts: give --predict")
     if options.child:
         print(json.dumps(measure(options.child.split(","), options)))
         return
@@ -86,12 +98,14 @@ def main() -> None:
     for row in rows:
         row["of_peak"] = row["gflops"] / peaks[row["threads"]]
 
-    print("\nfirst step, compiling or loading compiled code, in a process of its own:")
+    what = "prediction" if options.predict else "step"
+    print(f"\nfirst {what}, compiling or loading compiled code, in a process of its own:")
     table = measuring.Table("workload:-12", "batch:5", "thr:3", *(f"{NAMES[side]}:13" for side in ("fastbp", *peers)))
     for row in rows:
         first = (time_text(row["sides"][side]["first"]) for side in ("fastbp", *peers))
         table.row(row["workload"], row["batch"], row["threads"], *first)
     results = {"machine": machine, "peak_gflops": peaks, "fastbp_threads": used, "command": command(), "rows": rows}
+    results["predict"] = options.predict
     if peers:
         results["summary"] = summary(rows)
         print(f"\n{summary_text(results['summary'])}")
@@ -99,35 +113,35 @@ def main() -> None:
         print("\n" + markdown(results, peers))
     measuring.write_json(options.json, results)
     if options.figure and peers:
-        measuring.write_figure(options.figure, draw(rows, peers, machine))
+        measuring.write_figure(options.figure, draw(rows, peers, machine, options.predict))
 
 
 def measure(names: list[str], options) -> list[dict]:
-    """In a child process: the first step and the timed steps of these sides, for each batch of the one workload."""
+    """In a child process: the first call and the timed calls of these sides, for each batch of the one workload."""
     workload, (threads,) = WORKLOADS[options.workloads[0]], options.threads
     results = []
     for batch in options.batches or workload.batches:
-        built, rows, gradients = {}, {}, {}
+        built, rows, compared = {}, {}, {}
         for name in names:
             extra = {"winograd": options.winograd} if name == "fastbp" and options.winograd else {}
             importlib.import_module(sides.LIBRARIES[name])  # start_up.py times this
             start = time.perf_counter()
-            built[name] = sides.build(name, workload, batch, threads, **extra)
+            built[name] = sides.build(name, workload, batch, threads, options.predict, **extra)
             built[name].step()
             rows[name] = {"first": time.perf_counter() - start}
-            if len(names) > 1 and not workload.has("Dropout"):
-                gradients[name] = built[name].gradients()
+            if len(names) > 1 and (options.predict or not workload.has("Dropout")):
+                compared[name] = built[name].results()
         steps = {name: side.step for name, side in built.items()}
         for name, times in measuring.alternate(steps, options.seconds).items():
             rows[name] |= measuring.summary(times)
-            if name != "fastbp" and gradients:
-                rows[name]["error"] = difference(gradients["fastbp"], gradients[name])
+            if name != "fastbp" and compared:
+                rows[name]["error"] = difference(compared["fastbp"], compared[name])
         results.append(rows)
     return results
 
 
 def difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
-    """The largest difference of two lists of gradients, relative to each tensor's largest element.
+    """The largest difference of two lists of gradients or outputs, relative to each tensor's largest element.
 
     The scale is at least 1 % of the largest of all: a bias before batch norm has a gradient of rounding errors
     alone."""
@@ -143,6 +157,8 @@ def measure_workload(name: str, threads: int, peers: list[str], options) -> list
         extra += ["--batches", ",".join(map(str, options.batches))]
     if options.winograd:
         extra += ["--winograd", options.winograd]
+    if options.predict:
+        extra += ["--predict"]
 
     def child(names: list[str]) -> list[dict]:
         words = ("--child", ",".join(names), "--threads", threads, "--workloads", name, *extra)
@@ -164,7 +180,7 @@ def measure_workload(name: str, threads: int, peers: list[str], options) -> list
             best["error"] = runs["together"][0].get("error") if together else None
             row["sides"][side] = best | runs
         ours = row["sides"]["fastbp"]["median"]
-        row["gflops"] = sides.flops(workload, batch) / ours / 1e9
+        row["gflops"] = sides.flops(workload, batch, options.predict) / ours / 1e9
         if peers:
             row["ratio"] = min(row["sides"][peer]["median"] for peer in peers) / ours
         if "torch" in peers:
@@ -216,12 +232,13 @@ def command() -> str:
 def markdown(results: dict, peers: list[str]) -> str:
     """The README's table; a ratio below 1 is bold."""
     machine, rows = results["machine"], results["rows"]
-    libraries = {"torch": "PyTorch", "jax": "JAX"}
+    what = "prediction" if results["predict"] else "training step"
+    libraries = {"torch": "PyTorch", "jax": "JAX", "onnxruntime": "ONNX Runtime"}
     versions = [f"{name} {machine[library]}" for library, name in libraries.items() if library in machine]
     of_threads = results["peak_gflops"].items()
     peaks = ", ".join(f"{rate:.0f} GFLOP/s on {n} thread{'s' * (int(n) > 1)}" for n, rate in of_threads)
     lines = [
-        f"One training step in float32 on {machine['processor']}, {machine['cores']} cores, by `{results['command']}`; "
+        f"One {what} in float32 on {machine['processor']}, {machine['cores']} cores, by `{results['command']}`; "
         f"Python {machine['python']}, Numba {machine['numba']}{''.join(', ' + version for version in versions)}. "
         f"Measured peak: {peaks}. Medians"
         + ("; the ratio is the fastest peer's time by fastbp's, bold where fastbp loses." if peers else "."),
@@ -250,7 +267,7 @@ def markdown(results: dict, peers: list[str]) -> str:
     return "\n".join(lines)
 
 
-def draw(rows: list[dict], peers: list[str], machine: dict):
+def draw(rows: list[dict], peers: list[str], machine: dict, predict: bool):
     """Each peer's time by fastbp's, a line for each row, a panel for each number of threads."""
     from matplotlib.ticker import LogLocator
 
@@ -272,7 +289,8 @@ def draw(rows: list[dict], peers: list[str], machine: dict):
         panel.set_xlabel("time by fastbp's time (left of 1, fastbp loses)")
         panel.set_title(f"{number} thread{'s' * (number > 1)}", fontsize=10)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(peers), frameon=False)
-    figure.suptitle(f"One training step, {machine['processor']}", fontsize=11)
+    title = "prediction" if predict else "training step"
+    figure.suptitle(f"One {title}, {machine['processor']}", fontsize=11)
     return figure
 
 

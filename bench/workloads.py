@@ -12,13 +12,18 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Workload:
-    """A network, its input shape (C, H, W) or (D,), and the batch sizes it is measured at."""
+    """A network, its input shape (C, H, W) or (D,), the batch sizes it is measured at, and what it is trained with.
+
+    `loss` "cross-entropy" of 10 classes, or "squared-error" · `optimizer` "SGD" or "Adam"
+    """
 
     name: str
     title: str
     layers: tuple[tuple, ...]
     input_shape: tuple[int, ...]
     batches: tuple[int, ...]
+    loss: str = "cross-entropy"
+    optimizer: str = "SGD"
 
     def shapes(self) -> list[tuple[int, ...]]:
         """One sample's shape before each layer, and after the last."""
@@ -26,10 +31,10 @@ class Workload:
         for kind, *numbers in self.layers:
             shape = shapes[-1]
             if kind == "Conv2d":
-                _, filters, kernel, _, padding = numbers
-                shape = (filters, *(size + 2 * padding - kernel + 1 for size in shape[1:]))
-            elif kind == "MaxPool2d":
-                shape = (shape[0], *(size // numbers[0] for size in shape[1:]))
+                _, filters, *window = numbers
+                shape = (filters, *windows(shape[1:], *window))
+            elif kind in ("MaxPool2d", "AvgPool2d"):
+                shape = (shape[0], *windows(shape[1:], *pool_window(*numbers)))
             elif kind == "Flatten":
                 shape = (math.prod(shape),)
             elif kind == "Linear":
@@ -45,30 +50,55 @@ class Workload:
                 shape = (numbers[1], numbers[0], *(numbers[2:3] * 2))
                 weight = rng.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape)
                 values += [weight, np.zeros(shape[0])]
-            elif kind == "BatchNorm2d":
+            elif kind in NORMS:
                 values += [np.ones(numbers[0]), np.zeros(numbers[0])]
         return [value.astype(np.float32) for value in values]
 
     def batch(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """(x, labels) of random numbers"""
+        """(x, targets) of random numbers: labels of 10 classes, or numbers like the output"""
         rng = np.random.default_rng(1)
-        return rng.normal(size=(size, *self.input_shape)).astype(np.float32), rng.integers(0, 10, size)
+        x = rng.normal(size=(size, *self.input_shape)).astype(np.float32)
+        if self.loss == "squared-error":
+            return x, rng.normal(size=(size, *self.shapes()[-1])).astype(np.float32)
+        return x, rng.integers(0, 10, size)
 
     def has(self, kind: str) -> bool:
         return any(layer[0] == kind for layer in self.layers)
 
 
-def conv(channels: int, filters: int, kernel: int, padding: int = 0) -> tuple:
-    return ("Conv2d", channels, filters, kernel, 1, padding)
+NORMS = "BatchNorm1d", "BatchNorm2d"
 
 
-RELU, POOL, FLATTEN = ("ReLU",), ("MaxPool2d", 2), ("Flatten",)
+def windows(image: tuple[int, ...], kernel: int, stride: int = 1, padding: int = 0) -> tuple[int, ...]:
+    """How many windows fit along each axis of an image."""
+    return tuple((size + 2 * padding - kernel) // stride + 1 for size in image)
 
 
-def mlp(*sizes: int) -> tuple[tuple, ...]:
-    """Linear layers with ReLU between them."""
-    layers = [layer for pair in zip(sizes[:-1], sizes[1:], strict=True) for layer in (("Linear", *pair), RELU)]
+def pool_window(kernel: int, stride: int | None = None, padding: int = 0) -> tuple[int, int, int]:
+    """The arguments of a pool in full: windows lie side by side where no stride is given."""
+    return kernel, stride or kernel, padding
+
+
+def conv(channels: int, filters: int, kernel: int, padding: int = 0, stride: int = 1) -> tuple:
+    return ("Conv2d", channels, filters, kernel, stride, padding)
+
+
+RELU, TANH, LEAKY, POOL, FLATTEN = ("ReLU",), ("Tanh",), ("LeakyReLU", 0.1), ("MaxPool2d", 2), ("Flatten",)
+AVERAGE, THREE_BY_TWO = ("AvgPool2d", 2), ("MaxPool2d", 3, 2)
+
+
+def mlp(*sizes: int, activation: tuple = RELU) -> tuple[tuple, ...]:
+    """Linear layers with an activation between them."""
+    layers = [layer for pair in zip(sizes[:-1], sizes[1:], strict=True) for layer in (("Linear", *pair), activation)]
     return tuple(layers[:-1])
+
+
+def six_convolutions() -> tuple[tuple, ...]:
+    layers, channels = [], 3
+    for filters, pooled in ((32, 0), (32, 1), (64, 0), (64, 1), (128, 0), (128, 1)):
+        layers += [conv(channels, filters, 3, padding=1), ("BatchNorm2d", filters), RELU] + [POOL] * pooled
+        channels = filters
+    return (*layers, FLATTEN, ("Linear", 2048, 10))
 
 
 def eight_convolutions() -> tuple[tuple, ...]:
@@ -107,5 +137,85 @@ WORKLOADS = {
         Workload("mlp-100", "784-100-10", mlp(784, 100, 10), (784,), (1, 4, 32, 128)),
         Workload("mlp-1000", "784-1000-10", mlp(784, 1000, 10), (784,), (1, 32, 128)),
         Workload("mlp-5", "3072-512-256-120-84-10", mlp(3072, 512, 256, 120, 84, 10), (3072,), (4, 128)),
+        Workload(
+            "conv-bn", "3×3 convolutions with batch norm, 32 to 128 channels", six_convolutions(), (3, 32, 32), (128,)
+        ),
+        Workload(
+            "all-conv",
+            "convolutions of stride 2",
+            (
+                *(conv(3, 32, 3, 1, 2), RELU, conv(32, 64, 3, 1, 2), RELU, conv(64, 128, 3, 1, 2), RELU),
+                *(FLATTEN, ("Linear", 2048, 10)),
+            ),
+            (3, 32, 32),
+            (64,),
+        ),
+        Workload(
+            "cuda-convnet",
+            "5×5 convolutions, 3×3/2 max pools, average pool",
+            (
+                *(conv(3, 32, 5, 2), RELU, THREE_BY_TWO, conv(32, 32, 5, 2), RELU, THREE_BY_TWO),
+                *(conv(32, 64, 5, 2), RELU, AVERAGE, FLATTEN, ("Linear", 576, 10)),
+            ),
+            (3, 32, 32),
+            (64,),
+        ),
+        Workload(
+            "lenet",
+            "LeNet-5, tanh and average pools",
+            (
+                *(conv(1, 6, 5, 2), TANH, AVERAGE, conv(6, 16, 5), TANH, AVERAGE, FLATTEN),
+                *mlp(400, 120, 84, 10, activation=TANH),
+            ),
+            (1, 28, 28),
+            (32,),
+        ),
+        Workload(
+            "leaky-cnn",
+            "5×5 convolutions with LeakyReLU",
+            (conv(3, 16, 5, 2), LEAKY, POOL, conv(16, 32, 5, 2), LEAKY, POOL, FLATTEN, ("Linear", 2048, 10)),
+            (3, 32, 32),
+            (32,),
+        ),
+        Workload(
+            "mlp-bn",
+            "784-512-512-10, batch norm, dropout",
+            (
+                *(("Linear", 784, 512), ("BatchNorm1d", 512), RELU, ("Dropout", 0.2)),
+                *(("Linear", 512, 512), ("BatchNorm1d", 512), RELU, ("Dropout", 0.2), ("Linear", 512, 10)),
+            ),
+            (784,),
+            (128,),
+        ),
+        Workload("mlp-128", "784-128-10", mlp(784, 128, 10), (784,), (1024,)),
+        Workload(
+            "torch-mnist",
+            "PyTorch's MNIST example",
+            (
+                *(conv(1, 32, 3), RELU, conv(32, 64, 3), RELU, POOL, ("Dropout", 0.25), FLATTEN),
+                *(("Linear", 9216, 128), RELU, ("Dropout", 0.5), ("Linear", 128, 10)),
+            ),
+            (1, 28, 28),
+            (64,),
+        ),
+        Workload(
+            "torch-mnist-old",
+            "PyTorch's older MNIST example",
+            (
+                *(conv(1, 10, 5), POOL, RELU, conv(10, 20, 5), POOL, RELU, FLATTEN),
+                *(("Linear", 320, 50), RELU, ("Dropout", 0.5), ("Linear", 50, 10)),
+            ),
+            (1, 28, 28),
+            (64,),
+        ),
+        Workload(
+            "mlp-tiny",
+            "4-32-16-4, tanh, Adam",
+            mlp(4, 32, 16, 4, activation=TANH),
+            (4,),
+            (10_000,),
+            loss="squared-error",
+            optimizer="Adam",
+        ),
     )
 }

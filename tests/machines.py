@@ -4,7 +4,7 @@ import dataclasses
 
 from fastbp.engine import Machine
 
-FINE = Machine(tile_rows=4, tile_columns=4)
+FINE = Machine(run=4, tile_rows=4, tile_columns=4)
 SAMPLES = dataclasses.replace(FINE, part_work=1, range_work=1, per_share=1, per_weight=1, piece_work=1, large=100)
 ROWS = dataclasses.replace(SAMPLES, large=10, per_share=10**12)  # no share of a sum would pay
 CUTS = {"whole": FINE, "samples": SAMPLES, "rows": ROWS}
@@ -15,7 +15,8 @@ def cuts_of(network, shape, N: int, training: bool = True) -> dict:
     schedule = network.engine(shape).batch(N, training).schedule
     found: dict = {}
     for op, cuts in zip(schedule.ops, schedule.cuts, strict=True):
-        several = {(method, cut.axis) for method, cut in cuts._asdict().items() if len(cut.ranges) > 1}
+        methods = {"forward": cuts.forward, "backward": cuts.backward, "gradients": cuts.gradients, **cuts.before}
+        several = {(method, cut.axis) for method, cut in methods.items() if len(cut.ranges) > 1}
         found.setdefault(type(op).__name__, set()).update(several)
     return found
 

@@ -39,6 +39,11 @@ def run(calls) -> None:
         call()
 
 
+def run_steps(op: Op, method: str, **more) -> None:
+    for name in op.steps(method):
+        run(op.calls(name, **(more if name == method else {})))
+
+
 def pieces(rng: np.random.Generator, whole) -> list:
     """A whole range in up to four pieces."""
     last = whole.stop if isinstance(whole, slice) else whole[1]
@@ -56,13 +61,19 @@ class Proof:
     def faults(self) -> Iterator[str]:
         op = self.op
         run(op.calls("prepare"))
-        yield from self.method("forward", [op.y])
+        yield from self.steps("forward", [op.y])
         op.dout[...] = self.rng.normal(size=op.dout.shape)
         if op.parameters:
             into = {parameter: parameter.grad_array for parameter in op.parameters}
-            yield from self.method("gradients", list(into.values()), into=into)
+            yield from self.steps("gradients", list(into.values()), into=into)
         if not op.passes_dout:
-            yield from self.method("backward", op.dxs)
+            yield from self.steps("backward", op.dxs)
+
+    def steps(self, method: str, results: list[np.ndarray], **more) -> Iterator[str]:
+        """Of a method and of those that come before it."""
+        for name in self.op.before.get(method, ()):
+            yield from self.method(name, [])
+        yield from self.method(method, results, **more)
 
     def method(self, method: str, results: list[np.ndarray], **more) -> Iterator[str]:
         """Of one method, which writes to these arrays, to others of the op, and to its layers' state."""
@@ -95,16 +106,19 @@ class Proof:
 
     def _run_as_a_whole(self, method: str, **more) -> list[np.ndarray]:
         """The op's own arrays that it writes."""
-        own = [array for name, array in vars(self.op).items() if isinstance(array, np.ndarray) and name != "dout"]
+        held = [each for name, each in vars(self.op).items() if name != "dout"]
+        held += [each for several in held if isinstance(several, tuple) for each in several]
+        own = [each for each in held if isinstance(each, np.ndarray)]
         before = [array.copy() for array in own]
         run(self.op.calls(method, **more))
-        return [array for array, old in zip(own, before, strict=True) if not np.array_equal(array, old)]
+        pairs = zip(own, before, strict=True)
+        return [array for array, old in pairs if not np.array_equal(array, old, equal_nan=array.dtype.kind == "f")]
 
 
 def unlike_the_layers(ops: list[Op], layers: tuple, rng: np.random.Generator) -> list[str]:
-    """What ops in a row give otherwise than copies of their layers one by one: the output, dx, gradients.
+    """What ops in a row give otherwise than copies of their layers one by one: the output, and in training gradients.
 
-    In evaluation, which has no way back in the engine, an op may write over what its own way back reads."""
+    In evaluation the engine has no way back."""
     (x,), setting, found = (wire.array for wire in ops[0].inputs), ops[0].setting, []
     y, dout = x, rng.normal(size=ops[-1].y.shape).astype(setting.dtype)
     for layer in layers:
@@ -114,19 +128,19 @@ def unlike_the_layers(ops: list[Op], layers: tuple, rng: np.random.Generator) ->
         dx = layer.backward(dx)
     for op in ops:
         run(op.calls("prepare"))
-        run(op.calls("forward"))
+        run_steps(op, "forward")
     below = dout
     for op in reversed(ops):
         op.dout[...] = below
         if op.parameters:
-            run(op.calls("gradients", into={parameter: parameter.grad_array for parameter in op.parameters}))
-        run(op.calls("backward"))
+            run_steps(op, "gradients", into={parameter: parameter.grad_array for parameter in op.parameters})
+        run_steps(op, "backward")
         below = op.dx
     results = {"output": (ops[-1].y, y), "dx": (below, dx)}
     theirs = [parameter for layer in layers for parameter in layer.parameters]
     mine = [parameter for op in ops for parameter in op.parameters]
     results |= {a.name: (a.grad_array, b.grad) for a, b in zip(mine, theirs, strict=True)}
-    if not setting.training and any(op.output.same_as and getattr(op, "keeps", "y") == "x" for op in ops):
+    if not setting.training:
         results = {"output": results["output"]}
     for what, (array, right) in results.items():
         if not close(array, right):

@@ -65,6 +65,43 @@ def test_training_step(tmp_path, peers):
         assert_is_image(tmp_path / "x.png")
 
 
+@pytest.mark.parametrize(
+    "peers", [(), pytest.param(("torch", "jax", "onnx"), marks=pytest.mark.peers)], ids=["alone", "beside peers"]
+)
+def test_predictions(tmp_path, peers):
+    """All sides give the same outputs, of a network of every kind of layer that the workloads have."""
+    for name in ("torch", "jax", "onnxruntime", "onnx") if peers else ():
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    words = ("--predict", "--workloads", "conv-bn,lenet,leaky-cnn,cuda-convnet,mlp-bn,mlp-tiny", "--batches", 3)
+    words = words if peers else ("--predict", "--workloads", "mlp-tiny", "--batches", 3)
+    words += ("--seconds", 0.001, "--peers", ",".join(peers), "--markdown")
+    output = run("training_step.py", *words, "--json", tmp_path / "x.json")
+    for row in load(tmp_path / "x.json")["rows"]:
+        assert row["sides"]["fastbp"]["median"] > 0
+        for name in peers:
+            assert row["sides"][name]["error"] < 1e-5
+    assert "One prediction in float32" in output and "| 4-32-16-4, tanh, Adam | 3 |" in output
+
+
+@pytest.mark.peers
+def test_every_workload_has_the_gradients_of_its_peers(monkeypatch):
+    """Those of the three libraries, of a step of each workload without dropout, whose optimiser and loss differ too."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("jax", reason="JAX is not installed")
+    monkeypatch.syspath_prepend(str(BENCH))
+    import sides
+    from training_step import difference
+    from workloads import WORKLOADS
+
+    for name in ("all-conv", "cuda-convnet", "lenet", "leaky-cnn", "mlp-tiny"):
+        built = {side: sides.build(side, WORKLOADS[name], 2) for side in ("fastbp", "torch", "jax")}
+        for side in built.values():
+            side.step()
+        results = {side: each.results() for side, each in built.items()}
+        for side in ("torch", "jax"):
+            assert difference(results["fastbp"], results[side]) < 2e-5
+
+
 def test_kernels(tmp_path):
     words = ("--quick", "--seconds", 0.0001)
     output = run("kernels.py", *words, "--json", tmp_path / "x.json", "--figure", tmp_path / "x.png")
@@ -127,6 +164,7 @@ def test_epoch(tmp_path, few_images):
     [
         ("training_step.py", ("--workloads", "alexnet"), "unknown: alexnet"),
         ("training_step.py", ("--threads", "0"), "whole numbers above 0"),
+        ("training_step.py", ("--peers", "onnx"), "ONNX Runtime only predicts: give --predict"),
         ("training_step.py", ("--rounds", "0"), "a whole number above 0"),
         ("training_step.py", ("--json", "no/such/folder/x.json"), "no/such/folder/x.json can't be written"),
         ("memory.py", ("--json", "."), "can't be written"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numba import config
 
-from fastbp.kernels import activations, linear, norm
+from fastbp.kernels import activations, linear, norm, reduce
 
 pytestmark = pytest.mark.vectors
 
@@ -59,14 +59,14 @@ def test_parts_of_linear_gradients(dtype):
     rng, (N, F, D) = np.random.default_rng(1), (6, 13, 50)
     dout, x = rng.normal(size=(N, F)).astype(dtype), rng.normal(size=(N, D)).astype(dtype)
     whole, db = np.full((F, D), np.nan, dtype), np.full(F, np.nan, dtype)
-    linear.linear_backward_parameters(dout, x, whole, db, (0, F))
+    linear.linear_backward_parameters(dout, dout, x, whole, db, (0, F))
     np.testing.assert_allclose(whole, dout.T @ x, atol=1e-5 if dtype == np.float32 else 1e-13)
     np.testing.assert_allclose(db, dout.sum(0), atol=1e-5 if dtype == np.float32 else 1e-13)
     for cuts in [(0, 1, 13), (0, 6, 7, 13), (0, 0, 9, 13)]:
         parts = np.full((F, D), np.nan, dtype)
         for rows in zip(cuts[:-1], cuts[1:], strict=True):
             before = parts.copy()
-            linear.linear_backward_parameters(dout, x, parts, None, rows)
+            linear.linear_backward_parameters(dout, dout, x, parts, None, rows)
             assert np.array_equal(parts[rows[1] :], before[rows[1] :], equal_nan=True)
         np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14)
         if not config.DISABLE_JIT:  # NumPy's sums follow the shapes
@@ -74,33 +74,48 @@ def test_parts_of_linear_gradients(dtype):
 
 
 @dtypes
-@pytest.mark.parametrize("shape", [(5, 9, 1), (3, 4, 23), (1, 3, 40)])
-def test_batch_norm_with_relu_and_by_channels(dtype, shape):
-    """Against the layer's kernels without ReLU, which the oracle and finite differences hold, followed by a ReLU."""
+@pytest.mark.parametrize("shape", [(5, 9, 1), (70, 141, 1), (3, 4, 23), (40, 70, 3), (3, 4, 67), (1, 3, 40)])
+def test_batch_norm_with_relu_and_by_parts(dtype, shape):
+    """Against the definition in float64; NaN stays in its channel; the parts of a pass don't matter."""
     (N, C, M), rng, tight = shape, np.random.default_rng(2), 1e-5 if dtype == np.float32 else 1e-12
     x, dout = rng.normal(3, 2, shape).astype(dtype), rng.normal(size=shape).astype(dtype)
     x[0, 2, 0] = np.nan
-    gamma, beta = rng.normal(size=C).astype(dtype), rng.normal(size=C).astype(dtype)
-    running = np.zeros(C, dtype), np.ones(C, dtype)
-    whole, everything = {}, (0, C)
+    affine = rng.normal(size=C).astype(dtype), rng.normal(size=C).astype(dtype)
 
     def run(cuts, relu):
-        mean, inv_std, rm, rv, dgamma, dbeta = (np.full(C, 7, dtype) for _ in range(6))
+        mean, inv_std, rm, rv, *dgamma_dbeta = (np.full(C, 7, dtype) for _ in range(6))
         y, dx, dx_constant = (np.full(shape, 7, dtype) for _ in range(3))
-        rm[:], rv[:] = running
-        for channels in zip(cuts[:-1], cuts[1:], strict=True):
-            norm.batch_norm_statistics(x, mean, inv_std, rm, rv, (1e-5, 0.2), channels)
-            norm.batch_norm_forward(x, gamma, beta, mean, inv_std, y, channels, relu)
-            norm.batch_norm_backward_parameters(dout, x, y, (mean, inv_std), dgamma, dbeta, channels, relu)
-            norm.batch_norm_backward_training(dout, x, y, (mean, inv_std), (gamma, dgamma, dbeta), dx, channels, relu)
-            norm.batch_norm_backward_evaluation(dout, y, gamma, inv_std, dx_constant, channels, relu)
-            for array in (mean, dgamma, dbeta, y.transpose(1, 0, 2), dx.transpose(1, 0, 2)):
-                assert (array[channels[1] :] == 7).all()
-        return mean, inv_std, rm, rv, y, dx, dx_constant, dgamma, dbeta
+        rm[:], rv[:], sums = 0, 1, tuple(dgamma_dbeta)
+        batch, running, shares = (mean, inv_std), (rm, rv), np.empty((2, N, C), dtype)
+        by_samples, numbers = M >= norm.SHORT, np.array([1e-5, 0.2])
+        parts = [(part, slice(*part), (0, C)) if by_samples else (part, slice(0, N), part) for part in cuts]
+        for _, n, channels in parts:
+            if by_samples:
+                norm.plane_statistics(x[n], *shares[:, n])
+            else:
+                norm.batch_norm_statistics(x, *batch, running, numbers, channels)
+        if by_samples:
+            norm.gather_statistics(*shares, M, *batch, running, numbers)
+        for _, n, channels in parts:
+            norm.batch_norm_forward(x[n], affine, batch, y[n], channels, relu)
+            if by_samples:
+                norm.plane_sums(dout[n], x[n], affine, batch, *shares[:, n], relu)
+            else:
+                norm.batch_norm_backward_parameters(dout, x, affine, batch, sums, channels, relu)
+        if by_samples:
+            reduce.sum_parts(shares[0], sums[0])
+            reduce.sum_parts(shares[1], sums[1])
+        for part, n, channels in parts:
+            norm.batch_norm_backward_training(dout[n], x[n], affine, batch, sums, N * M, dx[n], channels, relu)
+            norm.batch_norm_backward_evaluation(dout[n], y[n], affine[0], inv_std, dx_constant[n], relu)
+            for array in (dx,) if by_samples else (dx.transpose(1, 0, 2),):
+                assert (array[part[1] :] == 7).all()
+        return mean, inv_std, rm, rv, y, dx, dx_constant, *sums
 
-    whole = {relu: run(everything, relu) for relu in (False, True)}
+    size = N if M >= norm.SHORT else C
+    whole = {relu: run([(0, size)], relu) for relu in (False, True)}
     for relu in (False, True):
-        for cuts in [(0, 1, C), (0, 2, 3, C), (0, 0, C)]:
+        for cuts in [[(0, 1), (1, size)], [(0, size // 2), (size // 2, size // 2), (size // 2, size)]]:
             for part, expected in zip(run(cuts, relu), whole[relu], strict=True):
                 assert np.array_equal(part, expected, equal_nan=True)
     mean, inv_std, rm, rv, y, dx, dx_constant, dgamma, dbeta = whole[True]
@@ -108,11 +123,13 @@ def test_batch_norm_with_relu_and_by_channels(dtype, shape):
     for array in (mean, inv_std, y.transpose(1, 0, 2), rm, rv, dgamma):
         assert np.isnan(array[2]).all() and np.isfinite(array[good]).all()
     assert np.array_equal(y, naive.relu(whole[False][4]).astype(dtype), equal_nan=True)
-    wide = x.astype(np.float64)
-    np.testing.assert_allclose(mean[good], wide.mean((0, 2))[good], rtol=tight)
-    np.testing.assert_allclose(rv[good], (0.8 + 0.2 * wide.var((0, 2), ddof=1))[good], rtol=tight)
-    hat = ((wide - wide.mean((0, 2))[:, None]) / np.sqrt(wide.var((0, 2)) + 1e-5)[:, None])[:, good]
-    masked, factor = (dout * (y > 0))[:, good].astype(np.float64), (gamma * inv_std)[good, None]
+    wide, (gamma, beta) = x.astype(np.float64)[:, good], (array[good, None].astype(np.float64) for array in affine)
+    np.testing.assert_allclose(mean[good], wide.mean((0, 2)), rtol=tight)
+    unbiased = wide.var((0, 2)) * (N * M / (N * M - 1))
+    np.testing.assert_allclose(rv[good], 0.8 + 0.2 * unbiased, rtol=tight)
+    hat = (wide - wide.mean((0, 2))[:, None]) / np.sqrt(wide.var((0, 2)) + 1e-5)[:, None]
+    np.testing.assert_allclose(whole[False][4][:, good], gamma * hat + beta, atol=50 * tight)
+    masked, factor = (dout * (y > 0))[:, good].astype(np.float64), gamma * inv_std[good, None]
     np.testing.assert_allclose(dgamma[good], (masked * hat).sum((0, 2)), atol=50 * tight)
     np.testing.assert_allclose(dbeta[good], masked.sum((0, 2)), atol=50 * tight)
     np.testing.assert_allclose(dx_constant[:, good], masked * factor, atol=50 * tight)
@@ -120,10 +137,17 @@ def test_batch_norm_with_relu_and_by_channels(dtype, shape):
     np.testing.assert_allclose(dx[:, good], factor * (masked - through / (N * M)), atol=50 * tight)
 
 
-def test_statistics_of_a_mean_a_million_deviations_away():
-    x = np.random.default_rng(3).normal(1e6, 1, (20, 2, 50))
-    mean, inv_std, rm, rv = np.empty(2), np.empty(2), np.zeros(2), np.zeros(2)
-    norm.batch_norm_statistics(x, mean, inv_std, rm, rv, (0.0, 1.0), (0, 2))
+@pytest.mark.parametrize("shape", [(20, 2, 50), (100, 3, 1), (70, 2, 9)])
+def test_statistics_of_a_mean_a_million_deviations_away(shape):
+    x, C = np.random.default_rng(3).normal(1e6, 1, shape), shape[1]
+    mean, inv_std, rm, rv = np.empty(C), np.empty(C), np.zeros(C), np.zeros(C)
+    settings = np.array([0.0, 1.0])
+    if shape[2] >= norm.SHORT:
+        shares = np.empty((2, *shape[:2]))
+        norm.plane_statistics(x, *shares)
+        norm.gather_statistics(*shares, shape[2], mean, inv_std, (rm, rv), settings)
+    else:
+        norm.batch_norm_statistics(x, mean, inv_std, (rm, rv), settings, (0, C))
     np.testing.assert_allclose(inv_std, 1 / x.std((0, 2)), rtol=1e-9)
     np.testing.assert_allclose(rm, x.mean((0, 2)), rtol=1e-14)
 

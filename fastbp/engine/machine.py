@@ -29,6 +29,7 @@ class Machine:
     - `blocks` most blocks of rows that a layer's weight gradient is cut into; each block reads the whole input again
     - `block_rows`, `block_weights` more blocks are made where each still has so many rows for each sample, and so many
       weights
+    - `run` least numbers that lie side by side in a part's range of channels
     - `tile_rows`, `tile_columns` blocks begin at multiples of the largest tile of a matrix product
 
     ValueError or TypeError for a size that is no number, or negative.
@@ -51,6 +52,7 @@ class Machine:
     blocks: int = 4
     block_rows: float = 8
     block_weights: float = 65_536
+    run: int = 128
     tile_rows: int = 8
     tile_columns: int = 48
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from .machine import Machine
 from .ops import Op, Setting
 
+VECTOR = 16  # numbers of the widest vector: parts of features begin at multiples
+
 
 class Cut(NamedTuple):
     """The ranges of an axis, one for each part; without an axis there is one part, which is everything."""
@@ -18,12 +20,14 @@ class Cut(NamedTuple):
 
 
 class Cuts(NamedTuple):
-    """How the three methods of an op are cut. Gradients by "rows" come at the end of a step, others together with
-    dx."""
+    """How the methods of an op are cut. Gradients by "rows" come at the end of a step, others together with dx.
+
+    `before` has the cuts of the methods that come before forward and gradients."""
 
     forward: Cut
     backward: Cut
     gradients: Cut
+    before: dict[str, Cut]
 
 
 class Partition(NamedTuple):
@@ -47,22 +51,28 @@ def partition(ops: list[Op], setting: Setting, machine: Machine) -> Partition:
 
 
 def cuts_of(op: Op, by_rows: bool, bounds: list[slice], setting: Setting, machine: Machine) -> Cuts:
-    """How one op is cut: each of its methods by the axes that this method takes."""
+    """How one op is cut: each of its methods by the axes that this method takes.
+
+    Parts of the samples each read all weights, parts of the features or columns all samples: a large layer is cut so
+    that the fewer of both are read again."""
 
     def cut(method: str) -> Cut:
         axes = op.axes(method)
         if "samples" in axes:
             return Cut("samples", bounds)
-        return Cut("channels", spread(op.sizes["channels"], len(bounds))) if "channels" in axes else Cut(None, [None])
+        if "channels" in axes:
+            grain = 4 if op.pixels is None else max(1, machine.run // max(1, op.pixels))
+            return Cut("channels", spread(op.sizes["channels"], len(bounds), grain))
+        return Cut(None, [None])
 
     forward, backward, gradients = (cut(method) for method in ("forward", "backward", "gradients"))
-    if is_large(op, "forward", "features", machine):
+    if is_large(op, "forward", "features", machine) and op.sizes["features"] >= setting.N:
         forward = by_features(op, "features", setting, machine)
-    if is_large(op, "backward", "columns", machine):
+    if is_large(op, "backward", "columns", machine) and op.sizes["columns"] >= setting.N:
         backward = backward_by_features(op, setting, machine)
     if by_rows:
         gradients = Cut("rows", row_pieces(op, setting, machine))
-    return Cuts(forward, backward, gradients)
+    return Cuts(forward, backward, gradients, {name: cut(name) for names in op.before.values() for name in names})
 
 
 def is_large(op: Op, method: str, axis: str, machine: Machine) -> bool:
@@ -90,7 +100,7 @@ def by_features(op: Op, axis: str, setting: Setting, machine: Machine) -> Cut:
     """A large linear layer in parts that each read their own weights."""
     size, reads = op.sizes[axis], op.weights * max(setting.N, machine.read)
     count = int(min(machine.parts, reads // machine.piece_work, size // machine.tile_columns))
-    return Cut(axis, spread(size, count, machine.tile_columns))
+    return Cut(axis, spread(size, count, min(VECTOR, machine.tile_columns)))  # for two threads, as even as can be
 
 
 def backward_by_features(op: Op, setting: Setting, machine: Machine) -> Cut:

@@ -10,7 +10,7 @@ from above, and none where ReLU is flat, so with g = dout where y > 0 and 0 else
     dgamma[c] = Σ g · x̂(chosen),   dbeta[c] = Σ g       over the windows, a quarter of the pixels
     dx = gamma · inv_std · (g at argmax − (dbeta + x̂ · dgamma) / (N·H·W))
 
-Every kernel does the channels (first, last) and leaves the others alone.
+dgamma and dbeta are those of `norm.plane_sums` for the windows' x.
 """
 
 import numpy as np
@@ -20,12 +20,12 @@ from .jit import kernel
 
 
 @kernel
-def norm_relu_pool_forward(x, gamma, beta, batch, y, chosen, argmax, channels):
+def norm_relu_pool_forward(x, gamma, beta, batch, y, chosen, argmax):
     """y, chosen and argmax; batch = (mean, inv_std)"""
     (N, C, H, W), (OH, OW), (mean, inv_std) = x.shape, y.shape[2:], batch
     pixels, maxima, at_maxima, numbers = x.reshape(-1), y.reshape(-1), chosen.reshape(-1), argmax.reshape(-1)
     for n in range(N):
-        for c in range(channels[0], channels[1]):
+        for c in range(C):
             affine, m = (mean[c], gamma[c] * inv_std[c], beta[c]), n * C + c
             for i in range(OH):
                 top, out = (m * H + 2 * i) * W, (m * OH + i) * OW
@@ -33,43 +33,23 @@ def norm_relu_pool_forward(x, gamma, beta, batch, y, chosen, argmax, channels):
 
 
 @kernel
-def norm_relu_pool_backward_parameters(dout, y, chosen, batch, dgamma, dbeta, channels):
-    """dgamma[c] = Σ g · x̂(chosen),   dbeta[c] = Σ g,   batch = (mean, inv_std)"""
-    (N, C), M, zero = y.shape[:2], y.shape[2] * y.shape[3], y.dtype.type(0)
-    (mean, inv_std), (first, last) = batch, channels
-    X, Y, G = chosen.reshape(-1), y.reshape(-1), dout.reshape(-1)
-    dgamma[first:last] = 0
-    dbeta[first:last] = 0
-    for n in range(N):
-        for c in range(first, last):
-            start, middle, with_x, alone = (n * C + c) * M, mean[c], zero, zero
-            source, above, at_maxima = G[start : start + M], Y[start : start + M], X[start : start + M]
-            for m in range(M):
-                g = zero if above[m] <= zero else source[m]
-                with_x += g * (at_maxima[m] - middle)
-                alone += g
-            dgamma[c] += with_x * inv_std[c]
-            dbeta[c] += alone
-
-
-@kernel
-def norm_relu_pool_backward_input(dout, x, pooled, batch, parameters, dx, channels, training):
-    """dx; mean and variance move with x in training alone. pooled = (y, argmax), batch = (mean, inv_std),
-    parameters = (gamma, dgamma, dbeta)
+def norm_relu_pool_backward_input(dout, x, pooled, batch, parameters, count, dx):
+    """dx; pooled = (y, argmax), batch = (mean, inv_std), parameters = (gamma, dgamma, dbeta), count = the numbers of a
+    channel in the whole batch, or 0 where mean and variance don't move with x
 
     A plane is written as if no window had a gradient, which is a loop of vectors, and the windows' gradients are added
     to it while it is in the first cache."""
     (N, C, H, W), (y, argmax), (mean, inv_std), (gamma, dgamma, dbeta) = x.shape, pooled, batch, parameters
-    M, zero, count = y.shape[2] * y.shape[3], x.dtype.type(0), x.dtype.type(N * H * W)
+    M, zero, all_numbers = y.shape[2] * y.shape[3], x.dtype.type(0), x.dtype.type(count)
     X, DX = x.reshape(-1), dx.reshape(-1)
     Y, G, AT = y.reshape(-1), dout.reshape(-1), argmax.reshape(-1)
     for n in range(N):
-        for c in range(channels[0], channels[1]):
+        for c in range(C):
             plane, start, scale = (n * C + c) * H * W, (n * C + c) * M, gamma[c] * inv_std[c]
             pixels, out = X[plane : plane + H * W], DX[plane : plane + H * W]
-            if training:
-                slope = -scale * dgamma[c] * inv_std[c] / count
-                middle, shift = mean[c], -scale * dbeta[c] / count
+            if count > 0:
+                slope = -scale * dgamma[c] * inv_std[c] / all_numbers
+                middle, shift = mean[c], -scale * dbeta[c] / all_numbers
                 for m in range(H * W):
                     out[m] = (pixels[m] - middle) * slope + shift
             else:

@@ -14,16 +14,10 @@ from ..arguments import shape as shape_of
 from ..dtypes import FLOATS, float_dtype
 from ..engine.ops import Op, kind_of, op_alone
 from ..flops import Cost
-from ..parameters import Parameter, State
+from ..parameters import HasParameters, Parameter, State
 
 PASSES = "forward", "backward"  # set on a layer, they are called in place of its kernels
 SIZE_LIMIT = 2**31 - 1  # of features, channels, windows: kernels count some of them in 32 bits
-
-
-def run(calls: Iterable[Callable[[], None]]) -> None:
-    """Make the calls, in order."""
-    for call in calls:
-        call()
 
 
 def held_layers(value) -> "Iterator[Layer]":
@@ -34,7 +28,7 @@ def held_layers(value) -> "Iterator[Layer]":
         yield from held_layers(each)
 
 
-class Layer(Checked):
+class Layer(Checked, HasParameters):
     """A differentiable function with parameters. A layer of your own defines `forward`, `backward` and `output_shape`.
 
     - `y = forward(x, training=False, out=None)`; x is not modified. What backward needs is kept in `cache`, by
@@ -180,10 +174,8 @@ class Layer(Checked):
             raise TypeError(f"{name}: expected {what} of dtype {wanted}, got {x.dtype}")
         fits = len(x.shape) >= len(shape) - 1 if ... in shape else len(x.shape) == len(shape)
         if not fits or any(isinstance(d, int) and d != size for d, size in zip(shape, x.shape, strict=False)):
-            wanted = (
-                "(" + ", ".join("..." if d is ... else str(d) for d in shape) + ("," if len(shape) == 1 else "") + ")"
-            )
-            raise ValueError(f"{name}: expected {what} {wanted}, got {x.shape}")
+            sizes = ", ".join("..." if d is ... else str(d) for d in shape) + "," * (len(shape) == 1)
+            raise ValueError(f"{name}: expected {what} ({sizes}), got {x.shape}")
 
     def buffer(self, out: np.ndarray | None, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
         """`out` after a check, or a new array of `shape` and the dtype of `like`, the input that it must not
@@ -232,8 +224,8 @@ class Layer(Checked):
         x = self.accept(x)
         y = self.buffer(out, self.batch_shape(x.shape), x)
         op = self._op_for(x, y, training)
-        run(op.prepare())
-        run(op.forward(**op.everything["forward"]))
+        op.run("prepare")
+        op.run("forward")
         op.layer = None  # the layer keeps the op: a circle would last until the collector comes
         op.layers = ()
         self._cache = op
@@ -251,12 +243,13 @@ class Layer(Checked):
         for parameter in self.parameters[:1]:
             parameter.grad  # noqa: B018 -- who calls this looks at gradients, so what training has left open is computed first
         op.layer, op.dout = self, dout if y.ndim else dout.reshape(1)
-        if op.parameters:
-            into = {parameter: parameter.grad_array for parameter in op.parameters}
-            run(op.gradients(into, **op.everything["gradients"]))
+        if op.trained or op.parameters and need_dx and not op.apart:
+            op.run("gradients", into={parameter: parameter.grad_array for parameter in op.parameters})
         if need_dx:
             op.dxs[0] = dx if y.ndim else dx.reshape(1)
-            run(op.backward(**op.everything["backward"]))
+            op.run("backward")
+        for parameter in op.frozen:
+            parameter.grad_array[...] = 0
         op.layer = op.dout = op.dxs[0] = None
         return dx
 
@@ -289,6 +282,10 @@ class Layer(Checked):
         weights."""
         weights = sum(parameter.size for parameter in self.parameters if len(parameter.shape) > 1)
         return weights and weights * math.prod(self.output_shape(*map(self.sample_shape, input_shapes))[1:])
+
+    def before_pass(self) -> Iterable[Callable[[], None]]:
+        """The calls that make its parameters anew before each pass, for a layer that stands for others."""
+        return ()
 
     def costs(self, input_shape: tuple[int, ...], N: int) -> Cost | None:
         """FLOPs of the forward and backward pass of N samples, by the conventions of fastbp.costs; None: not known."""

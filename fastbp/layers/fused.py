@@ -7,9 +7,10 @@ from functools import partial
 import numpy as np
 
 from ..engine.graph import Wire
-from ..engine.ops import Op, computes
-from ..kernels import norm_relu_pool
+from ..engine.ops import Op, computes, planes
+from ..kernels import norm, norm_relu_pool
 from ..kernels.conv.pooled import Pooled
+from ..kernels.pool2d import max_pool2d_backward
 from .activations import (
     GELU,
     Activation,
@@ -31,8 +32,8 @@ from .base import Layer
 from .conv import Conv2d, ConvOp
 from .joins import Plus, PlusOp
 from .linear import Linear, LinearOp
-from .norm import BatchNorm2d, BatchNormOp, FixedBatchNormOp
-from .pool import MaxPool2d
+from .norm import BatchNorm2d, FixedBatchNormOp, MapNormOp
+from .pool import MaxPool2d, MaxPoolOp
 
 
 class Applied(ElementwiseOp):
@@ -106,43 +107,114 @@ enter_with_activations(Plus, PlusOp)
 enter_with_activations(Conv2d, ConvOp)
 
 
-@computes(Conv2d, ReLU, MaxPool2d)
-class ConvReLUPool(Op):
-    """Conv2d of stride 1, ReLU and 2×2 MaxPool2d: y is max(0, b + the maximum of each window of w ⋆ x).
+# -- max pools and activations -----------------------------------------------------------------------------------------
+#
+# An activation that never falls may as well come after the maximum, of a fraction of the pixels. y is the same, to
+# rounding. So is the gradient, but where an activation gives the same y for two different x, in rounding or because it
+# is flat: then the larger one's pixel has it, not the first one's.
+
+RISING = ReLU, LeakyReLU, Sigmoid, Tanh  # whose derivative y tells
+
+
+def rises(layers: tuple[Layer, ...]) -> bool:
+    """Does no activation among these layers fall?"""
+    return all(layer.rising for layer in layers if isinstance(layer, LeakyReLU))
+
+
+def pool_and_activation(layers: tuple[Layer, ...], output: Wire) -> tuple[MaxPool2d, Activation | None]:
+    """Of layers among which there is a pool, and an activation or none."""
+    pool = next(layer for layer in layers if isinstance(layer, MaxPool2d))
+    return pool, next((Activation.of(layer, output) for layer in layers if isinstance(layer, Elementwise)), None)
+
+
+class ActivatedMaxPool(MaxPoolOp):
+    """An activation that never falls and a MaxPool2d, in any order: y is the activation of each window's maximum."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.layer, self.activation = pool_and_activation(self.layers, self.output)
+        self.dpooled = np.zeros((self.setting.N, *self.output.shape), self.setting.dtype)  # the maxima's gradients
+
+    @classmethod
+    def suits(cls, layers, shape, setting):
+        return rises(layers)
+
+    @property
+    def how(self):
+        return f"{super().how}, the activation after the maximum"
+
+    def forward(self, samples):
+        yield from super().forward(samples)
+        yield self.activation.call(self.y, samples)
+
+    def backward(self, samples):
+        yield self.activation.call_back(self.dout, self.dpooled, samples)
+        yield partial(max_pool2d_backward, self.dpooled[samples], self.argmax[samples], self.dx[samples])
+
+
+def conv_and_pool(layers, inputs, output, setting, paths) -> list[Op]:
+    """The convolution by itself, and then both others in one."""
+    between = Wire(layers[0].output_shape(inputs[0].shape))
+    conv = ConvOp(layers[:1], inputs, between, setting, paths[:1])
+    return [conv, ActivatedMaxPool(layers[1:], (between,), output, setting, paths[1:])]
+
+
+class ConvPool(Op):
+    """Conv2d of stride 1, 2×2 MaxPool2d and an activation that never falls, before or after the pool, or none: y is the
+    activation of b + the maximum of each window of w ⋆ x.
 
     The convolution's own output never reaches memory. Where two pixels of a window differ by less than the bias's
     rounding, the maximum may be taken at the other one.
     """
 
-    saves = {"argmax": np.int32}
+    saves, apart = {"argmax": np.int32}, True
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
+        _, self.activation = pool_and_activation(self.layers, self.output)
+        if self.activation:
+            self.dpooled = np.zeros((self.setting.N, *self.output.shape), self.setting.dtype)
         self.way = Pooled(self.layer.on(self.inputs[0].shape[1:]), self.setting.N, self.setting.dtype)
         self.how = self.way.how
 
     @classmethod
     def suits(cls, layers, shape, setting):
-        return layers[2].pairs and Pooled.suits(layers[0].on(shape[1:]), setting.N)
+        pool, _ = pool_and_activation(layers, None)
+        return pool.pairs and rises(layers) and Pooled.suits(layers[0].on(shape[1:]), setting.N)
 
     def forward(self, samples):
         w, b = self.layer.weight.value, self.layer.bias and self.layer.bias.value
         yield from self.way.forward(self.x[samples], w, b, self.y[samples], self.argmax[samples])
+        if self.activation:
+            yield self.activation.call(self.y, samples)
 
     def gradients(self, into, samples):
-        """dw and db, from the pixels that have a gradient"""
-        dout, x, y, argmax = (array[samples] for array in (self.dout, self.x, self.y, self.argmax))
+        """dw and db, from the pixels that have a gradient; the maxima's gradients are left for `backward`"""
+        if self.activation:
+            yield self.activation.call_back(self.dout, self.dpooled, samples)
         dw, db = into[self.layer.weight], self.layer.bias and into[self.layer.bias]
-        yield from self.way.backward_weight(dout, x, y, argmax, dw, db)
+        yield from self.way.backward_weight(*self._maxima(samples), self.x[samples], dw, db)
 
     def backward(self, samples):
         """dx, from the same pixels"""
-        dout, y, argmax, dx = (array[samples] for array in (self.dout, self.y, self.argmax, self.dx))
-        yield from self.way.backward_input(dout, y, argmax, self.layer.weight.value, dx)
+        yield from self.way.backward_input(*self._maxima(samples), self.layer.weight.value, self.dx[samples])
+
+    def _maxima(self, samples):
+        """The gradients of the windows' maxima, and where these are."""
+        dpooled = self.dpooled if self.activation else self.dout
+        return dpooled[samples], self.argmax[samples]
+
+
+computes(Conv2d, MaxPool2d)(ConvPool)
+for _kind in RISING:
+    for _pair in ((_kind, MaxPool2d), (MaxPool2d, _kind)):
+        computes(*_pair)(ActivatedMaxPool)
+        computes(Conv2d, *_pair, when=lambda layers, *_: rises(layers))(conv_and_pool)
+        computes(Conv2d, *_pair)(ConvPool)  # asked before the one above
 
 
 @computes(BatchNorm2d, ReLU, MaxPool2d)
-class NormReLUPool(BatchNormOp):
+class NormReLUPool(MapNormOp):
     """BatchNorm2d, ReLU and 2×2 MaxPool2d in training: y is max(0, the maximum of each window of gamma · x̂ + beta)."""
 
     how = "one pass, vectors of 2×2 windows; parameters' gradients over the pooled pixels alone"
@@ -152,49 +224,29 @@ class NormReLUPool(BatchNormOp):
     def suits(cls, layers, shape, setting):
         return super().suits(layers, shape, setting) and layers[2].pairs and min(shape[1:]) >= 2
 
-    def forward(self, channels):
-        yield self.statistics(channels)
-        gamma, beta, arrays = self.layer.gamma.value, self.layer.beta.value, (self.y, self.chosen, self.argmax)
-        batch, kernel = (self.mean, self.inv_std), norm_relu_pool.norm_relu_pool_forward
-        yield partial(kernel, self.x, gamma, beta, batch, *arrays, channels)
+    def forward(self, samples):
+        x, arrays = self.x[samples], (self.y[samples], self.chosen[samples], self.argmax[samples])
+        yield partial(norm_relu_pool.norm_relu_pool_forward, x, *self.affine, self.batch, *arrays)
 
-    def gradients(self, into, channels):
-        """dgamma and dbeta, from the pixels that have a gradient"""
-        sums, kernel = (
-            (into[self.layer.gamma], into[self.layer.beta]),
-            norm_relu_pool.norm_relu_pool_backward_parameters,
-        )
-        yield partial(kernel, self.dout, self.y, self.chosen, (self.mean, self.inv_std), *sums, channels)
+    def plane_sums(self, samples):
+        """Shares of dgamma and dbeta, from the pixels that have a gradient"""
+        arrays = planes(self.dout[samples]), planes(self.chosen[samples]), self.affine, self.batch
+        yield partial(norm.plane_sums, *arrays, *self.shares_of(samples), True)
 
-    def backward(self, channels):
-        """dx, through the mean and the variance too; from the gradients, which come before"""
-        gamma, beta = self.layer.gamma, self.layer.beta
-        sums, batch = (gamma.value, gamma.grad_array, beta.grad_array), (self.mean, self.inv_std)
-        kernel = norm_relu_pool.norm_relu_pool_backward_input
-        yield partial(kernel, self.dout, self.x, (self.y, self.argmax), batch, sums, self.dx, channels, True)
+    def backward(self, samples):
+        """dx, through the mean and the variance too"""
+        dout, x, dx = (array[samples] for array in (self.dout, self.x, self.dx))
+        fixed = self.batch, (self.layer.gamma.value, *self.sums), self.count if self.setting.training else 0
+        pooled = self.y[samples], self.argmax[samples]
+        yield partial(norm_relu_pool.norm_relu_pool_backward_input, dout, x, pooled, *fixed, dx)
 
 
 @computes(BatchNorm2d, ReLU, MaxPool2d)
-class FixedNormReLUPool(FixedBatchNormOp):
+class FixedNormReLUPool(NormReLUPool):
     """The same in evaluation, where samples stay apart."""
 
-    how, saves = NormReLUPool.how, NormReLUPool.saves
+    before, prepare, centres = FixedBatchNormOp.before, FixedBatchNormOp.prepare, False
 
     @classmethod
     def suits(cls, layers, shape, setting):
-        return super().suits(layers, shape, setting) and layers[2].pairs and min(shape[1:]) >= 2
-
-    def forward(self, samples):
-        gamma, beta, batch = self.layer.gamma.value, self.layer.beta.value, (self.mean, self.inv_std)
-        x, arrays = self.x[samples], (self.y[samples], self.chosen[samples], self.argmax[samples])
-        kernel = norm_relu_pool.norm_relu_pool_forward
-        yield partial(kernel, x, gamma, beta, batch, *arrays, self.whole("channels"))
-
-    gradients = NormReLUPool.gradients
-
-    def backward(self, samples):
-        """dx, with mean and variance as constants"""
-        gamma, beta, batch = self.layer.gamma, self.layer.beta, (self.mean, self.inv_std)
-        pooled, sums = (self.y[samples], self.argmax[samples]), (gamma.value, gamma.grad_array, beta.grad_array)
-        dout, x, dx, channels = self.dout[samples], self.x[samples], self.dx[samples], self.whole("channels")
-        yield partial(norm_relu_pool.norm_relu_pool_backward_input, dout, x, pooled, batch, sums, dx, channels, False)
+        return not setting.training and layers[2].pairs and min(shape[1:]) >= 2

@@ -9,6 +9,7 @@ from ..arguments import Setting, instance, number, whole
 from ..engine.ops import Op, computes, planes
 from ..flops import Cost
 from ..kernels import norm
+from ..kernels.reduce import sum_parts
 from .activations import ReLU
 from .base import SIZE_LIMIT, Layer, Parameter
 
@@ -83,80 +84,143 @@ class BatchNorm2d(BatchNorm):
         return shape
 
 
-class BatchNormOp(Op):
-    """In training, with a ReLU after it or without: each channel sees all samples."""
-
-    how = "channel by channel: its mean and variance are those of all samples"
+class NormOp(Op):
+    """What all ops of a batch norm have, with a ReLU after it or without."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
         C, x = self.layer.num_features, self.inputs[0].shape
-        self.relu, self.sizes = len(self.layers) > 1, {"channels": C}
+        self.relu = len(self.layers) > 1
         self.mean, self.inv_std = np.empty(C, self.setting.dtype), np.empty(C, self.setting.dtype)
-        if self.setting.training and not self.setting.N * math.prod(x):
+        self.everywhere, self.count = (0, C), self.setting.N * math.prod(x[1:])
+        if self.setting.training and not self.count:
             shape = (self.setting.N, *x)
             raise ValueError(
                 f"{type(self.layer).__name__}: the mean of an empty batch, input {shape}, is not defined in training"
             )
 
+    @property
+    def affine(self):
+        return self.layer.gamma.value, self.layer.beta.value
+
+    @property
+    def batch(self):
+        return self.mean, self.inv_std
+
+    @property
+    def running(self):
+        return self.layer.state["running_mean"], self.layer.state["running_var"]
+
+    @property
+    def sums(self):
+        """dgamma and dbeta, which come before dx"""
+        return self.layer.gamma.grad_array, self.layer.beta.grad_array
+
+
+class BatchNormOp(NormOp):
+    """In training, on features and small maps: each channel sees all samples."""
+
+    centres = True
+    how = f"channel by channel, vectors along channels: fewer than {norm.SHORT} pixels"
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.sizes = {"channels": self.layer.num_features}
+        self.pixels = math.prod(self.inputs[0].shape[1:])
+
     @classmethod
     def suits(cls, layers, shape, setting):
-        return setting.training
+        return setting.training and math.prod(shape[1:]) < norm.SHORT
 
     def forward(self, channels):
-        """y = gamma · x̂ + beta"""
-        yield self.statistics(channels)
-        gamma, beta = self.layer.gamma.value, self.layer.beta.value
-        arrays = planes(self.x), gamma, beta, self.mean, self.inv_std, planes(self.y)
-        yield partial(norm.batch_norm_forward, *arrays, channels, self.relu)
-
-    def statistics(self, channels):
-        """The batch's mean and 1 / √(var + eps), and the running statistics"""
-        running = self.layer.state["running_mean"], self.layer.state["running_var"]
-        batch = self.mean, self.inv_std
-        return partial(norm.batch_norm_statistics, planes(self.x), *batch, *running, self.layer.numbers, channels)
+        """The batch's mean and 1 / √(var + eps), the running statistics, and y = gamma · x̂ + beta"""
+        x, y = planes(self.x), planes(self.y)
+        yield partial(norm.batch_norm_statistics, x, *self.batch, self.running, self.layer.numbers, channels)
+        yield partial(norm.batch_norm_forward, x, self.affine, self.batch, y, channels, self.relu)
 
     def gradients(self, into, channels):
         """dgamma = Σ dout · x̂,  dbeta = Σ dout"""
-        arrays, sums = map(planes, (self.dout, self.x, self.y)), (into[self.layer.gamma], into[self.layer.beta])
-        yield partial(
-            norm.batch_norm_backward_parameters, *arrays, (self.mean, self.inv_std), *sums, channels, self.relu
-        )
+        arrays, sums = (planes(self.dout), planes(self.x)), (into[self.layer.gamma], into[self.layer.beta])
+        yield partial(norm.batch_norm_backward_parameters, *arrays, self.affine, self.batch, sums, channels, self.relu)
 
     def backward(self, channels):
-        """dx, through the mean and the variance too; from the gradients, which come before"""
-        dout, x, y, dx = map(planes, (self.dout, self.x, self.y, self.dx))
-        gamma, beta = self.layer.gamma, self.layer.beta
-        sums, batch = (gamma.value, gamma.grad_array, beta.grad_array), (self.mean, self.inv_std)
-        yield partial(norm.batch_norm_backward_training, dout, x, y, batch, sums, dx, channels, self.relu)
+        """dx, through the mean and the variance too"""
+        dout, x, dx = map(planes, (self.dout, self.x, self.dx))
+        fixed = self.affine, self.batch, self.sums, self.count
+        yield partial(norm.batch_norm_backward_training, dout, x, *fixed, dx, channels, self.relu)
 
 
-class FixedBatchNormOp(BatchNormOp):
+class MapNormOp(NormOp):
+    """In training, on larger maps: sample by sample, and what is a sum over all of them between."""
+
+    how, centres = "sample by sample, vectors along pixels; sums over samples between", True
+    before = {"forward": ("statistics", "gather"), "gradients": ("plane_sums",)}
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        # Of each sample and channel its mean and squares about it, and later its shares of dgamma and dbeta: no arrays
+        # that forward leaves for backward, so no attributes of their own
+        shape = self.setting.N, self.layer.num_features
+        self.shares = tuple(np.empty(shape, self.setting.dtype) for _ in range(2))
+
+    @classmethod
+    def suits(cls, layers, shape, setting):
+        return setting.training and math.prod(shape[1:]) >= norm.SHORT
+
+    def shares_of(self, samples):
+        return [share[samples] for share in self.shares]
+
+    def statistics(self, samples):
+        """Mean and squares of each sample's channels"""
+        yield partial(norm.plane_statistics, planes(self.x[samples]), *self.shares_of(samples))
+
+    def gather(self):
+        """The batch's mean and 1 / √(var + eps), and the running statistics"""
+        pixels = self.count // self.setting.N
+        yield partial(norm.gather_statistics, *self.shares, pixels, *self.batch, self.running, self.layer.numbers)
+
+    def forward(self, samples):
+        """y = gamma · x̂ + beta"""
+        x, y = planes(self.x[samples]), planes(self.y[samples])
+        yield partial(norm.batch_norm_forward, x, self.affine, self.batch, y, self.everywhere, self.relu)
+
+    def plane_sums(self, samples):
+        """Shares of dgamma and dbeta"""
+        arrays = planes(self.dout[samples]), planes(self.x[samples]), self.affine, self.batch
+        yield partial(norm.plane_sums, *arrays, *self.shares_of(samples), self.relu)
+
+    def gradients(self, into):
+        """dgamma = Σ dout · x̂,  dbeta = Σ dout"""
+        for share, parameter in zip(self.shares, (self.layer.gamma, self.layer.beta), strict=True):
+            yield partial(sum_parts, share, into[parameter])
+
+    def backward(self, samples):
+        """dx, through the mean and the variance too"""
+        dout, x, dx = (planes(array[samples]) for array in (self.dout, self.x, self.dx))
+        fixed = self.affine, self.batch, self.sums, self.count
+        yield partial(norm.batch_norm_backward_training, dout, x, *fixed, dx, self.everywhere, self.relu)
+
+
+class FixedBatchNormOp(MapNormOp):
     """In evaluation: mean and variance are constants, so samples stay apart."""
 
-    how = "sample by sample: mean and variance are constants"
+    how, centres = "sample by sample: mean and variance are constants", False
+    before = {"gradients": ("plane_sums",)}
 
     @classmethod
     def suits(cls, layers, shape, setting):
         return not setting.training
 
     def prepare(self):
-        running = self.layer.state["running_mean"], self.layer.state["running_var"]
-        yield partial(norm.batch_norm_running, *running, self.mean, self.inv_std, self.layer.numbers)
-
-    def forward(self, samples):
-        x, y = planes(self.x[samples]), planes(self.y[samples])
-        arrays = x, self.layer.gamma.value, self.layer.beta.value, self.mean, self.inv_std, y
-        yield partial(norm.batch_norm_forward, *arrays, self.whole("channels"), self.relu)
+        yield partial(norm.batch_norm_running, *self.running, *self.batch, self.layer.numbers)
 
     def backward(self, samples):
         """dx, with mean and variance as constants"""
         dout, y, dx = (planes(array[samples]) for array in (self.dout, self.y, self.dx))
-        arrays = dout, y, self.layer.gamma.value, self.inv_std, dx
-        yield partial(norm.batch_norm_backward_evaluation, *arrays, self.whole("channels"), self.relu)
+        yield partial(norm.batch_norm_backward_evaluation, dout, y, self.layer.gamma.value, self.inv_std, dx, self.relu)
 
 
 for kind in (BatchNorm1d, BatchNorm2d):
-    for op in (BatchNormOp, FixedBatchNormOp):
+    for op in (BatchNormOp, MapNormOp, FixedBatchNormOp):
         computes(kind)(op)
         computes(kind, ReLU)(op)

@@ -1,10 +1,10 @@
-"""Tiles of convolutions: with bias, ReLU and pooling in their epilogue, and of the weights' gradients."""
+"""Tiles of convolutions: with bias and pooling in their epilogue, and of the weights' gradients."""
 
 from llvmlite import ir
 from numba.core import cgutils
 
 from .emitter import I32, I64, Emitter, emits, known_when_compiled, vector_bytes
-from .maxima import biased_and_cut, maximum, put
+from .maxima import maximum, put
 from .tile import (
     PANEL,
     accumulate,
@@ -18,7 +18,7 @@ from .tile import (
     vectors_at,
 )
 
-# -- with bias, ReLU and pooling ---------------------------------------------------------------------------------------
+# -- with bias and pooling ---------------------------------------------------------------------------------------------
 #
 # A window's four pixels stay in registers until one is left. Their sums lie in the same lane of four vectors, so the
 # maximum needs no shuffle, and nothing is written but the maxima and their numbers. Lanes are filters or windows, two
@@ -31,14 +31,14 @@ pixel_filters = known_when_compiled(lambda context, dtype: most(context, PIXELS)
 
 
 def pooled(e, sums, width, start, bias, arrays, where, mask=None):
-    """The epilogue of a window's four pixels: max(0, bias + the first maximum), and its number from `start` on"""
+    """The epilogue of a window's four pixels: bias + the first maximum, and its number from `start` on"""
     best, number, _ = maximum(e, sums, width)
-    put(e, biased_and_cut(e, best, bias), e.builder.add(number, start), *arrays, where, mask)
+    put(e, e.add(best, bias), e.builder.add(number, start), *arrays, where, mask)
 
 
 @emits
 def windows_by_filters(e, a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels):
-    """y[out + j·step + f] = max(0, bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1]) for windows j < windows
+    """y[out + j·step + f] = bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1] for windows j < windows
 
     where s[r, q] = Σ_{k<K} a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l], f = p·PANEL + l, p < panels, l <
     PANEL, and argmax likewise = first + 2j + r·width + q of the first maximum. A NaN is a maximum, and stays NaN.
@@ -74,7 +74,7 @@ def windows_by_filters(e, a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, o
 
 @emits
 def windows_by_pixels(e, w, w0, wf, x, low, at, K, bias, y, argmax, out, step, first, width, windows, filters):
-    """y[out + f·step + j] = max(0, bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1]) for f < filters, j <
+    """y[out + f·step + j] = bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1] for f < filters, j <
     windows
 
     where s[r, q] = Σ_{k<K} w[w0 + f·wf + k] · x[at[q·K + k] + r·low + j], and argmax likewise = first + 2j + r·width +

@@ -107,12 +107,51 @@ def copy_even(x, start, y, to, columns):
     y.reshape(-1)[to : to + columns] = x.reshape(-1)[start : start + 2 * columns : 2]
 
 
-def split_row(x, start, y, evens, odds, columns):
-    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, 0 up to a whole number of
-    vectors"""
-    row = np.zeros(-(-columns // (2 * lanes(x))) * 2 * lanes(x), x.dtype)
+def split_row(x, start, y, evens, odds, columns, fill):
+    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, `fill` up to a whole number
+    of vectors"""
+    row = np.full(-(-columns // (2 * lanes(x))) * 2 * lanes(x), fill, x.dtype)
     row[:columns] = x[start : start + columns]
     y[evens : evens + row.size // 2], y[odds : odds + row.size // 2] = row[::2], row[1::2]
+
+
+def join_row(x, evens, odds, y, to, columns):
+    """y[to + 2j] = x[evens + j], y[to + 2j + 1] = x[odds + j] for `columns` numbers"""
+    y[to : to + columns : 2], y[to + 1 : to + columns : 2] = x[evens:][: -(-columns // 2)], x[odds:][: columns // 2]
+
+
+def sum_taps(x, at, starts, begin, taps, factor, y, out, columns):
+    """y[out + j] = factor · Σ x[at + starts[t] + j] over begin ≤ t < begin + taps"""
+    places = at + starts[begin : begin + taps, None] + np.arange(columns)
+    y[out : out + columns] = factor * x[places].sum(axis=0)
+
+
+def sum_pairs(x, top, low, factor, y, out, columns):
+    """y[out + j] = factor · the sum of the 2×2 pixels at top + 2j and low + 2j"""
+    rows = x[top : top + 2 * columns] + x[low : low + 2 * columns]
+    y[out : out + columns] = factor * (rows[::2] + rows[1::2])
+
+
+def spread_pairs(g, start, factor, x, top, low, columns):
+    """The 2×2 pixels of x at top + 2j and low + 2j = factor · g[start + j]"""
+    for row in (top, low):
+        x[row : row + 2 * columns] = np.repeat(factor * g[start : start + columns], 2)
+
+
+def rows_at_once(x):
+    return lanes(x)
+
+
+def to_columns(source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + j·ts + i] = source[s0 + i·ss + j]"""
+    for i in range(rows):
+        for j in range(columns):
+            target[t0 + j * ts + i] = source[s0 + i * ss + j]
+
+
+def from_columns(source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + i·ts + j] = source[s0 + j·ss + i]"""
+    to_columns(source, s0, ss, target, t0, ts, columns, rows)
 
 
 def power_of_two(n):
@@ -130,6 +169,18 @@ def pool_pairs(x, top, low, y, argmax, out, first, width, columns):
                 best, number = x[at], step
         y[out + j] = best
         argmax[out + j] = first + 2 * j + number
+
+
+def pool_row(x, at, starts, steps, begin, taps, y, argmax, out, corner, least, stride, columns):
+    """y[out + j] = the first maximum of x[at + starts[t] + j], argmax[out + j] = corner + j·stride + steps[t]; the
+    first tap's number, but at least `least`, where all are −∞"""
+    for j in range(columns):
+        best, number = -np.inf, max(corner + j * stride + steps[begin], least)
+        for t in range(begin, begin + taps):
+            value = x[at + starts[t] + j]
+            if value > best or value != value:
+                best, number = value, corner + j * stride + steps[t]
+        y[out + j], argmax[out + j] = best, number
 
 
 def pool_normalised(x, top, low, affine, y, chosen, argmax, out, first, width, columns):
@@ -211,7 +262,7 @@ def panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, 
 
 def windows_by_filters(a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels):
     """For f = 16p + l: the first maximum of s[r, q] = Σ_k a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l],
-    in y, with bias and ReLU, and in argmax"""
+    in y, with bias, and in argmax"""
     for j in range(windows):
         for p in range(panels):
             columns = b[b0 + p * bp + np.arange(K)[:, None] * bk + np.arange(16)]
@@ -230,13 +281,20 @@ def windows_by_pixels(w, w0, wf, x, low, at, K, bias, y, argmax, out, step, firs
 
 
 def choose(pixels, f, bias, y, argmax, where, first, width):
-    """Of a window's four pixels, the first maximum, with bias and ReLU, and its number"""
+    """Of a window's four pixels, the first maximum, with bias, and its number"""
     best, number = pixels[0][f], 0
     for pixel, step in zip(pixels[1:], (1, width, width + 1), strict=True):
         if pixel[f] > best or pixel[f] != pixel[f]:
             best, number = pixel[f], step
-    y[where] = 0 if best + bias <= 0 else best + bias
+    y[where] = best + bias
     argmax[where] = first + number
+
+
+def multiply_adds(x, count):
+    """x[i] ← x[0]·x[i] + x[1], `count` times, for i < 12·L, with x[0] and x[1] as they were"""
+    first, second = x[:2].copy()
+    for _ in range(count):
+        x[: 12 * lanes(x)] = first * x[: 12 * lanes(x)] + second
 
 
 def pixel_rows(x):
