@@ -108,7 +108,7 @@ def dense():
 
 WAYS = [  # which op is cut, and how
     (convolutional, SAMPLES, "ConvOp", "forward", "samples"), (convolutional, SAMPLES, "ConvOp", "backward", "samples"),
-    (convolutional, SAMPLES, "ConvReLUPool", "gradients", "samples"),
+    (convolutional, SAMPLES, "ConvPool", "gradients", "samples"),
     (convolutional, SAMPLES, "BatchNormOp", "forward", "channels"),
     (convolutional, SAMPLES, "BatchNormOp", "gradients", "channels"),
     (convolutional, SAMPLES, "BatchNormOp", "backward", "channels"),
@@ -136,7 +136,7 @@ def test_each_way_of_cutting(make, machine, op, method, axis, threads):
     assert (method, axis) in cuts_of(network, shape, N)[op]
 
 
-SUMS = [way for way in WAYS if way[2:] == ("ConvReLUPool", "gradients", "samples") or way[-1] == "terms"]
+SUMS = [way for way in WAYS if way[2:] == ("ConvPool", "gradients", "samples") or way[-1] == "terms"]
 BUGS = [*((*way, "left out") for way in WAYS), *((*way, "the first part again") for way in SUMS)]
 
 
@@ -180,7 +180,7 @@ def test_a_sum_of_shares_that_leaves_one_out_is_seen(make, machine, monkeypatch)
 
 @pytest.mark.parametrize(("channels", "size", "kernel"), [(8, 8, 3), (16, 12, 3), (3, 14, 5), (3, 7, 2)])
 def test_large_convolutions_take_their_gradients_by_rows(channels, size, kernel):
-    """Winograd's tiles, small and large, shifted rows, unfolded patches: each block of filters for the whole batch."""
+    """Winograd's tiles, small and large, pixels and channels in the lanes: each block of filters for all samples."""
     shape, layers = (channels, size, size), [fastbp.Conv2d(channels, 33, kernel), fastbp.Tanh(), fastbp.Flatten()]
     features = fastbp.Sequential(*layers).output_shape(shape)[0]
     network = fastbp.Sequential(*layers, fastbp.Linear(features, 3), dtype=np.float64)
@@ -317,7 +317,7 @@ def test_an_engine_says_how_each_layer_is_computed():
         ["4", "Conv2d(2, 2, 2)"], ["5", "Flatten()"], ["6", "Linear(18, 3)"], ["7", "ReLU()"], ["8", "Halved()"],
     ]  # fmt: skip
     expected = (
-        "ConvReLUPool: one pass", "ConvOp: .*unfolded patches: strides", "ConvOp: .*fewer than 100",
+        "ConvPool: one pass", "ConvOp: all products, .*lanes", "ConvOp: all products, .*lanes",
         "CopyOp: no computation", "LinearOp: register tiles", "ReLUAfter: .*the layer before",
         "Opaque: its own forward and backward",
     )  # fmt: skip
@@ -548,7 +548,7 @@ class Inner(Twofold):
 
 
 @pytest.mark.parametrize(("layers", "ops"), [
-    ([Small(), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["ConvReLUPool"]),
+    ([Small(), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["ConvPool"]),
     ([Described(1), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["NormReLUPool"]),
     ([fastbp.Conv2d(1, 2, 3), Doubling(), fastbp.MaxPool2d(2)], ["ConvOp", "Opaque", "MaxPoolOp"]),
     ([fastbp.Flatten(), Twofold(144, 4), fastbp.ReLU(), fastbp.Linear(4, 3)],

@@ -6,7 +6,6 @@ import pytest
 from numba import config
 
 from fastbp.kernels import activations, linear, norm, reduce
-from fastbp.kernels.conv import shifted
 
 pytestmark = pytest.mark.vectors
 
@@ -72,47 +71,6 @@ def test_parts_of_linear_gradients(dtype):
         np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14)
         if not config.DISABLE_JIT:  # NumPy's sums follow the shapes
             assert np.array_equal(parts, whole)
-
-
-@dtypes
-@pytest.mark.parametrize(("C", "image", "kernel_size", "before", "after"), [
-    (1, (28, 28), (7, 7), (0, 0), (0, 0)), (2, (13, 14), (3, 7), (1, 2), (1, 4)), (3, (12, 29), (5, 5), (2, 2), (2, 2)),
-    (2, (12, 16), (1, 9), (0, 8), (0, 8)), (2, (14, 30), (3, 3), (1, 1), (1, 1)), (1, (20, 1), (2, 9), (0, 3), (1, 12)),
-])  # fmt: skip
-def test_rows_shifted_on_one_image_and_on_copies(dtype, C, image, kernel_size, before, after):
-    rng, F, tight = np.random.default_rng(5), 5, 1e-4 if dtype == np.float32 else 1e-12
-    x, w, b = (rng.normal(size=shape).astype(dtype) for shape in [(2, C, *image), (F, C, *kernel_size), (F,)])
-    padding = tuple(zip(before, after, strict=True))
-    expected = naive.conv2d(x, w, b, (1, 1), padding)
-    y, dw = np.empty(expected.shape, dtype), np.empty_like(w)
-    padded = np.pad(x, ((0, 0), (0, 0), *padding)).astype(np.float64)
-    shifted.shifted_forward(x, w, b, y, before)
-    np.testing.assert_allclose(y, expected, atol=tight)
-    shifted.shifted_forward(x, w, None, y, before)
-    np.testing.assert_allclose(y + b[:, None, None], expected, atol=tight)
-    dout = rng.normal(size=y.shape).astype(dtype)
-    for backward_weight in (shifted.shifted_backward_weight, shifted.shifted_backward_weight_by_filters):
-        dw[:] = np.nan
-        backward_weight(dout, x, dw, before, 0)
-        for p, q in np.ndindex(*kernel_size):
-            seen = padded[:, :, p : p + y.shape[2], q : q + y.shape[3]]
-            np.testing.assert_allclose(dw[:, :, p, q], np.einsum("nfij,ncij->fc", dout, seen), atol=tight)
-
-
-@dtypes
-@pytest.mark.parametrize(("F", "first"), [(1, 3), (15, 1), (16, 0), (17, 2), (33, 0), (48, 1)])
-@pytest.mark.parametrize("kernel_size", [(2, 1), (1, 2), (2, 4), (3, 6), (2, 8), (1, 9), (2, 11)])
-def test_weight_gradients_by_filters(dtype, F, first, kernel_size):
-    """Any number of filters, from any one on, and of taps in a row"""
-    rng, tight = np.random.default_rng(F), 1e-4 if dtype == np.float32 else 1e-12
-    x, dout = rng.normal(size=(2, 3, 12, 13)).astype(dtype), rng.normal(size=(2, first + F + 1, 12, 13)).astype(dtype)
-    KH, KW = kernel_size
-    dw, before = np.full((F, 3, KH, KW), np.nan, dtype), (KH // 2, KW // 3)
-    padded = np.pad(x.astype(float), ((0, 0), (0, 0), (before[0], KH), (before[1], KW)))
-    shifted.shifted_backward_weight_by_filters(dout, x, dw, before, first)
-    for p, q in np.ndindex(KH, KW):
-        seen, mine = padded[:, :, p : p + 12, q : q + 13], dout[:, first : first + F]
-        np.testing.assert_allclose(dw[:, :, p, q], np.einsum("nfij,ncij->fc", mine, seen), atol=tight)
 
 
 @dtypes

@@ -79,7 +79,7 @@ def test_dropout_keeps_what_is_not_finite(dtype):
 NETWORKS = {
     "shifted rows, ReLU and pooling in one pass": lambda: [fastbp.Conv2d(1, 3, 3), fastbp.ReLU(), fastbp.MaxPool2d(2)],
     "the same by filters": lambda: [fastbp.Conv2d(1, 16, 5), fastbp.ReLU(), fastbp.MaxPool2d(2)],
-    "unfolded": lambda: [fastbp.Conv2d(1, 4, 3, stride=3), fastbp.Tanh(), fastbp.MaxPool2d(2)],
+    "strides": lambda: [fastbp.Conv2d(1, 4, 3, stride=3), fastbp.Tanh(), fastbp.MaxPool2d(2)],
     "Winograd": lambda: [
         fastbp.Conv2d(1, 16, 3),
         fastbp.ReLU(),

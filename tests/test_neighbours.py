@@ -183,6 +183,17 @@ def test_a_bias_before_batch_norm_has_no_gradient(dtype, cut):
     assert moved == [False, False, False, True]
 
 
+def test_nor_has_one_at_the_end_of_a_run_of_narrow_layers():
+    layers = [fastbp.Linear(5, 6), fastbp.Tanh(), fastbp.Linear(6, 4), fastbp.BatchNorm1d(4)]
+    network, rng = fastbp.Sequential(*layers, dtype=np.float64, seed=1), np.random.default_rng(0)
+    engine = network.engine((5,))
+    engine.forward(rng.normal(size=(600, 5)), training=True)
+    assert [type(op).__name__ for op in engine.last.schedule.ops] == ["NarrowOp", "BatchNormOp"]
+    engine.backward(rng.normal(size=(600, 4)))
+    first, last = (network.layers[i].bias.grad for i in (0, 2))
+    assert (last == 0).all() and (first != 0).all()
+
+
 def test_the_check_agrees():
     network, x = biased()
     fastbp.check_gradients(network, x, samples=5, smallest=False).raise_if_failed()

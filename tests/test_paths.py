@@ -101,7 +101,7 @@ def like(method, wrong):
 
 
 PLANTED = {
-    "conv, ReLU, pool: dw": (conv_network, fused.ConvReLUPool, "gradients", wrong_sign, "ConvReLUPool"),
+    "conv, ReLU, pool: dw": (conv_network, fused.ConvPool, "gradients", wrong_sign, "ConvPool"),
     "convolution: dw": (conv_network, conv.ConvOp, "gradients", wrong_sign, None),
     "norm, ReLU, pool: dgamma": (norm_network, fused.NormReLUPool, "gradients", wrong_sign, "NormReLUPool"),
     "norm, ReLU: dgamma": (norm_network, norm.BatchNormOp, "gradients", wrong_sign, None),
@@ -127,10 +127,10 @@ def test_a_bug_in_an_op_is_caught(name, monkeypatch):
 
 def test_an_output_that_is_not_the_layers_is_told(monkeypatch):
     """With its own gradients right, finite differences alone can't see another function."""
-    right = fused.ConvReLUPool.forward
-    monkeypatch.setattr(fused.ConvReLUPool, "forward", like(right, scaled(right, "y")))
+    right = fused.ConvPool.forward
+    monkeypatch.setattr(fused.ConvPool, "forward", like(right, scaled(right, "y")))
     (told,) = (p for p in check(conv_network()).properties if p.name == paths.AGREE)
-    assert not told.passed and "the output" in told.message and "ConvReLUPool" in told.message
+    assert not told.passed and "the output" in told.message and "ConvPool" in told.message
 
 
 def test_a_fused_update_that_is_not_the_gradients_is_caught(monkeypatch):
@@ -256,7 +256,7 @@ def test_a_network_that_can_not_train_is_checked_by_its_layers():
 
 
 def test_a_fault_of_parts_alone_is_found_in_a_batch_that_is_not_cut(monkeypatch):
-    right = fused.ConvReLUPool.gradients
+    right = fused.ConvPool.gradients
 
     def wrong(self, into, samples):
         yield from right(self, into, samples)
@@ -264,22 +264,22 @@ def test_a_fault_of_parts_alone_is_found_in_a_batch_that_is_not_cut(monkeypatch)
             first = next(iter(into.values()))
             yield partial(np.negative, first, first)
 
-    monkeypatch.setattr(fused.ConvReLUPool, "gradients", like(right, wrong))
+    monkeypatch.setattr(fused.ConvPool, "gradients", like(right, wrong))
     report = check(conv_network(Machine()))
     (told,) = (p.message for p in report.properties if p.name == paths.IN_PARTS)
     assert not report.passed and all(tensor.passed for tensor in report.tensors)
-    assert "cut into small parts, the engine differs in 0.weight (Conv2d); ConvReLUPool(" in told
+    assert "cut into small parts, the engine differs in 0.weight (Conv2d); ConvPool(" in told
 
 
 def test_a_wrong_dx_of_a_value_that_others_read_too_is_named(monkeypatch):
-    right = fused.ConvReLUPool.backward
-    monkeypatch.setattr(fused.ConvReLUPool, "backward", like(right, scaled(right, "dx")))
+    right = fused.ConvPool.backward
+    monkeypatch.setattr(fused.ConvPool, "backward", like(right, scaled(right, "dx")))
     body = fastbp.Conv2d(2, 4, 3, padding=1), fastbp.ReLU(), fastbp.MaxPool2d(2)
     block = fastbp.Residual(*body, shortcut=fastbp.Conv2d(2, 4, 2, stride=2))
     network = fastbp.Sequential(fastbp.Conv2d(1, 2, 1), block, fastbp.Flatten(), fastbp.Linear(144, 4))
     report = check((network, RNG.normal(size=(3, 1, 12, 12))))
     (told,) = (p.message for p in report.properties if p.name == paths.AGREE)
-    assert "; ConvReLUPool(" in told and "its dx is not what the layers give" in told
+    assert "; ConvPool(" in told and "its dx is not what the layers give" in told
 
 
 def test_a_fused_update_that_forgets_the_momentum_is_caught(monkeypatch):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -275,20 +276,89 @@ def split_row(*arguments):
     simd.split_row(*arguments)
 
 
+@kernel
+def join_row(*arguments):
+    simd.join_row(*arguments)
+
+
 @given(dtypes, st.integers(0, 70), st.integers(0, 3))
-def test_split_rows(dtype, columns, start):
+def test_split_rows_and_joined_ones(dtype, columns, start):
     x, (mine, expected) = np.arange(1.0, 75).astype(dtype), np.full((2, 200), -1, dtype)
     x = x[: start + columns]  # it ends with the row
-    split_row(x, start, mine, 1, 100, columns)
+    split_row(x, start, mine, 1, 100, columns, dtype(7))
     count = (columns + 1) // 2
     assert np.array_equal(mine[1 : 1 + count], x[start::2])
     assert np.array_equal(mine[100 : 100 + columns // 2], x[start + 1 :: 2])
-    plain.split_row(x, start, expected, 1, 100, columns)
+    plain.split_row(x, start, expected, 1, 100, columns, dtype(7))
     beyond = -(-columns // (2 * lanes(x))) * lanes(x)
     for to in (1, 100):
         assert np.array_equal(mine[to : to + count], expected[to : to + count])
-        assert not mine[to + count : to + beyond].any()
+    for to, count in ((1, (columns + 1) // 2), (100, columns // 2)):
+        assert (mine[to + count : to + beyond] == 7).all()
     assert (mine[1 + beyond : 100] == -1).all() and (mine[100 + beyond :] == -1).all()
+    for join in (join_row, plain.join_row):
+        joined = np.full(columns + 5, -1, dtype)
+        join(mine, 1, 100, joined[: 2 + columns], 2, columns)  # it ends with the row
+        assert np.array_equal(joined[2:-3], x[start:]) and (joined[:2] == -1).all() and (joined[-3:] == -1).all()
+
+
+@kernel
+def copy_even(*arguments):
+    simd.copy_even(*arguments)
+
+
+@given(dtypes, st.integers(0, 40), st.integers(0, 3), st.integers(0, 3))
+def test_every_second_number(dtype, columns, start, to):
+    x, y = np.arange(1, 1 + start + max(2 * columns - 1, 0), dtype=dtype), np.zeros(to + columns + 3, dtype)
+    expected = y.copy()
+    expected[to : to + columns] = x[start::2][:columns]
+    copy_even(x, start, y, to, columns)
+    assert np.array_equal(y, expected)
+
+
+@kernel
+def pixel_rows(x):
+    return simd.pixel_rows(x)
+
+
+@kernel
+def pixels_in_lanes(*arguments):
+    simd.pixels_in_lanes(*arguments)
+
+
+@kernel
+def channels_in_lanes(*arguments):
+    simd.channels_in_lanes(*arguments)
+
+
+def placed(rng, K, count, size, apart):
+    """(taps, places, room): K taps anywhere in two arrays of `size` numbers; `count` beginnings, and ends `apart`"""
+    taps, ends = rng.integers(0, size, (K, 2)), rng.permutation(count) * apart
+    return taps.reshape(-1), np.stack([rng.integers(0, size, count), ends], 1).reshape(-1), 2 * size
+
+
+@given(dtypes, seeds, st.integers(0, 9), st.integers(0, 9), st.integers(1, 8))
+def test_pixels_in_lanes(dtype, seed, K, count, rows):
+    rng, L, high = np.random.default_rng(seed), lanes(np.empty(0, dtype)), pixel_rows(np.empty(0, dtype))
+    rows = min(rows, high)
+    taps, places, room = placed(rng, K, count, 30, L + rng.integers(0, 3))
+    w, x, bias = (rng.normal(size=size).astype(dtype) for size in (2 + room + high, room + L, 2 + high))
+    ym = (count + 1) * (L + 3)
+    y = rng.normal(size=1 + rows * ym).astype(dtype)
+    arguments = w, 2, x, taps, K, bias, places, count, y, 1, ym, rows
+    with mock.patch.object(plain, "lanes", lanes):
+        same(pixels_in_lanes, plain.pixels_in_lanes, arguments, y)
+
+
+@given(dtypes, seeds, st.integers(0, 9), st.integers(0, 20), st.integers(1, 8), st.booleans())
+def test_channels_in_lanes(dtype, seed, K, count, vectors, along):
+    rng, wide = np.random.default_rng(seed), vectors * lanes(np.empty(0, dtype))
+    taps, places, room = placed(rng, K, count, 30, wide + rng.integers(0, 3))
+    w, x, first = (rng.normal(size=size).astype(dtype) for size in (room + wide, room, wide))
+    y = rng.normal(size=(count + 1) * (wide + 3)).astype(dtype)
+    arguments = x, places, count, taps, K, w, y if along else first, int(along), y, vectors
+    with mock.patch.object(plain, "lanes", lanes):
+        same(channels_in_lanes, plain.channels_in_lanes, arguments, y)
 
 
 @kernel
@@ -365,6 +435,59 @@ def test_pooled_pairs(dtype, seed, columns, kind):
     plain.pool_pairs(x.reshape(-1), 0, W, expected, numbers, 0, 0, W, columns)
     np.testing.assert_array_equal(y.reshape(-1), expected)
     assert np.array_equal(argmax.reshape(-1), numbers)
+
+
+@kernel
+def pool_row(*arguments):
+    simd.pool_row(*arguments)
+
+
+@given(dtypes, seeds, st.integers(1, 40), st.integers(1, 9), st.sampled_from(["ties", "random", "nan", "nothing"]))
+def test_pooled_rows(dtype, seed, columns, taps, kind):
+    """Also of windows that hold −∞ alone."""
+    rng, L = np.random.default_rng(seed), lanes(np.empty(0, dtype))
+    x = np.full(80 + L, -np.inf, dtype) if kind == "nothing" else drawn(rng, dtype, kind, 80 + L)
+    starts, steps = rng.integers(0, 30, taps + 2), rng.integers(0, 99, taps + 2).astype(np.int32)
+    corner, stride = rng.integers(-9, 9), rng.integers(1, 4)
+    results = []
+    for function in (pool_row, plain.pool_row):
+        y, argmax = np.full(5 + columns, 7, dtype), np.full(5 + columns, -1, np.int32)
+        function(x, 2, starts, steps, 1, taps, y, argmax, 3, corner, 5, stride, columns)
+        results.append((y, argmax))
+    (y, argmax), (expected, numbers) = results
+    assert np.array_equal(y, expected, equal_nan=True) and np.array_equal(argmax, numbers)
+
+
+@kernel
+def sum_taps(*arguments):
+    simd.sum_taps(*arguments)
+
+
+@given(dtypes, seeds, st.integers(0, 40), st.integers(0, 5))
+def test_summed_taps(dtype, seed, columns, taps):
+    rng = np.random.default_rng(seed)
+    starts = rng.integers(0, 30, taps + 2)
+    x, y = (rng.normal(size=size).astype(dtype) for size in (4 + starts.max() + columns, 5 + columns))
+    same(sum_taps, plain.sum_taps, (x, 4, starts, 1, taps, dtype(0.3), y, 3, columns), y)
+
+
+@kernel
+def sum_pairs(*arguments):
+    simd.sum_pairs(*arguments)
+
+
+@kernel
+def spread_pairs(*arguments):
+    simd.spread_pairs(*arguments)
+
+
+@given(dtypes, seeds, st.integers(0, 40))
+def test_pairs_of_averages_and_their_gradients(dtype, seed, columns):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=3 + 4 * columns).astype(dtype), rng.normal(size=4 + columns).astype(dtype)
+    rows = 2, 3 + 2 * columns  # the second ends with x
+    same(sum_pairs, plain.sum_pairs, (x, *rows, dtype(0.25), y, 3, columns), y)
+    same(spread_pairs, plain.spread_pairs, (y, 4, dtype(0.25), x, *rows, columns), x)
 
 
 @given(dtypes, seeds, st.integers(1, 40), st.sampled_from(["ties", "random", "nan"]))

@@ -25,7 +25,7 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -65,6 +65,8 @@ class Op:
     - `passes_dout`: every dx is dout, and `backward` makes no call in the engine
     - `centres`: it takes away each channel's mean over the batch
     - `centred`: set by the engine where only such an op reads the output: a bias then has no gradient, exactly 0
+    - `together(into, samples)`, where there is one: `gradients` and `backward` in one pass, that shares work; both take
+      samples then
     - `descend(values, grads, velocity, settings, rows)`, where there is one: SGD's update with gradients that are not
       kept
     """
@@ -75,6 +77,7 @@ class Op:
     pixels: int | None = None
     copies = passes_dout = centres = centred = False
     descend: Callable | None = None
+    together: Callable | None = None
 
     def __init__(
         self,
@@ -181,20 +184,30 @@ def axes(function: Callable) -> tuple[str, ...]:
 
 class Entry(NamedTuple):
     """A line of the table: `maker(layers, inputs, output, setting, paths)` gives the ops of layers of these kinds in a
-    row."""
+    row, or with `run` of a row of any length in which each is of one of them."""
 
     kinds: tuple[type, ...]
     suits: Callable
     maker: Callable[..., list[Op]]
+    run: bool = False
+
+    def lengths(self, kinds: list) -> Iterable[int]:
+        """How many of these kinds, from the first on, it may be for; the longest row first."""
+        if self.run:
+            others = (i for i, kind in enumerate(kinds) if kind not in self.kinds)
+            return range(next(others, len(kinds)), 1, -1)
+        return [len(self.kinds)] if tuple(kinds[: len(self.kinds)]) == self.kinds else []
 
 
 TABLE: list[Entry] = []
 PASSES: dict[type, tuple[Callable, Callable]] = {}  # forward and backward of the classes in it
 
 
-def computes(*kinds: type, when: Callable | None = None) -> Callable:
+def computes(*kinds: type, when: Callable | None = None, run: bool = False) -> Callable:
     """Enter a class of ops, or a function that returns a list of ops, as what computes layers of these kinds in a row.
 
+    With `run` it is for two layers or more in a row, each of any of these kinds. Such an entry is asked first, for the
+    longest row that there is, and then for shorter ones.
     A longer row is asked before a shorter one, and of two entries for the same kinds the one that was entered last: so
     one of yours comes before the package's. Engines that have been made keep their ops.
     `when(layers, shape, setting)`, or the class's `suits`, says where an entry is to be used. A subclass of a layer
@@ -208,14 +221,13 @@ def computes(*kinds: type, when: Callable | None = None) -> Callable:
 
     def enter(maker):
         if isinstance(maker, type) and issubclass(maker, Op):
-            entry = Entry(kinds, when or maker.suits, lambda *arguments: [maker(*arguments)])
+            entry = Entry(kinds, when or maker.suits, lambda *arguments: [maker(*arguments)], run)
         else:
-            entry = Entry(
-                kinds, when or (lambda *_: True), instance("computes: the maker", maker, Callable, "function")
-            )
+            function = instance("computes: the maker", maker, Callable, "function")
+            entry = Entry(kinds, when or (lambda *_: True), function, run)
         TABLE.insert(0, entry)
         PASSES.update({kind: (kind.forward, kind.backward) for kind in kinds if kind not in PASSES})
-        TABLE.sort(key=lambda entry: -len(entry.kinds))
+        TABLE.sort(key=lambda entry: (not entry.run, -len(entry.kinds)))
         return maker
 
     return enter
@@ -244,11 +256,11 @@ def op_alone(layer: LayerLike, x: np.ndarray, y: np.ndarray, training: bool) -> 
 
     TypeError for a layer that is not in the table and has no forward of its own.
     """
-    known = {entry.kinds[0] for entry in TABLE if len(entry.kinds) == 1}
+    known = {entry.kinds[0] for entry in TABLE if len(entry.kinds) == 1 and not entry.run}
     kind = next((base for base in type(layer).__mro__ if base in known), None)
     ends, setting = (Wire(x.shape[1:]), Wire(y.shape[1:])), Setting(len(x), x.dtype, training)
     for entry in TABLE if kind else ():
-        if entry.kinds == (kind,) and entry.suits((layer,), x.shape[1:], setting):
+        if entry.kinds == (kind,) and not entry.run and entry.suits((layer,), x.shape[1:], setting):
             (op,) = entry.maker((layer,), ends[:1], ends[1], setting, ("",))
             methods = [name for each in ("prepare", "forward", "gradients", "backward") for name in op.steps(each)]
             op.everything = {name: {axis: op.whole(axis) for axis in op.axes(name)} for name in methods}
@@ -265,8 +277,7 @@ def lowered(graph: Graph, setting: Setting, places: dict[Parameter, int]) -> lis
     at, steps, kinds = 0, graph.steps, [kind_of(step.layer) for step in graph.steps]
     readers = [wire for step in steps for wire in step.inputs] + [graph.y]
     while at < len(steps):
-        entry = entry_for(steps, kinds, at, readers, setting, places)
-        row = steps[at : at + (len(entry.kinds) if entry else 1)]
+        entry, row = entry_for(steps[at:], kinds[at:], readers, setting, places)
         layers, paths = tuple(step.layer for step in row), tuple(step.path for step in row)
         maker = entry.maker if entry else opaque
         ops += maker(layers, row[0].inputs, row[-1].output, setting, paths)
@@ -275,21 +286,19 @@ def lowered(graph: Graph, setting: Setting, places: dict[Parameter, int]) -> lis
 
 
 def entry_for(
-    steps: list[Step], kinds: list, at: int, readers: list[Wire], setting: Setting, places: dict[Parameter, int]
-) -> Entry | None:
-    """The first entry of the table that suits the steps from `at` on."""
-    if kinds[at] is None:
-        return None
-    for entry in TABLE:
-        row = steps[at : at + len(entry.kinds)]
-        if (
-            tuple(kinds[at : at + len(entry.kinds)]) == entry.kinds
-            and in_a_row(row, readers)
-            and one_after_the_other([p for step in row for p in step.layer.parameters], places)
-            and entry.suits(tuple(step.layer for step in row), row[0].inputs[0].shape, setting)
-        ):
-            return entry
-    return None
+    steps: list[Step], kinds: list, readers: list[Wire], setting: Setting, places: dict[Parameter, int]
+) -> tuple[Entry | None, list[Step]]:
+    """The first entry of the table that suits the first steps, and these steps; None for one that none suits."""
+    for entry in TABLE if kinds[0] is not None else ():
+        for length in entry.lengths(kinds):
+            row = steps[:length]
+            if (
+                in_a_row(row, readers)
+                and one_after_the_other([p for step in row for p in step.layer.parameters], places)
+                and entry.suits(tuple(step.layer for step in row), row[0].inputs[0].shape, setting)
+            ):
+                return entry, row
+    return None, steps[:1]
 
 
 def in_a_row(steps: list[Step], readers: list[Wire]) -> bool:

@@ -156,6 +156,10 @@ class Schedule:
             yield False, [op.calls("backward", "terms", part, dx=dx) for part, dx in each]
             yield False, [[partial(sum_parts, shares.reshape(len(shares), -1), flat(op.dx))]]
             return
+        if parts and op.together and gradients.axis == backward.axis == "samples":
+            each = zip(gradients.ranges, shares, strict=True)
+            yield True, [list(op.together(into, part)) for part, into in each]
+            return
         after = [op.calls("backward", backward.axis, part) for part in backward.ranges]
         if parts and after and gradients.axis == backward.axis:
             yield backward.axis == "samples", [[*a, *b] for a, b in zip(parts, after, strict=True)]

@@ -12,6 +12,7 @@ from .jit import kernel, separate_kernel
 
 # The activations that other layers' kernels make in the same pass, by `activate`
 NONE, RELU, LEAKY_RELU, SIGMOID, TANH, GELU, GELU_TANH, SILU = range(8)
+FROM_X = GELU, GELU_TANH, SILU  # whose derivatives are told from x: those of the others are from y
 CHUNK = 1024  # numbers that stay in the first cache
 
 ROOT, CUBIC = math.sqrt(2 / math.pi), 0.044715  # of GELU by tanh
@@ -238,6 +239,47 @@ def activate(x, y, kind, numbers):
         elif kind == SILU:
             for i in range(part.size):
                 part[i] = silu(part[i])
+
+
+@separate_kernel
+def activate_backward(dout, y, dz, kind, numbers):
+    """dz = dout · the activation's derivative, of which y is the output: for kinds whose derivative y tells"""
+    if kind == RELU:
+        relu_backward(dout, y, dz)
+    elif kind == LEAKY_RELU:
+        leaky_relu_backward(dout, y, dz, numbers)
+    elif kind == SIGMOID:
+        sigmoid_backward(dout, y, dz)
+    elif kind == TANH:
+        tanh_backward(dout, y, dz)
+
+
+@separate_kernel
+def times_slope(kept, d, kind, numbers):
+    """d ← d · the derivative of the activation of this kind, from its y, or for GELU and SiLU from its x"""
+    zero, one = d.dtype.type(0), d.dtype.type(1)
+    if kind == RELU:
+        for i in range(d.size):
+            d[i] = zero if kept[i] <= zero else d[i]
+    elif kind == LEAKY_RELU:
+        slope = d.dtype.type(numbers[0])
+        for i in range(d.size):
+            d[i] = slope * d[i] if kept[i] <= zero else d[i]
+    elif kind == SIGMOID:
+        for i in range(d.size):
+            d[i] = d[i] * kept[i] * (one - kept[i])
+    elif kind == TANH:
+        for i in range(d.size):
+            d[i] = d[i] * (one - kept[i] * kept[i])
+    elif kind == GELU:
+        for i in range(d.size):
+            d[i] *= gelu_slope(kept[i])
+    elif kind == GELU_TANH:
+        for i in range(d.size):
+            d[i] *= gelu_tanh_slope(kept[i])
+    elif kind == SILU:
+        for i in range(d.size):
+            d[i] *= silu_slope(kept[i])
 
 
 @kernel

@@ -146,18 +146,6 @@ def inner_product(a, b, c, sizes, cm):
 
 
 @separate_kernel
-def outer_product_at(a, in_a, b, in_b, c, sizes):
-    """c[m, n] = Σ_{k<K} a[m·am + ak[k]] · b[b0 + bk[k] + n], sizes = (M, N, K), in_a = (am, ak), in_b = (b0, bk)
-
-    ak and bk are tables."""
-    (am, ak), (b0, bk), (M, N, K) = in_a, in_b, sizes
-    wide, high = 3 * simd.lanes(c), simd.outer_rows(c)
-    for n in range(0, N, wide):
-        for m in range(0, M, high):
-            simd.outer(a, m * am, am, ak, b, b0 + n, bk, K, c, m * N + n, N, min(high, M - m), min(wide, N - n), False)
-
-
-@separate_kernel
 def add_inner_product_at(a, in_a, b, bn, c, sizes):
     """c[m, n] += Σ_{k<K} a[a0 + m·am + k] · b[bn[n] + k], sizes = (M, N, K), in_a = (a0, am), bn a table of offsets"""
     (a0, am), (M, N, K), high, wide = in_a, sizes, simd.dot_rows(c), simd.dot_columns(c)

@@ -13,7 +13,7 @@ from .pool import AvgPool2d, MaxPool2d
 from .shape import Flatten, Identity
 
 # isort: split
-from . import folded, fused  # noqa: F401 -- they enter what they have
+from . import folded, fused, narrow  # noqa: F401 -- they enter what they have
 
 __all__ = [
     "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Concat", "Container", "Conv2d", "Dropout", "Flatten", "GELU",

@@ -72,6 +72,11 @@ class Activation(NamedTuple):
         """The call of the kernel for some samples."""
         return partial(activations.activate, flat(z[samples]), flat(self.wire.array[samples]), self.kind, self.numbers)
 
+    def call_back(self, dout: np.ndarray, dz: np.ndarray, samples: slice) -> partial:
+        """That of dz = dout · the derivative, where y tells it."""
+        arrays = flat(dout[samples]), flat(self.wire.array[samples]), flat(dz[samples])
+        return partial(activations.activate_backward, *arrays, self.kind, self.numbers)
+
 
 class ReLU(Elementwise):
     """y = max(x, 0).   dx = dout where y > 0, else 0: the subgradient at the kink is 0. Keeps y."""

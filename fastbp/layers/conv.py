@@ -175,8 +175,19 @@ class ConvOp(Op):
         dout, x, dw = self.dout[samples], self.x[samples], into[self.layer.weight][first:last]
         yield from self.way.backward_weight(dout, x, dw, first)
         if self.layer.bias and last == self.layer.out_channels:
-            yield partial(conv2d_backward_bias, dout[:0] if self.centred else dout, into[self.layer.bias])
+            yield self.bias_gradient(dout, into)
 
     def backward(self, samples):
         """dx = the adjoint of x ↦ w ⋆ x applied to dout"""
         yield from self.way.backward_input(self.dout[samples], self.layer.weight.value, self.dx[samples])
+
+    def together(self, into, samples):
+        """All of these"""
+        dout, x, dx = (array[samples] for array in (self.dout, self.x, self.dx))
+        yield from self.way.backward(dout, x, self.layer.weight.value, dx, into[self.layer.weight])
+        if self.layer.bias:
+            yield self.bias_gradient(dout, into)
+
+    def bias_gradient(self, dout, into):
+        """db = Σ dout, or 0 before a batch norm: the sum of no samples"""
+        return partial(conv2d_backward_bias, dout[:0] if self.centred else dout, into[self.layer.bias])

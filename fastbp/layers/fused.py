@@ -10,6 +10,7 @@ from ..engine.graph import Wire
 from ..engine.ops import Op, computes, planes
 from ..kernels import norm, norm_relu_pool
 from ..kernels.conv.pooled import Pooled
+from ..kernels.pool2d import max_pool2d_backward
 from .activations import (
     GELU,
     Activation,
@@ -28,11 +29,11 @@ from .activations import (
     TanhOp,
 )
 from .base import Layer
-from .conv import Conv2d
+from .conv import Conv2d, ConvOp
 from .joins import Plus, PlusOp
 from .linear import Linear, LinearOp
 from .norm import BatchNorm2d, FixedBatchNormOp, MapNormOp
-from .pool import MaxPool2d
+from .pool import MaxPool2d, MaxPoolOp
 
 
 class Applied(ElementwiseOp):
@@ -105,9 +106,61 @@ enter_with_activations(Linear, LinearOp)
 enter_with_activations(Plus, PlusOp)
 
 
-@computes(Conv2d, ReLU, MaxPool2d)
-class ConvReLUPool(Op):
-    """Conv2d of stride 1, ReLU and 2×2 MaxPool2d: y is max(0, b + the maximum of each window of w ⋆ x).
+# -- max pools and activations -----------------------------------------------------------------------------------------
+#
+# An activation that never falls may as well come after the maximum, of a fraction of the pixels. y is the same, to
+# rounding. So is the gradient, but where an activation gives the same y for two different x, in rounding or because it
+# is flat: then the larger one's pixel has it, not the first one's.
+
+RISING = ReLU, LeakyReLU, Sigmoid, Tanh  # whose derivative y tells
+
+
+def rises(layers: tuple[Layer, ...]) -> bool:
+    """Does no activation among these layers fall?"""
+    return all(layer.rising for layer in layers if isinstance(layer, LeakyReLU))
+
+
+def pool_and_activation(layers: tuple[Layer, ...], output: Wire) -> tuple[MaxPool2d, Activation | None]:
+    """Of layers among which there is a pool, and an activation or none."""
+    pool = next(layer for layer in layers if isinstance(layer, MaxPool2d))
+    return pool, next((Activation.of(layer, output) for layer in layers if isinstance(layer, Elementwise)), None)
+
+
+class ActivatedMaxPool(MaxPoolOp):
+    """An activation that never falls and a MaxPool2d, in any order: y is the activation of each window's maximum."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.layer, self.activation = pool_and_activation(self.layers, self.output)
+        self.dpooled = np.zeros((self.setting.N, *self.output.shape), self.setting.dtype)  # the maxima's gradients
+
+    @classmethod
+    def suits(cls, layers, shape, setting):
+        return rises(layers)
+
+    @property
+    def how(self):
+        return f"{super().how}, the activation after the maximum"
+
+    def forward(self, samples):
+        yield from super().forward(samples)
+        yield self.activation.call(self.y, samples)
+
+    def backward(self, samples):
+        yield self.activation.call_back(self.dout, self.dpooled, samples)
+        yield partial(max_pool2d_backward, self.dpooled[samples], self.argmax[samples], self.dx[samples])
+
+
+def conv_and_pool(layers, inputs, output, setting, paths) -> list[Op]:
+    """The convolution by itself, and then both others in one."""
+    between = Wire(layers[0].output_shape(inputs[0].shape))
+    conv = ConvOp(layers[:1], inputs, between, setting, paths[:1])
+    return [conv, ActivatedMaxPool(layers[1:], (between,), output, setting, paths[1:])]
+
+
+class ConvPool(Op):
+    """Conv2d of stride 1, 2×2 MaxPool2d and an activation that never falls, before or after the pool, or none: y is the
+    activation of b + the maximum of each window of w ⋆ x.
 
     The convolution's own output never reaches memory. Where two pixels of a window differ by less than the bias's
     rounding, the maximum may be taken at the other one.
@@ -117,27 +170,46 @@ class ConvReLUPool(Op):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
+        _, self.activation = pool_and_activation(self.layers, self.output)
+        if self.activation:
+            self.dpooled = np.zeros((self.setting.N, *self.output.shape), self.setting.dtype)
         self.way = Pooled(self.layer.on(self.inputs[0].shape[1:]), self.setting.N, self.setting.dtype)
         self.how = self.way.how
 
     @classmethod
     def suits(cls, layers, shape, setting):
-        return layers[2].pairs and Pooled.suits(layers[0].on(shape[1:]), setting.N)
+        pool, _ = pool_and_activation(layers, None)
+        return pool.pairs and rises(layers) and Pooled.suits(layers[0].on(shape[1:]), setting.N)
 
     def forward(self, samples):
         w, b = self.layer.weight.value, self.layer.bias and self.layer.bias.value
         yield from self.way.forward(self.x[samples], w, b, self.y[samples], self.argmax[samples])
+        if self.activation:
+            yield self.activation.call(self.y, samples)
 
     def gradients(self, into, samples):
-        """dw and db, from the pixels that have a gradient"""
-        dout, x, y, argmax = (array[samples] for array in (self.dout, self.x, self.y, self.argmax))
+        """dw and db, from the pixels that have a gradient; the maxima's gradients are left for `backward`"""
+        if self.activation:
+            yield self.activation.call_back(self.dout, self.dpooled, samples)
         dw, db = into[self.layer.weight], self.layer.bias and into[self.layer.bias]
-        yield from self.way.backward_weight(dout, x, y, argmax, dw, db)
+        yield from self.way.backward_weight(*self._maxima(samples), self.x[samples], dw, db)
 
     def backward(self, samples):
         """dx, from the same pixels"""
-        dout, y, argmax, dx = (array[samples] for array in (self.dout, self.y, self.argmax, self.dx))
-        yield from self.way.backward_input(dout, y, argmax, self.layer.weight.value, dx)
+        yield from self.way.backward_input(*self._maxima(samples), self.layer.weight.value, self.dx[samples])
+
+    def _maxima(self, samples):
+        """The gradients of the windows' maxima, and where these are."""
+        dpooled = self.dpooled if self.activation else self.dout
+        return dpooled[samples], self.argmax[samples]
+
+
+computes(Conv2d, MaxPool2d)(ConvPool)
+for _kind in RISING:
+    for _pair in ((_kind, MaxPool2d), (MaxPool2d, _kind)):
+        computes(*_pair)(ActivatedMaxPool)
+        computes(Conv2d, *_pair, when=lambda layers, *_: rises(layers))(conv_and_pool)
+        computes(Conv2d, *_pair)(ConvPool)  # asked before the one above
 
 
 @computes(BatchNorm2d, ReLU, MaxPool2d)

@@ -37,6 +37,11 @@ class Pool2d(Layer):
             name = type(self).__name__
             raise ValueError(f"{name}: padding {self.padding} must be smaller than kernel_size {self.kernel_size}")
 
+    @property
+    def pairs(self) -> bool:
+        """Are these windows of 2×2, side by side?"""
+        return self.kernel_size == self.stride == (2, 2) and self.padding == (0, 0)
+
     def accept(self, x):
         return self.expect(x, "N", "C", "H", "W")
 
@@ -55,6 +60,11 @@ class Pool2d(Layer):
         return C, (H + 2 * ph - KH) // sh + 1, (W + 2 * pw - KW) // sw + 1
 
 
+def how(pool: Pool2d) -> str:
+    """How its ops compute, in a few words."""
+    return "vectors of 2×2 windows" if pool.pairs else "vectors of a row's windows"
+
+
 class MaxPool2d(Pool2d):
     """y = the maximum of each window of x (N, C, H, W); y (N, C, OH, OW).
 
@@ -66,11 +76,6 @@ class MaxPool2d(Pool2d):
     >>> MaxPool2d(2).output_shape((6, 5, 5))
     (6, 2, 2)
     """
-
-    @property
-    def pairs(self) -> bool:
-        """Are these windows of 2×2, side by side?"""
-        return self.kernel_size == self.stride == (2, 2) and self.padding == (0, 0)
 
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
@@ -84,7 +89,7 @@ class MaxPoolOp(Op):
 
     @property
     def how(self):
-        return "vectors of 2×2 windows" if self.layer.pairs else super().how
+        return how(self.layer)
 
     def forward(self, samples):
         pool, arrays = self.layer, (self.x[samples], self.y[samples], self.argmax[samples])
@@ -118,10 +123,20 @@ class AvgPool2d(Pool2d):
 
 @computes(AvgPool2d)
 class AvgPoolOp(Op):
+    @property
+    def how(self):
+        return how(self.layer)
+
     def forward(self, samples):
         pool, arrays = self.layer, (self.x[samples], self.y[samples])
-        yield partial(pool2d.avg_pool2d_forward, *arrays, pool.kernel_size, pool.stride, pool.padding)
+        if pool.pairs:
+            yield partial(pool2d.avg_pool_pairs_forward, *arrays)
+        else:
+            yield partial(pool2d.avg_pool2d_forward, *arrays, pool.kernel_size, pool.stride, pool.padding)
 
     def backward(self, samples):
         pool, arrays = self.layer, (self.dout[samples], self.dx[samples])
-        yield partial(pool2d.avg_pool2d_backward, *arrays, pool.kernel_size, pool.stride, pool.padding)
+        if pool.pairs:
+            yield partial(pool2d.avg_pool_pairs_backward, *arrays)
+        else:
+            yield partial(pool2d.avg_pool2d_backward, *arrays, pool.kernel_size, pool.stride, pool.padding)

@@ -1,5 +1,7 @@
 """What the ways to convolve share: images with zeros around them, where their taps lie, and the sums of the bias."""
 
+import numpy as np
+
 from .. import simd
 from ..buffers import zeros
 from ..jit import kernel, separate_kernel
@@ -15,18 +17,27 @@ def put(image, wide, start, rows, row):
 
 
 @separate_kernel
-def put_copies(image, wide, before, copies, rows, row):
-    """wide[c, q, h + top, j + left − q] = image[c, h, j] for q < copies
+def put_planes(image, wide, geometry, planes, rows, row):
+    """wide[c, a, q, i, j] = image[c, sh·i + a − top, sw·j + q − left] where that is a pixel; else it stays
 
-    wide (C, copies, rows, row), before = (top, left)"""
-    (C, H, W), (top, left), zero = image.shape, before, image.dtype.type(0)
-    for c in range(C):
-        for q in range(copies):
-            first = max(left - q, 0)
-            count = max(min(left - q + W, row) - first, 0)
-            for h in range(H):
-                to = ((c * copies + q) * rows + top + h) * row + first
-                simd.copy_row(image, (c * H + h) * W + first + q - left, wide, to, count, zero)
+    wide (C, A, Q, rows, row), planes = (A, Q), geometry = (stride, before)"""
+    (C, H, W), zero, pixels = image.shape, image.dtype.type(0), image.reshape(-1)
+    ((sh, sw), (top, left)), (A, Q) = geometry, planes
+    for q in range(Q):
+        first = max(left - q + sw - 1, 0) // sw
+        column = sw * first + q - left
+        count = min((W - column + sw - 1) // sw, row - first)
+        for line in range(C * A):
+            c, a = line // A, line % A
+            for i in range(max(top - a + sh - 1, 0) // sh, min((H + top - a + sh - 1) // sh, rows)):
+                start, to = (c * H + sh * i + a - top) * W + column, ((line * Q + q) * rows + i) * row + first
+                if sw == 1:
+                    simd.copy_row(image, start, wide, to, count, zero)
+                elif sw == 2:
+                    simd.copy_even(image, start, wide, to, count)
+                else:
+                    for j in range(count):
+                        wide[to + j] = pixels[start + sw * j]
 
 
 @separate_kernel
@@ -37,6 +48,18 @@ def take(wide, size, row, maps, b):
         bias = maps.dtype.type(0) if b is None else b[f]
         for i in range(OH):
             simd.copy_row(wide, f * size + i * row, maps, (f * OH + i) * OW, OW, bias)
+
+
+@separate_kernel
+def take_phase(wide, size, row, maps, first, stride):
+    """maps[c, h0 + sh·i, w0 + sw·j] = wide[c·size + i·row + j] for first = (h0, w0), up to the maps' ends"""
+    (C, H, W), (h0, w0), (sh, sw), pixels = maps.shape, first, stride, maps.reshape(-1)
+    count = max((W - w0 + sw - 1) // sw, 0)
+    for c in range(C):
+        for i in range((H - h0 + sh - 1) // sh):
+            start, to = np.uint64(c * size + i * row), np.uint64((c * H + h0 + sh * i) * W + w0)
+            for j in range(count):
+                pixels[to + np.uint64(sw * j)] = wide[start + np.uint64(j)]
 
 
 @separate_kernel

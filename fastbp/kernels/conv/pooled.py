@@ -1,16 +1,16 @@
-"""Convolution of stride 1, bias, ReLU and 2×2 max pooling in one pass; the convolution's output never reaches memory.
+"""Convolution of stride 1, bias and 2×2 max pooling in one pass; the convolution's output never reaches memory.
 
 x (N, C, H, W) input · w (F, C, KH, KW), b (F,) or None · y, dout (N, F, OH // 2, OW // 2) · argmax int32 like y
 
-    y[n, f, i, j] = max(0, b[f] + max over the window of (w ⋆ x)[n, f])
+    y[n, f, i, j] = b[f] + max over the window of (w ⋆ x)[n, f]
 
 Pixels are numbered t = i·PW + j in the image with its padding, as in shifted.py; argmax holds the t of each window's
 first maximum. Forward the four pixels of a window are summed in the same lane of four vectors, whose lanes are the
-windows of a row or the filters of a panel, with the same bits: `Pooled` chooses. Bias and ReLU come after the maximum,
-which they don't change.
+windows of a row or the filters of a panel, with the same bits: `Pooled` chooses. The bias comes after the maximum,
+which it doesn't change.
 
-Only one of the four pixels of a window has a gradient, and none where ReLU is flat. So with (t, g) running over the
-pixels that have one,
+Only one of the four pixels of a window has a gradient, and none where an activation that follows is flat. So with
+(t, g) running over the pixels that have one,
 
     dw[f, c, p, q] = Σ g · x[t + at[c, p, q]]       a quarter or less of the dense sum's products
     db[f] = Σ g
@@ -24,7 +24,7 @@ from .. import simd
 from ..buffers import LINE, empty, zeros
 from ..jit import kernel, separate_kernel
 from ..matmul import transpose
-from .padding import padded_bias, put_copies, take, taps
+from .padding import padded_bias, put_planes, take, taps
 from .ways import Calls, Geometry, Winograd
 
 PANEL = simd.PANEL
@@ -61,17 +61,17 @@ class Pooled:
         return f"one pass, register tiles with {lanes}; weight gradient over the pooled pixels alone"
 
     def forward(self, x, w, b, y, argmax) -> Calls:
-        """y = max(0, b + the maximum of each window of w ⋆ x)"""
-        kernel = conv_relu_pool_forward_by_filters if self.by_filters else conv_relu_pool_forward
+        """y = b + the maximum of each window of w ⋆ x"""
+        kernel = conv_pool_forward_by_filters if self.by_filters else conv_pool_forward
         yield partial(kernel, x, w, b, y, argmax, *self.places)
 
-    def backward_input(self, dout, y, argmax, w, dx) -> Calls:
+    def backward_input(self, dout, argmax, w, dx) -> Calls:
         """dx, through the pixels that have a gradient"""
-        yield partial(conv_relu_pool_backward_input, dout, y, argmax, w, dx, *self.places)
+        yield partial(conv_pool_backward_input, dout, argmax, w, dx, *self.places)
 
-    def backward_weight(self, dout, x, y, argmax, dw, db) -> Calls:
+    def backward_weight(self, dout, argmax, x, dw, db) -> Calls:
         """dw and db (or None), likewise"""
-        yield partial(conv_relu_pool_backward_parameters, dout, x, y, argmax, dw, db, *self.places)
+        yield partial(conv_pool_backward_parameters, dout, argmax, x, dw, db, *self.places)
 
 
 @kernel
@@ -82,7 +82,7 @@ def row_of_lines(x, OW, KW):
 
 
 @kernel
-def conv_relu_pool_forward(x, w, b, y, argmax, before, output_size):
+def conv_pool_forward(x, w, b, y, argmax, before, output_size):
     """y and argmax, for the convolution's output_size = (OH, OW), with the vectors along a row of windows
 
     Even and odd columns of the image lie apart, so that neighbouring windows read neighbouring pixels."""
@@ -103,7 +103,7 @@ def conv_relu_pool_forward(x, w, b, y, argmax, before, output_size):
             odd = (2 * c + (left + 1) % 2) * PH * half + (left + 1) // 2
             for h in range(H):
                 to = (top + h) * half
-                simd.split_row(images, ((n * C + c) * H + h) * W, split, even + to, odd + to, W)
+                simd.split_row(images, ((n * C + c) * H + h) * W, split, even + to, odd + to, W, x.dtype.type(0))
         for i in range(rows):
             start = split[2 * i * half :]
             for f in range(0, F, simd.pixel_filters(x)):
@@ -123,8 +123,8 @@ def filters_in_lanes(w):
 
 
 @kernel
-def conv_relu_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
-    """`conv_relu_pool_forward` with the vectors along filters: those of a panel lie together for each tap"""
+def conv_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
+    """`conv_pool_forward` with the vectors along filters: those of a panel lie together for each tap"""
     (N, C), F, (KH, KW), (OH, OW) = x.shape[:2], w.shape[0], w.shape[2:], output_size
     K, PH, PW, panel = C * KH * KW, OH + KH - 1, row_of_lines(x, OW, KW), PANEL
     rows, columns = y.shape[2:]
@@ -134,7 +134,7 @@ def conv_relu_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
     weights, maxima, numbers = filters_in_lanes(w), empty(windows * wide, x), np.empty(windows * wide, np.int32)
     taps(in_x, C, (KH, KW), (PH, PW), 0, PH * PW)
     for n in range(N):
-        put_copies(x[n], image, before, 1, PH, PW)
+        put_planes(x[n], image, ((1, 1), before), (1, 1), PH, PW)
         for i in range(rows):
             pixel, out = 2 * i * PW, i * columns * wide
             simd.windows_by_filters(image, pixel, PW, in_x, weights, 0, panel, K * panel, K, bias, maxima, numbers, out,
@@ -144,7 +144,7 @@ def conv_relu_pool_forward_by_filters(x, w, b, y, argmax, before, output_size):
 
 
 @kernel
-def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, output_size):
+def conv_pool_backward_parameters(dout, argmax, x, dw, db, before, output_size):
     """dw and db (or None)
 
     Windows without a gradient take part with g = 0: to leave them out takes longer than it saves where half of them
@@ -159,20 +159,19 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
     for r in range(R):
         rows[r], to[r] = row_of_patch(r, (KH, vectors, L), (PH, PW)), r * L
     sums[:] = 0
-    windows, zero = y.shape[2] * y.shape[3], y.dtype.type(0)
-    gradients, places = np.empty(windows, x.dtype), np.empty(windows, np.int32)
+    windows, zero = dout.shape[2] * dout.shape[3], x.dtype.type(0)
+    places = np.empty(windows, np.int32)
     groups, whole = -(-R // simd.sparse_rows(dw)), simd.SPARSE_STEP
     step = -(-R // (groups * whole)) * whole  # equal groups of rows, or nearly: 15 = 9 + 6, for which there are bodies
-    douts, maxima, pixels = dout.reshape(-1), y.reshape(-1), argmax.reshape(-1)
+    douts, pixels = dout.reshape(-1), argmax.reshape(-1)
     if db is not None:
         db[:] = 0
     for n in range(N):
-        put_copies(x[n], image, before, 1, PH, PW)
-        put_copies(x[n], image[copy:], before, 1, PH, PW)
+        put_planes(x[n], image, ((1, 1), before), (1, 1), PH, PW)
+        put_planes(x[n], image[copy:], ((1, 1), before), (1, 1), PH, PW)
         for f in range(F):
             first = (n * F + f) * windows
-            for s in range(windows):
-                gradients[s] = zero if maxima[first + s] <= zero else douts[first + s]
+            gradients = douts[first : first + windows]
             for s in range(windows):
                 pixel = pixels[first + s]
                 places[s] = pixel + (copy if pixel & (line - 1) > line - L else 0)
@@ -190,7 +189,7 @@ def conv_relu_pool_backward_parameters(dout, x, y, argmax, dw, db, before, outpu
 
 
 @kernel
-def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
+def conv_pool_backward_input(dout, argmax, w, dx, before, output_size):
     """dx[n, c, i + p − top, j + q − left] = Σ_{f, p, q} g · w[f, c, p, q] over the pixels (i, j) that have a gradient g
 
     A window's pixels that have one, a pixel for each filter at most, are four neighbours: together they reach a patch
@@ -198,7 +197,7 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
     of the four places, with zeros around, and is added to the image once."""
     (N, C), F, (KH, KW), (OH, OW) = dx.shape[:2], w.shape[0], w.shape[2:], output_size
     PH, PW, L = OH + KH - 1, row_of_lines(dx, OW, KW), simd.sparse_lanes(dx)
-    V, windows, columns = KW // L + 1, y.shape[2] * y.shape[3], y.shape[3]
+    V, windows, columns = KW // L + 1, dout.shape[2] * dout.shape[3], dout.shape[3]
     R = (KH + 1) * V  # rows of a channel's patch
     most = simd.sparse_rows(dx)
     together = max(1, most // R)  # channels that are summed at once lie together, for all filters, in the second cache
@@ -221,7 +220,7 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
     gradients, places = np.empty(F * windows, dx.dtype), np.empty(F * windows, np.int64)
     begins = np.empty(windows + 1, np.int64)
     for n in range(N):
-        live_filters(dout[n], y[n], argmax[n], PW, (step, V * L), (gradients, places, begins))
+        live_filters(dout[n], argmax[n], PW, (step, V * L), (gradients, places, begins))
         image[:] = 0
         for block in range(0, C * R, together * R):
             for r in range(block, min(block + together * R, C * R), most):
@@ -235,11 +234,11 @@ def conv_relu_pool_backward_input(dout, y, argmax, w, dx, before, output_size):
 
 
 @separate_kernel
-def live_filters(dout, y, argmax, PW, sizes, out):
-    """For each window the filters that pass a gradient: their dout, and where their copy for the pixel begins, for
+def live_filters(dout, argmax, PW, sizes, out):
+    """For each window the filters that have a gradient: their dout, and where their copy for the pixel begins, for
     sizes = (a copy, a row of it); out = (gradients, places, begins), of which window s has those from begins[s] to
     begins[s + 1]"""
-    (gradients, places, begins), (F, rows, columns), (copy, row) = out, y.shape, sizes
+    (gradients, places, begins), (F, rows, columns), (copy, row) = out, dout.shape, sizes
     count = 0
     for i in range(rows):
         for j in range(columns):
@@ -249,7 +248,7 @@ def live_filters(dout, y, argmax, PW, sizes, out):
                 apart = argmax[f, i, j] - corner
                 gradients[count] = dout[f, i, j]
                 places[count] = (2 * f + apart) * copy + row if apart < 2 else (2 * f + apart - PW) * copy
-                count += not y[f, i, j] <= 0
+                count += dout[f, i, j] != 0
     begins[rows * columns] = count
 
 

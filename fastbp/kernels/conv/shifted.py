@@ -1,12 +1,17 @@
-"""Convolution of stride 1 by shifted rows: the image is never unfolded.
+"""Convolution with pixels in the lanes: a tap of a row of outputs is a row of pixels, so the image is never unfolded.
 
-One image at a time is padded to (C, PH, PW) and its pixels are numbered t = i·PW + j. Then tap k = (c, p, q) of output
-t reads pixel t + at[k], at[k] = c·PH·PW + p·PW + q, for every t: each tap is a contiguous vector. Outputs in the last
-KW − 1 columns of a row mix two rows; they are computed and left out. Where these would be many, there are several
-copies of the image: see `aligned_rows`.
+An image is laid out in planes, one for each row and each column of a stride: plane (a, b) has its pixels (sh·i + a,
+sw·j + b), with zeros around. There tap (p, q) of the outputs (i, j), j = 0, 1, …, reads neighbours, in plane (p mod sh,
+q mod sw) from pixel (i + p // sh, q // sw) on. An image that needs no zeros, with stride 1, is such a plane itself.
 
-    y[f, t] = Σ_k w[f, k] x[at[k] + t]      dw[f, k] = Σ_t dout[f, t] x[at[k] + t]
-    dx[c, t] = Σ_{f,p,q} w[f, c, p, q] dout[f, t − p·PW − q]
+Rows of outputs that fill their vectors well go straight to y, vector by vector, of which the last ends with the row.
+Shorter ones are taken together: pixels are numbered t = i·row + j over all rows, and outputs in the last columns, which
+mix two rows, are computed and left out.
+
+    y[f, t] = b[f] + Σ_k w[f, k] x[at[k] + t]      dw[f, k] = Σ_t dout[f, t] x[at[k] + t]
+
+dx is such a sum too, for each of the sh·sw planes that the image is laid out in: over dout with zeros around and the
+filters' taps that read that plane.
 """
 
 import numpy as np
@@ -14,123 +19,224 @@ import numpy as np
 from .. import simd
 from ..buffers import empty, zeros
 from ..jit import kernel, separate_kernel
-from ..matmul import add_inner_product_at, outer_product_at, transpose
-from .padding import put, put_copies, take, taps
+from ..matmul import add_inner_product_at
+from .filters import wide_row
+from .padding import padded_bias, put, put_planes, take, take_phase
+
+TOGETHER = 96  # vectors of outputs from as many images as that takes: the tiles of a few are not full
+DIRECT = 1.25  # vectors of single rows for each one of all rows together, above which the rows are taken together
 
 
 @kernel
-def aligned_rows(width, KW, L):
-    """(copies, row): how many copies of the image there are, and how long their rows are, for `width` outputs
+def planes_of(kernel_size, stride):
+    """(A, Q), how many planes there are along each axis"""
+    return min(kernel_size[0], stride[0]), min(kernel_size[1], stride[1])
 
-    One image, whose rows hold the KW − 1 pixels more that the last outputs need; or, where it saves a tenth of the
-    products, KW copies in rows of whole vectors, copy q from pixel q of each row on. Then tap (p, q) reads copy q, and
-    fewer outputs are left out."""
-    whole, long = (width + L - 1) // L * L, width + KW - 1
-    return (KW, whole) if 10 * whole < 9 * long else (1, long)
+
+@kernel
+def rows_of_planes(output_size, kernel_size, stride):
+    """(rows, row): the size of a plane, which holds all that the windows see"""
+    rows = output_size[0] + (kernel_size[0] - 1) // stride[0]
+    return rows, output_size[1] + (kernel_size[1] - 1) // stride[1]
 
 
 @separate_kernel
-def taps_of_copies(at, C, kernel_size, copies, rows, row):
-    """at[(c, p, q)], where that tap of output 0 lies in wide (C, copies, rows, row)"""
-    KH, KW = kernel_size
+def taps_in_planes(table, C, kernel_size, stride, sizes, in_w):
+    """table[2k], table[2k + 1] for k = (c, p, q): k·in_w, and where the tap of output 0 lies in the planes (C, A, Q,
+    rows, row), sizes = (A, Q, rows, row)
+
+    With Q = KW there is a plane for each column of a filter, else one for each of the stride's."""
+    (KH, KW), (sh, sw), (A, Q, rows, row) = kernel_size, stride, sizes
     for c in range(C):
         for p in range(KH):
             for q in range(KW):
-                copy, right = (q, 0) if copies > 1 else (0, q)
-                at[(c * KH + p) * KW + q] = ((c * copies + copy) * rows + p) * row + right
+                k, plane, right = (c * KH + p) * KW + q, q % Q, 0 if sw < Q else q // sw
+                table[2 * k] = k * in_w
+                table[2 * k + 1] = ((((c * A + p % sh) * Q + plane) * rows) + p // sh) * row + right
+
+
+@kernel
+def is_inside(image_size, output_size, kernel_size, before):
+    """Whether the windows of stride 1 see only pixels"""
+    ends = output_size[0] + kernel_size[0] - 1 <= image_size[0] and output_size[1] + kernel_size[1] - 1 <= image_size[1]
+    return ends and before[0] == 0 and before[1] == 0
+
+
+def vectors(OH, OW, row, L):
+    """(how many vectors hold a map, whether its rows go straight to their place) for `row` pixels from one row to the
+    next"""
+    along, together = OH * -(-OW // L), -(-((OH - 1) * row + OW) // L)
+    straight = OW >= L and along <= DIRECT * together
+    return (along if straight else together), straight
+
+
+vectors_of = kernel(vectors)  # the same in kernels
+
+
+@kernel
+def add_places(table, first, direct, lines, starts, L):
+    """table[2v], table[2v + 1] for the vectors of a map from v = first on: where each begins among the pixels and the
+    outputs; lines = (OH, OW, row), starts = (in the pixels, in the outputs)"""
+    (OH, OW, row), (start, to) = lines, starts
+    v = 2 * first
+    if not direct:
+        for t in range(0, (OH - 1) * row + OW, L):
+            table[v], table[v + 1] = start + t, to + t
+            v += 2
+        return
+    for i in range(OH):
+        for j in range(0, OW, L):
+            column = min(j, OW - L)
+            table[v], table[v + 1] = start + i * row + column, to + i * OW + column
+            v += 2
 
 
 @separate_kernel
-def adjoint_taps(F, K, kernel_size, padded):
-    """(in_w, in_dout, margin, size) for dx[c, t] = Σ_{f,p,q} w[f, c, p, q] dout[f, t − p·PW − q], K = C·KH·KW
+def product_by_pixels(w, x, taps, K, bias, places, count, y, ym, rows):
+    """y[m·ym + to + l] = bias[m] + Σ_{k<K} w[m + taps[2k]] · x[from + l + taps[2k + 1]] for m < rows: see
+    `pixels_in_lanes`"""
+    high = simd.pixel_rows(y)
+    for m in range(0, rows, high):
+        simd.pixels_in_lanes(w, m, x, taps, K, bias, places, count, y, m * ym, ym, min(high, rows - m))
 
-    dout's maps lie in rows of PW numbers with zeros around: `size` numbers a map, `margin` of them before its first
-    pixel. Then w is read at in_w[(f, p, q)] + c·KH·KW and dout at in_dout[(f, p, q)] + t."""
-    (KH, KW), (PH, PW) = kernel_size, padded
-    margin = (KH - 1) * PW + KW - 1
-    size = margin + PH * PW
-    in_w, in_dout = np.empty(F * KH * KW, np.int64), np.empty(F * KH * KW, np.int64)
-    taps(in_w, F, kernel_size, kernel_size, 0, K)
-    taps(in_dout, F, kernel_size, padded, 0, 0)
+
+@kernel
+def shifted_forward(x, turned, b, y, kernel_size, stride, before):
+    """y = b + w ⋆ x, for the filters `turned` as filters.py has them"""
+    (N, C, H, W), (F, OH, OW), (KH, KW), L = x.shape, y.shape[1:], kernel_size, simd.lanes(x)
+    K, (sh, sw), (A, Q) = C * KH * KW, stride, planes_of(kernel_size, stride)
+    inside = sh == 1 and sw == 1 and is_inside((H, W), (OH, OW), kernel_size, before)
+    rows, row = (H, W) if inside else rows_of_planes((OH, OW), kernel_size, stride)
+    size, pixels = C * A * Q * rows * row, OH * OW
+    if inside and KH == KW == 1 and (H, W) == (OH, OW):  # all rows are one
+        OH, OW = 1, pixels
+    vectors, direct = vectors_of(OH, OW, row, L)
+    inside, numbers = inside and direct, pixels if direct else vectors * L
+    group = max(1, min(N, TOGETHER // max(vectors, 1)))
+    image = x.reshape(-1) if inside else zeros(group * size + L, x)
+    wide = empty(0 if direct else group * F * numbers, x)
+    table, places = np.empty(2 * K, np.int64), np.empty(2 * group * vectors, np.int64)
+    taps_in_planes(table, C, kernel_size, stride, (A, Q, rows, row), wide_row(F))
+    for g in range(group):
+        add_places(places, g * vectors, direct, (OH, OW, row), (g * size, g * F * numbers), L)
+    bias, filters = padded_bias(b, wide_row(F), x), turned.reshape(-1)
+    for first in range(0, N, group):
+        count = min(group, N - first)
+        if inside:
+            image = x[first:].reshape(-1)
+        else:
+            for g in range(count):
+                put_planes(x[first + g], image[g * size :], (stride, before), (A, Q), rows, row)
+        out = y[first:].reshape(-1) if direct else wide
+        product_by_pixels(filters, image, table, K, bias, places, count * vectors, out, numbers, F)
+        if not direct:
+            for g in range(count):
+                take(wide[g * F * numbers :], numbers, row, y[first + g], None)
+
+
+@separate_kernel
+def taps_of_phase(table, F, kernel_size, stride, phase, sizes):
+    """How many taps read plane `phase` = (a, b) of the images, and table[2k], table[2k + 1] for k = (f, p, q) of them:
+    where they lie among the filters as filters.py turns them, and in dout beside the pixel; sizes = (row of filters,
+    QH, QW)"""
+    (KH, KW), (sh, sw), (a, b), (row, QH, QW) = kernel_size, stride, phase, sizes
+    k = 0
     for f in range(F):
-        for k in range(f * KH * KW, (f + 1) * KH * KW):
-            in_dout[k] = f * size + margin - in_dout[k]
-    return in_w, in_dout, margin, size
+        for p in range(a, KH, sh):
+            for q in range(b, KW, sw):
+                table[2 * k] = ((f * KH + p) * KW + q) * row
+                table[2 * k + 1] = (f * QH - p // sh) * QW - q // sw
+                k += 1
+    return k
 
 
 @kernel
-def shifted_forward(x, w, b, y, before):
-    """y = b + w ⋆ x"""
-    (N, C), (F, OH, OW), (KH, KW), K = x.shape[:2], y.shape[1:], w.shape[2:], w.size // w.shape[0]
-    PH, (copies, row) = OH + KH - 1, aligned_rows(OW, KW, simd.lanes(x))
-    T = OH * row if copies > 1 else (OH - 1) * row + OW
-    in_w, in_x, image = np.empty(K, np.int64), np.empty(K, np.int64), empty(C * copies * PH * row, x)
-    wide = empty(F * T, x)
-    taps_of_copies(in_x, C, (KH, KW), copies, PH, row)
-    for k in range(K):
-        in_w[k] = k
-    image[:] = 0
-    for n in range(N):
-        put_copies(x[n], image, before, copies, PH, row)
-        outer_product_at(w.reshape(-1), (K, in_w), image, (0, in_x), wide, (F, T, K))
-        take(wide, T, row, y[n], b)
+def dout_around(image_size, output_size, kernel_size, stride, before):
+    """(BH, BW, QH, QW): how many zeros come before dout's maps, and their size with all zeros that are read"""
+    BH, BW = (kernel_size[0] - 1) // stride[0], (kernel_size[1] - 1) // stride[1]
+    QH = BH + max(output_size[0], (image_size[0] - 1 + before[0]) // stride[0] + 1)
+    return BH, BW, QH, BW + max(output_size[1], (image_size[1] - 1 + before[1]) // stride[1] + 1)
 
 
 @kernel
-def shifted_backward_input(dout, w, dx, before):
-    """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w)
-
-    Without padding this is the full convolution of dout with the filters."""
-    (N, F, OH, OW), (C, H, W), (KH, KW), K = dout.shape, dx.shape[1:], w.shape[2:], w.size // w.shape[0]
-    PH, PW = OH + KH - 1, OW + KW - 1
-    in_w, in_dout, margin, size = adjoint_taps(F, K, (KH, KW), (PH, PW))
-    T = (H - 1) * PW + W
-    around, wide = empty(F * size, dout), empty(C * T, dout)
-    around[:] = 0
-    for n in range(N):
-        for f in range(F):
-            put(dout[n, f : f + 1], around, f * size + margin, OH, PW)
-        start = before[0] * PW + before[1]
-        outer_product_at(w.reshape(-1), (KH * KW, in_w), around, (start, in_dout), wide, (C, T, F * KH * KW))
-        take(wide, T, PW, dx[n], None)
+def phase_of(size, before, stride, phase):
+    """(first, count, place): the first pixel of an axis that lies in that plane, how many there are, and where the
+    first lies in the plane"""
+    place = max(before - phase + stride - 1, 0) // stride
+    first = stride * place + phase - before
+    return first, max((size - first + stride - 1) // stride, 0), place
 
 
 @kernel
-def shifted_backward_weight(dout, x, dw, before, filter):
-    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i + p − top, j + q − left]
+def shifted_backward_input(dout, turned, dx, kernel_size, stride, before):
+    """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w)"""
+    (N, F, OH, OW), (C, H, W), (sh, sw), L = dout.shape, dx.shape[1:], stride, simd.lanes(dx)
+    BH, BW, QH, QW = dout_around((H, W), (OH, OW), kernel_size, stride, before)
+    one = sh == 1 and sw == 1
+    size, inside = F * QH * QW, one and BH == 0 and BW == 0 and QH == OH and QW == OW
+    flat = inside and H == OH and W == OW
+    lines = (1, H * W) if flat else (-(-H // sh), -(-W // sw))  # of the largest plane
+    vectors, direct = vectors_of(*lines, QW, L)
+    if not one:  # they go to every second pixel or so
+        vectors, direct = -(-((lines[0] - 1) * QW + lines[1]) // L), False
+    inside, numbers = inside and direct, H * W if direct else vectors * L
+    group = max(1, min(N, TOGETHER // max(vectors, 1)))
+    around = dout.reshape(-1) if inside else zeros(group * size + 2 * L, dx)
+    wide, bias = empty(0 if direct else group * C * numbers, dx), zeros(wide_row(C), dx)
+    table, places = np.empty(2 * turned.shape[0], np.int64), np.empty(2 * group * vectors, np.int64)
+    filters = turned.reshape(-1)
+    for first in range(0, N, group):
+        count = min(group, N - first)
+        if inside:
+            around = dout[first:].reshape(-1)
+        else:
+            for g in range(count):
+                put(dout[first + g], around, g * size + BH * QW + BW, QH, QW)
+        out = dx[first:].reshape(-1) if direct else wide
+        for a in range(sh):
+            for b in range(sw):
+                h0, rows, top = phase_of(H, before[0], sh, a)
+                w0, columns, left = phase_of(W, before[1], sw, b)
+                if rows == 0 or columns == 0:
+                    continue
+                K = taps_of_phase(table, F, kernel_size, stride, (a, b), (wide_row(C), QH, QW))
+                if flat:
+                    rows, columns = 1, H * W
+                each = rows * -(-columns // L) if direct else -(-((rows - 1) * QW + columns) // L)
+                for g in range(count):
+                    start = g * size + (top + BH) * QW + left + BW
+                    add_places(places, g * each, direct, (rows, columns, QW), (start, g * C * numbers), L)
+                product_by_pixels(filters, around, table, K, bias, places, count * each, out, numbers, C)
+                if not direct:
+                    for g in range(count):
+                        take_phase(wide[g * C * numbers :], numbers, QW, dx[first + g], (h0, w0), stride)
 
-    dw holds some or all filters, `filter` is the number of its first one."""
+
+@kernel
+def aligned_rows(width, KW, sw, L):
+    """(planes, row): how many planes there are along a row, and how long their rows are, for `width` outputs
+
+    One for each column of the stride, whose rows hold the pixels more that the last outputs need; or, where it saves a
+    tenth of the products, one for each column of a filter in rows of whole vectors. Then each tap reads a row from its
+    beginning, and fewer outputs are left out."""
+    whole, long = (width + L - 1) // L * L, width + (KW - 1) // sw
+    return (KW, whole) if 10 * whole < 9 * long else (min(KW, sw), long)
+
+
+@kernel
+def shifted_backward_weight(dout, x, dw, stride, before, filter):
+    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i·sh + p − top, j·sw + q − left]
+
+    dw holds some or all filters, `filter` is the number of its first one. The vectors run along the sums."""
     (N, _, OH, OW), (F, C, KH, KW) = dout.shape, dw.shape
-    K = C * KH * KW
-    PH, (copies, row) = OH + KH - 1, aligned_rows(OW, KW, simd.lanes(x))
-    T = OH * row if copies > 1 else (OH - 1) * row + OW
-    in_x, image, wide = np.empty(K, np.int64), empty(C * copies * PH * row, x), empty(F * OH * row, x)
-    taps_of_copies(in_x, C, (KH, KW), copies, PH, row)
+    K, A, (rows, _) = C * KH * KW, min(KH, stride[0]), rows_of_planes((OH, OW), (KH, KW), stride)
+    Q, row = aligned_rows(OW, KW, stride[1], simd.lanes(x))
+    T = (OH - 1) * row + OW
+    table, image, wide = np.empty(2 * K, np.int64), zeros(C * A * Q * rows * row, x), zeros(F * OH * row, x)
+    taps_in_planes(table, C, (KH, KW), stride, (A, Q, rows, row), 0)
+    in_x = table[1::2].copy()
     dw[:] = 0
-    image[:] = 0
-    wide[:] = 0
     for n in range(N):
-        put_copies(x[n], image, before, copies, PH, row)
+        put_planes(x[n], image, (stride, before), (A, Q), rows, row)
         put(dout[n, filter : filter + F], wide, 0, OH, row)
         add_inner_product_at(wide, (0, OH * row), image, in_x, dw.reshape(-1), (F, K, T))
-
-
-@kernel
-def shifted_backward_weight_by_filters(dout, x, dw, before, filter):
-    """`shifted_backward_weight` with the vectors along filters: no sums over the lanes, and no pixel is left out"""
-    (N, _, OH, OW), (F, C, KH, KW) = dout.shape, dw.shape
-    K = C * KH * KW
-    PH, PW, panels = OH + KH - 1, OW + KW - 1, (F + simd.PANEL - 1) // simd.PANEL
-    wide, pieces = panels * simd.PANEL, (KW + simd.most_taps(x) - 1) // simd.most_taps(x)
-    step = (KW + pieces - 1) // pieces
-    image, pixels, sums = zeros(C * PH * PW, x), zeros(OH * OW * wide, x), zeros(K * wide, x)
-    for n in range(N):
-        put_copies(x[n], image, before, 1, PH, PW)
-        transpose(dout[n, filter : filter + F].reshape(-1), OH * OW, pixels, wide, F, OH * OW)
-        for k in range(C * KH):
-            for q in range(0, KW, step):
-                start, to = (k // KH * PH + k % KH) * PW + q, (k * KW + q) * wide
-                simd.add_tap_products(
-                    image, start, PW, pixels, wide, simd.PANEL, OH, OW, sums, to, wide, min(step, KW - q), panels
-                )
-    transpose(sums, wide, dw.reshape(-1), K, K, F)

@@ -15,16 +15,21 @@ import numpy as np
 
 from ...memory import aligned
 from .. import simd
-from . import shifted, unfolded, winograd
+from ..simd.toom_cook import TILES
+from . import filters, shifted, tabled, winograd
 
 Calls = Iterator[Callable[[], None]]
 
 # Tuning figures: bench/NOTES.md
-SHIFTED_FROM = 100  # pixels of an output map from which rows are shifted: sums over smaller maps are too short
+SHIFTED_FROM = 100  # pixels of an output map from which they fill vectors well, and sums over them are long
 FEW_TILES = 8  # of 2×2 outputs in a batch, for which it does not pay to bring the filters to Winograd's points
-MANY = {True: 16, False: 8}  # channels, in and out, from which Winograd's tiles beat shifted rows, and patches
-WIDE = 5  # taps in a row from which weight gradients are faster with vectors along filters, if these are full:
-FULL = 1.2  # lanes for each filter, below which they are
+# Channels, in and out, from which Winograd's tiles beat direct sums over large maps, and over small ones
+MANY = {True: 16, False: 8}
+# Beside the products: what it takes to turn rows of channels to maps, in products of each output, forward and for dw,
+TURNED, TURNED_SUMS = 12, 6
+SPLIT = 40  # what it takes to lay out a pixel in the planes of a stride, or a gradient from them, in products
+LANE_SUMS = 6  # sums across the lanes of a weight gradient, in vectors of pixels
+HALF_TILE = 4  # rows of the smaller tile with channels in the lanes
 
 
 class Geometry(NamedTuple):
@@ -43,7 +48,7 @@ class Geometry(NamedTuple):
 
     @property
     def shifts_rows(self) -> bool:
-        """Whether shifted rows are faster than unfolded patches."""
+        """Whether maps are large and lie in a row for each tap, so that vectors of pixels do well."""
         return self.stride == (1, 1) and math.prod(self.output) >= SHIFTED_FROM
 
     def tiles(self, m: int) -> int:
@@ -87,9 +92,14 @@ class Way:
         """dw[f] = the gradient of filter first + f, summed over the samples"""
         raise NotImplementedError
 
+    def backward(self, dout: np.ndarray, x: np.ndarray, w: np.ndarray, dx: np.ndarray, dw: np.ndarray) -> Calls:
+        """The gradient of all filters and dx, for the same samples: the two above, or one pass that makes both."""
+        yield from self.backward_weight(dout, x, dw)
+        yield from self.backward_input(dout, w, dx)
+
 
 class Winograd(Way):
-    """Minimal filtering, for 3×3 filters of stride 1: see winograd.py."""
+    """Minimal filtering, for the filters and strides of toom_cook.TILES: see winograd.py."""
 
     @classmethod
     def suits(cls, geometry, N):
@@ -100,16 +110,17 @@ class Winograd(Way):
 
     def __init__(self, geometry, N, dtype):
         super().__init__(geometry, N, dtype)
-        products = {m: (m + 2) ** 2 * geometry.tiles(m) for m in (2, geometry.tile)}
-        self.m = min(products, key=products.get)  # tiles of 4×4 pay where they take fewer products
-        self.sizes, self.points = (geometry.filters, geometry.channels), (self.m + 2) ** 2
+        products = {tile: points_of(tile) * geometry.tiles(tile[0]) for tile in tiles_for(geometry)}
+        self.tile = min(products, key=products.get)  # tiles of 4×4 pay where they take fewer products
+        self.sizes, self.points = (geometry.filters, geometry.channels), points_of(self.tile)
         self.u = self.turned = None  # arrays, once they are wanted
         self.training = False
 
     @property
     def how(self):
-        few = f"; unfolded patches for {FEW_TILES} tiles of 2×2 or fewer in a batch"
-        text = f"Winograd's minimal filtering, tiles of {self.m}×{self.m} outputs: 3×3 filters, stride 1"
+        few = f"; direct sums for {FEW_TILES} tiles of 2×2 or fewer in a batch"
+        m, r, s = self.tile
+        text = f"Winograd's minimal filtering, tiles of {m}×{m} outputs: {r}×{r} filters, stride {s}"
         return text if self.suits(self.geometry, 1) else text + few
 
     def prepare(self, w, training):
@@ -118,7 +129,7 @@ class Winograd(Way):
             self.u = self._room(*self.sizes[::-1])
         if training and self.turned is None:
             self.turned = self._room(*self.sizes)
-        calls = [partial(winograd.winograd_filters, w, self.u)]
+        calls = [partial(winograd.winograd_filters, w, self.u, self.tile)]
         if training:
             calls.append(partial(winograd.turn_filters, self.u, self.turned, self.sizes))
         self.training = training
@@ -129,66 +140,119 @@ class Winograd(Way):
         return aligned((self.points, winograd.filter_size(C, F)), self.dtype)
 
     def forward(self, x, w, b, y):
-        yield partial(winograd.winograd_forward, x, self.u, b, y, self.geometry.before)
+        yield partial(winograd.winograd_forward, x, self.u, b, y, self.geometry.before, self.tile)
 
     def backward_input(self, dout, w, dx):
+        yield from self.backward(dout, dx, w, dx, np.empty((0, *w.shape[1:]), w.dtype))
+
+    def backward_weight(self, dout, x, dw, first=0):
+        places, none = (self.geometry.before, self.tile), np.empty((0, *x.shape[1:]), x.dtype)
+        yield partial(winograd.winograd_backward, dout, x, self.u, none, dw, places, first)
+
+    def backward(self, dout, x, w, dx, dw):
         turned = self.turned
         if not self.training:  # in an array of this call's own: others may be made at the same time
             turned = self._room(*self.sizes)
             yield partial(winograd.turn_filters, self.u, turned, self.sizes)
-        yield partial(winograd.winograd_backward_input, dout, turned, dx, self.geometry.before)
-
-    def backward_weight(self, dout, x, dw, first=0):
-        yield partial(winograd.winograd_backward_weight, dout, x, dw, self.geometry.before, self.m, first)
+        yield partial(winograd.winograd_backward, dout, x, turned, dx, dw, (self.geometry.before, self.tile), 0)
 
 
-class Shifted(Way):
-    """Register tiles on rows of the image itself, for stride 1: see shifted.py."""
+def points_of(tile: tuple[int, int, int]) -> int:
+    """The points of a tile, in both directions."""
+    m, r, s = tile
+    return (s * (m - 1) + r) ** 2
 
-    @classmethod
-    def suits(cls, geometry, N):
-        return geometry.shifts_rows
+
+def tiles_for(geometry: Geometry) -> list[tuple[int, int, int]]:
+    """The tiles (m, r, s) that minimal filtering has for this geometry."""
+    return [
+        (m, r, s) for m, r, s in TILES if m <= geometry.tile and geometry.kernel == (r, r) and geometry.stride == (s, s)
+    ]
+
+
+class Direct(Way):
+    """All products, in register tiles with pixels or channels in the lanes, for any geometry: see shifted.py and
+    tabled.py."""
+
+    def __init__(self, geometry, N, dtype):
+        super().__init__(geometry, N, dtype)
+        self.places = geometry.kernel, geometry.stride, geometry.before
+        self.turned: dict[str, np.ndarray] = {}  # the filters as the tiles read them, forward and backward
+        self.training = False
+
+    def by_pixels(self, what: str) -> bool:
+        """Whether pixels fill the lanes better than channels, for "y", "dx" or "dw": which takes fewer products, those
+        of empty lanes and what else there is to do included."""
+        (F, C), L = (self.geometry.filters, self.geometry.channels), simd.lanes_of(self.dtype)
+        (OH, OW), (KH, KW), (sh, sw), (top, left) = (
+            self.geometry.output,
+            self.geometry.kernel,
+            self.geometry.stride,
+            self.geometry.before,
+        )
+        taps = C * KH * KW
+        if what == "dx":  # of an image with as many zeros after it as before, for a phase
+            F, taps = C, -(-F * KH * KW // (sh * sw))
+            OH = -(-max((OH - 1) * sh + KH - 2 * top, 1) // sh)
+            OW = -(-max((OW - 1) * sw + KW - 2 * left, 1) // sw)
+        row = OW + (KW - 1) // sw
+        if what == "dw":
+            pixels = ((OH - 1) * row + OW + LANE_SUMS * L) / (OH * OW)
+            return pixels < filled(F, L) * filled(taps, HALF_TILE) * (1 + TURNED_SUMS / taps)
+        pixels = shifted.vectors(OH, OW, row, L)[0] * L / (OH * OW)
+        if (sh, sw) != (1, 1):
+            pixels *= 1 + SPLIT / (F * KH * KW)
+        return pixels < filled(F, L) * (1 + TURNED / taps)
 
     @property
     def how(self):
-        return f"register tiles on shifted rows: stride 1, output of {SHIFTED_FROM} pixels or more"
+        by = {what: "pixels" if self.by_pixels(what) else "channels" for what in ("y", "dx", "dw")}
+        lanes = [kind if len({*by.values()}) == 1 else f"{kind} ({', '.join(what for what in by if by[what] == kind)})"
+                 for kind in dict.fromkeys(by.values())]  # fmt: skip
+        few = f"; {FEW_TILES} tiles of 2×2 or fewer in the batch" if Winograd.suits(self.geometry, None) else ""
+        return f"all products, in register tiles with {' and '.join(lanes)} in the lanes{few}"
+
+    def prepare(self, w, training):
+        """The filters as rows of numbers for each tap, of filters, and of channels for the way back"""
+        self.training = training
+        yield partial(filters.filters_forward, w, self._turned("forward"))
+        if training:
+            yield partial(filters.filters_backward, w, self._turned("backward"))
+
+    def _turned(self, what: str) -> np.ndarray:
+        """The array for them: each call that is bound keeps its own"""
+        if what not in self.turned:
+            self.turned[what] = self._room(what)
+        return self.turned[what]
+
+    def _room(self, what: str) -> np.ndarray:
+        across, along = (self.geometry.filters, self.geometry.channels)[:: 1 if what == "forward" else -1]
+        return aligned((along * math.prod(self.geometry.kernel), filters.wide(across)), self.dtype)
 
     def forward(self, x, w, b, y):
-        yield partial(shifted.shifted_forward, x, w, b, y, self.geometry.before)
+        kernel = shifted.shifted_forward if self.by_pixels("y") else tabled.tabled_forward
+        yield partial(kernel, x, self._turned("forward"), b, y, *self.places)
 
     def backward_input(self, dout, w, dx):
-        yield partial(shifted.shifted_backward_input, dout, w, dx, self.geometry.before)
+        kernel = shifted.shifted_backward_input if self.by_pixels("dx") else tabled.tabled_backward_input
+        if self.training:
+            turned = self._turned("backward")
+        else:  # in an array of this call's own: others may be made at the same time
+            turned = self._room("backward")
+            yield partial(filters.filters_backward, w, turned)
+        yield partial(kernel, dout, turned, dx, *self.places)
 
     def backward_weight(self, dout, x, dw, first=0):
-        by_filters = self.geometry.kernel[1] >= WIDE and -(-len(dw) // simd.PANEL) * simd.PANEL < FULL * len(dw)
-        kernel = shifted.shifted_backward_weight_by_filters if by_filters else shifted.shifted_backward_weight
-        yield partial(kernel, dout, x, dw, self.geometry.before, first)
+        kernel = shifted.shifted_backward_weight if self.by_pixels("dw") else tabled.tabled_backward_weight
+        yield partial(kernel, dout, x, dw, *self.places[1:], first)
 
 
-class Unfolded(Way):
-    """Register tiles on patches of the image, for any geometry: see unfolded.py."""
-
-    @property
-    def how(self):
-        why = f"output of fewer than {SHIFTED_FROM} pixels"
-        if self.geometry.stride != (1, 1):
-            why = "strides"
-        elif Winograd.suits(self.geometry, None):
-            why = f"{FEW_TILES} tiles of 2×2 or fewer in the batch"
-        return f"register tiles on unfolded patches: {why}"
-
-    def forward(self, x, w, b, y):
-        yield partial(unfolded.unfolded_forward, x, w, b, y, self.geometry.stride, self.geometry.before)
-
-    def backward_input(self, dout, w, dx):
-        yield partial(unfolded.unfolded_backward_input, dout, w, dx, self.geometry.stride, self.geometry.before)
-
-    def backward_weight(self, dout, x, dw, first=0):
-        places = self.geometry.stride, self.geometry.before
-        yield partial(unfolded.unfolded_backward_weight, dout, x, dw, *places, first)
+def filled(count: int, size: int) -> float:
+    """How many numbers there are for each of `count` in vectors of that size."""
+    return -(-count // size) * size / count
 
 
-WAYS = [Winograd, Shifted, Unfolded]
+WAYS = [Winograd, Direct]
 
 
 def way_of(geometry: Geometry, N: int | None, dtype: np.dtype) -> Way:

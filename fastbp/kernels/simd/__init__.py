@@ -22,16 +22,20 @@ what becomes of their sums.
 - `sum_rows` is `outer` for one row of c, by rows of b; `pack` copies the columns of b that a tile reads.
   `outer_descend` and `sum_rows_descend` do not write the sums, a gradient's, but make SGD's update with them from the
   registers.
-- `pool_pairs` takes the maxima of 2×2 windows, a vector of windows at a time, `pool_normalised` those of a normalised
-  map after ReLU; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only
+- `pool_row` takes the maxima of a row of windows, a vector of windows at a time, `pool_pairs` those of 2×2 windows side
+  by side, `pool_normalised` those of a normalised
+  map after ReLU; `sum_taps` sums rows that lie anywhere, `sum_pairs` 2×2 windows, whose gradients `spread_pairs`
+  writes; `add_weighted_rows` sums rows that lie anywhere, each with its own factor: the gradients that only
   some pixels have.
-- `windows_by_filters` and `windows_by_pixels` are a convolution with bias, ReLU and pooling, filters or windows in the
+- `windows_by_filters` and `windows_by_pixels` are a convolution with bias and pooling, filters or windows in the
   lanes.
+- `pixels_in_lanes` and `channels_in_lanes` are a convolution of any geometry: tables say where its operands lie.
 - `copy_row` copies a row, and adds a number to it; `copy_row_and_zeros` fills up its last vector; `split_row` copies
-  the even and the odd columns apart. `power_of_two` makes 2ⁿ of n.
+  the even and the odd columns apart, `join_row` together again, `copy_even` every second number. `power_of_two` makes
+  2ⁿ of n.
+- `to_columns` and `from_columns` transpose four columns, of few features and many samples.
 - `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors
-  of channels; `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back;
-  `add_tap_products` sums a convolution's weight gradients over an image.
+  of channels; `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back.
 
 Each is an intrinsic: a function that Numba calls to emit LLVM code in the place of the call. Arrays are passed whole,
 with offsets in elements, so they stay alive. A tile may have fewer rows and columns than the largest. Vectors at the
@@ -50,45 +54,54 @@ from .tile import PANEL
 
 if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
     from .plain import (
-        add_tap_products,
         add_weighted_rows,
+        channels_in_lanes,
+        copy_even,
         copy_row,
         copy_row_and_zeros,
         dot,
         dot_columns,
         dot_rows,
         filter_to_points,
+        from_columns,
         image_to_points,
+        join_row,
         lanes,
         lanes_of,
         map_to_points,
-        most_taps,
         outer,
         outer_descend,
         outer_rows,
         pack,
         panel_product,
         pixel_filters,
+        pixel_rows,
+        pixels_in_lanes,
         points_to_filter,
         points_to_image,
         points_to_map,
         pool_normalised,
         pool_pairs,
+        pool_row,
         power_of_two,
+        rows_at_once,
         sparse_lanes,
         sparse_rows,
         split_row,
+        spread_pairs,
+        sum_pairs,
         sum_rows,
         sum_rows_descend,
+        sum_taps,
+        to_columns,
         transpose,
         windows_by_filters,
         windows_by_pixels,
     )
 else:
+    from .averages import spread_pairs, sum_pairs, sum_taps
     from .convolved import (
-        add_tap_products,
         add_weighted_rows,
-        most_taps,
         pixel_filters,
         sparse_lanes,
         sparse_rows,
@@ -97,10 +110,12 @@ else:
     )
     from .dot import dot, dot_columns, dot_rows
     from .emitter import lanes, lanes_of
-    from .maxima import pool_normalised, pool_pairs
+    from .maxima import pool_normalised, pool_pairs, pool_row
+    from .placed import channels_in_lanes, pixel_rows, pixels_in_lanes
     from .powers import power_of_two
     from .products import outer, outer_descend, outer_rows, pack, panel_product, sum_rows, sum_rows_descend
-    from .rows import copy_row, copy_row_and_zeros, split_row
+    from .quads import from_columns, rows_at_once, to_columns
+    from .rows import copy_even, copy_row, copy_row_and_zeros, join_row, split_row
     from .transforms import (
         filter_to_points,
         image_to_points,
@@ -112,9 +127,11 @@ else:
     )
 
 __all__ = [
-    "PANEL", "SPARSE_STEP", "add_tap_products", "add_weighted_rows", "copy_row", "copy_row_and_zeros", "dot",
-    "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "lanes", "lanes_of", "map_to_points", "most_taps",
-    "outer", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters", "points_to_filter",
-    "points_to_image", "points_to_map", "pool_normalised", "pool_pairs", "power_of_two", "sparse_lanes", "sparse_rows",
-    "split_row", "sum_rows", "sum_rows_descend", "transpose", "windows_by_filters", "windows_by_pixels",
+    "PANEL", "SPARSE_STEP", "add_weighted_rows", "channels_in_lanes", "copy_even", "copy_row", "copy_row_and_zeros",
+    "dot", "dot_columns", "dot_rows", "filter_to_points", "from_columns", "image_to_points", "join_row", "lanes",
+    "lanes_of", "map_to_points", "outer", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters",
+    "pixel_rows", "pixels_in_lanes", "points_to_filter", "points_to_image", "points_to_map", "pool_normalised",
+    "pool_pairs", "pool_row", "power_of_two", "rows_at_once", "sparse_lanes", "sparse_rows", "split_row",
+    "spread_pairs", "sum_pairs", "sum_rows", "sum_rows_descend", "sum_taps", "to_columns", "transpose",
+    "windows_by_filters", "windows_by_pixels",
 ]  # fmt: skip

@@ -1,10 +1,10 @@
-"""Tiles of convolutions: with bias, ReLU and pooling in their epilogue, and of the weights' gradients."""
+"""Tiles of convolutions: with bias and pooling in their epilogue, and of the weights' gradients."""
 
 from llvmlite import ir
 from numba.core import cgutils
 
 from .emitter import I32, I64, Emitter, emits, known_when_compiled, vector_bytes
-from .maxima import biased_and_cut, maximum, put
+from .maxima import maximum, put
 from .tile import (
     PANEL,
     accumulate,
@@ -18,7 +18,7 @@ from .tile import (
     vectors_at,
 )
 
-# -- with bias, ReLU and pooling ---------------------------------------------------------------------------------------
+# -- with bias and pooling ---------------------------------------------------------------------------------------------
 #
 # A window's four pixels stay in registers until one is left. Their sums lie in the same lane of four vectors, so the
 # maximum needs no shuffle, and nothing is written but the maxima and their numbers. Lanes are filters or windows, two
@@ -31,14 +31,14 @@ pixel_filters = known_when_compiled(lambda context, dtype: most(context, PIXELS)
 
 
 def pooled(e, sums, width, start, bias, arrays, where, mask=None):
-    """The epilogue of a window's four pixels: max(0, bias + the first maximum), and its number from `start` on"""
+    """The epilogue of a window's four pixels: bias + the first maximum, and its number from `start` on"""
     best, number, _ = maximum(e, sums, width)
-    put(e, biased_and_cut(e, best, bias), e.builder.add(number, start), *arrays, where, mask)
+    put(e, e.add(best, bias), e.builder.add(number, start), *arrays, where, mask)
 
 
 @emits
 def windows_by_filters(e, a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels):
-    """y[out + j·step + f] = max(0, bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1]) for windows j < windows
+    """y[out + j·step + f] = bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1] for windows j < windows
 
     where s[r, q] = Σ_{k<K} a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l], f = p·PANEL + l, p < panels, l <
     PANEL, and argmax likewise = first + 2j + r·width + q of the first maximum. A NaN is a maximum, and stays NaN.
@@ -74,7 +74,7 @@ def windows_by_filters(e, a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, o
 
 @emits
 def windows_by_pixels(e, w, w0, wf, x, low, at, K, bias, y, argmax, out, step, first, width, windows, filters):
-    """y[out + f·step + j] = max(0, bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1]) for f < filters, j <
+    """y[out + f·step + j] = bias[f] + the maximum of s[0, 0], s[0, 1], s[1, 0], s[1, 1] for f < filters, j <
     windows
 
     where s[r, q] = Σ_{k<K} w[w0 + f·wf + k] · x[at[q·K + k] + r·low + j], and argmax likewise = first + 2j + r·width +
@@ -107,40 +107,6 @@ def windows_by_pixels(e, w, w0, wf, x, low, at, K, bias, y, argmax, out, step, f
 
 
 # -- gradients of the weights ------------------------------------------------------------------------------------------
-
-# Taps of a tile. More than 8 in a row are rare: they are done in two pieces. The smaller ones are for filters 7 or 5
-# wide, or for half of one
-TAPS, SMALLER_TAPS = 8, (7, 5, 4, 3, 1)
-most_taps = known_when_compiled(lambda context, dtype: min(most(context, 2), TAPS))
-
-
-@emits
-def add_tap_products(e, a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, panels):
-    """c[c0 + q·cm + f] += Σ_{i<rows, j<columns} a[a0 + q + i·width + j] · b[p·bp + (i·columns + j)·bk + l]
-
-    for q < taps ≤ most_taps, f = p·PANEL + l, p < panels, l < PANEL: the gradients of neighbouring taps, with filters
-    in the lanes."""
-
-    def down(in_row, of_row):
-        def body(MR, fewer):
-            lines = e.indices(MR, taps, MR - fewer)
-
-            def row(i, sums):
-                start, first = e.at(a0, (i, width)), e.at((e.builder.mul(i, columns), bk))
-                places = [e.at(first, place) for place in in_row]
-
-                def operands(j):
-                    return numbers_at(e, a, lines, start, j), vectors_at(e, b, places, (j, bk))
-
-                return accumulate(e, columns, operands, sums)
-
-            sums = e.loop(rows, [e.zero()] * (MR * len(in_row)), row)
-            add_to(e, sums, c, [e.at(c0, (line, cm), n) for line in lines for n in of_row])
-
-        smallest_that_holds(e, bodies(min(most(e.context, 2), TAPS), *SMALLER_TAPS), taps, body)
-
-    each_two_vectors(e, panels, (I64(0), bp), I64(PANEL), down)
-
 
 # Lanes of add_weighted_rows at most: patches of 5 or 7 pixels fill half of AVX-512's 16, which lie in two cache lines
 SPARSE_LANES = 8

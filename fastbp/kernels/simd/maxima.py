@@ -1,4 +1,4 @@
-"""Vectors of 2×2 pooling windows."""
+"""Maxima of pooling windows, a vector of windows at a time."""
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -15,6 +15,36 @@ def pool_pairs(e, x, top, low, y, argmax, out, first, width, columns):
     def step(j, columns_left):
         best, number, _ = first_maximum(e, x, (top, low), width, j, columns_left)
         store_maximum(e, best, y, number, argmax, (out, first, j), columns_left)
+
+    each_vector(e, columns, step)
+
+
+@emits
+def pool_row(e, x, at, starts, steps, begin, taps, y, argmax, out, corner, least, stride, columns):
+    """y[out + j] = the first maximum of x[at + starts[t] + j] for begin ≤ t < begin + taps, j < columns
+
+    and argmax[out + j] its number, corner + j·stride + steps[t]. A NaN is a maximum, the last one wins. Where all are
+    −∞ the number is the first tap's, but at least `least`. x must reach a vector beyond each tap's first place, and its
+    numbers outside the windows' image are −∞. steps and argmax are int32; y is not x."""
+    b = e.builder
+    kind, nothing = ir.VectorType(I32, e.lanes), e.repeat(ir.Constant(e.number, float("-inf")))
+    apart = b.mul(ir.Constant(kind, list(range(e.lanes))), e.repeat(b.trunc(stride, I32)))
+
+    def step(j, left):
+        start = b.add(apart, e.repeat(b.trunc(e.at(corner, (j, stride)), I32)))
+        low = e.repeat(b.trunc(least, I32))
+        first = b.add(start, e.repeat(e.number_at(steps, begin)))
+        first = b.select(b.icmp_signed("<", first, low), low, first)
+
+        def tap(t, values):
+            (best, number), t = values, e.at(t, begin)
+            value = e.load(x, e.at(at, e.number_at(starts, t), j))
+            take = b.or_(b.fcmp_ordered(">", value, best), b.fcmp_unordered("uno", value, value))
+            here = b.add(start, e.repeat(e.number_at(steps, t)))
+            return [b.select(take, value, best), b.select(take, here, number)]
+
+        best, number = e.loop(taps, [nothing, first], tap)
+        put(e, best, number, y, argmax, e.at(out, j), left and e.first(left))
 
     each_vector(e, columns, step)
 
@@ -90,9 +120,3 @@ def put(e, value, number, Y, AT, where, mask):
         function = ir.FunctionType(ir.VoidType(), [kind, place.type, I32, mask.type])
         store = cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.store.v{e.lanes}i32.p0")
         builder.call(store, [number, place, I32(4), mask])
-
-
-def biased_and_cut(e, value, bias):
-    """max(0, value + bias), NaN stays NaN"""
-    value = e.add(value, bias)
-    return e.builder.select(e.builder.fcmp_ordered("<=", value, e.zero()), e.zero(), value)

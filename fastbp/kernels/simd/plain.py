@@ -102,12 +102,56 @@ def copy_row_and_zeros(x, start, y, to, columns):
     y[to : to + columns] = x[start : start + columns]
 
 
-def split_row(x, start, y, evens, odds, columns):
-    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, 0 up to a whole number of
-    vectors"""
-    row = np.zeros(-(-columns // (2 * lanes(x))) * 2 * lanes(x), x.dtype)
+def copy_even(x, start, y, to, columns):
+    """y[to + j] = x[start + 2j], both flat"""
+    y.reshape(-1)[to : to + columns] = x.reshape(-1)[start : start + 2 * columns : 2]
+
+
+def split_row(x, start, y, evens, odds, columns, fill):
+    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, `fill` up to a whole number
+    of vectors"""
+    row = np.full(-(-columns // (2 * lanes(x))) * 2 * lanes(x), fill, x.dtype)
     row[:columns] = x[start : start + columns]
     y[evens : evens + row.size // 2], y[odds : odds + row.size // 2] = row[::2], row[1::2]
+
+
+def join_row(x, evens, odds, y, to, columns):
+    """y[to + 2j] = x[evens + j], y[to + 2j + 1] = x[odds + j] for `columns` numbers"""
+    y[to : to + columns : 2], y[to + 1 : to + columns : 2] = x[evens:][: -(-columns // 2)], x[odds:][: columns // 2]
+
+
+def sum_taps(x, at, starts, begin, taps, factor, y, out, columns):
+    """y[out + j] = factor · Σ x[at + starts[t] + j] over begin ≤ t < begin + taps"""
+    places = at + starts[begin : begin + taps, None] + np.arange(columns)
+    y[out : out + columns] = factor * x[places].sum(axis=0)
+
+
+def sum_pairs(x, top, low, factor, y, out, columns):
+    """y[out + j] = factor · the sum of the 2×2 pixels at top + 2j and low + 2j"""
+    rows = x[top : top + 2 * columns] + x[low : low + 2 * columns]
+    y[out : out + columns] = factor * (rows[::2] + rows[1::2])
+
+
+def spread_pairs(g, start, factor, x, top, low, columns):
+    """The 2×2 pixels of x at top + 2j and low + 2j = factor · g[start + j]"""
+    for row in (top, low):
+        x[row : row + 2 * columns] = np.repeat(factor * g[start : start + columns], 2)
+
+
+def rows_at_once(x):
+    return lanes(x)
+
+
+def to_columns(source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + j·ts + i] = source[s0 + i·ss + j]"""
+    for i in range(rows):
+        for j in range(columns):
+            target[t0 + j * ts + i] = source[s0 + i * ss + j]
+
+
+def from_columns(source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + i·ts + j] = source[s0 + j·ss + i]"""
+    to_columns(source, s0, ss, target, t0, ts, columns, rows)
 
 
 def power_of_two(n):
@@ -125,6 +169,18 @@ def pool_pairs(x, top, low, y, argmax, out, first, width, columns):
                 best, number = x[at], step
         y[out + j] = best
         argmax[out + j] = first + 2 * j + number
+
+
+def pool_row(x, at, starts, steps, begin, taps, y, argmax, out, corner, least, stride, columns):
+    """y[out + j] = the first maximum of x[at + starts[t] + j], argmax[out + j] = corner + j·stride + steps[t]; the
+    first tap's number, but at least `least`, where all are −∞"""
+    for j in range(columns):
+        best, number = -np.inf, max(corner + j * stride + steps[begin], least)
+        for t in range(begin, begin + taps):
+            value = x[at + starts[t] + j]
+            if value > best or value != value:
+                best, number = value, corner + j * stride + steps[t]
+        y[out + j], argmax[out + j] = best, number
 
 
 def pool_normalised(x, top, low, affine, y, chosen, argmax, out, first, width, columns):
@@ -152,32 +208,43 @@ def add_weighted_rows(numbers, places, first, count, x, offsets, r0, c, c0, to, 
 
 def to_points(choices):
     """points[p0 + q·step + j] = (X d Xᵀ)_q with d_k = pixels[at + table[t0 + k] + j], for j < count·L, X =
-    choices[m]"""
+    choices[tile]"""
 
-    def transform(m, pixels, at, table, t0, points, p0, step, count):
-        (n, side), across = choices[m].shape, np.arange(count * lanes(pixels))
+    def transform(tile, pixels, at, table, t0, points, p0, step, count):
+        (n, side), across = choices[tile].shape, np.arange(count * lanes(pixels))
         d = pixels[at + table[t0 : t0 + side * side, None] + across].reshape(side, side, -1)
-        results = np.einsum("ip,jq,pqc->ijc", choices[m], choices[m], d)
+        results = np.einsum("ip,jq,pqc->ijc", choices[tile], choices[tile], d)
         points[p0 + np.arange(n * n)[:, None] * step + across] = results.reshape(n * n, -1)
 
     return transform
 
 
-def from_points(choices):
-    """pixels[at + table[t0 + k] + j] += (Xᵀ d X)_k with d_q = points[p0 + q·step + j], for j < count·L, X =
-    choices[m]"""
+def transform_back(matrix, points, p0, step, count):
+    """(Xᵀ d X)_k with d_q = points[p0 + q·step + j], for j < count·L: (k, j)"""
+    (n, side), across = matrix.shape, np.arange(count * lanes(points))
+    d = points[p0 + np.arange(n * n)[:, None] * step + across].reshape(n, n, -1)
+    return np.einsum("pi,qj,pqc->ijc", matrix, matrix, d).reshape(side * side, -1)
 
-    def transform(m, points, p0, step, pixels, at, table, t0, count):
-        (n, side), across = choices[m].shape, np.arange(count * lanes(pixels))
-        d = points[p0 + np.arange(n * n)[:, None] * step + across].reshape(n, n, -1)
-        results = np.einsum("pi,qj,pqc->ijc", choices[m], choices[m], d)
-        pixels[at + table[t0 : t0 + side * side, None] + across] += results.reshape(side * side, -1)
+
+def points_to_image(tile, points, p0, step, pixels, at, table, t0, count):
+    """pixels[at + table[t0 + k] + j] += (B d Bᵀ)_k"""
+    results = transform_back(INPUTS[tile], points, p0, step, count)
+    pixels[at + table[t0 : t0 + len(results), None] + np.arange(results.shape[1])] += results
+
+
+def stored_from_points(choices):
+    """pixels[at + table[t0 + k] + j] = bias[j] + (Xᵀ d X)_k"""
+
+    def transform(tile, points, p0, step, pixels, at, table, t0, count, bias):
+        results = transform_back(choices[tile], points, p0, step, count)
+        across = np.arange(results.shape[1])
+        pixels[at + table[t0 : t0 + len(results), None] + across] = results + bias[across]
 
     return transform
 
 
 image_to_points, map_to_points, filter_to_points = to_points(INPUTS), to_points(GRADIENTS), to_points(WEIGHTS)
-points_to_image, points_to_map, points_to_filter = from_points(INPUTS), from_points(GRADIENTS), from_points(WEIGHTS)
+points_to_map, points_to_filter = stored_from_points(GRADIENTS), stored_from_points(WEIGHTS)
 
 
 def transpose(source, s0, ss, target, t0, ts, rows, columns):
@@ -193,23 +260,9 @@ def panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, 
         outer(a, a0, am, ak, b, b0 + p * bp, bk, K, c, c0 + p * cp, cm, rows, 16, add)
 
 
-def most_taps(x):
-    return 4
-
-
-def add_tap_products(a, a0, width, b, bk, bp, rows, columns, c, c0, cm, taps, panels):
-    """c[c0 + q·cm + f] += Σ_{i<rows, j<columns} a[a0 + q + i·width + j] · b[p·bp + (i·columns + j)·bk + l], f = 16p +
-    l"""
-    pixels = (np.arange(rows)[:, None] * width + np.arange(columns)).reshape(-1)
-    for p in range(panels):
-        seen = b[p * bp + np.arange(rows * columns)[:, None] * bk + np.arange(16)]
-        for q in range(taps):
-            c[c0 + q * cm + 16 * p : c0 + q * cm + 16 * p + 16] += a[a0 + q + pixels] @ seen
-
-
 def windows_by_filters(a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels):
     """For f = 16p + l: the first maximum of s[r, q] = Σ_k a[a0 + r·width + 2j + q + ak[k]] · b[b0 + p·bp + k·bk + l],
-    in y, with bias and ReLU, and in argmax"""
+    in y, with bias, and in argmax"""
     for j in range(windows):
         for p in range(panels):
             columns = b[b0 + p * bp + np.arange(K)[:, None] * bk + np.arange(16)]
@@ -228,10 +281,31 @@ def windows_by_pixels(w, w0, wf, x, low, at, K, bias, y, argmax, out, step, firs
 
 
 def choose(pixels, f, bias, y, argmax, where, first, width):
-    """Of a window's four pixels, the first maximum, with bias and ReLU, and its number"""
+    """Of a window's four pixels, the first maximum, with bias, and its number"""
     best, number = pixels[0][f], 0
     for pixel, step in zip(pixels[1:], (1, width, width + 1), strict=True):
         if pixel[f] > best or pixel[f] != pixel[f]:
             best, number = pixel[f], step
-    y[where] = 0 if best + bias <= 0 else best + bias
+    y[where] = best + bias
     argmax[where] = first + number
+
+
+def pixel_rows(x):
+    return 4
+
+
+def pixels_in_lanes(w, w0, x, taps, K, bias, places, count, y, y0, ym, rows):
+    """y[y0 + m·ym + to + l] = bias[w0 + m] + Σ_{k<K} w[w0 + m + taps[2k]] · x[from + l + taps[2k + 1]]"""
+    (in_w, in_x), lanes_, down = taps[: 2 * K].reshape(-1, 2).T, np.arange(lanes(x)), np.arange(rows)
+    numbers = w[w0 + down[:, None] + in_w]
+    for start, to in places[: 2 * count].reshape(-1, 2):
+        value = bias[w0 : w0 + rows, None] + numbers @ x[start + in_x[:, None] + lanes_]
+        y[y0 + down[:, None] * ym + to + lanes_] = value
+
+
+def channels_in_lanes(x, places, count, taps, K, w, first, along, y, vectors):
+    """y[to + l] = first[along·to + l] + Σ_{k<K} x[from + taps[2k + 1]] · w[taps[2k] + l]"""
+    (in_w, in_x), across = taps[: 2 * K].reshape(-1, 2).T, np.arange(vectors * lanes(x))
+    filters = w[in_w[:, None] + across]
+    for start, to in places[: 2 * count].reshape(-1, 2):
+        y[to : to + across.size] = first[along * to + across] + x[start + in_x] @ filters

@@ -28,17 +28,66 @@ def copy_row_and_zeros(e, x, start, y, to, columns):
 
 
 @emits
-def split_row(e, x, start, y, evens, odds, columns):
-    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, 0 up to whole vectors"""
-    builder = e.builder
+def split_row(e, x, start, y, evens, odds, columns, fill):
+    """y[evens + j] = x[start + 2j], y[odds + j] = x[start + 2j + 1] for `columns` numbers, and `fill` up to whole
+    vectors"""
+    builder, fill = e.builder, e.repeat(fill)
     pairs = builder.sdiv(builder.add(columns, I64(2 * e.lanes - 1)), I64(2 * e.lanes))
     with cgutils.for_range(builder, pairs, intp=I64) as loop:
         j = builder.mul(loop.index, I64(e.lanes))
         left = builder.sub(columns, builder.mul(j, I64(2)))
-        halves = I64(0), I64(e.lanes)
-        pair = [e.load(x, e.at(start, (j, I64(2)), half), e.first(builder.sub(left, half))) for half in halves]
+        pair = []
+        for half in (I64(0), I64(e.lanes)):
+            mask = e.first(builder.sub(left, half))
+            pair.append(builder.select(mask, e.load(x, e.at(start, (j, I64(2)), half), mask), fill))
         for to, kind in ((evens, 0), (odds, 1)):
             e.store(e.shuffle(*pair, range(kind, 2 * e.lanes, 2)), y, e.at(to, j))
+
+
+@emits
+def join_row(e, x, evens, odds, y, to, columns):
+    """y[to + 2j] = x[evens + j], y[to + 2j + 1] = x[odds + j] for `columns` numbers
+
+    x must reach a vector beyond the last number's place."""
+    builder, L = e.builder, I64(e.lanes)
+    pairs = builder.sdiv(builder.add(columns, I64(2 * e.lanes - 1)), I64(2 * e.lanes))
+    with cgutils.for_range(builder, pairs, intp=I64) as loop:
+        j = builder.mul(loop.index, L)
+        pair = [e.load(x, e.at(start, j)) for start in (evens, odds)]
+        store_joined(e, pair, y, (e.at(to, (j, I64(2))),), builder.sub(columns, builder.mul(j, I64(2))))
+
+
+def store_joined(e, pair, y, places, left):
+    """Two vectors' numbers in turn, two vectors of them, to y at each of the places; `left` of them, or all for None"""
+
+    def both(masks):
+        for half, mask in enumerate(masks):
+            lanes = [i // 2 + half * e.lanes // 2 + i % 2 * e.lanes for i in range(e.lanes)]
+            for place in places:
+                e.store(e.shuffle(*pair, lanes), y, e.at(place, I64(half * e.lanes)), mask)
+
+    if left is None:
+        both((None, None))
+        return
+    with e.builder.if_else(e.builder.icmp_signed(">=", left, I64(2 * e.lanes))) as (whole, part):
+        with whole:
+            both((None, None))
+        with part:
+            both([e.first(e.builder.sub(left, I64(half * e.lanes))) for half in range(2)])
+
+
+@emits
+def copy_even(e, x, start, y, to, columns):
+    """y[to + j] = x[start + 2j] for j < columns; y is not x"""
+    builder = e.builder
+    vectors = builder.sdiv(builder.add(columns, I64(e.lanes - 1)), I64(e.lanes))
+    with cgutils.for_range(builder, vectors, intp=I64) as loop:
+        j = builder.mul(loop.index, I64(e.lanes))
+        left = builder.sub(columns, j)
+        seen = builder.sub(builder.mul(left, I64(2)), I64(1))
+        halves = I64(0), I64(e.lanes)
+        pair = [e.load(x, e.at(start, (j, I64(2)), half), e.first(builder.sub(seen, half))) for half in halves]
+        e.store(e.shuffle(*pair, range(0, 2 * e.lanes, 2)), y, e.at(to, j), e.first(left))
 
 
 def each_vector(e, columns, step):

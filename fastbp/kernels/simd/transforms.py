@@ -1,5 +1,6 @@
 """Straight-line code for Winograd's transforms, and the transpose that puts channels into lanes."""
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
@@ -20,26 +21,49 @@ def weighted_sum(e, weights, vectors):
             total = b.fadd(total, vector) if weight == 1 else b.fsub(total, vector)
         else:
             total = e.multiply_add(factor, vector, total)
-    return total
+    return e.zero() if total is None else total
+
+
+def paired(matrix):
+    """The rows of a matrix, as ((i, j), …) and (i, …): pairs that differ at most in signs, and the others
+
+    Those of the points ±a are E ± O, with the even powers of a in E and the odd ones in O."""
+    pairs, single, left = [], [], [*range(len(matrix))]
+    while left:
+        i = left.pop(0)
+        j = next((j for j in left if (abs(matrix[i]) == abs(matrix[j])).all()), None)
+        if j is None:
+            single.append(i)
+        else:
+            left.remove(j)
+            pairs.append((i, j))
+    return pairs, single
+
+
+def halves(matrix, i, j):
+    """Half the sum and half the difference of two rows"""
+    return (matrix[i] + matrix[j]) / 2, (matrix[i] - matrix[j]) / 2
 
 
 def evaluate(e, matrix, vectors):
-    """matrix · vectors. The rows of the points ±a are E ± O, with the even powers of a in E and the odd ones in O."""
-    b, results = e.builder, [weighted_sum(e, matrix[0], vectors)]
-    for plus, minus in zip(matrix[1:-1:2], matrix[2:-1:2], strict=True):
-        even, odd = (weighted_sum(e, half, vectors) for half in ((plus + minus) / 2, (plus - minus) / 2))
-        results += [b.fadd(even, odd), b.fsub(even, odd)]
-    return [*results, weighted_sum(e, matrix[-1], vectors)]
+    """matrix · vectors. What two rows have in common is summed once."""
+    b, (pairs, single), results = e.builder, paired(matrix), [None] * len(matrix)
+    for i in single:
+        results[i] = weighted_sum(e, matrix[i], vectors)
+    for i, j in pairs:
+        even, odd = (weighted_sum(e, half, vectors) for half in halves(matrix, i, j))
+        results[i], results[j] = b.fadd(even, odd), b.fsub(even, odd)
+    return results
 
 
 def interpolate(e, matrix, vectors):
-    """matrixᵀ · vectors: the vectors of the points ±a are added and subtracted first."""
-    b, terms, rows = e.builder, [vectors[0]], [matrix[0]]
-    for k in range(1, len(vectors) - 1, 2):
-        terms += [b.fadd(*vectors[k : k + 2]), b.fsub(*vectors[k : k + 2])]
-        rows += [(matrix[k] + matrix[k + 1]) / 2, (matrix[k] - matrix[k + 1]) / 2]
-    rows, terms = [*rows, matrix[-1]], [*terms, vectors[-1]]
-    return [weighted_sum(e, [row[i] for row in rows], terms) for i in range(matrix.shape[1])]
+    """matrixᵀ · vectors: those of two rows that differ in signs are added and subtracted first."""
+    b, (pairs, single) = e.builder, paired(matrix)
+    rows, terms = [matrix[i] for i in single], [vectors[i] for i in single]
+    for i, j in pairs:
+        rows += halves(matrix, i, j)
+        terms += [b.fadd(vectors[i], vectors[j]), b.fsub(vectors[i], vectors[j])]
+    return [weighted_sum(e, [row[k] for row in rows], terms) for k in range(matrix.shape[1])]
 
 
 def both_axes(e, step, matrix, side, rows, read, write):
@@ -66,13 +90,33 @@ def both_axes(e, step, matrix, side, rows, read, write):
             body(I64(i))
 
 
+def for_tile(e, tile, choices, body):
+    """body(choices[tile]), for a tile (m, r, s) that is known at run time; tiles of the same matrix share the code"""
+    b, groups = e.builder, []
+    given = [b.extract_value(tile, k) for k in range(3)]
+    for each, matrix in choices.items():
+        same = next((tiles for known, tiles in groups if np.array_equal(known, matrix)), None)
+        if same is None:
+            groups.append((matrix, [each]))
+        else:
+            same.append(each)
+    for matrix, tiles in groups:
+        condition = None
+        for each in tiles:
+            equal = [b.icmp_signed("==", value, I64(number)) for value, number in zip(given, each, strict=True)]
+            found = b.and_(b.and_(*equal[:2]), equal[2])
+            condition = found if condition is None else b.or_(condition, found)
+        with b.if_then(condition):
+            body(matrix)
+
+
 def to_points(choices):
     """points[p0 + q·step + j] = (X d Xᵀ)_q, d_k = pixels[at + table[t0 + k] + j], for j < count·L and q < n²
 
-    X = choices[m] has n rows; d is a square of as many vectors as X has columns, each at its own offset."""
+    X = choices[tile] has n rows; d is a square of as many vectors as X has columns, each at its own offset."""
 
     @emits
-    def transform(e, m, pixels, at, table, t0, points, p0, step, count):
+    def transform(e, tile, pixels, at, table, t0, points, p0, step, count):
         builder = e.builder
 
         def body(matrix):
@@ -90,47 +134,62 @@ def to_points(choices):
 
                 both_axes(e, evaluate, matrix, side, n, read, write)
 
-        for size, matrix in choices.items():
-            with builder.if_then(builder.icmp_signed("==", m, I64(size))):
-                body(matrix)
+        for_tile(e, tile, choices, body)
 
     return transform
 
 
-def from_points(choices):
-    """pixels[at + table[t0 + k] + j] += (Xᵀ d X)_k, d_q = points[p0 + q·step + j]: the adjoint of `to_points`
+def transform_back(e, tile, choices, points, p0, step, table, t0, count, put):
+    """put(j, offset, vector) for all (Xᵀ d X)_k, d_q = points[p0 + q·step + j] for j < count·L, offset = table[t0 + k]:
+    the adjoint of `to_points`, X = choices[tile]"""
+    builder = e.builder
+
+    def body(matrix):
+        n, side = matrix.shape
+        with cgutils.for_range(builder, count, intp=I64) as loop:
+            j = builder.mul(loop.index, I64(e.lanes))
+
+            def read(i, k, j=j):
+                return e.load(points, e.at(p0, (e.at((i, I64(n)), k), step), j))
+
+            def write(i, row, j=j):
+                first = e.at(t0, (i, I64(side)))
+                for k, vector in enumerate(row):
+                    put(j, e.number_at(table, e.at(first, I64(k))), vector)
+
+            both_axes(e, interpolate, matrix, n, side, read, write)
+
+    for_tile(e, tile, choices, body)
+
+
+@emits
+def points_to_image(e, tile, points, p0, step, pixels, at, table, t0, count):
+    """pixels[at + table[t0 + k] + j] += (B d Bᵀ)_k, d_q = points[p0 + q·step + j], for j < count·L: see transform_back
 
     With two equal offsets, which only pixels that nobody reads have, one of the sums may be lost."""
 
+    def put(j, offset, vector):
+        where = e.at(at, offset, j)
+        e.store(e.builder.fadd(e.load(pixels, where), vector), pixels, where)
+
+    transform_back(e, tile, INPUTS, points, p0, step, table, t0, count, put)
+
+
+def stored_from_points(choices):
+    """pixels[at + table[t0 + k] + j] = bias[j] + (Xᵀ d X)_k, for j < count·L: see transform_back"""
+
     @emits
-    def transform(e, m, points, p0, step, pixels, at, table, t0, count):
-        builder = e.builder
+    def transform(e, tile, points, p0, step, pixels, at, table, t0, count, bias):
+        def put(j, offset, vector):
+            e.store(e.builder.fadd(e.load(bias, j), vector), pixels, e.at(at, offset, j))
 
-        def body(matrix):
-            n, side = matrix.shape
-            with cgutils.for_range(builder, count, intp=I64) as loop:
-                j = builder.mul(loop.index, I64(e.lanes))
-
-                def read(i, k, j=j):
-                    return e.load(points, e.at(p0, (e.at((i, I64(n)), k), step), j))
-
-                def write(i, row, j=j):
-                    first = e.at(t0, (i, I64(side)))
-                    for k, vector in enumerate(row):
-                        where = e.at(at, e.number_at(table, e.at(first, I64(k))), j)
-                        e.store(builder.fadd(e.load(pixels, where), vector), pixels, where)
-
-                both_axes(e, interpolate, matrix, n, side, read, write)
-
-        for size, matrix in choices.items():
-            with builder.if_then(builder.icmp_signed("==", m, I64(size))):
-                body(matrix)
+        transform_back(e, tile, choices, points, p0, step, table, t0, count, put)
 
     return transform
 
 
 image_to_points, map_to_points, filter_to_points = to_points(INPUTS), to_points(GRADIENTS), to_points(WEIGHTS)
-points_to_image, points_to_map, points_to_filter = from_points(INPUTS), from_points(GRADIENTS), from_points(WEIGHTS)
+points_to_map, points_to_filter = stored_from_points(GRADIENTS), stored_from_points(WEIGHTS)
 
 
 @emits
