@@ -29,6 +29,7 @@ from .layers import (
     Parameter,
     ReLU,
     Residual,
+    Scale,
     Sigmoid,
     SiLU,
     Softmax,
@@ -37,9 +38,11 @@ from .layers import (
 from .losses import HingeLoss, LogisticLoss, Loss, MeanSquaredError, MulticlassHinge, NLLLoss, SoftmaxCrossEntropy
 from .network import Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
+from .profiling import profile
 from .training import History, Trainer, callbacks, evaluate, fit, outputs, predict, predict_proba, schedules, warmup
+from .training.averages import EMA, Lookahead
 from .training.callbacks import Callback, Checkpoint, EarlyStopping, RunningLoss
-from .training.schedules import CosineDecay, OneCycle, Schedule, StepDecay, WarmUp
+from .training.schedules import CosineDecay, OneCycle, Schedule, StepDecay, Triangle, WarmUp
 
 load = Sequential.load
 # imports and pickles of users know these two by the names that they had before they moved into the training room
@@ -47,10 +50,11 @@ sys.modules |= {f"{__name__}.callbacks": callbacks, f"{__name__}.schedules": sch
 
 __all__ = [
     "Adagrad", "Adam", "AdamW", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Callback", "Checkpoint", "Concat",
-    "Container", "Conv2d", "CosineDecay", "Dropout", "EarlyStopping", "Flatten", "GELU", "GradientError",
+    "Container", "Conv2d", "CosineDecay", "Dropout", "EMA", "EarlyStopping", "Flatten", "GELU", "GradientError",
     "GradientReport", "HingeLoss", "History", "Identity", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "LogisticLoss",
-    "Loss", "MaxPool2d", "MeanSquaredError", "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer", "Parameter",
-    "RMSProp", "ReLU", "Residual", "RunningLoss", "SGD", "Schedule", "Sequential", "SiLU", "Sigmoid", "Softmax",
-    "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "WarmUp", "check_gradients", "datasets", "evaluate", "fit",
-    "get_num_threads", "load", "models", "outputs", "predict", "predict_proba", "set_num_threads", "warmup",
+    "Lookahead", "Loss", "MaxPool2d", "MeanSquaredError", "MulticlassHinge", "NLLLoss", "OneCycle", "Optimizer",
+    "Parameter", "RMSProp", "ReLU", "Residual", "RunningLoss", "SGD", "Scale", "Schedule", "Sequential", "SiLU",
+    "Sigmoid", "Softmax", "SoftmaxCrossEntropy", "StepDecay", "Tanh", "Trainer", "Triangle", "WarmUp",
+    "check_gradients", "datasets", "evaluate", "fit", "get_num_threads", "load", "models", "outputs", "predict",
+    "predict_proba", "profile", "set_num_threads", "warmup",
 ]  # fmt: skip

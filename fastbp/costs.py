@@ -30,6 +30,7 @@ the elements of a channel in the batch, K² = KH·KW, "each" an element of the l
 | Tanh | 1 each | 3 each | | |
 | GELU | 5 each, 9 by tanh | 11 each, 18 by tanh | | |
 | SiLU | 4 each | 8 each | | |
+| Scale | 1 each | 1 each | 2 in all but 1 each, where it is learned | |
 | Softmax | 5C − 2 a row | 4C − 1 a row | | |
 | LogSoftmax | 5C − 1 a row | 4C − 1 a row | | |
 | BatchNorm | 7M + 10 a channel | 4M + 3 a channel | 2M − 1 a channel (dgamma) | M − 1 a channel (dbeta) |
@@ -39,9 +40,9 @@ the elements of a channel in the batch, K² = KH·KW, "each" an element of the l
 BatchNorm is in training mode: mean M, centred x M, variance 2M, 1 / √(var + eps) 3, x̂ M, gamma · x̂ + beta 2M, running
 statistics 7; backward finds x̂ and 1 / √(var + eps) as forward left them.
 
-**Backward** is what training computes: it ends at the first layer with parameters, whose dx nothing needs. Neither that
-dx nor the layers before it are counted; `input_gradient` is what they would cost, for the gradient of the network's
-input.
+**Backward** is what training computes: it ends at the first layer with parameters that are not frozen, whose dx nothing
+needs. Neither that dx nor the layers before it are counted, nor the gradients of frozen parameters; `input_gradient` is
+what the former would cost, for the gradient of the network's input.
 
 **Parameters** named bias, b or beta are biases, all others weights. **Activations** are the bytes of a layer's output
 for the batch; the total is that of all outputs and the input, as `Sequential.forward` keeps them for backward. What a
@@ -66,6 +67,7 @@ from .engine.graph import Step, Wire, opened
 from .engine.ops import in_table
 from .flops import Cost
 from .layers.base import Layer
+from .parameters import any_trained
 
 BIASES = ("bias", "b", "beta")
 
@@ -161,7 +163,7 @@ class CostSheet:
         steps, x = _steps(layers, self.input_shape)
         needing: set[Wire] = set()
         for step in steps:
-            if step.layer.parameters or not needing.isdisjoint(step.inputs):
+            if any_trained(step.layer.parameters) or not needing.isdisjoint(step.inputs):
                 needing.add(step.output)
         readers = [wire for step in steps for wire in step.inputs if step.output in needing]
         self.rows = tuple(self._row(step, needing, readers) for step in steps)
@@ -181,8 +183,11 @@ class CostSheet:
             backward = products = 0
         elif cost is not None:
             with_dx = not needing.isdisjoint(step.inputs)
-            backward = cost.dw + cost.db + cost.dx * with_dx + self._joins(step.output, readers)
-            products = cost.multiply_adds * (1 + with_dx)
+            of_biases = [parameter for parameter in layer.parameters if parameter.name in BIASES]
+            of_weights = [parameter for parameter in layer.parameters if parameter.name not in BIASES]
+            with_db, with_dw = any_trained(of_biases), any_trained(of_weights)
+            backward = cost.dw * with_dw + cost.db * with_db + cost.dx * with_dx + self._joins(step.output, readers)
+            products = cost.multiply_adds * (with_dw + with_dx)
         return LayerCosts(
             repr(layer), output, weights, biases, cost, backward, products, self._bytes(output), step.path
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arguments import LARGEST, instance, number, shown, whole
+from .arguments import LARGEST, array, instance, number, pair, shown, whole
 from .arguments import shape as shape_of
 
 
@@ -108,6 +108,63 @@ class Normal(Initializer):
 
     def _weight(self, rng, shape, fan_in, fan_out):
         return rng.normal(0.0, float(self.std), shape)
+
+
+class Whitening(Initializer):
+    """Filters that whiten the patches of these images: ± eigenvectors / √(eigenvalue + eps), for a first convolution.
+
+    images (N, C, H, W) · kernel_size an int or a pair · the eigenvectors are those of the patches' second moments
+    E[p pᵀ], p (C · KH · KW,), of all patches of all images, by falling eigenvalue: for normalized images nearly the
+    covariance. For a weight (F, C, KH, KW) with F even and at most 2 · C · KH · KW: the first F / 2, then the same with
+    the other sign. So the outputs for patches of such images are uncorrelated, and of variance 1 but for eps.
+
+    The convolution is usually frozen: `conv.weight.requires_grad = False` (Jordan 2024: 94% on CIFAR-10 in 3.29 seconds
+    on a single GPU). TypeError and ValueError for other images, and where a weight is drawn whose shape does not fit.
+
+    >>> from fastbp import Conv2d
+    >>> images = np.random.default_rng(0).normal(size=(50, 3, 8, 8))
+    >>> Conv2d(3, 24, 2, init=Whitening(images, 2)).weight.value.shape
+    (24, 3, 2, 2)
+    """
+
+    filters: np.ndarray
+
+    def __init__(self, images: np.ndarray, kernel_size: int | tuple[int, int], eps: float = 5e-4):
+        images = array("Whitening: images", images, "biuf")
+        kernel_size, eps = pair("Whitening: kernel_size", kernel_size), number("Whitening: eps", eps, above=0)
+        fits = images.ndim == 4 and all(k <= size for k, size in zip(kernel_size, images.shape[2:], strict=True))
+        if not fits or not images.size:
+            raise ValueError(f"Whitening: images must be (N, C, H, W), no smaller than the filter, got {images.shape}")
+        C, (KH, KW) = images.shape[1], kernel_size
+        moments, count = np.zeros((C * KH * KW,) * 2), 0
+        for image in images:  # one at a time: all patches are KH · KW times as large as the images
+            windows = np.lib.stride_tricks.sliding_window_view(image, kernel_size, (1, 2))  # (C, OH, OW, KH, KW)
+            patches = windows.transpose(1, 2, 0, 3, 4).reshape(-1, C * KH * KW).astype(np.float64)
+            moments += patches.T @ patches
+            count += len(patches)
+        if not np.isfinite(moments).all():
+            raise ValueError("Whitening: images must be finite")
+        eigenvalues, eigenvectors = np.linalg.eigh(moments / count)
+        # a sum of squares is never below 0 but for rounding; eigh gives eigenvalues that rise
+        filters = (eigenvectors / np.sqrt(eigenvalues.clip(0) + eps))[:, ::-1].T
+        object.__setattr__(self, "filters", np.ascontiguousarray(filters).reshape(-1, C, KH, KW))
+
+    def _weight(self, rng, shape, fan_in, fan_out):
+        half = shape[0] // 2 if len(shape) == 4 else 0
+        if shape[1:] != self.filters.shape[1:] or shape[0] % 2 or not 0 < half <= len(self.filters):
+            wanted = (
+                f"({2 * len(self.filters)} or fewer, an even number, {', '.join(map(str, self.filters.shape[1:]))})"
+            )
+            raise ValueError(f"Whitening: expected a weight of shape {wanted}, got {shape}")
+        return np.concatenate([self.filters[:half], -self.filters[:half]])
+
+    def __eq__(self, other) -> bool:
+        return type(other) is type(self) and np.array_equal(self.filters, other.filters)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return f"Whitening(…, {self.filters.shape[2:]})"
 
 
 BY_NAME = {

@@ -50,10 +50,10 @@ class Sequential(Chain):
     the path to them, "3.body.0.weight". A Sequential inside another takes that one's dtype, seed, winograd and machine,
     and gives its vectors up.
 
-    `winograd` is the side of the tiles in which 3×3 convolutions with stride 1 and many channels are computed (Lavin,
-    Gray 2016). Tiles of 2×2 outputs need 16 products where the definition has 36; tiles of 4×4 need 36 for 144, are
-    faster on maps of 4×4 and more in batches of more than a few, and round more: float32 outputs differ from exact ones
-    by up to 7·10⁻⁷ of the largest with tiles of 2, by up to 4·10⁻⁶ with tiles of 4 (256 channels).
+    `winograd` is the largest side of the tiles in which 3×3 convolutions with stride 1 and many channels are computed
+    (Lavin, Gray 2016). Tiles of 4×4 outputs need 36 products where the definition has 144, those of 2×2 16 for 36. They
+    round more: float32 outputs differ from exact ones by up to 8·10⁻⁷ of the largest with tiles of 2, by up to 3·10⁻⁶
+    with tiles of 4, and so do those of 5×5 filters, which by this method (36 products for 100) go with tiles of 4 only.
 
     `parameter_vector` and `gradient_vector` (P,) hold all parameters and all gradients, in the order of the layers;
     each layer's `weight.value`, `weight.grad`, … are views of them. So one optimiser step, one snapshot or one norm is
@@ -79,7 +79,7 @@ class Sequential(Chain):
 
     opens = True
 
-    def __init__(self, *layers: Layer, dtype=np.float32, seed: int = 0, winograd: int = 2, machine: Machine = USUAL):
+    def __init__(self, *layers: Layer, dtype=np.float32, seed: int = 0, winograd: int = 4, machine: Machine = USUAL):
         super().__init__(*layers)
         self.seed = whole("Sequential: seed", seed, least=0)
         self._winograd = whole("Sequential: winograd", winograd)
@@ -123,7 +123,7 @@ class Sequential(Chain):
         """Put all parameters into two new vectors of `dtype`."""
         size = sum(parameter.size for parameter in self.parameters)
         try:
-            values, gradients = aligned(size, dtype), Gradients(size, dtype)
+            values, gradients = aligned(size, dtype), Gradients(size, dtype, self.forget_engines)
         except (MemoryError, ValueError):  # of more than memory holds, and of more than any array
             raise MemoryError(f"Sequential: no memory for {size:,} parameters of the layers, {dtype}, twice") from None
         start, places = 0, {}
@@ -195,7 +195,7 @@ class Sequential(Chain):
 
     @property
     def winograd(self) -> int:
-        """The side of Winograd's tiles, as given to the constructor."""
+        """The largest side of Winograd's tiles, as given to the constructor."""
         return self._winograd
 
     @property
@@ -219,9 +219,8 @@ class Sequential(Chain):
     @task.setter
     def task(self, task: str | None) -> None:
         if not (task is None or isinstance(task, str) and task in TASKS):
-            raise ValueError(
-                f"Sequential: task must be one of {', '.join(TASKS)}, or None, got {arguments.shown(task)}"
-            )
+            tasks = ", ".join(TASKS)
+            raise ValueError(f"Sequential: task must be one of {tasks}, or None, got {arguments.shown(task)}")
         self._task = task
 
     def forward(self, x: np.ndarray, training: bool = False, out: np.ndarray | None = None) -> np.ndarray:
@@ -270,7 +269,7 @@ class Sequential(Chain):
         return self._engines[of_sample]
 
     def forget_engines(self) -> None:
-        """Build engines anew from now on; a layer that is changed calls this."""
+        """Build engines anew from now on; a layer that is changed, or frozen, calls this."""
         self._engines = {}
         for layer in self.descendants():
             if isinstance(layer, Sequential):
@@ -308,10 +307,8 @@ class Sequential(Chain):
         return {name: array.copy() for name, array in self._arrays().items()}
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = {name: parameter.value for name, parameter in self.named_parameters.items()}
-        for path, layer in self.leaves().items():
-            arrays.update({f"{path}.{name}": array for name, array in layer.state.items()})
-        return arrays
+        state = {f"{path}.{name}": array for path, leaf in self.leaves().items() for name, array in leaf.state.items()}
+        return {name: parameter.value for name, parameter in self.named_parameters.items()} | state
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Set all parameters and state from a `state_dict`.
@@ -322,8 +319,8 @@ class Sequential(Chain):
             raise TypeError(f"load_state_dict: state must be a dictionary of arrays, got {type(state).__name__}")
         arrays, given = self._arrays(), dict(state)
         if arrays.keys() != given.keys():
-            differing = ", ".join(sorted(map(str, arrays.keys() ^ given.keys())))
-            raise ValueError(f"load_state_dict: state does not belong to this network: {differing} on one side only")
+            apart = ", ".join(sorted(map(str, arrays.keys() ^ given.keys())))
+            raise ValueError(f"load_state_dict: state does not belong to this network: {apart} on one side only")
         taken = {name: _like(f"load_state_dict: {name}", given[name], kept) for name, kept in arrays.items()}
         for name, kept in arrays.items():
             kept[...] = taken[name]
@@ -343,6 +340,8 @@ class Sequential(Chain):
             "layers": [layer.entry() for layer in self.layers],
             "metadata": self.metadata,
         }
+        if frozen := [name for name, parameter in self.named_parameters.items() if not parameter.requires_grad]:
+            header["frozen"] = frozen
         if self._machine != USUAL:
             header["machine"] = asdict(self._machine)
         with written_atomically(path) as file:
@@ -364,14 +363,15 @@ class Sequential(Chain):
             raise ValueError(f"{path} is not a network saved by fastbp, or it is damaged") from None
         if not isinstance(header, dict) or header.get("format") not in range(1, FORMAT + 1):
             found = header.get("format") if isinstance(header, dict) else None
-            raise ValueError(
-                f"{path}: this fastbp reads networks of formats 1 to {FORMAT}, the file has {found}; upgrade fastbp"
-            )
+            here = f"this fastbp reads networks of formats 1 to {FORMAT}"
+            raise ValueError(f"{path}: {here}, the file has {found}; upgrade fastbp")
         try:
             layers = [built(entry) for entry in header["layers"]]
             given = {"dtype": header["dtype"], "seed": header["seed"], "winograd": header.get("winograd", 2)}
             network = cls(*layers, **given, machine=Machine(**header.get("machine", {})))
             network.load_state_dict(arrays)
+            for name in header.get("frozen", ()):
+                network.named_parameters[name].requires_grad = False
             network.task = header.get("task")
             network.metadata = dict(header["metadata"])
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

@@ -1,11 +1,11 @@
 """Arrays that belong to layers and optimisers: learned ones with their gradients, and state."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from .arguments import LARGEST, array, converted, function, owned, shown, text
+from .arguments import LARGEST, array, converted, flag, function, owned, shown, text
 from .arguments import shape as shape_of
 from .dtypes import float_dtype
 
@@ -18,9 +18,14 @@ class Parameter:
     existing array, so a network's flat vectors stay in step.
 
     A network that is trained fills its gradients from the first time that one is asked for: see Sequential.
+
+    `requires_grad`, True at first, as in PyTorch: set to False it freezes the parameter. Its gradient is not computed
+    and stays 0, and training leaves its values as they are, weight decay and momentum included. It may be set at any
+    time; files keep it.
     """
 
     _fresh = False  # drawn by a network, and nobody has had the values since: another network may draw them anew
+    _requires_grad = True
 
     def __init__(self, name: str, shape: tuple[int, ...], draw: Callable[[np.random.Generator], np.ndarray]):
         self.name, self.shape, self.dtype = (
@@ -70,6 +75,22 @@ class Parameter:
     @grad.setter
     def grad(self, array) -> None:
         self.grad[...] = self._checked("grad", array)
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        value = flag(f"{self.name}: requires_grad", value)
+        if value is self._requires_grad:
+            return
+        self._complete()
+        self._requires_grad = value
+        if not value and self._grad is not None:
+            self._grad[...] = 0
+        if self._gradients is not None:
+            self._gradients.changed()
 
     def _checked(self, what: str, array) -> np.ndarray:
         """`array`, if it can be this parameter's `what`."""
@@ -122,6 +143,29 @@ class Parameter:
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
+
+
+def any_trained(parameters: Iterable[Parameter]) -> bool:
+    """Is there one among them that is not frozen?"""
+    return any(parameter.requires_grad for parameter in parameters)
+
+
+class HasParameters:
+    """What layers and networks have in common: `parameters`, which can be frozen together."""
+
+    parameters: list[Parameter]
+
+    def requires_grad_(self, value: bool = True):
+        """Set `requires_grad` of all parameters, also of layers inside, and return the layer: False freezes it.
+
+        >>> import fastbp
+        >>> fastbp.Linear(4, 3).requires_grad_(False).weight.requires_grad
+        False
+        """
+        value = flag(f"{type(self).__name__}.requires_grad_: value", value)
+        for parameter in self.parameters:
+            parameter.requires_grad = value
+        return self
 
 
 class State(dict):

@@ -40,11 +40,16 @@ from fuzz_hostile import hostile
 import fastbp
 
 ROOMS = (
-    "layers", "losses", "optimizers", "initializers", "models", "schedules", "callbacks", "training", "network",
-    "graph", "datasets", "plotting", "sweeps", "gradcheck", "testing", "flops", "costs", "grading", "engine", "threads",
-    "files",
+    "layers", "losses", "optimizers", "initializers", "models", "schedules", "callbacks", "averages", "training",
+    "network", "graph", "datasets", "plotting", "sweeps", "gradcheck", "testing", "flops", "costs", "grading", "engine",
+    "threads", "files",
 )  # fmt: skip
-INSIDE = {"schedules": "training.schedules", "callbacks": "training.callbacks", "threads": "engine.threads"}
+INSIDE = {
+    "schedules": "training.schedules",
+    "callbacks": "training.callbacks",
+    "averages": "training.averages",
+    "threads": "engine.threads",
+}
 PACKAGE = str(pathlib.Path(fastbp.__file__).parent) + os.sep
 SECONDS = 60  # for a call: the first of its kind may compile a kernel
 MEMORY = 4 << 30  # bytes more than the process has at the start; what asks for more fails
@@ -58,7 +63,8 @@ ENGINE = re.compile(
     |costs\.says_costs
     |losses\.\w+\.step_call |losses\.(StepCall|ClassLoss|BinaryLoss)\b.*
     |initializers\.known |optimizers\.\w+\.(begin|update|update_call|kernel)
-    |(schedules|callbacks)\.\w+\.(on_\w+|load_state_dict) |training\.History\.(add|require) |training\.Run\.stop
+    |(schedules|callbacks|averages)\.\w+\.(on_\w+|load_state_dict)
+    |averages\.(averaged|leave|\w+\.(exchange|put)) |training\.History\.(add|require) |training\.Run\.stop
     |graph\.Op\.(forward|backward|title) |graph\.OpNode.* |gradcheck\.TensorCheck\.(of|explanations)
     |grading\.Item\.possible |files\.write_arrays |threads\.(run|Team\b.*)""",
     re.VERBOSE,

@@ -99,7 +99,7 @@ def conv2d_large(draw):
 def conv2d_winograd(draw):
     """3×3 filters on small maps with channels enough for Winograd's kernels."""
     padding = draw(st.tuples(dims(0, 2), dims(0, 2)))
-    layer = fastbp.Conv2d(draw(dims(4, 6)), draw(dims(4, 6)), 3, padding=padding, bias=draw(st.booleans()))
+    layer = fastbp.Conv2d(draw(dims(8, 9)), draw(dims(16, 17)), 3, padding=padding, bias=draw(st.booleans()))
     layer.winograd_tile = draw(st.sampled_from([2, 4]))
     return layer, fitting(layer, (layer.in_channels, draw(dims(1, 5)), draw(dims(1, 5))))
 
@@ -129,6 +129,7 @@ FAMILIES = {
     "Tanh": anywhere(fastbp.Tanh),
     "GELU": anywhere(fastbp.GELU, st.sampled_from(["none", "tanh"])),
     "SiLU": anywhere(fastbp.SiLU),
+    "Scale": anywhere(fastbp.Scale, st.sampled_from([0.3, -2.0]), st.booleans()),
     "Softmax": rowwise(fastbp.Softmax),
     "LogSoftmax": rowwise(fastbp.LogSoftmax),
     "Dropout": anywhere(fastbp.Dropout, st.sampled_from([0.0, 0.2, 0.7])),
@@ -163,6 +164,8 @@ def oracle(layer: Layer, x: np.ndarray, training: bool, y: np.ndarray) -> np.nda
         return naive.linear(x, layer.weight.value, layer.bias.value if layer.bias else None)
     if name == "LeakyReLU":
         return naive.leaky_relu(x, layer.negative_slope)
+    if name == "Scale":
+        return naive.scale(x, float(layer.weight.value[0]) if layer.learned else layer.factor)
     if name == "GELU":
         return naive.gelu(x, layer.approximate)
     if name in ("ReLU", "Sigmoid", "Tanh", "SiLU", "Softmax", "LogSoftmax"):

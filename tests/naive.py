@@ -122,6 +122,15 @@ def gelu(x: npt.ArrayLike, approximate: str = "none") -> Array:
     return y
 
 
+def scale(x: npt.ArrayLike, factor: float) -> Array:
+    """y = factor * x. Any shape -> same shape."""
+    x = _float64(x)
+    y = np.zeros(x.shape)
+    for index in np.ndindex(x.shape):
+        y[index] = factor * float(x[index])
+    return y
+
+
 def silu(x: npt.ArrayLike) -> Array:
     """y = x / (1 + exp(-x)). Any shape -> same shape."""
     return _float64(x) * sigmoid(x)

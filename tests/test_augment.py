@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbp import SGD, Flatten, Linear, Sequential, SoftmaxCrossEntropy, fit
-from fastbp.datasets import RandomCrop, RandomFlip
+from fastbp.datasets import AlternatingFlip, RandomCrop, RandomFlip
 
 
 def images(N=40, C=3, H=6, W=5, dtype=np.float32, seed=0):
@@ -161,3 +161,97 @@ def test_training_with_both_sees_other_batches_every_epoch_and_the_same_ones_aga
         for image, result in zip(x[chosen], batch, strict=True):
             assert places(image, result, 2) or places(image, result[..., ::-1], 2)
     assert not np.array_equal(first[1][np.argsort(order[0])], first[2][np.argsort(order[1])])
+
+
+# -- flips by turns, and reflected borders -----------------------------------------------------------------------------
+
+
+def flipped(x, y):
+    """For each image whether it is mirrored; all must be one or the other."""
+    same = np.array([np.array_equal(a, b) for a, b in zip(x, y, strict=True)])
+    mirrored = np.array([np.array_equal(a, b[:, :, ::-1]) for a, b in zip(x, y, strict=True)])
+    assert (same ^ mirrored).all()
+    return mirrored
+
+
+def test_by_turns_each_image_is_mirrored_every_other_epoch_first_a_random_half():
+    x, rng, numbers = images(400), np.random.default_rng(0), np.arange(400)
+    seen = [flipped(x, AlternatingFlip()(x, rng, numbers, epoch, seed=3)) for epoch in range(4)]
+    assert 160 <= seen[0].sum() <= 240  # four standard deviations of 400 throws
+    assert np.array_equal(seen[1], ~seen[0]) and np.array_equal(seen[2], seen[0]) and np.array_equal(seen[3], seen[1])
+    other = flipped(x, AlternatingFlip()(x, rng, numbers, 0, seed=4))
+    assert 140 <= (other ^ seen[0]).sum() <= 260  # another half with another seed
+    some = np.array([7, 399, 7, 0])
+    assert np.array_equal(flipped(x[some], AlternatingFlip()(x[some], rng, some, 0, seed=3)), seen[0][some])
+    # neighbours are as different as any
+    assert 150 <= (seen[0][1:] ^ seen[0][:-1]).sum() <= 250
+
+
+def test_fit_tells_which_images_a_batch_holds():
+    x, seen, order = images(30), [], []
+
+    def keep(x, rng, seed, indices, epoch):
+        seen.append((x.copy(), indices.copy(), epoch, seed))
+        return x
+
+    def trained():
+        network, labels = Sequential(Flatten(), Linear(90, 3)), np.arange(30) % 3
+        options = {"epochs": 3, "batch_size": 8, "seed": 5, "augment": [AlternatingFlip(), keep], "progress": False}
+        fit(network, SoftmaxCrossEntropy(), SGD(), (x, labels), **options)
+
+    trained()
+    tried, batches = seen[0], seen[1:]
+    assert tried[1].tolist() == [0, 1] and len(batches) == 12
+    by_epoch = [batches[:4], batches[4:8], batches[8:]]
+    flips = []
+    for epoch, four in enumerate(by_epoch):
+        indices = np.concatenate([each[1] for each in four])
+        assert sorted(indices) == list(range(30)) and {each[2:] for each in four} == {(epoch, 5)}
+        order.append(indices)
+        mirrored = np.empty(30, bool)
+        mirrored[indices] = flipped(x[indices], np.concatenate([each[0] for each in four]))
+        flips.append(mirrored)
+    assert not np.array_equal(order[0], order[1])
+    assert np.array_equal(flips[1], ~flips[0]) and np.array_equal(flips[2], flips[0])
+
+
+def test_reflected_crops_are_windows_of_the_mirrored_borders():
+    x = images(300, 2, 5, 4)
+    y = RandomCrop(2, padding_mode="reflect")(x, np.random.default_rng(1))
+    found = set()
+    for image, result in zip(x, y, strict=True):
+        at = [
+            (down, right)
+            for down in range(-2, 3)
+            for right in range(-2, 3)
+            if all(
+                np.array_equal(result[:, i, j], image[:, mirrored(i + down, 5), mirrored(j + right, 4)])
+                for i in range(5)
+                for j in range(4)
+            )
+        ]
+        assert len(at) == 1
+        found.update(at)
+    assert len(found) == 25  # all places occur
+
+
+def mirrored(i, size):
+    return -i if i < 0 else 2 * (size - 1) - i if i >= size else i
+
+
+def test_wrong_arguments_of_both_are_clear_errors():
+    x, rng = images(4), np.random.default_rng(0)
+    flip = AlternatingFlip()
+    for error, call, message in [
+        (ValueError, lambda: RandomCrop(1, "mirror"), "RandomCrop: padding_mode must be one of 'constant', 'reflect'"),
+        (TypeError, lambda: RandomCrop(1, 3), "RandomCrop: padding_mode must be"),
+        (ValueError, lambda: RandomCrop(5, "reflect")(x, rng), "RandomCrop: padding 5 reflects images larger than"),
+        (ValueError, lambda: flip(x[0], rng, np.arange(4), 0, 0), r"AlternatingFlip: expected images \(N, C, H, W\)"),
+        (TypeError, lambda: flip(x, 3, np.arange(4), 0, 0), "AlternatingFlip: rng must be"),
+        (ValueError, lambda: flip(x, rng, np.arange(3), 0, 0), r"x \(4, 3, 6, 5\) and indices \(3,\) differ"),
+        (TypeError, lambda: flip(x, rng, np.arange(4.0), 0, 0), "AlternatingFlip: indices must be"),
+        (ValueError, lambda: flip(x, rng, np.arange(4), -1, 0), "AlternatingFlip: epoch must be"),
+        (TypeError, lambda: flip(x, rng, np.arange(4), 0, None), "AlternatingFlip: seed must be"),
+    ]:
+        with pytest.raises(error, match=message):
+            call()

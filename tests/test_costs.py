@@ -249,6 +249,7 @@ ELEMENTWISE = {  # layer: (forward, backward) of an element x, its output y and 
     ),
     fastbp.GELU("tanh"): (lambda x: 0.5 * x * (1 + gelu_tanh(x)), gelu_tanh_backward),
     fastbp.SiLU(): (lambda x: x * sigmoid(x), silu_backward),
+    fastbp.Scale(0.5): (lambda x: 0.5 * x, lambda d, x, y: 0.5 * d),
     fastbp.Dropout(0.5): (lambda x: x * 2, lambda d, x, y: d * 2),
     fastbp.Identity(): (lambda x: x, lambda d, x, y: d),
     fastbp.Flatten(): (lambda x: x, lambda d, x, y: d),
@@ -260,6 +261,11 @@ def test_elementwise(layer):
     forward, backward = ELEMENTWISE[layer]
     x = Number()
     assert layer.costs((3, 4, 5), 7) == 420 * Cost(count(forward, x)[0], count(backward, x, x, x)[0])
+
+
+def test_a_learned_factor_costs_its_gradient_too():
+    dw = count(lambda: dot(numbers(24), numbers(24)))[0]
+    assert fastbp.Scale(2, learned=True).costs((3, 4), 2) == Cost(forward=24, dx=24, dw=dw)
 
 
 @pytest.mark.parametrize("C", [1, 2, 7])

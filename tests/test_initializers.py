@@ -16,6 +16,7 @@ from fastbp.initializers import (
     Initializer,
     Normal,
     PyTorchDefault,
+    Whitening,
     get,
 )
 
@@ -136,3 +137,59 @@ def test_seeds_decide_and_single_precision_is_the_rounded_double(name):
 def test_two_layers_of_one_network_draw_different_values():
     network = Sequential(Linear(6, 6), Linear(6, 6))
     assert not np.intersect1d(network.layers[0].weight.value, network.layers[1].weight.value).size
+
+
+# -- whitening ---------------------------------------------------------------------------------------------------------
+
+
+def patches_of(images, kernel):
+    """All patches, one a row, in the order of a filter's numbers."""
+    N, C, H, W = images.shape
+    KH, KW = kernel
+    places = [(n, i, j) for n in range(N) for i in range(H - KH + 1) for j in range(W - KW + 1)]
+    return np.array([images[n, :, i : i + KH, j : j + KW].ravel() for n, i, j in places])
+
+
+@pytest.mark.parametrize("kernel", [(2, 2), (1, 3)])
+def test_whitening_filters_make_outputs_uncorrelated_and_of_variance_1(kernel):
+    rng, K = np.random.default_rng(0), 3 * kernel[0] * kernel[1]
+    images = rng.normal(size=(40, 3, 6, 5)) @ rng.normal(size=(5, 5)) + 0.3  # neighbours and means that are correlated
+    layer = Conv2d(3, 2 * K, kernel, init=Whitening(images, kernel, eps=1e-9), bias=False).astype(np.float64)
+    y = layer.forward(images).transpose(0, 2, 3, 1).reshape(-1, 2 * K)
+    np.testing.assert_allclose(y[:, :K].T @ y[:, :K] / len(y), np.eye(K), atol=1e-6)
+    np.testing.assert_array_equal(y[:, K:], -y[:, :K])
+    patches = patches_of(images, kernel)
+    moments = patches.T @ patches / len(patches)
+    filters = layer.weight.value.reshape(2 * K, K)[:K]
+    for k, row in enumerate(filters):  # eigenvectors, by falling eigenvalue, divided by its root
+        value = np.linalg.eigvalsh(moments)[::-1][k]
+        np.testing.assert_allclose(moments @ row, value * row, atol=1e-6 * np.abs(moments).max() * np.abs(row).max())
+        assert row @ row == pytest.approx(1 / (value + 1e-9), rel=1e-5)
+
+
+def test_whitening_by_fewer_filters_with_eps_and_of_pixels_as_they_are():
+    images = np.random.default_rng(1).integers(0, 256, (20, 1, 4, 4)).astype(np.uint8)
+    few, all_of_them = (Conv2d(1, F, 2, init=Whitening(images, 2, eps=0.5)).weight.value for F in (4, 8))
+    np.testing.assert_array_equal(few[:2], all_of_them[:2])
+    np.testing.assert_array_equal(few[2:], -all_of_them[:2])
+    flat = Whitening(np.ones((2, 1, 4, 4)), 2, eps=0.5)  # eigenvalues 4, 0, 0, 0
+    np.testing.assert_allclose(np.linalg.norm(flat.filters.reshape(4, 4), axis=1), [4.5**-0.5, *[2**0.5] * 3])
+    assert flat == Whitening(np.ones((2, 1, 4, 4)), 2, eps=0.5) != Whitening(np.ones((2, 1, 4, 4)), 2, eps=0.4)
+
+
+def test_wrong_arguments_of_whitening_are_clear_errors():
+    images = np.ones((2, 3, 4, 4))
+    for error, make, message in [
+        (TypeError, lambda: Whitening("cifar10", 2), "Whitening: images must be an array of numbers"),
+        (ValueError, lambda: Whitening(images[0], 2), r"Whitening: images must be \(N, C, H, W\)"),
+        (ValueError, lambda: Whitening(images[:0], 2), "Whitening: images must be"),
+        (ValueError, lambda: Whitening(images, 5), "no smaller than the filter"),
+        (ValueError, lambda: Whitening(images, 2, eps=0), "Whitening: eps must be positive"),
+        (ValueError, lambda: Whitening(images * np.nan, 2), "Whitening: images must be finite"),
+        (ValueError, lambda: Conv2d(3, 25, 2, init=Whitening(images, 2)).weight.value, r"\(24 or fewer, an even"),
+        (ValueError, lambda: Conv2d(3, 26, 2, init=Whitening(images, 2)).weight.value, "got .26, 3, 2, 2"),
+        (ValueError, lambda: Conv2d(3, 24, 3, init=Whitening(images, 2)).weight.value, "Whitening: expected a weight"),
+        (ValueError, lambda: Linear(3, 24, init=Whitening(images, 2)).weight.value, "Whitening: expected a weight"),
+    ]:
+        with pytest.raises(error, match=message):
+            make()

@@ -315,6 +315,10 @@ BUGS = {
         "that of ReLU": lambda layer, dout, dx: dout * (layer.cache["x"] > 0),
     },
     "SiLU": {"σ alone": lambda layer, dout, dx: dout / (1 + np.exp(-layer.cache["x"])), "twice": scaled(2)},
+    "Scale": {
+        "not scaled": lambda layer, dout, dx: dout,
+        "averaged": parameter_bug("weight", lambda g: g / 3),
+    },
     "Softmax": {"sum term missing": lambda layer, dout, dx: dout * layer.cache["y"], "zero": scaled(0)},
     "LogSoftmax": {"sum term missing": lambda layer, dout, dx: dout, "zero": scaled(0)},
     "Dropout": {
@@ -351,6 +355,7 @@ FIXED = {
     "MaxPool2d": lambda: (fastbp.MaxPool2d(2), (2, 2, 4, 5)),
     "AvgPool2d": lambda: (fastbp.AvgPool2d(2), (2, 2, 4, 5)),
     "Flatten": lambda: (fastbp.Flatten(), (3, 2, 4)),
+    "Scale": lambda: (fastbp.Scale(0.3, learned=True), (3, 4)),
 }
 
 

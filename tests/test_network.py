@@ -215,6 +215,7 @@ def test_every_layer_can_be_saved_and_loaded(tmp_path):
         fastbp.Linear(72, 4, init="pytorch"),
         fastbp.BatchNorm1d(4, eps=0.1, momentum=0.3), fastbp.Sigmoid(), fastbp.Softmax(),
         fastbp.LogSoftmax(), fastbp.Tanh(), fastbp.GELU(), fastbp.GELU("tanh"), fastbp.SiLU(),
+        fastbp.Scale(0.3), fastbp.Scale(2, learned=True),
         dtype=np.float64,
     )  # fmt: skip
     x = batch(dtype=np.float64)

@@ -24,6 +24,7 @@ from fastbp import (
     LogSoftmax,
     MaxPool2d,
     ReLU,
+    Scale,
     Sigmoid,
     SiLU,
     Softmax,
@@ -50,8 +51,8 @@ def anywhere(make):
     return [lambda shapes=shapes: ((make(),), shapes) for shapes in ANY]
 
 
-def winograd(tile):
-    conv = Conv2d(8, 9, 3, padding=1)
+def winograd(tile, kernel=3, stride=1):
+    conv = Conv2d(16, 17, kernel, stride=stride, padding=1)
     conv.winograd_tile = tile
     return conv
 
@@ -87,11 +88,22 @@ CASES = {
     (Conv2d,): [
         row(Conv2d(3, 5, 3, padding=1), shape=(3, 12, 12)),
         row(Conv2d(2, 17, (2, 5), bias=False), shape=(2, 12, 14)),
-        row(winograd(2), shape=(8, 9, 9)),
-        row(winograd(4), shape=(8, 8, 8)),
+        row(winograd(2), shape=(16, 7, 9)),
+        row(winograd(4), shape=(16, 8, 8)),
+        row(winograd(4, 5), shape=(16, 9, 7)),
+        row(winograd(4, 3, 2), shape=(16, 10, 9)),
         row(Conv2d(3, 5, 3, stride=2), shape=(3, 9, 9)),
+        row(Conv2d(8, 16, 3, stride=2), shape=(8, 9, 9)),
         row(Conv2d(2, 3, 2, padding="full"), shape=(2, 4, 3)),
     ],
+    **{
+        (Conv2d, kind): [
+            row(Conv2d(3, 5, 3, padding=1), kind(), shape=(3, 12, 12)),
+            row(Conv2d(8, 16, 3, stride=2, bias=False), kind(), shape=(8, 9, 9)),
+            row(winograd(2), kind(), shape=(16, 7, 9)),
+        ]
+        for kind in AFTER
+    },
     (Conv2d, MaxPool2d): conv_pools(MaxPool2d),
     (BatchNorm1d,): [row(BatchNorm1d(C), shape=(C, *L)) for C, L in ((9, ()), (150, ()), (3, (5,)), (2, (40,)))],
     (BatchNorm1d, ReLU): [row(BatchNorm1d(C), ReLU(), shape=(C, *L)) for C, L in ((9, ()), (150, ()), (2, (33,)))],
@@ -106,6 +118,7 @@ CASES = {
     (LogSoftmax,): [row(LogSoftmax(), shape=(5,))],
     (Dropout,): anywhere(lambda: Dropout(0.4)),
     (LeakyReLU,): anywhere(lambda: LeakyReLU(0.3)),
+    (Scale,): [*anywhere(lambda: Scale(0.3)), *anywhere(lambda: Scale(0.3, learned=True))],
     (GELU,): [*anywhere(GELU), *anywhere(lambda: GELU("tanh"))],
     **{(kind,): anywhere(kind) for kind in (ReLU, Sigmoid, Tanh, SiLU, Flatten, Identity)},
     **{
@@ -273,7 +286,7 @@ def test_a_descent_that_ignores_its_rows_is_found():
 
 def test_an_op_without_a_case_fails():
     with pytest.raises(AssertionError, match="no case"):
-        faults(Entry((Conv2d, Tanh), lambda *arguments: True, lambda *arguments: []))
+        faults(Entry((Conv2d, Flatten), lambda *arguments: True, lambda *arguments: []))
 
 
 # -- ops that take fewer axes than their base --------------------------------------------------------------------------

@@ -20,7 +20,7 @@ FLOORS = [
     {"layers"},
     {"costs"},
     {"network", "graph"},
-    {"gradcheck", "training", "datasets", "models"},
+    {"gradcheck", "training", "datasets", "models", "profiling"},
     {"testing", "grading", "sweeps"},
     {"cli"},
 ]

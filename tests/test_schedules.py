@@ -3,11 +3,12 @@
 import cmath
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastbp import CosineDecay, OneCycle, Schedule, StepDecay, WarmUp
+from fastbp import CosineDecay, OneCycle, Schedule, StepDecay, Triangle, WarmUp
 
 many = settings(deadline=None, max_examples=200)
 times = st.floats(0, 200)
@@ -76,6 +77,15 @@ def test_warm_up_is_a_straight_line_and_then_one(epochs, start, epoch):
     assert WarmUp(epochs, start).factor(epoch) == pytest.approx(expected, abs=1e-12)
 
 
+@given(epochs=lengths, warm=fractions, start=fractions, final=fractions, epoch=times)
+@many
+def test_a_triangle_goes_through_its_three_corners_in_straight_lines(epochs, warm, start, final, epoch):
+    corners = [0, warm * epochs, epochs]
+    heights = [1 if warm == 0 else start, 1, 1 if warm == 1 else final]
+    expected = np.interp(epoch, corners, heights)
+    assert Triangle(epochs, warm, start, final).factor(epoch) == pytest.approx(expected, abs=1e-9)
+
+
 WRONG = [
     lambda: StepDecay(0),
     lambda: StepDecay(-1),
@@ -90,6 +100,8 @@ WRONG = [
     lambda: OneCycle(5, warm=1.5),
     lambda: OneCycle(5, start=-1),
     lambda: OneCycle(5, final=2),
+    lambda: Triangle(0),
+    lambda: Triangle(5, warm=2),
     lambda: WarmUp(0),
     lambda: WarmUp(2, start=2),
 ]
@@ -98,7 +110,8 @@ WRONG = [
 @pytest.mark.parametrize("make", WRONG)
 def test_a_wrong_argument_is_named(make):
     with pytest.raises(
-        ValueError, match=r"(StepDecay|CosineDecay|OneCycle|WarmUp): (every|decay|epochs|final|warm|start) must be"
+        ValueError,
+        match=r"(StepDecay|CosineDecay|OneCycle|Triangle|WarmUp): (every|decay|epochs|final|warm|start) must be",
     ):
         make()
 

@@ -33,6 +33,8 @@ LAYERS = {
     "GELU": (fastbp.GELU(), (3, 4), F.gelu),
     "GELU by tanh": (fastbp.GELU("tanh"), (3, 4), lambda x: F.gelu(x, approximate="tanh")),
     "SiLU": (fastbp.SiLU(), (3, 4), F.silu),
+    "Scale": (fastbp.Scale(-0.3), (3, 4, 2), lambda x: -0.3 * x),
+    "Scale, learned": (fastbp.Scale(0.7, learned=True), (3, 4), lambda x, w: w * x),
     "Softmax": (fastbp.Softmax(), (3, 4), lambda x: F.softmax(x, dim=1)),
     "LogSoftmax": (fastbp.LogSoftmax(), (3, 4), lambda x: F.log_softmax(x, dim=1)),
 }  # fmt: skip

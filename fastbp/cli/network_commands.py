@@ -4,6 +4,7 @@ import numpy as np
 
 from ..gradcheck import check_gradients
 from ..losses import SoftmaxCrossEntropy
+from ..profiling import profile
 from .choices import CLASSES, INPUT_SHAPES, load_network, new_network
 from .streams import Failure
 
@@ -20,9 +21,9 @@ def check(options) -> int:
 
 
 def summary(options) -> int:
-    """Print the cost sheet of a network, new or from a file, or how it is computed."""
-    if options.engine and (options.json or options.batch):
-        raise Failure("--engine does not go with --batch and --json, which are the cost sheet's", code=2)
+    """Print the cost sheet of a network, new or from a file, or how it is computed, or how fast."""
+    if options.engine and (options.json or options.batch or options.measure):
+        raise Failure("--engine does not go with --batch, --json and --measure", code=2)
     if options.network is None:
         network, shape = new_network(options), INPUT_SHAPES[options.data]
     else:
@@ -33,7 +34,10 @@ def summary(options) -> int:
             raise Failure(f"{options.network} {why}")
     if options.engine:
         print(network.engine(tuple(shape)))
+        return 0
+    if options.measure:
+        sheet = profile(network, tuple(shape), options.batch or 64)
     else:
         sheet = network.costs(tuple(shape), options.batch or 1)
-        print(sheet.to_json() if options.json else sheet)
+    print(sheet.to_json() if options.json else sheet)
     return 0

@@ -99,8 +99,11 @@ def _add_summary(commands) -> None:
     parser = commands.add_parser("summary", parents=[_network_options()], help=what)
     add = parser.add_argument
     add("--engine", action="store_true", help="show how each layer is computed, and which are computed together")
-    add("--batch", type=_whole(1), metavar="N", help="samples that FLOPs and bytes are counted for (default: 1)")
-    add("--json", action="store_true", help="print the cost sheet as JSON")
+    measured = "time each layer on this machine: how it is computed, and what fraction of the machine's peak it reaches"
+    add("--measure", action="store_true", help=measured)
+    counted = "samples that FLOPs and bytes are counted for (default: 1), or layers are timed with (default: 64)"
+    add("--batch", type=_whole(1), metavar="N", help=counted)
+    add("--json", action="store_true", help="print the cost sheet, or the times, as JSON")
     add("network", nargs="?", type=Path, help="a trained network.npz instead of a new --model")
     parser.set_defaults(run=summary)
 

@@ -22,11 +22,13 @@ class Gradients:
     its buffers, and from then on every step writes them: whoever has the vector, or a view of it, has asked, and finds
     the last step's gradients there. The updates are the same, bit for bit.
 
-    `array` the vector as kernels write it · `kept` whether every step is to fill it
+    `array` the vector as kernels write it · `kept` whether every step is to fill it · `frozen` a method that is called
+    when a parameter is frozen, or trained again
     """
 
-    def __init__(self, size: int, dtype: np.dtype):
+    def __init__(self, size: int, dtype: np.dtype, frozen: Callable[[], None] | None = None):
         self.array, self.kept = aligned(size, dtype), False
+        self._frozen = (lambda: None) if frozen is None else weakref.WeakMethod(frozen)
         self._open: list[Calls] | None = None  # what would complete the array
         self._engine: Callable = lambda: None  # whose lock guards the buffers that they read
         self._stepping: int | None = None  # the thread that makes a step just now
@@ -42,6 +44,11 @@ class Gradients:
     def forget(self) -> None:
         """Steps to come may leave gradients open again: nobody uses the array any more."""
         self.kept = False
+
+    def changed(self) -> None:
+        """A parameter was frozen, or is trained again."""
+        if frozen := self._frozen():
+            frozen()
 
     def complete(self) -> None:
         """Compute what is open."""

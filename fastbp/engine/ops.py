@@ -32,7 +32,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import instance
-from ..parameters import Parameter
+from ..parameters import Parameter, any_trained
 from .graph import Graph, LayerLike, Step, Wire
 
 AXES = ("samples", "channels", "features", "columns", "terms", "rows")
@@ -63,10 +63,11 @@ class Op:
     - `how`: how it computes, and why so, in a few words
     - `copies`: y is x in another shape; the engine gives both the same memory and makes no call
     - `passes_dout`: every dx is dout, and `backward` makes no call in the engine
-    - `centres`: it takes away each channel's mean over the batch
-    - `centred`: set by the engine where only such an op reads the output: a bias then has no gradient, exactly 0
     - `together(into, samples)`, where there is one: `gradients` and `backward` in one pass, that shares work; both take
       samples then
+    - `apart`: backward reads nothing that `gradients` leaves, so a frozen layer's gradients need not be computed
+    - `centres`: it takes away each channel's mean over the batch
+    - `centred`: set by the engine where only such an op reads the output: a bias then has no gradient, exactly 0
     - `descend(values, grads, velocity, settings, rows)`, where there is one: SGD's update with gradients that are not
       kept
     """
@@ -75,7 +76,8 @@ class Op:
     saves: dict[str, type | None] = {}
     before: dict[str, tuple[str, ...]] = {}
     pixels: int | None = None
-    copies = passes_dout = centres = centred = False
+    copies = passes_dout = apart = False
+    centres = centred = False
     descend: Callable | None = None
     together: Callable | None = None
 
@@ -153,6 +155,16 @@ class Op:
     def whole(self, axis: str):
         """The range of all there is."""
         return slice(0, self.setting.N) if axis == "samples" else (0, self.sizes[axis])
+
+    @property
+    def trained(self) -> bool:
+        """Has it a parameter that is not frozen?"""
+        return any_trained(self.parameters)
+
+    @property
+    def frozen(self) -> list[Parameter]:
+        """Its parameters that are."""
+        return [parameter for parameter in self.parameters if not parameter.requires_grad]
 
     @property
     def weights(self) -> int:

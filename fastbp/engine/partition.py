@@ -64,9 +64,9 @@ def cuts_of(op: Op, by_rows: bool, bounds: list[slice], setting: Setting, machin
         return Cut(None, [None])
 
     forward, backward, gradients = (cut(method) for method in ("forward", "backward", "gradients"))
-    if is_large(op, "forward", "features", machine) and setting.N <= op.sizes["features"]:
+    if is_large(op, "forward", "features", machine) and op.sizes["features"] >= setting.N:
         forward = by_features(op, "features", setting, machine)
-    if is_large(op, "backward", "columns", machine) and setting.N <= op.sizes["columns"]:
+    if is_large(op, "backward", "columns", machine) and op.sizes["columns"] >= setting.N:
         backward = backward_by_features(op, setting, machine)
     if by_rows:
         gradients = Cut("rows", row_pieces(op, setting, machine))

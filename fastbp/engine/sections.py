@@ -115,7 +115,7 @@ class Schedule:
     def _backward(self, dout: np.ndarray, need_dx: bool) -> Marked:
         needing = {self.x} if need_dx else set()
         for op in self.ops:
-            if op.parameters or needing.intersection(op.inputs):
+            if op.trained or needing.intersection(op.inputs):
                 needing.add(op.output)
         due: dict[Wire, list[Due]] = {self.y: [Due(dout, False)]}
         for op, cuts in reversed(list(zip(self.ops, self.cuts, strict=True))):
@@ -144,7 +144,7 @@ class Schedule:
         """Gradients, but for those by rows, and dx after them; part by part where both are cut alike."""
         gradients, backward = cuts.gradients, cuts.backward if needed and not op.passes_dout else Cut(None, [])
         parts = []
-        if gradients.axis != "rows" and op.parameters:
+        if gradients.axis != "rows" and op.parameters and (op.trained or not op.apart):
             yield from self._before(op, cuts, "gradients")
             shares = self._into(op, gradients)
             each = zip(gradients.ranges, shares, strict=True)
@@ -158,7 +158,7 @@ class Schedule:
             return
         if parts and op.together and gradients.axis == backward.axis == "samples":
             each = zip(gradients.ranges, shares, strict=True)
-            yield True, [list(op.together(into, part)) for part, into in each]
+            yield True, [op.calls("together", "samples", part, into=into) for part, into in each]
             return
         after = [op.calls("backward", backward.axis, part) for part in backward.ranges]
         if parts and after and gradients.axis == backward.axis:
@@ -194,6 +194,20 @@ class Schedule:
             yield True, [[partial(add_to, flat(total[part]), flat(term[part]))] for part in self.bounds]
         return Due(total, True)
 
+    def alone(self, op: Op, machine: Machine) -> tuple[list[Parts], list[Parts]]:
+        """One op's own sections, forward and back, in the pass that `backward` was asked for last."""
+        cuts = self.cuts[self.ops.index(op)]
+        forward = [op.calls("forward", cuts.forward.axis, part) for part in cuts.forward.ranges]
+        before = [parts for _, parts in self._before(op, cuts, "forward")]
+        ahead = [] if op.copies else [[op.calls("prepare")], *before, forward]
+        if op not in self.live:
+            return ahead, []
+        needed = any(dx is not None for dx in op.dxs)
+        back = [parts for _, parts in self._backward_of(op, cuts, needed)]
+        if op.parameters:
+            back.append([piece.calls for piece, _ in self._pieces(op, cuts, machine)])
+        return ahead, back
+
     # -- what sums over the batch ------------------------------------------------------------------------------------
 
     def ranges(self, machine: Machine) -> list[list[Piece]]:
@@ -206,27 +220,39 @@ class Schedule:
                 without.difference_update(op.parameters)
         for parameter in without:  # of layers that have no part in the output: the gradient is 0
             start, end = self.places[parameter], self.places[parameter] + parameter.size
-            none = np.empty((0, parameter.size), self.setting.dtype)
-            zeros = [partial(sum_parts, none, self.gradient_vector[start:end])]
-            made.append((Piece(start, end, zeros, None), parameter.size * machine.update_work))
+            made.append((Piece(start, end, [self.zero(start, end)], None), parameter.size * machine.update_work))
         made.sort(key=lambda each: each[0].first)
         return gathered([piece for piece, _ in made], [work for _, work in made], machine)
+
+    def zero(self, start: int, end: int) -> partial:
+        """A call that sets this part of the gradients to 0."""
+        return partial(sum_parts, np.empty((0, end - start), self.setting.dtype), self.gradient_vector[start:end])
+
+    def frozen(self, op: Op, first: int, last: int) -> Calls:
+        """Calls that set to 0 what belongs to frozen parameters between these two places of the vector."""
+        places = [(self.places[parameter], parameter.size) for parameter in op.frozen]
+        ranges = [(max(first, at), min(last, at + size)) for at, size in places]
+        return [self.zero(a, b) for a, b in ranges if a < b]
 
     def _pieces(self, op: Op, cuts: Cuts, machine: Machine) -> Iterator[tuple[Piece, float]]:
         """The pieces of an op's parameters, each with its work."""
         start = self.places[op.parameters[0]]
         end = start + op.size
+        if not op.trained and (op.apart or cuts.gradients.axis == "rows"):  # nothing has written to the gradients
+            yield Piece(start, end, [], None), 0
+            return
         if cuts.gradients.axis != "rows":
             shares = self.shares.get(op)
             calls = [] if shares is None else [partial(sum_parts, shares, self.gradient_vector[start:end])]
-            yield Piece(start, end, calls, None), op.size * machine.update_work
+            yield Piece(start, end, calls + self.frozen(op, start, end), None), op.size * machine.update_work
             return
         into, rows, first = views(op, self.gradient_vector[start:end]), op.sizes["rows"], start
         for part in cuts.gradients.ranges:
             last = end if part[1] == rows else start + op.weights // rows * part[1]
-            descend = op.descend and partial(op.descend, rows=part)
+            frozen = self.frozen(op, first, last)
+            descend = op.descend and not frozen and partial(op.descend, rows=part)
             work = row_work(op, self.setting, machine) * (part[1] - part[0]) // rows
-            yield Piece(first, last, op.calls("gradients", "rows", part, into=into), descend), work
+            yield Piece(first, last, op.calls("gradients", "rows", part, into=into) + frozen, descend or None), work
             first = last
 
 

@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from ..losses import Loss
-from ..optimizers import Optimizer
+from ..optimizers import Optimizer, Stretch
+from ..parameters import Parameter
 from .engine import Batch, bound
 from .gradients import Gradients
 from .sections import Parts, Piece
@@ -19,10 +20,11 @@ from .threads import run
 
 
 class Trained(Protocol):
-    """What a step asks of a network: its vectors of parameters and of gradients."""
+    """What a step asks of a network: its vectors of parameters and of gradients, and the parameters by name."""
 
     parameter_vector: np.ndarray
     gradients: Gradients
+    named_parameters: dict[str, Parameter]
 
 
 def training_step(batch: Batch, loss: Loss, optimizer: Optimizer, network: Trained) -> "TrainingStep":
@@ -43,12 +45,13 @@ class TrainingStep:
         self.batch = weakref.ref(batch)  # which has this step
         self.loss, self.optimizer = loss, optimizer
         self.values, self.gradients = network.parameter_vector, network.gradients
+        self.stretches = optimizer.attach(network)
         self.loss_call = loss.step_call(batch.y, batch.dout) or LossCall(loss, batch.y, batch.dout)
         self.program: list[Callable[[], None]] = []
         # What the program is bound to: are gradients kept, may parts be updated apart, and the optimiser's vectors
         self.kept = self.by_parts = None
         self.vectors: list[np.ndarray] = []
-        left = [[call for piece in pieces if piece.descend for call in piece.calls] for pieces in batch.ranges]
+        left = [[call for piece in pieces if self._descends(piece) for call in piece.calls] for pieces in batch.ranges]
         # What completes the gradients that an update with `descend` leaves open
         self.left_open = [calls for calls in left if calls]
 
@@ -94,25 +97,48 @@ class TrainingStep:
     def _update(self, vectors: tuple, kept: bool, by_parts: bool) -> list[Parts]:
         """The gradients that backward leaves open, and the optimiser's update, range by range."""
         if not by_parts:
-            return [self.batch().completing(), [[partial(self.optimizer.step, *vectors)]]]
+            return [self.batch().completing(), [[partial(self._step_apart, *vectors)]]]
         return [[self._update_range(pieces, vectors, kept) for pieces in self.batch().ranges]]
 
     def _update_range(self, pieces: list[Piece], vectors: tuple, kept: bool) -> list[Callable[[], None]]:
         """The calls for neighbouring pieces. Unless gradients are kept, pieces that can descend do both at once."""
-
-        def of(first: int, last: int) -> list[np.ndarray]:
-            return [vector[first:last] for vector in vectors]
-
-        calls, first, end = [], pieces[0].first, pieces[-1].last
+        calls, first = [], pieces[0].first
         for piece in pieces:
-            if kept or piece.descend is None:
+            if kept or not self._descends(piece):
                 calls += piece.calls
                 continue
-            if first < piece.first:
-                calls.append(self.optimizer.update_call(*of(first, piece.first)))
-            calls += piece.descend(*of(piece.first, piece.last), self.optimizer.numbers)
+            calls += self._updates(first, piece.first, vectors)
+            ((_, _, optimizer),) = self._within(piece.first, piece.last)
+            calls += piece.descend(*(vector[piece.first : piece.last] for vector in vectors), optimizer.numbers)
             first = piece.last
-        return calls + ([self.optimizer.update_call(*of(first, end))] if first < end else [])
+        return calls + self._updates(first, pieces[-1].last, vectors)
+
+    def _updates(self, first: int, last: int, vectors: tuple) -> list[Callable[[], None]]:
+        """The optimiser's updates between two places of the vectors, a call for each of its groups in turn."""
+        within = self._within(first, last)
+        return [optimizer.update_call(*(vector[a:b] for vector in vectors)) for a, b, optimizer in within]
+
+    def _within(self, first: int, last: int) -> list[Stretch]:
+        """What of the optimiser's stretches lies between two places of the vectors."""
+        cut = [Stretch(max(a, first), min(b, last), optimizer) for a, b, optimizer in self.stretches]
+        return [stretch for stretch in cut if stretch.first < stretch.last]
+
+    def _descends(self, piece: Piece) -> bool:
+        """Can its update be made with its gradients? It is one call, with one optimiser's numbers."""
+        if piece.descend is None:
+            return False
+        within = self._within(piece.first, piece.last)
+        return len(within) == 1 and (within[0].first, within[0].last) == (piece.first, piece.last)
+
+    def _step_apart(self, values: np.ndarray, grads: np.ndarray) -> None:
+        """The step of an optimiser that has one of its own; frozen parameters have their values back after it."""
+        kept, at = [], 0
+        for first, last, _ in [*self.stretches, Stretch(values.size, values.size, self.optimizer)]:
+            kept += [(slice(at, first), values[at:first].copy())] if at < first else []
+            at = last
+        self.optimizer.step(values, grads)
+        for part, before in kept:
+            values[part] = before
 
 
 class LossCall:

@@ -30,6 +30,7 @@ def check(
         properties += check_backward(problem, douts, gradients)
     properties += check_kinds(problem, gradients[0])
     report = GradientReport(problem.subject, tolerance, seed, mode, properties=tuple(properties))
+    report.skipped = problem.frozen
     if not all(p.passed for p in properties if p.name in ("forward deterministic", "inputs unmodified by forward")):
         steady = "forward can't be differentiated"
         report.tensors = tuple(TensorCheck(n, a.shape, a.size, problem=steady) for n, a in problem.tensors.items())

@@ -123,7 +123,8 @@ class EngineProblem(LayerProblem):
         taken = self.steps(dout, SGD(lr=0.0), (0.0, 0.0, 1.0), False)
         ends = np.cumsum([p.size for p in self.network.parameters])
         parts = np.split(taken, ends[:-1]) if len(ends) else []
-        return {name: part.reshape(p.shape) for (name, p), part in zip(self.parameters.items(), parts, strict=True)}
+        of = {id(p): part.reshape(p.shape) for p, part in zip(self.network.parameters, parts, strict=True)}
+        return {name: of[id(p)] for name, p in self.parameters.items()}
 
     def updates_agree(self, dout: np.ndarray) -> bool:
         """Do updates with all settings of SGD have the same bits, whether they keep gradients or not?"""
@@ -186,7 +187,7 @@ class EngineProblem(LayerProblem):
                     yield "dx"
         for layer, original in zip(layers, op.layers, strict=True):
             for parameter, of_op in zip(layer.parameters, original.parameters, strict=True):
-                if not close(grads[id(of_op)], parameter.grad, self.largest):
+                if of_op.requires_grad and not close(grads[id(of_op)], parameter.grad, self.largest):
                     yield f"gradient of {parameter.name}"
 
 

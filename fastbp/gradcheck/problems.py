@@ -29,6 +29,7 @@ class Problem:
     - `tensors` the float64 arrays with a gradient, by name, in the order of the gradients. The checker moves their
       elements in place: `forward` must use their present values.
     - `others` what else f takes (labels, options), for the diagnosis
+    - `frozen` names of parameters that have no gradient
     - `scalar` f is a loss: y is a number, and backward takes no cotangent
 
     `forward()` gives y; `backward(dout)` the gradients {name: array} of the last forward pass. Both leave all as it
@@ -37,6 +38,7 @@ class Problem:
 
     subject = ""
     scalar = False
+    frozen: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.tensors: dict[str, np.ndarray] = {}
@@ -157,11 +159,15 @@ class LayerProblem(Problem):
         self.targets = None if loss is None else as_float64("targets", targets)
         leaves = self.thing.leaves() if container else {"": self.thing}
         self.state = [(leaf, {name: array.copy() for name, array in leaf.state.items()}) for leaf in leaves.values()]
-        self.parameters = {}
+        self.parameters, frozen = {}, []
         for path, leaf in leaves.items():
             for parameter in leaf.parameters:
                 name = f"{path}.{parameter.name} ({type(leaf).__name__})" if container else parameter.name
-                self.parameters[name] = parameter
+                if parameter.requires_grad:
+                    self.parameters[name] = parameter
+                else:
+                    frozen.append(name)
+        self.frozen = tuple(frozen)
         if not container:
             self.others = {"layer": type(thing).__name__, "training": training}
             with contextlib.suppress(AttributeError):  # a layer of the user's own that doesn't keep its arguments

@@ -107,6 +107,7 @@ class GradientReport:
     """The result of `check_gradients`: `passed`, `tensors`, `properties`, and the whole as a table with
     `print(report)`.
 
+    `skipped` names the parameters that are frozen, which have no gradient to check.
     `smallest`, after a failure, is a small case that fails in the same way (`fastbp.gradcheck.smallest.SmallestCase`),
     or None.
     """
@@ -118,6 +119,7 @@ class GradientReport:
     tensors: tuple[TensorCheck, ...] = ()
     properties: tuple[Property, ...] = ()
     smallest: object | None = None
+    skipped: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -152,6 +154,8 @@ class GradientReport:
         for tensor in self.tensors:
             if not tensor.passed:
                 text += [f"{tensor.name}: {cause}" for cause in tensor.explanations(3)]
+        if self.skipped:
+            text.append(f"skipped, since frozen: {', '.join(self.skipped)}")
         if self.smallest is not None:
             text += ["", str(self.smallest)]
         return "\n".join(text)
@@ -200,7 +204,7 @@ class GradientReport:
             tensors.append(entry)
         return {
             "subject": self.subject, "passed": self.passed, "mode": self.mode, "tolerance": self.tolerance,
-            "seed": self.seed, "counts": self.counts, "tensors": tensors,
+            "seed": self.seed, "counts": self.counts, "tensors": tensors, "skipped": list(self.skipped),
             "properties": [asdict(p) for p in self.properties],
             "smallest": None if self.smallest is None else self.smallest.to_dict(),
         }  # fmt: skip

@@ -54,7 +54,7 @@ def smallest_failure(
     if isinstance(thing, Container):
         return None  # its sizes are its layers': check them one by one
     if isinstance(thing, Layer):
-        if loss is not None:
+        if loss is not None or not all(parameter.requires_grad for parameter in thing.parameters):
             return None
         try:
             start = {"x": np.array(inputs[0]), "layer": thing.config()} | {p.name: p.value for p in thing.parameters}

@@ -10,13 +10,14 @@ from .joins import Join, Plus
 from .linear import Linear
 from .norm import BatchNorm1d, BatchNorm2d
 from .pool import AvgPool2d, MaxPool2d
+from .scale import Scale
 from .shape import Flatten, Identity
 
 # isort: split
-from . import folded, fused, narrow  # noqa: F401 -- they enter what they have
+from . import folded, fused, narrow  # noqa: F401 -- they enter their ops in the table
 
 __all__ = [
     "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Concat", "Container", "Conv2d", "Dropout", "Flatten", "GELU",
     "Identity", "Join", "Layer", "LeakyReLU", "Linear", "LogSoftmax", "MaxPool2d", "Parameter", "Plus", "ReLU",
-    "Residual", "SiLU", "Sigmoid", "Softmax", "Tanh",
+    "Residual", "Scale", "SiLU", "Sigmoid", "Softmax", "Tanh",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from ..arguments import shape as shape_of
 from ..dtypes import FLOATS, float_dtype
 from ..engine.ops import Op, kind_of, op_alone
 from ..flops import Cost
-from ..parameters import Parameter, State
+from ..parameters import HasParameters, Parameter, State
 
 PASSES = "forward", "backward"  # set on a layer, they are called in place of its kernels
 SIZE_LIMIT = 2**31 - 1  # of features, channels, windows: kernels count some of them in 32 bits
@@ -28,7 +28,7 @@ def held_layers(value) -> "Iterator[Layer]":
         yield from held_layers(each)
 
 
-class Layer(Checked):
+class Layer(Checked, HasParameters):
     """A differentiable function with parameters. A layer of your own defines `forward`, `backward` and `output_shape`.
 
     - `y = forward(x, training=False, out=None)`; x is not modified. What backward needs is kept in `cache`, by
@@ -174,10 +174,8 @@ class Layer(Checked):
             raise TypeError(f"{name}: expected {what} of dtype {wanted}, got {x.dtype}")
         fits = len(x.shape) >= len(shape) - 1 if ... in shape else len(x.shape) == len(shape)
         if not fits or any(isinstance(d, int) and d != size for d, size in zip(shape, x.shape, strict=False)):
-            wanted = (
-                "(" + ", ".join("..." if d is ... else str(d) for d in shape) + ("," if len(shape) == 1 else "") + ")"
-            )
-            raise ValueError(f"{name}: expected {what} {wanted}, got {x.shape}")
+            sizes = ", ".join("..." if d is ... else str(d) for d in shape) + "," * (len(shape) == 1)
+            raise ValueError(f"{name}: expected {what} ({sizes}), got {x.shape}")
 
     def buffer(self, out: np.ndarray | None, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
         """`out` after a check, or a new array of `shape` and the dtype of `like`, the input that it must not
@@ -245,11 +243,13 @@ class Layer(Checked):
         for parameter in self.parameters[:1]:
             parameter.grad  # noqa: B018 -- who calls this looks at gradients, so what training has left open is computed first
         op.layer, op.dout = self, dout if y.ndim else dout.reshape(1)
-        if op.parameters:
+        if op.trained or op.parameters and need_dx and not op.apart:
             op.run("gradients", into={parameter: parameter.grad_array for parameter in op.parameters})
         if need_dx:
             op.dxs[0] = dx if y.ndim else dx.reshape(1)
             op.run("backward")
+        for parameter in op.frozen:
+            parameter.grad_array[...] = 0
         op.layer = op.dout = op.dxs[0] = None
         return dx
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..arguments import Setting, flag, instance
 from ..engine.graph import Graph, Place, Step, Wire, connected, inside
 from ..engine.ops import input_gradients
-from ..parameters import State
+from ..parameters import State, any_trained
 from .base import Layer, Parameter
 from .joins import Join, Plus
 
@@ -210,7 +210,7 @@ class Container(Layer):
             raise RuntimeError(f"{type(self).__name__}.backward called before forward")
         needing = {graph.x} if need_dx else set()
         for step in graph.steps:
-            if step.layer.parameters or not needing.isdisjoint(step.inputs):
+            if any_trained(step.layer.parameters) or not needing.isdisjoint(step.inputs):
                 needing.add(step.output)
         due, unused = {graph.y: dout}, set(map(id, self.parameters))
         for step in reversed(graph.steps):
@@ -225,7 +225,7 @@ class Container(Layer):
                 if wire in needing:
                     due[wire] = due[wire] + gradient if wire in due else gradient
         for parameter in self.parameters:
-            if id(parameter) in unused:  # of a layer that has no part in the output
+            if id(parameter) in unused or not parameter.requires_grad:  # of a layer that has no part in the output
                 parameter.grad[...] = 0
         if not need_dx:
             return None

@@ -104,6 +104,7 @@ def enter_with_activations(layer: type[Layer], op: type[Op]) -> None:
 
 enter_with_activations(Linear, LinearOp)
 enter_with_activations(Plus, PlusOp)
+enter_with_activations(Conv2d, ConvOp)
 
 
 # -- max pools and activations -----------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ class ConvPool(Op):
     rounding, the maximum may be taken at the other one.
     """
 
-    saves = {"argmax": np.int32}
+    saves, apart = {"argmax": np.int32}, True
 
     def __init__(self, *arguments):
         super().__init__(*arguments)

@@ -68,7 +68,7 @@ class Linear(Layer):
 
 @computes(Linear)
 class LinearOp(Op):
-    how = "register tiles"
+    how, apart = "register tiles", True
     activation: Activation | None = None  # made in the same pass
 
     def __init__(self, *arguments):
@@ -90,6 +90,7 @@ class LinearOp(Op):
     def gradients(self, into, rows):
         """dw = doutᵀ x,  db = Σₙ dout; db with the last rows, which it follows in the flat vector"""
         db = into[self.layer.bias] if self.layer.bias and rows[1] == self.sizes["rows"] else None
+        rows = rows if self.layer.weight.requires_grad else (rows[1], rows[1])
         yield partial(linear.linear_backward_parameters, *self.summed, self.x, into[self.layer.weight], db, rows)
 
     def backward(self, samples, columns, terms, dx=None):

@@ -16,10 +16,12 @@ from .fused import AFTER
 from .linear import Linear
 
 # Tuning figures: bench/NOTES.md
-BLOCK = 288  # samples that are taken through all layers: a whole number of the widest tile's on any processor
-WIDEST = 64  # features of a layer, up to which samples are better in the vectors than features
-FROM = 512  # samples from which on
-SMOOTH = 16  # an exponential takes as long as so many multiply–adds
+ROOM = 256 << 10  # bytes of a block of samples with all that is kept of them, which stays in the second cache
+LONGEST, GRAIN = 960, 48  # samples of a block at most, and what they are a multiple of: the columns of any tile
+FROM = 64  # samples from which on they fill the vectors better than features do
+PRODUCTS = 18  # multiply–adds for each number that goes into a layer or comes out, up to which they do
+ROWS = 192  # numbers of a sample that are kept: of more, a block would be short
+FEATURE, SMOOTH = 8, 16  # a feature, and an exponential, take as long as so many multiply–adds
 
 
 class Stage(NamedTuple):
@@ -68,22 +70,24 @@ class FixedNarrowOp(Op):
             y = z + layer.out_features if kind in FROM_X else z
             self.stages.append(Stage(layer, kind, numbers, x, z, y))
             rows = y + layer.out_features
-        self.rows = rows
+        self.rows, fit = rows, ROOM // (rows * self.setting.dtype.itemsize)
+        self.block = min(LONGEST, max(GRAIN, fit // GRAIN * GRAIN))
         smooth = sum(stage.linear.out_features for stage in self.stages if stage.kind not in (NONE, RELU, LEAKY_RELU))
-        self.work = sum(stage.linear.weight.size for stage in self.stages) + SMOOTH * smooth
+        self.work = sum(stage.linear.weight.size for stage in self.stages) + FEATURE * rows + SMOOTH * smooth
 
     @classmethod
     def suits(cls, layers, shape, setting):
         linear = [isinstance(layer, Linear) for layer in layers]
-        widths = [*shape, *(layer.out_features for layer in layers if isinstance(layer, Linear))]
+        sizes = [(layer.in_features, layer.out_features) for layer in layers if isinstance(layer, Linear)]
         return (
             setting.training is cls.training
             and setting.N >= FROM
-            and sum(linear) > 1
             and linear[0]
+            and len(sizes) > 1
             and not any(not a and not b for a, b in zip(linear, linear[1:], strict=False))
             and all(layer.rising for layer in layers if isinstance(layer, LeakyReLU))
-            and max(widths) <= WIDEST
+            and sum(D * F for D, F in sizes) <= PRODUCTS * sum(D + F for D, F in sizes)
+            and sum(D + F for D, F in sizes) <= ROWS
         )
 
     def forward(self, samples):
@@ -101,15 +105,15 @@ class FixedNarrowOp(Op):
 
     def columns_for_a_part(self) -> Callable[[Block], np.ndarray]:
         """Where the columns of a block are put, by a part of the batch."""
-        room = aligned((BLOCK * self.rows,), self.setting.dtype)
+        room = aligned((self.block * self.rows,), self.setting.dtype)
         return lambda block: room
 
     def blocks(self, samples: slice) -> Iterator[Block]:
         """The blocks that these samples lie in: the same ones for any parts of the batch, one where there is none."""
         N = self.setting.N
-        for start in range(samples.start // BLOCK * BLOCK, max(samples.stop, samples.start + 1), BLOCK):
-            first, last = max(samples.start - start, 0), min(samples.stop - start, BLOCK)
-            yield Block(start, max(min(BLOCK, N - start), 0), first, last)
+        for start in range(samples.start // self.block * self.block, max(samples.stop, samples.start + 1), self.block):
+            first, last = max(samples.start - start, 0), min(samples.stop - start, self.block)
+            yield Block(start, max(min(self.block, N - start), 0), first, last)
 
 
 @computes(Linear, *AFTER, run=True)
@@ -130,7 +134,7 @@ class NarrowOp(FixedNarrowOp):
     def gradients(self, into, samples):
         """dw and db of all layers: sums over the blocks, in their order"""
         widest = max(stage.linear.out_features for stage in self.stages)
-        rooms = aligned((2, BLOCK * widest), self.setting.dtype)
+        rooms = aligned((2, self.block * widest), self.setting.dtype)
         if self.dx is not None and self.slopes is None:
             self.slopes = aligned((self.setting.N * self.stages[0].linear.out_features,), self.setting.dtype)
         for number, block in enumerate(self.blocks(samples)):
@@ -154,7 +158,7 @@ class NarrowOp(FixedNarrowOp):
     def backward(self, samples):
         """dx, from the gradients of what the first layer gives, which `gradients` has left"""
         first = self.stages[0].linear
-        room = aligned((BLOCK * first.in_features,), self.setting.dtype)
+        room = aligned((self.block * first.in_features,), self.setting.dtype)
         for block in self.blocks(samples):
             d, dx, D = self.slopes_of(block, (), 0), flat(self.dx[block.samples]), first.in_features
             yield partial(columns_backward_input, first.weight.value, d, room, block[1:])

@@ -4,7 +4,8 @@
 - fitting: the loop over epochs and batches (fit)
 - history: what was measured (History), and the training under way as callbacks see it (Run)
 - predicting: outputs, classes and probabilities for data, and loss and accuracy on it
-- callbacks, schedules: what the loop calls
+- callbacks, schedules, averages: what the loop calls
+- views: test-time augmentation
 - resume: the file from which an interrupted training goes on
 - progress: what the loop shows on standard error
 - checks: the checks of arguments that these share

@@ -1,5 +1,6 @@
 """The loop over epochs and batches: `fit`."""
 
+import inspect
 import math
 import os
 import time
@@ -12,6 +13,7 @@ from ..arguments import flag, shown, whole
 from ..losses import Loss
 from ..network import Sequential
 from ..optimizers import Optimizer
+from .averages import averaged, leave
 from .callbacks import Callback
 from .checks import is_ours, named, x_and_targets
 from .history import History, Run
@@ -21,7 +23,8 @@ from .resume import SavedTraining
 from .schedules import Schedule
 from .trainer import Trainer
 
-Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # (x, rng) -> an x of the same shape and dtype
+Augmentation = Callable[..., np.ndarray]  # (x, rng), or more by name -> an x of the same shape and dtype
+ASKED = ("indices", "epoch", "seed")  # what an augmentation may ask for by name
 
 
 def fit(
@@ -50,7 +53,11 @@ def fit(
 
     `test` is measured after every epoch, as `validation` is, and nothing is decided by it. `augment` is called with
     each training batch, `augment(x, rng)`, and gives an x of the same shape and dtype; of several, each gets what the
-    one before gave. The generator `rng` depends on `seed` and the epoch's number alone.
+    one before gave. The generator `rng` depends on `seed` and the epoch's number alone. An augmentation that has
+    parameters of these names gets more: `indices` (N,), which samples of `train` the batch holds, `epoch`, the number
+    of epochs that have ended, and `seed`.
+
+    With EMA or Lookahead among the callbacks, what is measured after an epoch are the averaged weights.
 
     `resume` names a file that holds the state of training after each epoch. Where the file is there at the start,
     training goes on from it and ends with the same bits as without the interruption, and with the same History but for
@@ -71,13 +78,14 @@ def fit(
     for name, pair in splits.items():
         _check_data(name, network, loss, *pair)
     augment = _check_augment(augment, splits["train"][0])
-    run, saved = Run(network, loss, optimizer, History(), epochs, "validation" in splits), None
+    count = math.ceil(len(splits["train"][0]) / batch_size)
+    run, saved = Run(network, loss, optimizer, History(), epochs, "validation" in splits, batches=count), None
     if resume is not None:
         shapes = {name: f"x {x.shape}, targets {targets.shape}" for name, (x, targets) in splits.items()}
         same = {**shapes, "batch_size": batch_size, "seed": seed, "augment": [_name(change) for change in augment]}
         saved = SavedTraining(resume, run, callbacks, augment, same)
     _tell(callbacks, "on_train_begin", run)
-    base_lr, count = optimizer.lr, math.ceil(len(splits["train"][0]) / batch_size)
+    base_lr = optimizer.lr
     try:
         if saved:
             saved.restore()
@@ -90,15 +98,18 @@ def fit(
                 measured = {"train": _epoch(run, trainer, batches, count, callbacks, base_lr, bar)}
                 if not math.isfinite(value := measured["train"].loss):
                     _end_not_finite(run, value, *splits["train"], bool(augment))
-                measured |= {name: evaluate(network, loss, pair) for name, pair in splits.items() if name != "train"}
-                run.history.add(measured, time.perf_counter() - start, optimizer.lr)
-                run.epoch += 1
-                bar.epoch_ended(run.history)
-                _tell(callbacks, "on_epoch_end", run)
+                with averaged(callbacks):
+                    others = {name: pair for name, pair in splits.items() if name != "train"}
+                    measured |= {name: evaluate(network, loss, pair) for name, pair in others.items()}
+                    run.history.add(measured, time.perf_counter() - start, optimizer.lr)
+                    run.epoch += 1
+                    bar.epoch_ended(run.history)
+                    _tell(callbacks, "on_epoch_end", run)
                 if saved:
                     saved.write()
     finally:
         optimizer.lr = base_lr
+    leave(callbacks)
     _tell(callbacks, "on_train_end", run)
     return run.history
 
@@ -124,11 +135,21 @@ def _check_augment(augment, x: np.ndarray) -> list[Augmentation]:
             wanted = "a function of (x, rng), an object like RandomFlip() or a list"
             raise TypeError(f"fit: augment must be {wanted}, got {shown(change)}")
         given = x[:2]
-        y = change(given.copy(), np.random.default_rng(0))
+        asked = {"indices": np.arange(len(given)), "epoch": 0, "seed": 0}
+        y = change(given.copy(), np.random.default_rng(0), **{name: asked[name] for name in _asked(change)})
         if not isinstance(y, np.ndarray) or (y.shape, y.dtype) != (given.shape, given.dtype):
             got = f"{y.dtype} {y.shape}" if isinstance(y, np.ndarray) else type(y).__name__
             raise ValueError(f"fit: augment: {_name(change)} made {got} of a batch {given.dtype} {given.shape}")
     return augment
+
+
+def _asked(change: Augmentation) -> list[str]:
+    """What more than x and rng an augmentation takes by name."""
+    try:
+        parameters = inspect.signature(change).parameters
+    except (TypeError, ValueError):  # a function that does not tell
+        return []
+    return [name for name in ASKED if name in parameters]
 
 
 def _name(change: Augmentation) -> str:
@@ -149,11 +170,12 @@ def _batches(x, targets, batch_size: int, augment: list[Augmentation], seed: lis
     """The mini-batches of an epoch, in the order and with the changes that its seed gives."""
     order = np.random.default_rng(seed).permutation(len(x))
     rng = np.random.default_rng([*seed, 1])  # one for the epoch: making one takes as long as a step of a small batch
+    asked = [(change, _asked(change)) for change in augment]
     for start in range(0, len(x), batch_size):
         chosen = order[start : start + batch_size]
-        batch = x[chosen]
-        for change in augment:
-            batch = change(batch, rng)
+        batch, more = x[chosen], {"indices": chosen, "epoch": seed[1], "seed": seed[0]}
+        for change, names in asked:
+            batch = change(batch, rng, **{name: more[name] for name in names})
         yield batch, targets[chosen]
 
 

@@ -72,7 +72,7 @@ class History:
 
 @dataclass
 class Run:
-    """A training under way, as callbacks see it."""
+    """A training under way, as callbacks see it: `epoch` of `epochs` have ended, each of `batches` steps."""
 
     network: Sequential
     loss: Loss
@@ -81,6 +81,7 @@ class Run:
     epochs: int
     validated: bool
     epoch: int = 0
+    batches: int = 1
 
     def stop(self, reason: str) -> None:
         """End training after this epoch."""

@@ -74,10 +74,12 @@ class SavedTraining:
             return
         network, optimizer = self.run.network, self.run.optimizer
         before = network.state_dict(), optimizer.state, optimizer.steps, optimizer.lr
+        frozen = [name for name, parameter in network.named_parameters.items() if not parameter.requires_grad]
         try:
             self._restore()
         except Exception as error:
             network.load_state_dict(before[0])
+            _freeze(network, frozen)
             _, optimizer.state, optimizer.steps, optimizer.lr = before
             if isinstance(error, MemoryError):
                 raise
@@ -86,6 +88,8 @@ class SavedTraining:
     def _restore(self) -> None:
         run, header = self.run, self.header
         run.network.load_state_dict(self._named("network."))
+        if (frozen := header.get("frozen")) is not None:
+            _freeze(run.network, frozen)
         like, vectors = run.network.parameter_vector, self._named("optimizer.")
         for name in set(vectors) & set(run.optimizer.vectors):
             if (vectors[name].shape, vectors[name].dtype) != (like.shape, like.dtype):
@@ -119,10 +123,17 @@ class SavedTraining:
             if array.dtype.hasobject:
                 raise TypeError(f"fit: resume: {name} is neither a number nor an array of numbers")
         header = {"format": FORMAT, "training": self.training, "epochs": run.epoch, "stop_reason": history.stop_reason}
+        header["frozen"] = [name for name, p in run.network.named_parameters.items() if not p.requires_grad]
         header |= {"steps": int(run.optimizer.steps), "lr": float(run.optimizer.lr), "of": run.epochs}
         header["arrays"] = sorted(arrays)
         with written_atomically(self.path) as file:
             write_arrays(file, {"training": np.array(json.dumps(header)), **arrays})
+
+
+def _freeze(network, frozen: list[str]) -> None:
+    """Freeze the parameters of these names, and no others."""
+    for name, parameter in network.named_parameters.items():
+        parameter.requires_grad = name not in frozen
 
 
 def epochs_done(path: str | os.PathLike) -> tuple[int, int]:

@@ -93,6 +93,27 @@ class OneCycle(Schedule):
         return low + (1 - low) * (1 - math.cos(math.pi * share)) / 2
 
 
+class Triangle(Schedule):
+    """Up from `start` to 1 over the first `warm` of `epochs`, then down to `final`, both along a straight line.
+
+    The optimiser's learning rate is the peak.
+
+    >>> [round(Triangle(epochs=10, warm=0.2, start=0.5).factor(epoch), 3) for epoch in (0, 1, 2, 6, 10)]
+    [0.5, 0.75, 1.0, 0.5, 0.0]
+    """
+
+    def __init__(self, epochs: float, warm: float = 0.3, start: float = 0.0, final: float = 0.0):
+        self.epochs, self.warm = self._positive("epochs", epochs), self._fraction("warm", warm)
+        self.start, self.final = self._fraction("start", start), self._fraction("final", final)
+
+    def factor(self, epoch):
+        done = min(self._time(epoch) / self.epochs, 1.0)
+        if done < self.warm:
+            return self.start + (1 - self.start) * done / self.warm
+        share = 1 - (done - self.warm) / (1 - self.warm) if self.warm < 1 else 1.0
+        return self.final + (1 - self.final) * share
+
+
 class WarmUp(Schedule):
     """Linear from `start` to 1 over the first `epochs`, then 1. Give it beside another schedule: factors multiply.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...memory import aligned
 from .. import simd
+from ..activations import NONE, activate
 from ..simd.toom_cook import TILES
 from . import filters, shifted, tabled, winograd
 
@@ -22,9 +23,10 @@ Calls = Iterator[Callable[[], None]]
 
 # Tuning figures: bench/NOTES.md
 SHIFTED_FROM = 100  # pixels of an output map from which they fill vectors well, and sums over them are long
-FEW_TILES = 8  # of 2×2 outputs in a batch, for which it does not pay to bring the filters to Winograd's points
-# Channels, in and out, from which Winograd's tiles beat direct sums over large maps, and over small ones
-MANY = {True: 16, False: 8}
+FILTERS = 15  # tiles in a batch whose products take as long as it does to bring the filters to the points and back
+MANY = 16  # channels, in and out, from which minimal filtering pays; the fewer the products, the fewer the channels:
+SAVED = 0.4  # of the products are left, at most, where it pays from
+SOME, PAIRS = 8, 128  # channels, in and out, and so many pairs of one in and one out
 # Beside the products: what it takes to turn rows of channels to maps, in products of each output, forward and for dw,
 TURNED, TURNED_SUMS = 12, 6
 SPLIT = 40  # what it takes to lay out a pixel in the planes of a stride, or a gradient from them, in products
@@ -36,7 +38,7 @@ class Geometry(NamedTuple):
     """All that is fixed about a convolution but the batch.
 
     x (N, channels, H, W) · w (filters, channels, *kernel) · y (N, filters, *output) · `before` (top, left), the zeros
-    put before x's first row and column · `tile` 2 or 4, the side of Winograd's tiles that is preferred"""
+    put before x's first row and column · `tile` 4, or 2 for smaller tiles of minimal filtering, which round less"""
 
     channels: int
     filters: int
@@ -44,7 +46,7 @@ class Geometry(NamedTuple):
     stride: tuple[int, int]
     before: tuple[int, int]
     output: tuple[int, int]
-    tile: int = 2
+    tile: int = 4
 
     @property
     def shifts_rows(self) -> bool:
@@ -54,6 +56,18 @@ class Geometry(NamedTuple):
     def tiles(self, m: int) -> int:
         """The tiles of m×m outputs of one image."""
         return -(-self.output[0] // m) * -(-self.output[1] // m)
+
+
+class After(NamedTuple):
+    """An activation that is made while a sample's outputs are in the cache: `out` = that of y, which may be y itself;
+    kind and numbers as for `activate` in kernels/activations.py."""
+
+    out: np.ndarray
+    kind: int
+    numbers: np.ndarray
+
+
+UNSET = np.zeros(0)  # the settings of an activation that is none
 
 
 class Way:
@@ -80,8 +94,10 @@ class Way:
         """What is made once before a pass over the batch, of which `backward_input` is a part with `training`."""
         return iter(())
 
-    def forward(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> Calls:
-        """y = b + w ⋆ x"""
+    def forward(
+        self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray, after: After | None = None
+    ) -> Calls:
+        """y = b + w ⋆ x, and the activation of it, where there is one"""
         raise NotImplementedError
 
     def backward_input(self, dout: np.ndarray, w: np.ndarray, dx: np.ndarray) -> Calls:
@@ -103,25 +119,26 @@ class Winograd(Way):
 
     @classmethod
     def suits(cls, geometry, N):
-        fits = geometry.kernel == (3, 3) and geometry.stride == (1, 1)
-        if not fits or min(geometry.channels, geometry.filters) < MANY[geometry.shifts_rows]:
+        tiles = tiles_for(geometry)
+        if not tiles:
             return False
-        return geometry.shifts_rows or N is None or N * geometry.tiles(2) > FEW_TILES
+        direct = math.prod(geometry.kernel) * math.prod(geometry.output)
+        least = min(products(tile, geometry, N) for tile in tiles) / (direct * (1 if N is None else max(N, 1)))
+        few, pairs = min(geometry.channels, geometry.filters), geometry.channels * geometry.filters
+        return least < 1 and (few >= MANY or (least < SAVED and few >= SOME and pairs >= PAIRS))
 
     def __init__(self, geometry, N, dtype):
         super().__init__(geometry, N, dtype)
-        products = {tile: points_of(tile) * geometry.tiles(tile[0]) for tile in tiles_for(geometry)}
-        self.tile = min(products, key=products.get)  # tiles of 4×4 pay where they take fewer products
+        self.tile = min(tiles_for(geometry), key=lambda tile: products(tile, geometry, N))
         self.sizes, self.points = (geometry.filters, geometry.channels), points_of(self.tile)
         self.u = self.turned = None  # arrays, once they are wanted
         self.training = False
 
     @property
     def how(self):
-        few = f"; direct sums for {FEW_TILES} tiles of 2×2 or fewer in a batch"
         m, r, s = self.tile
         text = f"Winograd's minimal filtering, tiles of {m}×{m} outputs: {r}×{r} filters, stride {s}"
-        return text if self.suits(self.geometry, 1) else text + few
+        return text if self.suits(self.geometry, 1) else f"{text}; another way for the few tiles of small batches"
 
     def prepare(self, w, training):
         """The filters at the points of the tiles, and turned for the way back"""
@@ -139,8 +156,10 @@ class Winograd(Way):
         """An array for the filters from C to F channels at the points"""
         return aligned((self.points, winograd.filter_size(C, F)), self.dtype)
 
-    def forward(self, x, w, b, y):
+    def forward(self, x, w, b, y, after=None):
         yield partial(winograd.winograd_forward, x, self.u, b, y, self.geometry.before, self.tile)
+        if after:
+            yield partial(activate, y.reshape(-1), after.out.reshape(-1), after.kind, after.numbers)
 
     def backward_input(self, dout, w, dx):
         yield from self.backward(dout, dx, w, dx, np.empty((0, *w.shape[1:]), w.dtype))
@@ -164,10 +183,21 @@ def points_of(tile: tuple[int, int, int]) -> int:
 
 
 def tiles_for(geometry: Geometry) -> list[tuple[int, int, int]]:
-    """The tiles (m, r, s) that minimal filtering has for this geometry."""
+    """The tiles (m, r, s) that minimal filtering has for this geometry: of those with m = 2 for 3×3 filters, or with
+    `tile` 4, as many points along an axis."""
+    most = geometry.tile + 2
     return [
-        (m, r, s) for m, r, s in TILES if m <= geometry.tile and geometry.kernel == (r, r) and geometry.stride == (s, s)
+        (m, r, s)
+        for m, r, s in TILES
+        if m + -(-r // s) - 1 <= most and geometry.kernel == (r, r) and geometry.stride == (s, s)
     ]
+
+
+def products(tile: tuple[int, int, int], geometry: Geometry, N: int | None) -> int:
+    """The products for one channel and one filter in a batch, with what the filters' transforms count for; for many
+    samples, N = None, in one of them"""
+    tiles = geometry.tiles(tile[0])
+    return points_of(tile) * (tiles if N is None else N * tiles + FILTERS)
 
 
 class Direct(Way):
@@ -209,7 +239,7 @@ class Direct(Way):
         by = {what: "pixels" if self.by_pixels(what) else "channels" for what in ("y", "dx", "dw")}
         lanes = [kind if len({*by.values()}) == 1 else f"{kind} ({', '.join(what for what in by if by[what] == kind)})"
                  for kind in dict.fromkeys(by.values())]  # fmt: skip
-        few = f"; {FEW_TILES} tiles of 2×2 or fewer in the batch" if Winograd.suits(self.geometry, None) else ""
+        few = "; few tiles for minimal filtering in the batch" if Winograd.suits(self.geometry, None) else ""
         return f"all products, in register tiles with {' and '.join(lanes)} in the lanes{few}"
 
     def prepare(self, w, training):
@@ -229,9 +259,9 @@ class Direct(Way):
         across, along = (self.geometry.filters, self.geometry.channels)[:: 1 if what == "forward" else -1]
         return aligned((along * math.prod(self.geometry.kernel), filters.wide(across)), self.dtype)
 
-    def forward(self, x, w, b, y):
+    def forward(self, x, w, b, y, after=None):
         kernel = shifted.shifted_forward if self.by_pixels("y") else tabled.tabled_forward
-        yield partial(kernel, x, self._turned("forward"), b, y, *self.places)
+        yield partial(kernel, x, self._turned("forward"), b, y, *(after or After(y, NONE, UNSET)), *self.places)
 
     def backward_input(self, dout, w, dx):
         kernel = shifted.shifted_backward_input if self.by_pixels("dx") else tabled.tabled_backward_input

@@ -290,6 +290,13 @@ def choose(pixels, f, bias, y, argmax, where, first, width):
     argmax[where] = first + number
 
 
+def multiply_adds(x, count):
+    """x[i] ← x[0]·x[i] + x[1], `count` times, for i < 12·L, with x[0] and x[1] as they were"""
+    first, second = x[:2].copy()
+    for _ in range(count):
+        x[: 12 * lanes(x)] = first * x[: 12 * lanes(x)] + second
+
+
 def pixel_rows(x):
     return 4
 
