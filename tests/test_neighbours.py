@@ -213,3 +213,22 @@ def test_a_bias_that_counts_keeps_its_gradient():
         y = engine.forward(x, training=True)
         engine.backward(rng.normal(size=y.shape))
         assert (np.abs(network.layers[0].bias.grad) > 1e-6).any()
+
+
+# -- layers that change nothing in evaluation --------------------------------------------------------------------------
+
+
+def test_dropout_is_no_call_in_evaluation():
+    """Rows go on through it, also where it is the last layer, or its input has other readers."""
+    layers = [
+        fastbp.Linear(5, 6), fastbp.Dropout(0.5), fastbp.ReLU(), fastbp.Residual(fastbp.Dropout(0.2)),
+        fastbp.Dropout(0.3), fastbp.Linear(6, 4), fastbp.Dropout(0.1), fastbp.BatchNorm1d(4), fastbp.Dropout(0.5),
+    ]  # fmt: skip
+    network, x = fastbp.Sequential(*layers, dtype=np.float64, seed=1), np.random.default_rng(0).normal(size=(7, 5))
+    assert ops_of(network, (5,), False) == ["LinearOp", "ReLUAfter", "PlusOp", "LinearOp"]
+    expected = copy.deepcopy(network).forward(x)
+    np.testing.assert_allclose(network.engine((5,)).forward(x), expected, atol=1e-13)
+    assert ops_of(network, (5,), True).count("DropoutOp") == 5
+    alone = fastbp.Sequential(fastbp.Dropout(0.5), fastbp.Dropout(0.5))
+    x = x.astype(np.float32)
+    assert np.array_equal(alone.engine((5,)).forward(x), x)

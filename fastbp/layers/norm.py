@@ -184,7 +184,7 @@ class MapNormOp(NormOp):
 
     def forward(self, samples):
         """z = gamma · x̂ + beta, and y = the activation of that, where there is one, while z is in the cache"""
-        step = max(1, IN_CACHE // max(1, math.prod(self.output.shape))) if self.activation else self.setting.N
+        step = max(1, IN_CACHE // max(1, math.prod(self.output.shape)) if self.activation else self.setting.N)
         for start in range(samples.start, max(samples.stop, samples.start + 1), step):
             some = slice(start, min(start + step, samples.stop))
             x, z = planes(self.x[some]), planes(self.y[some])
