@@ -30,6 +30,9 @@ class BatchNorm(Layer):
         dx = gamma / √(var + eps) · (dout − (dbeta + x̂ · dgamma) / M)      after a training forward
         dx = gamma / √(var + eps) · dout                                  after an evaluation forward
 
+    The bias of a Conv2d or Linear right before it has no effect in training, for the mean takes it away: in a network
+    its gradient is exactly 0. In evaluation a network computes the two as one layer, with other weights.
+
     A batch of one value a channel gives y = beta and dx = 0 in training; an empty batch is a ValueError there.
     """
 
