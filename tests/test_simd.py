@@ -491,8 +491,8 @@ def test_pairs_of_averages_and_their_gradients(dtype, seed, columns):
     same(spread_pairs, plain.spread_pairs, (y, 4, dtype(0.25), x, *rows, columns), x)
 
 
-@given(dtypes, seeds, st.integers(1, 40), st.sampled_from(["ties", "random", "nan"]))
-def test_pooled_normalised(dtype, seed, columns, kind):
+@given(dtypes, seeds, st.integers(1, 40), st.sampled_from(["ties", "random", "nan"]), st.booleans())
+def test_pooled_normalised(dtype, seed, columns, kind, relu):
     """Three rows: the last belongs to no window."""
     rng = np.random.default_rng(seed)
     W = 2 * columns + seed % 2
@@ -504,8 +504,9 @@ def test_pooled_normalised(dtype, seed, columns, kind):
     maps, shape = np.broadcast_to(x, (2, 2, 3, W)).copy(), (2, 2, 1, columns)
     y, chosen, argmax = np.full(shape, 7, dtype), np.full(shape, 7, dtype), np.full(shape, -1, np.int32)
     gamma, beta, *batch = (np.full(2, number, dtype) for number in (scale, shift, middle, 1))
-    norm_relu_pool.norm_relu_pool_forward(maps, gamma, beta, tuple(batch), y, chosen, argmax)
+    norm_relu_pool.norm_relu_pool_forward(maps, gamma, beta, tuple(batch), y, chosen, argmax, relu)
     expected, at_maxima, numbers = np.empty(columns, dtype), np.empty(columns, dtype), np.empty(columns, np.int32)
+    affine = *affine, dtype(0 if relu else -np.inf)
     plain.pool_normalised(x.reshape(-1), 0, W, affine, expected, at_maxima, numbers, 0, 0, W, columns)
     for n, c in np.ndindex(2, 2):
         np.testing.assert_allclose(y[n, c, 0], expected, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-14)
