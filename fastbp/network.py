@@ -50,10 +50,10 @@ class Sequential(Chain):
     the path to them, "3.body.0.weight". A Sequential inside another takes that one's dtype, seed, winograd and machine,
     and gives its vectors up.
 
-    `winograd` is the side of the tiles in which 3×3 convolutions with stride 1 and many channels are computed (Lavin,
-    Gray 2016). Tiles of 2×2 outputs need 16 products where the definition has 36; tiles of 4×4 need 36 for 144, are
-    faster on maps of 4×4 and more in batches of more than a few, and round more: float32 outputs differ from exact ones
-    by up to 7·10⁻⁷ of the largest with tiles of 2, by up to 4·10⁻⁶ with tiles of 4 (256 channels).
+    `winograd` is the largest side of the tiles in which 3×3 convolutions with stride 1 and many channels are computed
+    (Lavin, Gray 2016). Tiles of 4×4 outputs need 36 products where the definition has 144, those of 2×2 16 for 36. They
+    round more: float32 outputs differ from exact ones by up to 8·10⁻⁷ of the largest with tiles of 2, by up to 3·10⁻⁶
+    with tiles of 4, and so do those of 5×5 filters, which by this method (36 products for 100) go with tiles of 4 only.
 
     `parameter_vector` and `gradient_vector` (P,) hold all parameters and all gradients, in the order of the layers;
     each layer's `weight.value`, `weight.grad`, … are views of them. So one optimiser step, one snapshot or one norm is
@@ -79,7 +79,7 @@ class Sequential(Chain):
 
     opens = True
 
-    def __init__(self, *layers: Layer, dtype=np.float32, seed: int = 0, winograd: int = 2, machine: Machine = USUAL):
+    def __init__(self, *layers: Layer, dtype=np.float32, seed: int = 0, winograd: int = 4, machine: Machine = USUAL):
         super().__init__(*layers)
         self.seed = whole("Sequential: seed", seed, least=0)
         self._winograd = whole("Sequential: winograd", winograd)
@@ -195,7 +195,7 @@ class Sequential(Chain):
 
     @property
     def winograd(self) -> int:
-        """The side of Winograd's tiles, as given to the constructor."""
+        """The largest side of Winograd's tiles, as given to the constructor."""
         return self._winograd
 
     @property

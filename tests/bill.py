@@ -6,7 +6,6 @@ import numpy as np
 
 import fastbp
 from fastbp.engine import Op, computes
-from fastbp.kernels.activations import tanh_backward, tanh_forward
 from fastbp.kernels.conv.padding import conv2d_backward_bias
 from fastbp.kernels.conv.ways import Geometry, way_of
 from fastbp.kernels.jit import kernel
@@ -234,8 +233,16 @@ class Lion(fastbp.Optimizer):
 # -- two layers in one pass --------------------------------------------------------------------------------------------
 
 
-class TanhPool(MaxPoolOp):
-    """Tanh and MaxPool2d: y = tanh of each window's maximum, since tanh rises. One tanh a window, not one a pixel."""
+@kernel
+def softsign_backward_of_output(dout, y, dx):
+    """dx = dout · (1 − |y|)², all (n,)"""
+    for i in range(y.size):
+        above = y.dtype.type(1) - abs(y[i])
+        dx[i] = dout[i] * above * above
+
+
+class SoftsignPool(MaxPoolOp):
+    """Softsign and MaxPool2d: y = softsign of each window's maximum, since it rises. One a window, not one a pixel."""
 
     saves = {"argmax": np.int32, "dpooled": None}
 
@@ -246,17 +253,17 @@ class TanhPool(MaxPoolOp):
     def forward(self, samples):
         yield from super().forward(samples)
         y = self.y[samples].reshape(-1)
-        yield partial(tanh_forward, y, y)
+        yield partial(softsign_forward, y, y)
 
     def backward(self, samples):
         dout, y, dpooled = (array[samples].reshape(-1) for array in (self.dout, self.y, self.dpooled))
-        yield partial(tanh_backward, dout, y, dpooled)
+        yield partial(softsign_backward_of_output, dout, y, dpooled)
         yield partial(max_pool2d_backward, self.dpooled[samples], self.argmax[samples], self.dx[samples])
 
 
 ROWS = {
     (Softsign,): SoftsignOp, (LayerNorm,): LayerNormOp, (ConvTranspose2d,): ConvTransposeOp,
-    (fastbp.Tanh, fastbp.MaxPool2d): TanhPool,
+    (Softsign, fastbp.MaxPool2d): SoftsignPool,
 }  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def conv2d_large(draw):
 def conv2d_winograd(draw):
     """3×3 filters on small maps with channels enough for Winograd's kernels."""
     padding = draw(st.tuples(dims(0, 2), dims(0, 2)))
-    layer = fastbp.Conv2d(draw(dims(4, 6)), draw(dims(4, 6)), 3, padding=padding, bias=draw(st.booleans()))
+    layer = fastbp.Conv2d(draw(dims(8, 9)), draw(dims(16, 17)), 3, padding=padding, bias=draw(st.booleans()))
     layer.winograd_tile = draw(st.sampled_from([2, 4]))
     return layer, fitting(layer, (layer.in_channels, draw(dims(1, 5)), draw(dims(1, 5))))
 

@@ -146,7 +146,8 @@ def test_a_bug_in_a_way_of_cutting_is_seen(make, machine, op, method, axis, bug,
     firsts, correct = {}, Op.calls
 
     def broken(self, name, by=None, part=None, **more):
-        if (type(self).__name__, name, by) != (op, method, axis):
+        passes = ("gradients", "backward") if name == "together" else (name,)  # a convolution's way back
+        if type(self).__name__ != op or method not in passes or by != axis:
             return correct(self, name, by, part, **more)
         first = firsts.setdefault(id(self), part)
         if first == part:
@@ -178,7 +179,7 @@ def test_a_sum_of_shares_that_leaves_one_out_is_seen(make, machine, monkeypatch)
     assert not checked(make, machine).passed
 
 
-@pytest.mark.parametrize(("channels", "size", "kernel"), [(8, 8, 3), (16, 12, 3), (3, 14, 5), (3, 7, 2)])
+@pytest.mark.parametrize(("channels", "size", "kernel"), [(8, 12, 3), (16, 6, 3), (3, 14, 5), (3, 7, 2)])
 def test_large_convolutions_take_their_gradients_by_rows(channels, size, kernel):
     """Winograd's tiles, small and large, pixels and channels in the lanes: each block of filters for all samples."""
     shape, layers = (channels, size, size), [fastbp.Conv2d(channels, 33, kernel), fastbp.Tanh(), fastbp.Flatten()]

@@ -59,21 +59,57 @@ def compare(network, x, training, ops):
             np.testing.assert_allclose(array, other.state[name], atol=1e-13)
 
 
+def rising(rng, pool):
+    """A max pool with an activation before or after it, or none, all as likely"""
+    slope = rng.choice([0, 0.2, 1.5])
+    makers = fastbp.ReLU, lambda: fastbp.LeakyReLU(slope), fastbp.Sigmoid, fastbp.Tanh
+    layers = [[makers[rng.integers(4)]()], [pool], []]
+    order = [(0, 1), (1, 0), (1, 2)][rng.integers(3)]
+    return [layer for i in order for layer in layers[i]]
+
+
 @given(
     st.integers(1, 3), st.sampled_from([*range(1, 10), 15, 16, 17, 33]), st.sampled_from([1, 2, (3, 2), 5, (1, 9)]),
     st.integers(10, 14), st.booleans(), st.booleans(), st.data(),
 )  # fmt: skip
-def test_conv_relu_pool(C, F, kernel, size, by_filters, training, data):
+def test_conv_pool(C, F, kernel, size, by_filters, training, data):
     """Both ways of computing it, whichever would be chosen."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     padding = data.draw(st.sampled_from([1, "same", "full"]))
     conv = fastbp.Conv2d(C, F, kernel, padding=padding, bias=data.draw(st.booleans()))
     assume(min(conv.geometry((size, size + 2))[1]) >= 10)
-    network = fastbp.Sequential(conv, fastbp.ReLU(), fastbp.MaxPool2d(2), dtype=np.float64)
+    network = fastbp.Sequential(conv, *rising(rng, fastbp.MaxPool2d(2)), dtype=np.float64)
     for parameter in conv.parameters:
         parameter.value = values(rng, parameter.shape)
     with mock.patch.object(Pooled, "by_filters", by_filters):
         compare(network, rng.normal(size=(2, C, size, size + 2)), training, ["ConvPool"])
+
+
+@given(st.integers(1, 3), st.sampled_from([(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0), ((1, 4), (3, 1), (0, 2))]),
+       st.integers(5, 24), st.integers(0, 2**32 - 1), st.booleans())  # fmt: skip
+def test_activations_are_made_after_max_pools(C, pool, size, seed, training):
+    """Behind a convolution that goes its own way, and by themselves; small whole numbers have ties."""
+    rng = np.random.default_rng(seed)
+    layers = rising(rng, fastbp.MaxPool2d(*pool))
+    x = rng.normal(size=(2, C, size, size + 3))
+    if len(layers) == 2:
+        ties = rng.integers(-2, 3, x.shape) * 1.0
+        compare(fastbp.Sequential(*copy.deepcopy(layers), dtype=np.float64), ties, training, ["ActivatedMaxPool"])
+    network = fastbp.Sequential(fastbp.Conv2d(C, 3, 2, stride=2, padding=1), *layers, dtype=np.float64)
+    compare(network, x, training, ["ConvOp", "ActivatedMaxPool" if len(layers) == 2 else "MaxPoolOp"])
+
+
+def test_an_activation_that_falls_comes_before_the_pool():
+    leaky, x = fastbp.LeakyReLU(-0.5), np.array([[[[-4.0, 1.0], [0.5, 0.2]]]])
+    for layers in ([leaky, fastbp.MaxPool2d(2)], [fastbp.GELU(), fastbp.MaxPool2d(2)]):
+        network = fastbp.Sequential(*layers, dtype=np.float64)
+        compare(network, x, True, [f"{type(layers[0]).__name__}Op", "MaxPoolOp"])
+    network = fastbp.Sequential(leaky, fastbp.MaxPool2d(2), dtype=np.float64)
+    leaky.negative_slope = 0.5
+    compare(network, x, True, ["ActivatedMaxPool"])
+    leaky.negative_slope = -0.5
+    compare(network, x, True, ["LeakyReLUOp", "MaxPoolOp"])
+    assert network.engine((1, 2, 2)).forward(x).item() == 2
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16])
@@ -140,7 +176,7 @@ def test_sum_relu(N, D, seed):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_nan_goes_the_way_that_it_goes_through_the_layers(training):
-    for make in (convolutional, normalising, normalising_features, dense, branched):
+    for make in (convolutional, pooling, normalising, normalising_features, dense, branched):
         network, shape = make()
         x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         x.flat[x.size // 2] = np.nan
@@ -164,9 +200,9 @@ def test_rows_are_taken_where_they_fit():
         assert ops(fastbp.BatchNorm2d(2), fastbp.ReLU(), pool, shape=(2, 9, 9)) == ["MapNormOp", "MaxPoolOp"]
     relu, pool = fastbp.ReLU(), fastbp.MaxPool2d(2)
     for conv, size in ((fastbp.Conv2d(1, 2, 3, stride=2), 40), (fastbp.Conv2d(1, 2, 3), 11)):
-        assert ops(conv, *copy.deepcopy((relu, pool)), shape=(1, size, size)) == ["ConvOp", "ReLUOp", "MaxPoolOp"]
-    many = fastbp.Conv2d(64, 64, 3)  # Winograd's tiles are faster in three passes
-    assert ops(many, *copy.deepcopy((relu, pool)), shape=(64, 16, 16)) == ["ConvOp", "ReLUOp", "MaxPoolOp"]
+        assert ops(conv, *copy.deepcopy((relu, pool)), shape=(1, size, size)) == ["ConvOp", "ActivatedMaxPool"]
+    many = fastbp.Conv2d(64, 64, 3)  # Winograd's tiles are faster in two passes
+    assert ops(many, *copy.deepcopy((relu, pool)), shape=(64, 16, 16)) == ["ConvOp", "ActivatedMaxPool"]
     inside = fastbp.Residual(fastbp.Linear(4, 4), fastbp.ReLU())
     assert ops(inside, shape=(4,)) == ["LinearOp", "ReLUAfter", "PlusOp"]
     assert ops(fastbp.Linear(4, 4), fastbp.Residual(fastbp.ReLU()), shape=(4,)) == ["LinearOp", "ReLUOp", "PlusOp"]
@@ -204,6 +240,11 @@ def convolutional():
     return fastbp.Sequential(*layers, seed=1), (3, 1, 12, 12)
 
 
+def pooling():
+    layers = fastbp.Conv2d(1, 3, 3), fastbp.Tanh(), fastbp.MaxPool2d(3, 2), fastbp.Flatten(), fastbp.Linear(48, 2)
+    return fastbp.Sequential(*layers, seed=1), (3, 1, 12, 12)
+
+
 def normalising():
     network = fastbp.Sequential(fastbp.BatchNorm2d(3), fastbp.ReLU(), fastbp.MaxPool2d(2), fastbp.Flatten(), seed=1)
     network.layers[0].gamma.value, network.layers[0].beta.value = [1.5, -0.5, 0.7], [0.3, 0.2, -0.1]
@@ -213,6 +254,12 @@ def normalising():
 def normalising_features():
     network = fastbp.Sequential(fastbp.Linear(4, 3), fastbp.BatchNorm1d(3), fastbp.ReLU(), seed=1)
     network.layers[1].gamma.value, network.layers[1].beta.value = [1.5, -0.5, 0.7], [0.3, 0.2, -0.1]
+    return network, (6, 4)
+
+
+def normalising_first():
+    network = fastbp.Sequential(fastbp.BatchNorm1d(4), fastbp.ReLU(), fastbp.Linear(4, 3), seed=1)
+    network.layers[0].gamma.value, network.layers[0].beta.value = [1.5, -0.5, 0.7, 2], [0.3, 0.2, -0.1, 0.1]
     return network, (6, 4)
 
 
@@ -240,12 +287,13 @@ BUGS = {
 }
 PLACES = [  # a network, the op in it, the method, and whether the pass is for training
     (convolutional, fused.ConvPool, "forward", True), (convolutional, fused.ConvPool, "gradients", True),
-    (convolutional, fused.ConvPool, "backward", True), (normalising, fused.NormReLUPool, "forward", True),
+    (convolutional, fused.ConvPool, "backward", True), (pooling, fused.ActivatedMaxPool, "forward", True),
+    (pooling, fused.ActivatedMaxPool, "backward", True), (normalising, fused.NormReLUPool, "forward", True),
     (normalising, fused.NormReLUPool, "gradients", True), (normalising, fused.NormReLUPool, "backward", True),
     (normalising, fused.FixedNormReLUPool, "forward", False), (normalising_features, norm.BatchNormOp, "forward", True),
     (normalising_features, norm.BatchNormOp, "gradients", True),
     (normalising_features, norm.BatchNormOp, "backward", True),
-    (normalising_features, norm.FixedBatchNormOp, "forward", False), (dense, LinearOp, "forward", True),
+    (normalising_first, norm.FixedBatchNormOp, "forward", False), (dense, LinearOp, "forward", True),
     (dense, LinearOp, "descend", True), (dense, fused.ReLUAfter, "backward", True), (branched, PlusOp, "forward", True),
 ]  # fmt: skip
 

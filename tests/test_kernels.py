@@ -59,14 +59,14 @@ def test_parts_of_linear_gradients(dtype):
     rng, (N, F, D) = np.random.default_rng(1), (6, 13, 50)
     dout, x = rng.normal(size=(N, F)).astype(dtype), rng.normal(size=(N, D)).astype(dtype)
     whole, db = np.full((F, D), np.nan, dtype), np.full(F, np.nan, dtype)
-    linear.linear_backward_parameters(dout, x, whole, db, (0, F))
+    linear.linear_backward_parameters(dout, dout, x, whole, db, (0, F))
     np.testing.assert_allclose(whole, dout.T @ x, atol=1e-5 if dtype == np.float32 else 1e-13)
     np.testing.assert_allclose(db, dout.sum(0), atol=1e-5 if dtype == np.float32 else 1e-13)
     for cuts in [(0, 1, 13), (0, 6, 7, 13), (0, 0, 9, 13)]:
         parts = np.full((F, D), np.nan, dtype)
         for rows in zip(cuts[:-1], cuts[1:], strict=True):
             before = parts.copy()
-            linear.linear_backward_parameters(dout, x, parts, None, rows)
+            linear.linear_backward_parameters(dout, dout, x, parts, None, rows)
             assert np.array_equal(parts[rows[1] :], before[rows[1] :], equal_nan=True)
         np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14)
         if not config.DISABLE_JIT:  # NumPy's sums follow the shapes

@@ -51,8 +51,8 @@ def anywhere(make):
     return [lambda shapes=shapes: ((make(),), shapes) for shapes in ANY]
 
 
-def winograd(tile):
-    conv = Conv2d(8, 9, 3, padding=1)
+def winograd(tile, kernel=3, stride=1):
+    conv = Conv2d(16, 17, kernel, stride=stride, padding=1)
     conv.winograd_tile = tile
     return conv
 
@@ -88,11 +88,22 @@ CASES = {
     (Conv2d,): [
         row(Conv2d(3, 5, 3, padding=1), shape=(3, 12, 12)),
         row(Conv2d(2, 17, (2, 5), bias=False), shape=(2, 12, 14)),
-        row(winograd(2), shape=(8, 9, 9)),
-        row(winograd(4), shape=(8, 8, 8)),
+        row(winograd(2), shape=(16, 7, 9)),
+        row(winograd(4), shape=(16, 8, 8)),
+        row(winograd(4, 5), shape=(16, 9, 7)),
+        row(winograd(4, 3, 2), shape=(16, 10, 9)),
         row(Conv2d(3, 5, 3, stride=2), shape=(3, 9, 9)),
+        row(Conv2d(8, 16, 3, stride=2), shape=(8, 9, 9)),
         row(Conv2d(2, 3, 2, padding="full"), shape=(2, 4, 3)),
     ],
+    **{
+        (Conv2d, kind): [
+            row(Conv2d(3, 5, 3, padding=1), kind(), shape=(3, 12, 12)),
+            row(Conv2d(8, 16, 3, stride=2, bias=False), kind(), shape=(8, 9, 9)),
+            row(winograd(2), kind(), shape=(16, 7, 9)),
+        ]
+        for kind in AFTER
+    },
     (Conv2d, MaxPool2d): conv_pools(MaxPool2d),
     (BatchNorm1d,): [row(BatchNorm1d(C), shape=(C, *L)) for C, L in ((9, ()), (150, ()), (3, (5,)), (2, (40,)))],
     (BatchNorm1d, ReLU): [row(BatchNorm1d(C), ReLU(), shape=(C, *L)) for C, L in ((9, ()), (150, ()), (2, (33,)))],
@@ -123,6 +134,12 @@ CASES = {
         order: [row(*(pool if kind is MaxPool2d else kind() for kind in order), shape=(2, 7, 9)) for pool in MAX_POOLS]
         for order in ORDERS
     },
+    (Linear, *AFTER): [
+        row(Linear(4, 32), Tanh(), Linear(32, 16), Tanh(), Linear(16, 4), shape=(4,)),
+        row(Linear(1, 9, bias=False), GELU(), Linear(9, 17), Linear(17, 1, bias=False), SiLU(), shape=(1,)),
+        row(Linear(19, 3), ReLU(), Linear(3, 5), LeakyReLU(0.2), Linear(5, 64), Sigmoid(), shape=(19,)),
+        row(Linear(2, 7), GELU("tanh"), Linear(7, 2), shape=(2,)),
+    ],
     **{(Plus, kind): [lambda kind=kind: ((Plus(), kind()), ((3, 500), (3, 500)))] for kind in AFTER},
 }
 
@@ -152,7 +169,7 @@ def faults(entry: Entry, seed: int = 0, N: int = 6) -> list[str]:
 
 @pytest.mark.parametrize("entry", OURS, ids=lambda entry: "+".join(kind.__name__ for kind in entry.kinds))
 def test_an_op_keeps_its_word(entry):
-    for seed, N in ((0, 6), (1, 5), (2, 1)):
+    for seed, N in ((0, 700), (1, 513)) if entry.run else ((0, 6), (1, 5), (2, 1)):
         assert faults(entry, seed, N) == []
 
 
@@ -269,7 +286,7 @@ def test_a_descent_that_ignores_its_rows_is_found():
 
 def test_an_op_without_a_case_fails():
     with pytest.raises(AssertionError, match="no case"):
-        faults(Entry((Conv2d, Tanh), lambda *arguments: True, lambda *arguments: []))
+        faults(Entry((Conv2d, Flatten), lambda *arguments: True, lambda *arguments: []))
 
 
 # -- ops that take fewer axes than their base --------------------------------------------------------------------------

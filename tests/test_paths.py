@@ -11,7 +11,7 @@ import fastbp
 from fastbp.engine import Machine
 from fastbp.engine.sections import Schedule
 from fastbp.gradcheck import paths
-from fastbp.layers import activations, conv, fused, linear, norm, pool
+from fastbp.layers import activations, conv, folded, fused, linear, norm, pool
 
 RNG = np.random.default_rng(0)
 CUT = Machine(
@@ -213,8 +213,13 @@ def test_evaluation_compares_the_prediction(monkeypatch):
     made = norm_network()
     report = fastbp.check_gradients(*made, training=False, samples=20)
     assert report.passed and paths.PREDICTS in [p.name for p in report.properties]
-    right = fused.FixedNormReLUPool.forward
-    monkeypatch.setattr(fused.FixedNormReLUPool, "forward", like(right, scaled(right, "y")))
+    right = folded.new_weights
+
+    def wrong(layer, after, made):
+        yield from right(layer, after, made)
+        yield partial(np.multiply, made.weight.value, 1.01, made.weight.value)
+
+    monkeypatch.setattr(folded, "new_weights", wrong)
     report = fastbp.check_gradients(*made, training=False, samples=20)
     (told,) = (p.message for p in report.properties if p.name == paths.PREDICTS)
     assert not report.passed and "the engine's prediction differs" in told

@@ -368,7 +368,7 @@ WRONG = {
     ),
     "a layer less": (other(*layers()[:-2], Linear(8, 3)), r"layer 4: Dropout\(0\.3\) there, Linear\(8, 3\) here"),
     "network's seed": (other(*layers(), seed=5), "the network's seed: 4 there, 5 here$"),
-    "winograd": (other(*layers(), winograd=4), "the network's winograd: 2 there, 4 here$"),
+    "winograd": (other(*layers(), winograd=2), "the network's winograd: 4 there, 2 here$"),
     "optimiser": ({"optimizer": SGD(lr=0.02)}, r"optimizer: Adam\(.*\) there, SGD\(.*\) here$"),
     "learning rate": ({"optimizer": Adam(lr=0.03)}, r"optimizer: Adam\(lr=0\.02.* there, Adam\(lr=0\.03.* here$"),
     "loss": ({"loss": SoftmaxCrossEntropy(label_smoothing=0.1)}, "loss: .* there, .*0.1.* here$"),

@@ -237,7 +237,7 @@ def test_the_descent_of_a_linear_layer(N, D, F, dtype, settings):
     expected -= settings[0] * (g + settings[1] * v if settings[3] else v)
     for first, last in [(0, F // 3), (F // 3, F)]:
         part = slice(first * D, size if last == F else last * D)
-        linear.linear_descend(dout, x, values[part], grads[part], velocity[part], settings, (first, last))
+        linear.linear_descend(dout, dout, x, values[part], grads[part], velocity[part], settings, (first, last))
     tolerance = 1e-3 if dtype == np.float32 else 1e-12
     np.testing.assert_allclose(values, expected, atol=tolerance)
     np.testing.assert_allclose(velocity, v, atol=tolerance)
@@ -276,20 +276,30 @@ def split_row(*arguments):
     simd.split_row(*arguments)
 
 
+@kernel
+def join_row(*arguments):
+    simd.join_row(*arguments)
+
+
 @given(dtypes, st.integers(0, 70), st.integers(0, 3))
-def test_split_rows(dtype, columns, start):
+def test_split_rows_and_joined_ones(dtype, columns, start):
     x, (mine, expected) = np.arange(1.0, 75).astype(dtype), np.full((2, 200), -1, dtype)
     x = x[: start + columns]  # it ends with the row
-    split_row(x, start, mine, 1, 100, columns)
+    split_row(x, start, mine, 1, 100, columns, dtype(7))
     count = (columns + 1) // 2
     assert np.array_equal(mine[1 : 1 + count], x[start::2])
     assert np.array_equal(mine[100 : 100 + columns // 2], x[start + 1 :: 2])
-    plain.split_row(x, start, expected, 1, 100, columns)
+    plain.split_row(x, start, expected, 1, 100, columns, dtype(7))
     beyond = -(-columns // (2 * lanes(x))) * lanes(x)
     for to in (1, 100):
         assert np.array_equal(mine[to : to + count], expected[to : to + count])
-        assert not mine[to + count : to + beyond].any()
+    for to, count in ((1, (columns + 1) // 2), (100, columns // 2)):
+        assert (mine[to + count : to + beyond] == 7).all()
     assert (mine[1 + beyond : 100] == -1).all() and (mine[100 + beyond :] == -1).all()
+    for join in (join_row, plain.join_row):
+        joined = np.full(columns + 5, -1, dtype)
+        join(mine, 1, 100, joined[: 2 + columns], 2, columns)  # it ends with the row
+        assert np.array_equal(joined[2:-3], x[start:]) and (joined[:2] == -1).all() and (joined[-3:] == -1).all()
 
 
 @kernel
@@ -427,6 +437,59 @@ def test_pooled_pairs(dtype, seed, columns, kind):
     assert np.array_equal(argmax.reshape(-1), numbers)
 
 
+@kernel
+def pool_row(*arguments):
+    simd.pool_row(*arguments)
+
+
+@given(dtypes, seeds, st.integers(1, 40), st.integers(1, 9), st.sampled_from(["ties", "random", "nan", "nothing"]))
+def test_pooled_rows(dtype, seed, columns, taps, kind):
+    """Also of windows that hold −∞ alone."""
+    rng, L = np.random.default_rng(seed), lanes(np.empty(0, dtype))
+    x = np.full(80 + L, -np.inf, dtype) if kind == "nothing" else drawn(rng, dtype, kind, 80 + L)
+    starts, steps = rng.integers(0, 30, taps + 2), rng.integers(0, 99, taps + 2).astype(np.int32)
+    corner, stride = rng.integers(-9, 9), rng.integers(1, 4)
+    results = []
+    for function in (pool_row, plain.pool_row):
+        y, argmax = np.full(5 + columns, 7, dtype), np.full(5 + columns, -1, np.int32)
+        function(x, 2, starts, steps, 1, taps, y, argmax, 3, corner, 5, stride, columns)
+        results.append((y, argmax))
+    (y, argmax), (expected, numbers) = results
+    assert np.array_equal(y, expected, equal_nan=True) and np.array_equal(argmax, numbers)
+
+
+@kernel
+def sum_taps(*arguments):
+    simd.sum_taps(*arguments)
+
+
+@given(dtypes, seeds, st.integers(0, 40), st.integers(0, 5))
+def test_summed_taps(dtype, seed, columns, taps):
+    rng = np.random.default_rng(seed)
+    starts = rng.integers(0, 30, taps + 2)
+    x, y = (rng.normal(size=size).astype(dtype) for size in (4 + starts.max() + columns, 5 + columns))
+    same(sum_taps, plain.sum_taps, (x, 4, starts, 1, taps, dtype(0.3), y, 3, columns), y)
+
+
+@kernel
+def sum_pairs(*arguments):
+    simd.sum_pairs(*arguments)
+
+
+@kernel
+def spread_pairs(*arguments):
+    simd.spread_pairs(*arguments)
+
+
+@given(dtypes, seeds, st.integers(0, 40))
+def test_pairs_of_averages_and_their_gradients(dtype, seed, columns):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=3 + 4 * columns).astype(dtype), rng.normal(size=4 + columns).astype(dtype)
+    rows = 2, 3 + 2 * columns  # the second ends with x
+    same(sum_pairs, plain.sum_pairs, (x, *rows, dtype(0.25), y, 3, columns), y)
+    same(spread_pairs, plain.spread_pairs, (y, 4, dtype(0.25), x, *rows, columns), x)
+
+
 @given(dtypes, seeds, st.integers(1, 40), st.sampled_from(["ties", "random", "nan"]))
 def test_pooled_normalised(dtype, seed, columns, kind):
     """Three rows: the last belongs to no window."""
@@ -474,3 +537,30 @@ def test_other_instruction_sets_give_the_same(processor, features, expected):
         outputs.append(run.stdout.split())
     assert int(outputs[1][0]) == expected
     np.testing.assert_allclose(np.array(outputs[0][1:], float), np.array(outputs[1][1:], float), rtol=1e-12)
+
+
+@kernel
+def to_columns(source, s0, ss, target, t0, ts, rows, columns):
+    simd.to_columns(source, s0, ss, target, t0, ts, rows, columns)
+
+
+@kernel
+def from_columns(source, s0, ss, target, t0, ts, rows, columns):
+    simd.from_columns(source, s0, ss, target, t0, ts, rows, columns)
+
+
+@kernel
+def rows_at_once(x):
+    return simd.rows_at_once(x)
+
+
+@given(dtypes, seeds, st.integers(1, 16), st.integers(1, 4), st.booleans())
+def test_four_columns(dtype, seed, rows, columns, whole):
+    """To features by samples, and back: nothing beside them is read or written."""
+    rng, most = np.random.default_rng(seed), rows_at_once(np.empty(0, dtype))
+    rows, columns = (most, 4) if whole else (min(rows, most), columns)
+    ss, ts = columns + rng.integers(0, 4), rows + rng.integers(0, 4)
+    x = rng.normal(size=2 + (rows - 1) * ss + columns).astype(dtype)  # ends with the last number that is meant
+    y = rng.normal(size=3 + (columns - 1) * ts + rows).astype(dtype)
+    same(to_columns, plain.to_columns, (x, 2, ss, y, 3, ts, rows, columns), y)
+    same(from_columns, plain.from_columns, (y, 3, ts, x, 2, ss, rows, columns), x)

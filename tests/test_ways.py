@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbp.kernels.conv.pooled import Pooled
-from fastbp.kernels.conv.ways import Direct, Geometry, Winograd, way_of
+from fastbp.kernels.conv.ways import Direct, Geometry, Winograd, tiles_for, way_of
+from fastbp.kernels.simd.toom_cook import TILES
 
 pytestmark = pytest.mark.vectors
 
@@ -28,11 +29,12 @@ class ByChannels(Direct):
 
 
 CAN = {  # what a way can do at all; whether it is the fastest there does not matter here
-    Winograd: lambda kernel, stride: kernel == (3, 3) and stride == (1, 1),
-    ByPixels: lambda kernel, stride: True,
-    ByChannels: lambda kernel, stride: True,
+    Winograd: tiles_for,
+    ByPixels: lambda geometry: True,
+    ByChannels: lambda geometry: True,
 }
-BOUNDS = {np.float32: 1e-5, np.float64: 1e-13}  # of the largest result, 4 times that for Winograd's tiles of 4×4
+SQUARES = [(k, s) for _, k, s in TILES]
+BOUNDS = {np.float32: 1e-5, np.float64: 1e-13}  # of the largest result, 4 times that for the tiles with more points
 dtypes, seeds = st.sampled_from([np.float32, np.float64]), st.integers(0, 2**32 - 1)
 channels = st.sampled_from([1, 2, 3, 5, 8, 16, 17])
 
@@ -71,9 +73,9 @@ def close(result, expected, bound):
 def convolutions(draw, pooled=False):
     """(geometry, x, w, b or None, dout), the arrays in float64"""
     rng, axes = np.random.default_rng(draw(seeds)), []
-    square = draw(st.booleans()) and not pooled
+    square = draw(st.sampled_from([None, *SQUARES])) if not pooled else None
     for _ in range(2):
-        kernel, stride = (3, 1) if square else (draw(st.integers(1, 6)), 1 if pooled else draw(st.integers(1, 3)))
+        kernel, stride = square or (draw(st.integers(1, 6)), 1 if pooled else draw(st.integers(1, 3)))
         before, after = draw(st.integers(0, 4)), draw(st.integers(0, 4))
         size = draw(st.integers(max(1, kernel - before - after), 18)) + (10 if pooled else 0)
         axes.append((kernel, stride, before, (size + before + after - kernel) // stride + 1, size, after))
@@ -106,7 +108,7 @@ def test_the_definition_is_the_oracles(convolution):
 @given(convolutions(), dtypes, st.booleans(), seeds)
 def test_every_way_computes_what_the_definition_says(kind, convolution, dtype, training, seed):
     geometry, *arrays, _ = convolution
-    if not CAN[kind](geometry.kernel, geometry.stride):
+    if not CAN[kind](geometry):
         return
     rng, (x, w, b, dout) = np.random.default_rng(seed), cast(arrays, dtype)
     bound = BOUNDS[dtype] * (4 if geometry.tile == 4 else 1)
@@ -128,6 +130,10 @@ def test_every_way_computes_what_the_definition_says(kind, convolution, dtype, t
         run(way.backward_input(dout[part], w, parts[1][part]))
     for rows in pieces(rng, len(w)):
         run(way.backward_weight(dout, x, parts[2][rows], rows.start))
+    both = [np.full_like(array, np.nan) for array in (dx, dw)]
+    run(way.backward(dout, x, w, *both))
+    for result, right in zip(both, (dx, dw), strict=True):
+        assert np.array_equal(result, right)
     close(parts[2], expected[2], bound)
     for whole, part in zip((y, dx), parts[:2], strict=True):
         close(part, whole, bound)
@@ -163,14 +169,18 @@ def test_bound_calls_follow_the_filters(kind, training):
 
 
 def test_the_choice_is_told():
-    def told(output, N=None, stride=(1, 1), channels=8):
-        return way_of(Geometry(channels, 8, (3, 3), stride, (1, 1), output), N, np.float32).how
+    def told(output, N=None, stride=(1, 1), channels=16, kernel=(3, 3), tile=4):
+        return way_of(Geometry(channels, 16, kernel, stride, (1, 1), output, tile), N, np.float32).how
 
-    assert told((9, 9)) == "Winograd's minimal filtering, tiles of 2×2 outputs: 3×3 filters, stride 1"
-    assert told((4, 4)) == f"{told((9, 9))}; direct sums for 8 tiles of 2×2 or fewer in a batch"
-    assert "8 tiles" in told((4, 4), 1) and "all products" in told((4, 4), 1)
-    sums = [told((9, 9), stride=(2, 1)), told((9, 9), channels=2), told((10, 10))]
-    assert all("all products, in register tiles with " in how and "tiles of 2×2" not in how for how in sums)
+    small = "; another way for the few tiles of small batches"
+    text = "Winograd's minimal filtering, tiles of {0}×{0} outputs: {1}×{1} filters, stride {2}"
+    assert told((12, 12)) == text.format(4, 3, 1) and told((12, 12), tile=2) == text.format(2, 3, 1)
+    assert told((12, 12), kernel=(5, 5)) == text.format(2, 5, 1)
+    assert told((8, 8), stride=(2, 2)) == text.format(2, 3, 2) + small
+    assert told((4, 4)) == text.format(4, 3, 1) + small
+    assert "few tiles" in told((4, 4), 1) and "all products" in told((4, 4), 1)
+    sums = [told((9, 9), stride=(2, 1)), told((9, 9), channels=2), told((10, 10), channels=2)]
+    assert all("all products, in register tiles with " in how and "tiles for" not in how for how in sums)
 
 
 @given(convolutions(pooled=True), dtypes, st.booleans(), seeds)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import fastbp
 from fastbp.kernels import simd
+from fastbp.kernels.activations import NONE
 from fastbp.kernels.conv import winograd
 from fastbp.kernels.conv.ways import Direct, Geometry, Winograd, way_of
 from fastbp.kernels.jit import kernel
@@ -49,7 +50,7 @@ def passes(x, w, b, dout, before, tile):
     inputs = [array if array is None else array.copy() for array in (x, w, b, dout)]
     winograd.winograd_filters(w, u, tile)
     transformed = u.copy()
-    winograd.winograd_forward(x, u, b, y, before, tile)
+    winograd.winograd_forward(x, u, b, y, (y, NONE, np.zeros(0)), (before, tile))
     turned = np.full((len(u), winograd.filter_size(len(w), w.shape[1])), np.nan, u.dtype)
     winograd.turn_filters(u, turned, w.shape[:2])
     winograd.winograd_backward(dout, x, turned, dx, dw, (before, tile), 0)
@@ -153,24 +154,38 @@ def test_nan_goes_where_the_definition_sends_it(tile):
 # -- the layer ---------------------------------------------------------------------------------------------------------
 
 
-def chosen(channels, filters, output, N=None, kernel=(3, 3), stride=(1, 1), tile=2):
+def chosen(channels, filters, output, N=None, kernel=(3, 3), stride=(1, 1), tile=4):
     """The kind of way, and Winograd's tile."""
     way = way_of(Geometry(channels, filters, kernel, stride, (1, 1), output, tile), N, np.float32)
     return way.tile[0] if isinstance(way, Winograd) else type(way)
 
 
 def test_the_tiles_where_they_are_faster():
-    assert [chosen(16, 16, output) for output in ((1, 1), (2, 2), (4, 4), (30, 31))] == [2, 2, 2, 2]
-    outputs = (1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (7, 8)
-    assert [chosen(16, 16, output, tile=4) for output in outputs] == [2, 2, 4, 4, 2, 4]
-    network = fastbp.Sequential(fastbp.Conv2d(16, 16, 3, padding=1), winograd=4)
+    outputs = (1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (7, 8), (30, 31)
+    assert [chosen(16, 16, output) for output in outputs] == [Direct, 2, 4, 4, 2, 4, 4]
+    assert [chosen(16, 16, output, tile=2) for output in outputs] == [Direct] + [2] * 6
+    network = fastbp.Sequential(fastbp.Conv2d(16, 16, 3, padding=1))
     for size, tile in ((8, "4×4"), (2, "2×2")):
-        shape = 16, size, size
-        assert f"tiles of {tile} outputs" in str(network.engine(shape))
-    assert chosen(8, 16, (10, 10)) == Direct and chosen(8, 16, (9, 9)) == 2 and chosen(4, 16, (9, 9)) == Direct
-    assert [chosen(8, 16, (3, 4), N) for N in (1, 2, 3)] == [Direct, Direct, 2]  # 4, 8 and 12 tiles
-    assert chosen(16, 16, (10, 10), 1) == 2
-    assert chosen(16, 16, (9, 9), stride=(2, 2)) == chosen(16, 16, (9, 9), kernel=(3, 2)) == Direct
+        assert f"tiles of {tile} outputs" in str(network.engine((16, size, size)))
+    assert "tiles of 2×2" in str(fastbp.Sequential(fastbp.Conv2d(16, 16, 3), winograd=2).engine((16, 8, 8)))
+    # few channels
+    assert chosen(8, 16, (10, 10)) == 4 and chosen(8, 16, (10, 10), tile=2) == chosen(8, 15, (10, 10)) == Direct
+    assert chosen(7, 99, (10, 10)) == chosen(99, 7, (10, 10)) == Direct
+    # few samples: tiles of 4 save the more, but there are more points to bring the filters to
+    assert [chosen(16, 16, (4, 4), N) for N in (3, 4, 10, 11)] == [Direct, 2, 2, 4]
+
+
+def test_other_filters_and_strides():
+    def of(kernel, stride, channels=16, tile=4):
+        return chosen(channels, channels, (8, 8), kernel=kernel, stride=stride, tile=tile)
+
+    squares = [(k, s) for s in (1, 2, 3) for k in range(1, 7)]
+    fit = [(k, s) for k, s in squares if of((k, k), (s, s)) is not Direct]
+    assert fit == [(2, 1), (3, 1), (5, 1), (3, 2), (4, 2), (5, 2)]
+    for k, s in fit:  # six points along an axis round as tiles of 4×4 do
+        assert (of((k, k), (s, s), tile=2) == Direct) == ((k, s) == (5, 1))
+        assert of((k, k), (s, s), channels=15) == (Direct if (k, s) not in ((3, 1), (5, 1)) else of((k, k), (s, s)))
+    assert of((3, 2), (1, 1)) == of((3, 3), (2, 1)) == of((3, 5), (1, 1)) == Direct
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

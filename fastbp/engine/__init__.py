@@ -3,6 +3,7 @@
 Layers say what is computed; kernels, with which instructions; the engine, how much of it at once, and in which memory.
 
     graph.py        what       containers opened into a row of steps, which wires join
+    neighbours.py              layers that are one in evaluation, and biases that a mean takes away
     ops.py          by what    for each step, or several in a row, the first op in a table that suits
     partition.py    how much   ranges of samples, channels, features or rows, by the sizes of a Machine
     sections.py     in order   memory for wires, calls bound to it: what may be made at once, and what comes after

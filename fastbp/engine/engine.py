@@ -13,6 +13,7 @@ from .compiling import compile_kernels
 from .gradients import Gradients
 from .graph import LayerLike, opened
 from .machine import USUAL, Machine
+from .neighbours import merged, told
 from .ops import Setting, lowered
 from .partition import partition
 from .program import programs
@@ -105,8 +106,8 @@ class Batch:
 
     def __init__(self, engine: Engine, setting: Setting):
         self.engine, self.setting, self.machine = weakref.ref(engine), setting, engine.machine
-        graph = engine.graph.again()
-        ops = lowered(graph, setting, engine.places)
+        graph = merged(engine.graph.again(), setting)
+        ops = told(lowered(graph, setting, engine.places), graph)
         plan, vector = partition(ops, setting, self.machine), engine.gradient_vector
         self.schedule = Schedule(ops, (graph.x, graph.y), setting, plan, engine.places, vector)
         self.x, self.y = graph.x.array, graph.y.array

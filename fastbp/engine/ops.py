@@ -25,7 +25,7 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -66,6 +66,8 @@ class Op:
     - `together(into, samples)`, where there is one: `gradients` and `backward` in one pass, that shares work; both take
       samples then
     - `apart`: backward reads nothing that `gradients` leaves, so a frozen layer's gradients need not be computed
+    - `centres`: it takes away each channel's mean over the batch
+    - `centred`: set by the engine where only such an op reads the output: a bias then has no gradient, exactly 0
     - `descend(values, grads, velocity, settings, rows)`, where there is one: SGD's update with gradients that are not
       kept
     """
@@ -75,6 +77,7 @@ class Op:
     before: dict[str, tuple[str, ...]] = {}
     pixels: int | None = None
     copies = passes_dout = apart = False
+    centres = centred = False
     descend: Callable | None = None
     together: Callable | None = None
 
@@ -140,7 +143,8 @@ class Op:
             raise TypeError(f"{type(self).__name__}.{method} is not made for a part of the {axis}")
         if axis is not None:
             ranges[axis] = part
-        return list(getattr(self, method)(**ranges, **more))
+        first = (call for layer in self.layers for call in layer.before_pass()) if method == "prepare" else ()
+        return [*first, *getattr(self, method)(**ranges, **more)]
 
     def run(self, method: str, **more) -> None:
         """Make a pass on a layer alone, as a whole: see `op_alone`."""
@@ -192,20 +196,30 @@ def axes(function: Callable) -> tuple[str, ...]:
 
 class Entry(NamedTuple):
     """A line of the table: `maker(layers, inputs, output, setting, paths)` gives the ops of layers of these kinds in a
-    row."""
+    row, or with `run` of a row of any length in which each is of one of them."""
 
     kinds: tuple[type, ...]
     suits: Callable
     maker: Callable[..., list[Op]]
+    run: bool = False
+
+    def lengths(self, kinds: list) -> Iterable[int]:
+        """How many of these kinds, from the first on, it may be for; the longest row first."""
+        if self.run:
+            others = (i for i, kind in enumerate(kinds) if kind not in self.kinds)
+            return range(next(others, len(kinds)), 1, -1)
+        return [len(self.kinds)] if tuple(kinds[: len(self.kinds)]) == self.kinds else []
 
 
 TABLE: list[Entry] = []
 PASSES: dict[type, tuple[Callable, Callable]] = {}  # forward and backward of the classes in it
 
 
-def computes(*kinds: type, when: Callable | None = None) -> Callable:
+def computes(*kinds: type, when: Callable | None = None, run: bool = False) -> Callable:
     """Enter a class of ops, or a function that returns a list of ops, as what computes layers of these kinds in a row.
 
+    With `run` it is for two layers or more in a row, each of any of these kinds. Such an entry is asked first, for the
+    longest row that there is, and then for shorter ones.
     A longer row is asked before a shorter one, and of two entries for the same kinds the one that was entered last: so
     one of yours comes before the package's. Engines that have been made keep their ops.
     `when(layers, shape, setting)`, or the class's `suits`, says where an entry is to be used. A subclass of a layer
@@ -219,14 +233,13 @@ def computes(*kinds: type, when: Callable | None = None) -> Callable:
 
     def enter(maker):
         if isinstance(maker, type) and issubclass(maker, Op):
-            entry = Entry(kinds, when or maker.suits, lambda *arguments: [maker(*arguments)])
+            entry = Entry(kinds, when or maker.suits, lambda *arguments: [maker(*arguments)], run)
         else:
-            entry = Entry(
-                kinds, when or (lambda *_: True), instance("computes: the maker", maker, Callable, "function")
-            )
+            function = instance("computes: the maker", maker, Callable, "function")
+            entry = Entry(kinds, when or (lambda *_: True), function, run)
         TABLE.insert(0, entry)
         PASSES.update({kind: (kind.forward, kind.backward) for kind in kinds if kind not in PASSES})
-        TABLE.sort(key=lambda entry: -len(entry.kinds))
+        TABLE.sort(key=lambda entry: (not entry.run, -len(entry.kinds)))
         return maker
 
     return enter
@@ -255,11 +268,11 @@ def op_alone(layer: LayerLike, x: np.ndarray, y: np.ndarray, training: bool) -> 
 
     TypeError for a layer that is not in the table and has no forward of its own.
     """
-    known = {entry.kinds[0] for entry in TABLE if len(entry.kinds) == 1}
+    known = {entry.kinds[0] for entry in TABLE if len(entry.kinds) == 1 and not entry.run}
     kind = next((base for base in type(layer).__mro__ if base in known), None)
     ends, setting = (Wire(x.shape[1:]), Wire(y.shape[1:])), Setting(len(x), x.dtype, training)
     for entry in TABLE if kind else ():
-        if entry.kinds == (kind,) and entry.suits((layer,), x.shape[1:], setting):
+        if entry.kinds == (kind,) and not entry.run and entry.suits((layer,), x.shape[1:], setting):
             (op,) = entry.maker((layer,), ends[:1], ends[1], setting, ("",))
             methods = [name for each in ("prepare", "forward", "gradients", "backward") for name in op.steps(each)]
             op.everything = {name: {axis: op.whole(axis) for axis in op.axes(name)} for name in methods}
@@ -276,8 +289,7 @@ def lowered(graph: Graph, setting: Setting, places: dict[Parameter, int]) -> lis
     at, steps, kinds = 0, graph.steps, [kind_of(step.layer) for step in graph.steps]
     readers = [wire for step in steps for wire in step.inputs] + [graph.y]
     while at < len(steps):
-        entry = entry_for(steps, kinds, at, readers, setting, places)
-        row = steps[at : at + (len(entry.kinds) if entry else 1)]
+        entry, row = entry_for(steps[at:], kinds[at:], readers, setting, places)
         layers, paths = tuple(step.layer for step in row), tuple(step.path for step in row)
         maker = entry.maker if entry else opaque
         ops += maker(layers, row[0].inputs, row[-1].output, setting, paths)
@@ -286,21 +298,19 @@ def lowered(graph: Graph, setting: Setting, places: dict[Parameter, int]) -> lis
 
 
 def entry_for(
-    steps: list[Step], kinds: list, at: int, readers: list[Wire], setting: Setting, places: dict[Parameter, int]
-) -> Entry | None:
-    """The first entry of the table that suits the steps from `at` on."""
-    if kinds[at] is None:
-        return None
-    for entry in TABLE:
-        row = steps[at : at + len(entry.kinds)]
-        if (
-            tuple(kinds[at : at + len(entry.kinds)]) == entry.kinds
-            and in_a_row(row, readers)
-            and one_after_the_other([p for step in row for p in step.layer.parameters], places)
-            and entry.suits(tuple(step.layer for step in row), row[0].inputs[0].shape, setting)
-        ):
-            return entry
-    return None
+    steps: list[Step], kinds: list, readers: list[Wire], setting: Setting, places: dict[Parameter, int]
+) -> tuple[Entry | None, list[Step]]:
+    """The first entry of the table that suits the first steps, and these steps; None for one that none suits."""
+    for entry in TABLE if kinds[0] is not None else ():
+        for length in entry.lengths(kinds):
+            row = steps[:length]
+            if (
+                in_a_row(row, readers)
+                and one_after_the_other([p for step in row for p in step.layer.parameters], places)
+                and entry.suits(tuple(step.layer for step in row), row[0].inputs[0].shape, setting)
+            ):
+                return entry, row
+    return None, steps[:1]
 
 
 def in_a_row(steps: list[Step], readers: list[Wire]) -> bool:
@@ -310,8 +320,9 @@ def in_a_row(steps: list[Step], readers: list[Wire]) -> bool:
 
 
 def one_after_the_other(parameters: list[Parameter], places: dict[Parameter, int]) -> bool:
-    """Does each parameter begin where the one before ends?"""
-    return all(places[b] == places[a] + a.size for a, b in itertools.pairwise(parameters))
+    """Does each parameter begin where the one before ends? Those that are made before each pass lie in no vector."""
+    placed = [parameter for parameter in parameters if parameter in places]
+    return all(places[b] == places[a] + a.size for a, b in itertools.pairwise(placed))
 
 
 def opaque(*arguments) -> list[Op]:

@@ -158,7 +158,7 @@ class Schedule:
             return
         if parts and op.together and gradients.axis == backward.axis == "samples":
             each = zip(gradients.ranges, shares, strict=True)
-            yield True, [list(op.together(into, part)) for part, into in each]
+            yield True, [op.calls("together", "samples", part, into=into) for part, into in each]
             return
         after = [op.calls("backward", backward.axis, part) for part in backward.ranges]
         if parts and after and gradients.axis == backward.axis:

@@ -12,7 +12,8 @@ from .jit import kernel, separate_kernel
 
 # The activations that other layers' kernels make in the same pass, by `activate`
 NONE, RELU, LEAKY_RELU, SIGMOID, TANH, GELU, GELU_TANH, SILU = range(8)
-CHUNK = 1024  # numbers that stay in the first cache
+FROM_X = GELU, GELU_TANH, SILU  # whose derivatives are told from x: those of the others are from y
+CHUNK = 16 << 10  # bytes that stay in the first cache
 
 ROOT, CUBIC = math.sqrt(2 / math.pi), 0.044715  # of GELU by tanh
 FAR = 1000.0  # from there on GELU and SiLU are x or 0 in both types: x³ must not overflow, nor x be ∞ beside a 0
@@ -210,8 +211,9 @@ def activate(x, y, kind, numbers):
     """y = the activation of this kind of x, which may be y itself; numbers are the layer's settings, read when it runs
 
     A chunk of x is copied to y, and made there: a loop over two arrays that are one and the same is not vector code."""
-    for first in range(0, x.size, CHUNK):
-        source, part = x[first : first + CHUNK], y[first : first + CHUNK]
+    chunk = CHUNK // y.itemsize
+    for first in range(0, x.size, chunk):
+        source, part = x[first : first + chunk], y[first : first + chunk]
         if x.ctypes.data != y.ctypes.data:
             for i in range(part.size):
                 part[i] = source[i]
@@ -253,11 +255,40 @@ def activate_backward(dout, y, dz, kind, numbers):
         tanh_backward(dout, y, dz)
 
 
+@separate_kernel
+def times_slope(kept, d, kind, numbers):
+    """d ← d · the derivative of the activation of this kind, from its y, or for GELU and SiLU from its x"""
+    zero, one = d.dtype.type(0), d.dtype.type(1)
+    if kind == RELU:
+        for i in range(d.size):
+            d[i] = zero if kept[i] <= zero else d[i]
+    elif kind == LEAKY_RELU:
+        slope = d.dtype.type(numbers[0])
+        for i in range(d.size):
+            d[i] = slope * d[i] if kept[i] <= zero else d[i]
+    elif kind == SIGMOID:
+        for i in range(d.size):
+            d[i] = d[i] * kept[i] * (one - kept[i])
+    elif kind == TANH:
+        for i in range(d.size):
+            d[i] = d[i] * (one - kept[i] * kept[i])
+    elif kind == GELU:
+        for i in range(d.size):
+            d[i] *= gelu_slope(kept[i])
+    elif kind == GELU_TANH:
+        for i in range(d.size):
+            d[i] *= gelu_tanh_slope(kept[i])
+    elif kind == SILU:
+        for i in range(d.size):
+            d[i] *= silu_slope(kept[i])
+
+
 @kernel
 def add_and_activate(a, b, z, y, kind, numbers):
     """z = a + b and y = the activation of z, which may be z itself, chunk by chunk"""
-    for first in range(0, z.size, CHUNK):
-        part, left, right = z[first : first + CHUNK], a[first : first + CHUNK], b[first : first + CHUNK]
+    chunk = CHUNK // z.itemsize
+    for first in range(0, z.size, chunk):
+        part, left, right = z[first : first + chunk], a[first : first + chunk], b[first : first + chunk]
         for i in range(part.size):
             part[i] = left[i] + right[i]
-        activate(part, y[first : first + CHUNK], kind, numbers)
+        activate(part, y[first : first + chunk], kind, numbers)

@@ -1,6 +1,7 @@
 """Fully connected layer: y = x Wᵀ + b.
 
-x (N, D) input · w (F, D) weight · b (F,) bias or None · y, dout (N, F) output and its gradient
+x (N, D) input · w (F, D) weight · b (F,) bias or None · y, dout (N, F) output and its gradient · summed: the rows of
+dout that count in db, all or none
 """
 
 from .activations import NONE, activate
@@ -43,19 +44,19 @@ def linear_backward_input(dout, w, dx, columns, features):
 
 
 @kernel
-def linear_backward_parameters(dout, x, dw, db, rows):
-    """dw[f, d] = Σ_n dout[n, f] x[n, d] for f in rows = (first, last), and db[f] = Σ_n dout[n, f] for all f, or db None
+def linear_backward_parameters(dout, summed, x, dw, db, rows):
+    """dw[f, d] = Σ_n dout[n, f] x[n, d] for f in rows = (first, last), and db[f] = Σ_n summed[n, f] for all f
 
-    dw has the same bits whatever rows are taken together."""
+    db may be None. dw has the same bits whatever rows are taken together."""
     (N, F), D, (first, last) = dout.shape, x.shape[1], rows
     in_dout, sizes = (dout.reshape(-1)[first:], (1, F)), (last - first, D, N)
     outer_product(*in_dout, x.reshape(-1), (D, 1), dw.reshape(-1)[first * D :], D, sizes, None)
     if db is not None:
-        sum_samples(dout, db)
+        sum_samples(summed, db)
 
 
 @kernel
-def linear_descend(dout, x, values, grads, velocity, settings, rows):
+def linear_descend(dout, summed, x, values, grads, velocity, settings, rows):
     """`sgd_update` of w[f, d] for f in rows = (first, last), and of b where it follows in the flat `values`
 
     The gradients are those of `linear_backward_parameters`. w's are not kept: `grads` holds anything in their place."""
@@ -69,7 +70,7 @@ def linear_descend(dout, x, values, grads, velocity, settings, rows):
         outer_product(*in_dout, *in_x, grads, D, sizes, None)
         sgd_update(values[:size], grads[:size], velocity[:size], settings)
     if values.size > size:
-        sum_samples(dout, grads[size:])
+        sum_samples(summed, grads[size:])
         sgd_update(values[size:], grads[size:], velocity[size:], settings)
 
 

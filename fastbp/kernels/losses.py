@@ -155,6 +155,24 @@ def squared_error_forward(prediction, target, values):
 
 
 @kernel
+def squared_error_step(prediction, target, dprediction, numbers):
+    """numbers[1] = 1/K Σ_i (prediction[i] − target[i])², and `squared_error_backward`
+
+    ValueError where a target is NaN"""
+    K, total = prediction.size, 0.0
+    scale = prediction.dtype.type(2 * (1 / K))
+    for i in range(K):
+        error = prediction[i] - target[i]
+        dprediction[i] = scale * error
+        total += error * error
+    numbers[1] = total / K
+    if total != total:
+        for i in range(K):
+            if target[i] != target[i]:
+                raise ValueError("a target is NaN")
+
+
+@kernel
 def squared_error_backward(prediction, target, scale, dprediction):
     """dprediction[i] = 2 · scale · (prediction[i] − target[i])"""
     for i in range(prediction.size):

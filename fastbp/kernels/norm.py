@@ -136,6 +136,22 @@ def batch_norm_running(running_mean, running_var, mean, inv_std, settings):
         inv_std[c] = 1 / np.sqrt(running_var[c] + eps)
 
 
+@kernel
+def fold(w, b, affine, running, settings, new_w, new_b):
+    """new_w[f] = w[f] · scale,   new_b[f] = (b[f] − running_mean[f]) · scale + beta[f],
+    scale = gamma[f] / √(running_var[f] + eps)
+
+    w, new_w (F, …) · b (F,) or None · affine = (gamma, beta), running = (running_mean, running_var)"""
+    (F, K), (gamma, beta), (running_mean, running_var), number = w.shape, affine, running, w.dtype.type
+    for f in range(F):
+        scale = number(gamma[f] / np.sqrt(running_var[f] + settings[0]))
+        row, new = w[f], new_w[f]
+        for k in range(K):
+            new[k] = row[k] * scale
+        bias = number(0) if b is None else b[f]
+        new_b[f] = (bias - running_mean[f]) * scale + beta[f]
+
+
 # -- forward -----------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from .scale import Scale
 from .shape import Flatten, Identity
 
 # isort: split
-from . import fused  # noqa: F401 -- enters its ops in the table
+from . import folded, fused, narrow  # noqa: F401 -- they enter their ops in the table
 
 __all__ = [
     "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Concat", "Container", "Conv2d", "Dropout", "Flatten", "GELU",

@@ -5,7 +5,7 @@ import inspect
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -282,6 +282,10 @@ class Layer(Checked, HasParameters):
         weights."""
         weights = sum(parameter.size for parameter in self.parameters if len(parameter.shape) > 1)
         return weights and weights * math.prod(self.output_shape(*map(self.sample_shape, input_shapes))[1:])
+
+    def before_pass(self) -> Iterable[Callable[[], None]]:
+        """The calls that make its parameters anew before each pass, for a layer that stands for others."""
+        return ()
 
     def costs(self, input_shape: tuple[int, ...], N: int) -> Cost | None:
         """FLOPs of the forward and backward pass of N samples, by the conventions of fastbp.costs; None: not known."""

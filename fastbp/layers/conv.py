@@ -8,7 +8,8 @@ from ..arguments import Setting, flag, instance, pair, shown, whole
 from ..engine.ops import Op, computes
 from ..flops import Cost
 from ..kernels.conv.padding import conv2d_backward_bias
-from ..kernels.conv.ways import Geometry, way_of
+from ..kernels.conv.ways import After, Geometry, way_of
+from .activations import Activation
 from .base import SIZE_LIMIT, Layer, Parameter
 from .windows import pixels_held
 
@@ -58,8 +59,9 @@ class Conv2d(Layer):
     "valid" (0), "same" (OH = ceil(H / sh), an odd row or column of padding goes below or right) or "full" (KH − 1 on
     each side). `init` is as in Linear, with fan_in = C·KH·KW and fan_out = F·KH·KW.
 
-    3×3 filters with stride 1 and many channels are done by Winograd's minimal filtering, in tiles of 2×2 outputs or, in
-    a network with `winograd=4`, of 4×4: see Sequential.
+    With many channels, filters of 2×2, 3×3 and 5×5 with stride 1, and of 3×3, 4×4 and 5×5 with stride 2, are done by
+    Winograd's minimal filtering, in tiles of up to 4×4 outputs, or smaller ones in a network with `winograd=2`: see
+    Sequential.
 
     >>> Conv2d(1, 32, 7).output_shape((1, 28, 28))
     (32, 22, 22)
@@ -67,7 +69,7 @@ class Conv2d(Layer):
     (8, 16, 16)
     """
 
-    winograd_tile = 2  # the network's `winograd`, once it belongs to one
+    winograd_tile = 4  # the network's `winograd`, once it belongs to one
 
     in_channels, out_channels = (Setting(whole, most=SIZE_LIMIT, fixed=True) for _ in range(2))
     kernel_size, stride = Setting(pair, most=SIZE_LIMIT, fixed=True), Setting(pair, most=SIZE_LIMIT)
@@ -156,6 +158,7 @@ class ConvOp(Op):
     """By the first of the ways to convolve that suits: see kernels/conv/ways.py."""
 
     apart = True
+    activation: Activation | None = None  # made in the same pass
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -167,9 +170,12 @@ class ConvOp(Op):
         yield from self.way.prepare(self.layer.weight.value, self.setting.training)
 
     def forward(self, samples):
-        """y = b + w ⋆ x"""
+        """z = b + w ⋆ x, and y = the activation of that, where there is one"""
         w, b = self.layer.weight.value, self.layer.bias and self.layer.bias.value
-        yield from self.way.forward(self.x[samples], w, b, self.y[samples])
+        after = None
+        if self.activation:
+            after = After(self.activation.wire.array[samples], self.activation.kind, self.activation.numbers)
+        yield from self.way.forward(self.x[samples], w, b, self.y[samples], after)
 
     def gradients(self, into, samples, rows):
         """dw = dout ⋆ x,  db = Σ dout; db with the last rows, which it follows in the flat vector"""
@@ -178,7 +184,7 @@ class ConvOp(Op):
         if self.layer.weight.requires_grad:
             yield from self.way.backward_weight(dout, x, dw, first)
         if self.layer.bias and last == self.layer.out_channels:
-            yield partial(conv2d_backward_bias, dout, into[self.layer.bias])
+            yield partial(conv2d_backward_bias, dout[:0] if self.centred else dout, into[self.layer.bias])
 
     def backward(self, samples):
         """dx = the adjoint of x ↦ w ⋆ x applied to dout"""
@@ -187,6 +193,9 @@ class ConvOp(Op):
     def together(self, into, samples):
         """All of these"""
         dout, x, dx = (array[samples] for array in (self.dout, self.x, self.dx))
-        yield from self.way.backward(dout, x, self.layer.weight.value, dx, into[self.layer.weight])
+        if self.layer.weight.requires_grad:
+            yield from self.way.backward(dout, x, self.layer.weight.value, dx, into[self.layer.weight])
+        else:
+            yield from self.backward(samples)
         if self.layer.bias:
             yield partial(conv2d_backward_bias, dout, into[self.layer.bias])

@@ -104,6 +104,7 @@ def enter_with_activations(layer: type[Layer], op: type[Op]) -> None:
 
 enter_with_activations(Linear, LinearOp)
 enter_with_activations(Plus, PlusOp)
+enter_with_activations(Conv2d, ConvOp)
 
 
 # -- max pools and activations -----------------------------------------------------------------------------------------
@@ -244,7 +245,7 @@ class NormReLUPool(MapNormOp):
 class FixedNormReLUPool(NormReLUPool):
     """The same in evaluation, where samples stay apart."""
 
-    before, prepare = FixedBatchNormOp.before, FixedBatchNormOp.prepare
+    before, prepare, centres = FixedBatchNormOp.before, FixedBatchNormOp.prepare, False
 
     @classmethod
     def suits(cls, layers, shape, setting):

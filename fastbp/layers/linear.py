@@ -82,11 +82,16 @@ class LinearOp(Op):
         kind, numbers, wire = self.activation or Activation(activations.NONE, self.layer.numbers, self.output)
         yield partial(linear.linear_forward, self.x[samples], w, b, z, wire.array[samples], kind, numbers, features)
 
+    @property
+    def summed(self):
+        """What dw, and what db is a sum of"""
+        return self.dout, self.dout[:0] if self.centred else self.dout
+
     def gradients(self, into, rows):
         """dw = doutᵀ x,  db = Σₙ dout; db with the last rows, which it follows in the flat vector"""
         db = into[self.layer.bias] if self.layer.bias and rows[1] == self.sizes["rows"] else None
         rows = rows if self.layer.weight.requires_grad else (rows[1], rows[1])
-        yield partial(linear.linear_backward_parameters, self.dout, self.x, into[self.layer.weight], db, rows)
+        yield partial(linear.linear_backward_parameters, *self.summed, self.x, into[self.layer.weight], db, rows)
 
     def backward(self, samples, columns, terms, dx=None):
         """dx = dout W"""
@@ -95,4 +100,4 @@ class LinearOp(Op):
 
     def descend(self, values, grads, velocity, settings, rows):
         """SGD's update with dw = doutᵀ x,  db = Σₙ dout"""
-        yield partial(linear.linear_descend, self.dout, self.x, values, grads, velocity, settings, rows)
+        yield partial(linear.linear_descend, *self.summed, self.x, values, grads, velocity, settings, rows)

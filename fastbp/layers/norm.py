@@ -120,6 +120,7 @@ class NormOp(Op):
 class BatchNormOp(NormOp):
     """In training, on features and small maps: each channel sees all samples."""
 
+    centres = True
     how = f"channel by channel, vectors along channels: fewer than {norm.SHORT} pixels"
 
     def __init__(self, *arguments):
@@ -152,7 +153,7 @@ class BatchNormOp(NormOp):
 class MapNormOp(NormOp):
     """In training, on larger maps: sample by sample, and what is a sum over all of them between."""
 
-    how = "sample by sample, vectors along pixels; sums over samples between"
+    how, centres = "sample by sample, vectors along pixels; sums over samples between", True
     before = {"forward": ("statistics", "gather"), "gradients": ("plane_sums",)}
 
     def __init__(self, *arguments):
@@ -203,7 +204,8 @@ class MapNormOp(NormOp):
 class FixedBatchNormOp(MapNormOp):
     """In evaluation: mean and variance are constants, so samples stay apart."""
 
-    how, before = "sample by sample: mean and variance are constants", {"gradients": ("plane_sums",)}
+    how, centres = "sample by sample: mean and variance are constants", False
+    before = {"gradients": ("plane_sums",)}
 
     @classmethod
     def suits(cls, layers, shape, setting):

@@ -109,7 +109,9 @@ class SoftmaxCrossEntropy(ClassLoss):
     def step_call(self, scores, out):
         if type(self) is not SoftmaxCrossEntropy or scores.ndim != 2 or scores.size == 0:
             return None
-        return StepCall(self, scores, out)
+        labels, numbers = np.zeros(len(scores), np.int64), np.zeros(2)
+        call = partial(losses.softmax_cross_entropy_step, scores, labels, out, numbers)
+        return StepCall(self, scores, labels, numbers, call)
 
     def probabilities(self, scores):
         scores = self._dense(self._check_scores(scores, empty=True))
@@ -119,22 +121,21 @@ class SoftmaxCrossEntropy(ClassLoss):
 
 
 class StepCall:
-    """`SoftmaxCrossEntropy.step` for scores and a gradient that stay where they are.
+    """A loss's `step` for scores and a gradient that stay where they are, as one call of a kernel.
 
-    `begin(targets)`, then `call()`; `value` is the loss then. `call` raises a ValueError where a label is no class,
-    and `loss.check` says it better.
+    `begin(targets)`, then `call()`; `value` is the loss then. `call` raises a ValueError where a target is wrong in
+    itself, and `loss.check` says it better. numbers = (label smoothing, value)
     """
 
-    def __init__(self, loss: SoftmaxCrossEntropy, scores: np.ndarray, out: np.ndarray):
-        self.loss, self.scores = loss, scores
-        self.labels, self.numbers = np.zeros(len(scores), np.int64), np.zeros(2)
-        self.call = partial(losses.softmax_cross_entropy_step, scores, self.labels, out, self.numbers)
+    def __init__(self, loss: Loss, scores: np.ndarray, targets: np.ndarray, numbers: np.ndarray, call: partial):
+        self.loss, self.scores, self.targets = loss, scores, targets
+        self.numbers, self.call = numbers, call
 
     def begin(self, targets: np.ndarray) -> None:
-        labels = self.labels
-        plain = type(targets) is np.ndarray and targets.dtype == labels.dtype and targets.shape == labels.shape
-        labels[...] = targets if plain else self.loss.check(self.scores, targets)[1]
-        self.numbers[0] = self.loss.label_smoothing
+        held = self.targets
+        plain = type(targets) is np.ndarray and targets.dtype == held.dtype and targets.shape == held.shape
+        held[...] = targets if plain else self.loss.check(self.scores, targets)[1]
+        self.numbers[0] = getattr(self.loss, "label_smoothing", 0)
 
     @property
     def value(self) -> float:
@@ -290,6 +291,13 @@ class MeanSquaredError(Loss):
         if np.isnan(target).any():
             self._fail(ValueError, "targets hold NaN")
         return target
+
+    def step_call(self, scores, out):
+        if type(self) is not MeanSquaredError or scores.ndim == 0 or scores.size == 0:
+            return None
+        targets, numbers = np.zeros_like(scores), np.zeros(2)
+        flat = (array.reshape(-1) for array in (scores, targets, out))
+        return StepCall(self, scores, targets, numbers, partial(losses.squared_error_step, *flat, numbers))
 
     def _forward(self, prediction, target, values):
         losses.squared_error_forward(prediction.reshape(-1), target.reshape(-1), values)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .. import simd
+from ..activations import NONE, activate
 from ..buffers import zeros
 from ..jit import kernel, separate_kernel
 
@@ -70,6 +71,13 @@ def taps(at, C, kernel_size, padded, first, step):
         for p in range(KH):
             for q in range(KW):
                 at[(c * KH + p) * KW + q] = first + c * step + p * PW + q
+
+
+@kernel
+def activated(y, out, kind, numbers):
+    """out = the activation of y, for some samples that lie in the cache, where there is one"""
+    if kind != NONE:
+        activate(y.reshape(-1), out.reshape(-1), kind, numbers)
 
 
 @kernel

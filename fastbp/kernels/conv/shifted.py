@@ -21,7 +21,7 @@ from ..buffers import empty, zeros
 from ..jit import kernel, separate_kernel
 from ..matmul import add_inner_product_at
 from .filters import wide_row
-from .padding import padded_bias, put, put_planes, take, take_phase
+from .padding import activated, padded_bias, put, put_planes, take, take_phase
 
 TOGETHER = 96  # vectors of outputs from as many images as that takes: the tiles of a few are not full
 DIRECT = 1.25  # vectors of single rows for each one of all rows together, above which the rows are taken together
@@ -101,8 +101,9 @@ def product_by_pixels(w, x, taps, K, bias, places, count, y, ym, rows):
 
 
 @kernel
-def shifted_forward(x, turned, b, y, kernel_size, stride, before):
-    """y = b + w ⋆ x, for the filters `turned` as filters.py has them"""
+def shifted_forward(x, turned, b, y, out, kind, numbers, kernel_size, stride, before):
+    """y = b + w ⋆ x, for the filters `turned` as filters.py has them, and out, the activation of that kind of
+    y, which may be y"""
     (N, C, H, W), (F, OH, OW), (KH, KW), L = x.shape, y.shape[1:], kernel_size, simd.lanes(x)
     K, (sh, sw), (A, Q) = C * KH * KW, stride, planes_of(kernel_size, stride)
     inside = sh == 1 and sw == 1 and is_inside((H, W), (OH, OW), kernel_size, before)
@@ -111,14 +112,14 @@ def shifted_forward(x, turned, b, y, kernel_size, stride, before):
     if inside and KH == KW == 1 and (H, W) == (OH, OW):  # all rows are one
         OH, OW = 1, pixels
     vectors, direct = vectors_of(OH, OW, row, L)
-    inside, numbers = inside and direct, pixels if direct else vectors * L
+    inside, size_out = inside and direct, pixels if direct else vectors * L
     group = max(1, min(N, TOGETHER // max(vectors, 1)))
     image = x.reshape(-1) if inside else zeros(group * size + L, x)
-    wide = empty(0 if direct else group * F * numbers, x)
+    wide = empty(0 if direct else group * F * size_out, x)
     table, places = np.empty(2 * K, np.int64), np.empty(2 * group * vectors, np.int64)
     taps_in_planes(table, C, kernel_size, stride, (A, Q, rows, row), wide_row(F))
     for g in range(group):
-        add_places(places, g * vectors, direct, (OH, OW, row), (g * size, g * F * numbers), L)
+        add_places(places, g * vectors, direct, (OH, OW, row), (g * size, g * F * size_out), L)
     bias, filters = padded_bias(b, wide_row(F), x), turned.reshape(-1)
     for first in range(0, N, group):
         count = min(group, N - first)
@@ -127,11 +128,12 @@ def shifted_forward(x, turned, b, y, kernel_size, stride, before):
         else:
             for g in range(count):
                 put_planes(x[first + g], image[g * size :], (stride, before), (A, Q), rows, row)
-        out = y[first:].reshape(-1) if direct else wide
-        product_by_pixels(filters, image, table, K, bias, places, count * vectors, out, numbers, F)
+        target = y[first:].reshape(-1) if direct else wide
+        product_by_pixels(filters, image, table, K, bias, places, count * vectors, target, size_out, F)
         if not direct:
             for g in range(count):
-                take(wide[g * F * numbers :], numbers, row, y[first + g], None)
+                take(wide[g * F * size_out :], size_out, row, y[first + g], None)
+        activated(y[first : first + count], out[first : first + count], kind, numbers)
 
 
 @separate_kernel

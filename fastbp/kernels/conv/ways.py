@@ -15,6 +15,7 @@ import numpy as np
 
 from ...memory import aligned
 from .. import simd
+from ..activations import NONE
 from ..simd.toom_cook import TILES
 from . import filters, shifted, tabled, winograd
 
@@ -22,9 +23,10 @@ Calls = Iterator[Callable[[], None]]
 
 # Tuning figures: bench/NOTES.md
 SHIFTED_FROM = 100  # pixels of an output map from which they fill vectors well, and sums over them are long
-FEW_TILES = 8  # of 2×2 outputs in a batch, for which it does not pay to bring the filters to Winograd's points
-# Channels, in and out, from which Winograd's tiles beat direct sums over large maps, and over small ones
-MANY = {True: 16, False: 8}
+FILTERS = 15  # tiles in a batch whose products take as long as it does to bring the filters to the points and back
+MANY = 16  # channels, in and out, from which minimal filtering pays; the fewer the products, the fewer the channels:
+SAVED = 0.4  # of the products are left, at most, where it pays from
+SOME, PAIRS = 8, 128  # channels, in and out, and so many pairs of one in and one out
 # Beside the products: what it takes to turn rows of channels to maps, in products of each output, forward and for dw,
 TURNED, TURNED_SUMS = 12, 6
 SPLIT = 40  # what it takes to lay out a pixel in the planes of a stride, or a gradient from them, in products
@@ -36,7 +38,7 @@ class Geometry(NamedTuple):
     """All that is fixed about a convolution but the batch.
 
     x (N, channels, H, W) · w (filters, channels, *kernel) · y (N, filters, *output) · `before` (top, left), the zeros
-    put before x's first row and column · `tile` 2 or 4, the side of Winograd's tiles that is preferred"""
+    put before x's first row and column · `tile` 4, or 2 for smaller tiles of minimal filtering, which round less"""
 
     channels: int
     filters: int
@@ -44,16 +46,39 @@ class Geometry(NamedTuple):
     stride: tuple[int, int]
     before: tuple[int, int]
     output: tuple[int, int]
-    tile: int = 2
+    tile: int = 4
 
     @property
     def shifts_rows(self) -> bool:
         """Whether maps are large and lie in a row for each tap, so that vectors of pixels do well."""
         return self.stride == (1, 1) and math.prod(self.output) >= SHIFTED_FROM
 
+    def image(self, axis: int) -> int:
+        """The pixels of an image along an axis, if as many zeros come after them as before and all are seen."""
+        size = (self.output[axis] - 1) * self.stride[axis] + self.kernel[axis] - 2 * self.before[axis]
+        return max(size, 1)
+
+    def seen(self, axis: int) -> int:
+        """How many pairs of an output and a tap along an axis see such an image and not the zeros around."""
+        places = (i * self.stride[axis] - self.before[axis] for i in range(self.output[axis]))
+        taps, size = self.kernel[axis], self.image(axis)
+        return max(1, sum(max(min(taps, size - place) - max(-place, 0), 0) for place in places))
+
     def tiles(self, m: int) -> int:
         """The tiles of m×m outputs of one image."""
         return -(-self.output[0] // m) * -(-self.output[1] // m)
+
+
+class After(NamedTuple):
+    """An activation that is made while a sample's outputs are in the cache: `out` = that of y, which may be y itself;
+    kind and numbers as for `activate` in kernels/activations.py."""
+
+    out: np.ndarray
+    kind: int
+    numbers: np.ndarray
+
+
+UNSET = np.zeros(0)  # the settings of an activation that is none
 
 
 class Way:
@@ -80,8 +105,10 @@ class Way:
         """What is made once before a pass over the batch, of which `backward_input` is a part with `training`."""
         return iter(())
 
-    def forward(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> Calls:
-        """y = b + w ⋆ x"""
+    def forward(
+        self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray, after: After | None = None
+    ) -> Calls:
+        """y = b + w ⋆ x, and the activation of it, where there is one"""
         raise NotImplementedError
 
     def backward_input(self, dout: np.ndarray, w: np.ndarray, dx: np.ndarray) -> Calls:
@@ -103,25 +130,26 @@ class Winograd(Way):
 
     @classmethod
     def suits(cls, geometry, N):
-        fits = geometry.kernel == (3, 3) and geometry.stride == (1, 1)
-        if not fits or min(geometry.channels, geometry.filters) < MANY[geometry.shifts_rows]:
+        tiles = tiles_for(geometry)
+        if not tiles:
             return False
-        return geometry.shifts_rows or N is None or N * geometry.tiles(2) > FEW_TILES
+        direct = math.prod(geometry.kernel) * math.prod(geometry.output)
+        least = min(products(tile, geometry, N) for tile in tiles) / (direct * (1 if N is None else max(N, 1)))
+        few, pairs = min(geometry.channels, geometry.filters), geometry.channels * geometry.filters
+        return least < 1 and (few >= MANY or (least < SAVED and few >= SOME and pairs >= PAIRS))
 
     def __init__(self, geometry, N, dtype):
         super().__init__(geometry, N, dtype)
-        products = {tile: points_of(tile) * geometry.tiles(tile[0]) for tile in tiles_for(geometry)}
-        self.tile = min(products, key=products.get)  # tiles of 4×4 pay where they take fewer products
+        self.tile = min(tiles_for(geometry), key=lambda tile: products(tile, geometry, N))
         self.sizes, self.points = (geometry.filters, geometry.channels), points_of(self.tile)
         self.u = self.turned = None  # arrays, once they are wanted
         self.training = False
 
     @property
     def how(self):
-        few = f"; direct sums for {FEW_TILES} tiles of 2×2 or fewer in a batch"
         m, r, s = self.tile
         text = f"Winograd's minimal filtering, tiles of {m}×{m} outputs: {r}×{r} filters, stride {s}"
-        return text if self.suits(self.geometry, 1) else text + few
+        return text if self.suits(self.geometry, 1) else f"{text}; another way for the few tiles of small batches"
 
     def prepare(self, w, training):
         """The filters at the points of the tiles, and turned for the way back"""
@@ -139,8 +167,9 @@ class Winograd(Way):
         """An array for the filters from C to F channels at the points"""
         return aligned((self.points, winograd.filter_size(C, F)), self.dtype)
 
-    def forward(self, x, w, b, y):
-        yield partial(winograd.winograd_forward, x, self.u, b, y, self.geometry.before, self.tile)
+    def forward(self, x, w, b, y, after=None):
+        after, places = tuple(after or After(y, NONE, UNSET)), (self.geometry.before, self.tile)
+        yield partial(winograd.winograd_forward, x, self.u, b, y, after, places)
 
     def backward_input(self, dout, w, dx):
         yield from self.backward(dout, dx, w, dx, np.empty((0, *w.shape[1:]), w.dtype))
@@ -164,10 +193,21 @@ def points_of(tile: tuple[int, int, int]) -> int:
 
 
 def tiles_for(geometry: Geometry) -> list[tuple[int, int, int]]:
-    """The tiles (m, r, s) that minimal filtering has for this geometry."""
+    """The tiles (m, r, s) that minimal filtering has for this geometry: of those with m = 2 for 3×3 filters, or with
+    `tile` 4, as many points along an axis."""
+    most = geometry.tile + 2
     return [
-        (m, r, s) for m, r, s in TILES if m <= geometry.tile and geometry.kernel == (r, r) and geometry.stride == (s, s)
+        (m, r, s)
+        for m, r, s in TILES
+        if m + -(-r // s) - 1 <= most and geometry.kernel == (r, r) and geometry.stride == (s, s)
     ]
+
+
+def products(tile: tuple[int, int, int], geometry: Geometry, N: int | None) -> int:
+    """The products for one channel and one filter in a batch, with what the filters' transforms count for; for many
+    samples, N = None, in one of them"""
+    tiles = geometry.tiles(tile[0])
+    return points_of(tile) * (tiles if N is None else N * tiles + FILTERS)
 
 
 class Direct(Way):
@@ -178,38 +218,34 @@ class Direct(Way):
         super().__init__(geometry, N, dtype)
         self.places = geometry.kernel, geometry.stride, geometry.before
         self.turned: dict[str, np.ndarray] = {}  # the filters as the tiles read them, forward and backward
+        self.plans: dict[tuple, tabled.Plan] = {}
         self.training = False
 
     def by_pixels(self, what: str) -> bool:
-        """Whether pixels fill the lanes better than channels, for "y", "dx" or "dw": which takes fewer products, those
-        of empty lanes and what else there is to do included."""
-        (F, C), L = (self.geometry.filters, self.geometry.channels), simd.lanes_of(self.dtype)
-        (OH, OW), (KH, KW), (sh, sw), (top, left) = (
-            self.geometry.output,
-            self.geometry.kernel,
-            self.geometry.stride,
-            self.geometry.before,
-        )
-        taps = C * KH * KW
-        if what == "dx":  # of an image with as many zeros after it as before, for a phase
-            F, taps = C, -(-F * KH * KW // (sh * sw))
-            OH = -(-max((OH - 1) * sh + KH - 2 * top, 1) // sh)
-            OW = -(-max((OW - 1) * sw + KW - 2 * left, 1) // sw)
-        row = OW + (KW - 1) // sw
+        """Whether pixels in the lanes take less than channels, for "y", "dx" or "dw": by the products for each filter
+        and channel, those of empty lanes and in vectors' time what else there is to do included."""
+        (KH, KW), (sh, sw) = self.geometry.kernel, self.geometry.stride
+        (OH, OW), C, F = self.geometry.output, self.geometry.channels, self.geometry.filters
+        L, terms, K = simd.lanes_of(self.dtype), self.geometry.seen(0) * self.geometry.seen(1), C * KH * KW
         if what == "dw":
-            pixels = ((OH - 1) * row + OW + LANE_SUMS * L) / (OH * OW)
-            return pixels < filled(F, L) * filled(taps, HALF_TILE) * (1 + TURNED_SUMS / taps)
-        pixels = shifted.vectors(OH, OW, row, L)[0] * L / (OH * OW)
-        if (sh, sw) != (1, 1):
-            pixels *= 1 + SPLIT / (F * KH * KW)
-        return pixels < filled(F, L) * (1 + TURNED / taps)
+            pixels = (OH - 1) * (OW + (KW - 1) // sw) + OW + LANE_SUMS * L
+            apart = tabled.apart(C, terms, math.prod(self.geometry.kernel + self.geometry.output))
+            rows = filled(C if apart else K, HALF_TILE)
+            channels = (terms if apart else OH * OW * KH * KW) * filled(F, L) * rows * (1 + TURNED_SUMS / K)
+            return pixels * KH * KW < channels
+        if what == "dx":  # for one phase
+            OH, OW = (-(-self.geometry.image(axis) // self.geometry.stride[axis]) for axis in range(2))
+            F, K = C, F * KH * KW / (sh * sw)
+        pixels = shifted.vectors(OH, OW, OW + (KW - 1) // sw, L)[0] * L * KH * KW
+        split = 1 + SPLIT / (F * KH * KW) if (sh, sw) != (1, 1) else 1
+        return pixels * split < terms * filled(F, L) * (1 + TURNED / K)
 
     @property
     def how(self):
         by = {what: "pixels" if self.by_pixels(what) else "channels" for what in ("y", "dx", "dw")}
         lanes = [kind if len({*by.values()}) == 1 else f"{kind} ({', '.join(what for what in by if by[what] == kind)})"
                  for kind in dict.fromkeys(by.values())]  # fmt: skip
-        few = f"; {FEW_TILES} tiles of 2×2 or fewer in the batch" if Winograd.suits(self.geometry, None) else ""
+        few = "; few tiles for minimal filtering in the batch" if Winograd.suits(self.geometry, None) else ""
         return f"all products, in register tiles with {' and '.join(lanes)} in the lanes{few}"
 
     def prepare(self, w, training):
@@ -229,22 +265,39 @@ class Direct(Way):
         across, along = (self.geometry.filters, self.geometry.channels)[:: 1 if what == "forward" else -1]
         return aligned((along * math.prod(self.geometry.kernel), filters.wide(across)), self.dtype)
 
-    def forward(self, x, w, b, y):
-        kernel = shifted.shifted_forward if self.by_pixels("y") else tabled.tabled_forward
-        yield partial(kernel, x, self._turned("forward"), b, y, *self.places)
+    def forward(self, x, w, b, y, after=None):
+        arrays = x, self._turned("forward"), b, y, *(after or After(y, NONE, UNSET))
+        if self.by_pixels("y"):
+            yield partial(shifted.shifted_forward, *arrays, *self.places)
+        else:
+            yield partial(tabled.tabled_forward, *arrays, *self._plan(tabled.forward_plan, x))
 
     def backward_input(self, dout, w, dx):
-        kernel = shifted.shifted_backward_input if self.by_pixels("dx") else tabled.tabled_backward_input
         if self.training:
             turned = self._turned("backward")
         else:  # in an array of this call's own: others may be made at the same time
             turned = self._room("backward")
             yield partial(filters.filters_backward, w, turned)
-        yield partial(kernel, dout, turned, dx, *self.places)
+        if self.by_pixels("dx"):
+            yield partial(shifted.shifted_backward_input, dout, turned, dx, *self.places)
+        else:
+            yield partial(tabled.tabled_backward_input, dout, turned, dx, *self._plan(tabled.input_plan, dx))
 
     def backward_weight(self, dout, x, dw, first=0):
-        kernel = shifted.shifted_backward_weight if self.by_pixels("dw") else tabled.tabled_backward_weight
-        yield partial(kernel, dout, x, dw, *self.places[1:], first)
+        if self.by_pixels("dw"):
+            yield partial(shifted.shifted_backward_weight, dout, x, dw, *self.places[1:], first)
+        else:
+            plan = self._plan(tabled.weight_plan, x, len(dw))
+            yield partial(tabled.tabled_backward_weight, dout, x, dw, self.geometry.before, first, *plan)
+
+    def _plan(self, plan: Callable, x: np.ndarray, F: int | None = None) -> tabled.Plan:
+        """A plan for images like x, and F filters or all: made once"""
+        key = plan, x.shape[2:], F or self.geometry.filters
+        if key not in self.plans:
+            kernel, stride, before = self.places
+            sizes = self.geometry.channels, key[2], key[1], self.geometry.output
+            self.plans[key] = plan(*sizes, kernel, stride, before)
+        return self.plans[key]
 
 
 def filled(count: int, size: int) -> float:

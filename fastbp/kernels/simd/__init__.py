@@ -34,6 +34,7 @@ what becomes of their sums.
   the even and the odd columns apart, `join_row` together again, `copy_even` every second number. `power_of_two` makes
   2ⁿ of n.
 - `multiply_adds` does nothing else, for the machine's peak.
+- `to_columns` and `from_columns` transpose four columns, of few features and many samples.
 - `image_to_points` and its five relatives are the transforms of Winograd's convolution and their adjoints, on vectors
   of channels; `panel_product` multiplies at one of its points, `transpose` turns images to channels last and back.
 
@@ -63,6 +64,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         dot_columns,
         dot_rows,
         filter_to_points,
+        from_columns,
         image_to_points,
         join_row,
         lanes,
@@ -84,6 +86,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         pool_pairs,
         pool_row,
         power_of_two,
+        rows_at_once,
         sparse_lanes,
         sparse_rows,
         split_row,
@@ -92,6 +95,7 @@ if config.DISABLE_JIT:  # an intrinsic exists only in compiled code
         sum_rows,
         sum_rows_descend,
         sum_taps,
+        to_columns,
         transpose,
         windows_by_filters,
         windows_by_pixels,
@@ -113,6 +117,7 @@ else:
     from .placed import channels_in_lanes, pixel_rows, pixels_in_lanes
     from .powers import power_of_two
     from .products import outer, outer_descend, outer_rows, pack, panel_product, sum_rows, sum_rows_descend
+    from .quads import from_columns, rows_at_once, to_columns
     from .rows import copy_even, copy_row, copy_row_and_zeros, join_row, split_row
     from .transforms import (
         filter_to_points,
@@ -126,9 +131,10 @@ else:
 
 __all__ = [
     "PANEL", "SPARSE_STEP", "add_weighted_rows", "channels_in_lanes", "copy_even", "copy_row", "copy_row_and_zeros",
-    "dot", "dot_columns", "dot_rows", "filter_to_points", "image_to_points", "join_row", "lanes", "lanes_of",
-    "map_to_points", "multiply_adds", "outer", "outer_descend", "outer_rows", "pack", "panel_product", "pixel_filters",
-    "pixel_rows", "pixels_in_lanes", "points_to_filter", "points_to_image", "points_to_map", "pool_normalised",
-    "pool_pairs", "pool_row", "power_of_two", "sparse_lanes", "sparse_rows", "split_row", "spread_pairs", "sum_pairs",
-    "sum_rows", "sum_rows_descend", "sum_taps", "transpose", "windows_by_filters", "windows_by_pixels",
+    "dot", "dot_columns", "dot_rows", "filter_to_points", "from_columns", "image_to_points", "join_row", "lanes",
+    "lanes_of", "map_to_points", "multiply_adds", "outer", "outer_descend", "outer_rows", "pack", "panel_product",
+    "pixel_filters", "pixel_rows", "pixels_in_lanes", "points_to_filter", "points_to_image", "points_to_map",
+    "pool_normalised", "pool_pairs", "pool_row", "power_of_two", "rows_at_once", "sparse_lanes", "sparse_rows",
+    "split_row", "spread_pairs", "sum_pairs", "sum_rows", "sum_rows_descend", "sum_taps", "to_columns", "transpose",
+    "windows_by_filters", "windows_by_pixels",
 ]  # fmt: skip

@@ -138,6 +138,22 @@ def spread_pairs(g, start, factor, x, top, low, columns):
         x[row : row + 2 * columns] = np.repeat(factor * g[start : start + columns], 2)
 
 
+def rows_at_once(x):
+    return lanes(x)
+
+
+def to_columns(source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + j·ts + i] = source[s0 + i·ss + j]"""
+    for i in range(rows):
+        for j in range(columns):
+            target[t0 + j * ts + i] = source[s0 + i * ss + j]
+
+
+def from_columns(source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + i·ts + j] = source[s0 + j·ss + i]"""
+    to_columns(source, s0, ss, target, t0, ts, columns, rows)
+
+
 def power_of_two(n):
     """2ⁿ, of n's type"""
     return np.ldexp(type(n)(1), int(n)) if n == n else n
@@ -229,6 +245,19 @@ def stored_from_points(choices):
 
 image_to_points, map_to_points, filter_to_points = to_points(INPUTS), to_points(GRADIENTS), to_points(WEIGHTS)
 points_to_map, points_to_filter = stored_from_points(GRADIENTS), stored_from_points(WEIGHTS)
+
+
+def transpose(source, s0, ss, target, t0, ts, rows, columns):
+    """target[t0 + j·ts + i] = source[s0 + i·ss + j] for i < rows and j < columns"""
+    i, j = np.arange(rows), np.arange(columns)
+    target[t0 + j[:, None] * ts + i] = source[s0 + i * ss + j[:, None]]
+
+
+def panel_product(a, a0, am, ak, b, b0, bk, bp, K, c, c0, cm, cp, rows, panels, add):
+    """c[c0 + m·cm + p·cp + n] = Σ_{k<K} a[a0 + m·am + k·ak] · b[b0 + p·bp + k·bk + n], + c with `add`, p < panels, n <
+    16"""
+    for p in range(panels):
+        outer(a, a0, am, ak, b, b0 + p * bp, bk, K, c, c0 + p * cp, cm, rows, 16, add)
 
 
 def windows_by_filters(a, a0, width, ak, b, b0, bk, bp, K, bias, y, argmax, out, step, first, windows, panels):

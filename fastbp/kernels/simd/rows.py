@@ -45,20 +45,6 @@ def split_row(e, x, start, y, evens, odds, columns, fill):
 
 
 @emits
-def copy_even(e, x, start, y, to, columns):
-    """y[to + j] = x[start + 2j] for j < columns; y is not x"""
-    builder = e.builder
-    vectors = builder.sdiv(builder.add(columns, I64(e.lanes - 1)), I64(e.lanes))
-    with cgutils.for_range(builder, vectors, intp=I64) as loop:
-        j = builder.mul(loop.index, I64(e.lanes))
-        left = builder.sub(columns, j)
-        seen = builder.sub(builder.mul(left, I64(2)), I64(1))
-        halves = I64(0), I64(e.lanes)
-        pair = [e.load(x, e.at(start, (j, I64(2)), half), e.first(builder.sub(seen, half))) for half in halves]
-        e.store(e.shuffle(*pair, range(0, 2 * e.lanes, 2)), y, e.at(to, j), e.first(left))
-
-
-@emits
 def join_row(e, x, evens, odds, y, to, columns):
     """y[to + 2j] = x[evens + j], y[to + 2j + 1] = x[odds + j] for `columns` numbers
 
@@ -88,6 +74,20 @@ def store_joined(e, pair, y, places, left):
             both((None, None))
         with part:
             both([e.first(e.builder.sub(left, I64(half * e.lanes))) for half in range(2)])
+
+
+@emits
+def copy_even(e, x, start, y, to, columns):
+    """y[to + j] = x[start + 2j] for j < columns; y is not x"""
+    builder = e.builder
+    vectors = builder.sdiv(builder.add(columns, I64(e.lanes - 1)), I64(e.lanes))
+    with cgutils.for_range(builder, vectors, intp=I64) as loop:
+        j = builder.mul(loop.index, I64(e.lanes))
+        left = builder.sub(columns, j)
+        seen = builder.sub(builder.mul(left, I64(2)), I64(1))
+        halves = I64(0), I64(e.lanes)
+        pair = [e.load(x, e.at(start, (j, I64(2)), half), e.first(builder.sub(seen, half))) for half in halves]
+        e.store(e.shuffle(*pair, range(0, 2 * e.lanes, 2)), y, e.at(to, j), e.first(left))
 
 
 def each_vector(e, columns, step):
