@@ -19,7 +19,7 @@ from .linear import Linear
 ROOM = 256 << 10  # bytes of a block of samples with all that is kept of them, which stays in the second cache
 LONGEST, GRAIN = 960, 48  # samples of a block at most, and what they are a multiple of: the columns of any tile
 FROM = 64  # samples from which on they fill the vectors better than features do
-PRODUCTS = 18  # multiply–adds for each number that goes into a layer or comes out, up to which they do
+PRODUCTS = {4: 18, 8: 10}  # multiply–adds for each number into a layer or out of it, up to which they do, by its bytes
 ROWS = 192  # numbers of a sample that are kept: of more, a block would be short
 FEATURE, SMOOTH = 8, 16  # a feature, and an exponential, take as long as so many multiply–adds
 
@@ -86,7 +86,7 @@ class FixedNarrowOp(Op):
             and len(sizes) > 1
             and not any(not a and not b for a, b in zip(linear, linear[1:], strict=False))
             and all(layer.rising for layer in layers if isinstance(layer, LeakyReLU))
-            and sum(D * F for D, F in sizes) <= PRODUCTS * sum(D + F for D, F in sizes)
+            and sum(D * F for D, F in sizes) <= PRODUCTS[setting.dtype.itemsize] * sum(D + F for D, F in sizes)
             and sum(D + F for D, F in sizes) <= ROWS
         )
 
