@@ -52,7 +52,7 @@ def anywhere(make):
 
 
 def winograd(tile, kernel=3, stride=1):
-    conv = Conv2d(16, 17, kernel, stride=stride, padding=1)
+    conv = Conv2d(32, 32, kernel, stride=stride, padding=1)
     conv.winograd_tile = tile
     return conv
 
@@ -88,10 +88,10 @@ CASES = {
     (Conv2d,): [
         row(Conv2d(3, 5, 3, padding=1), shape=(3, 12, 12)),
         row(Conv2d(2, 17, (2, 5), bias=False), shape=(2, 12, 14)),
-        row(winograd(2), shape=(16, 7, 9)),
-        row(winograd(4), shape=(16, 8, 8)),
-        row(winograd(4, 5), shape=(16, 9, 7)),
-        row(winograd(4, 3, 2), shape=(16, 10, 9)),
+        row(winograd(2), shape=(32, 12, 13)),
+        row(winograd(4), shape=(32, 12, 12)),
+        row(winograd(4, 5), shape=(32, 12, 12)),
+        row(winograd(4, 4, 2), shape=(32, 22, 24)),
         row(Conv2d(3, 5, 3, stride=2), shape=(3, 9, 9)),
         row(Conv2d(8, 16, 3, stride=2), shape=(8, 9, 9)),
         row(Conv2d(2, 3, 2, padding="full"), shape=(2, 4, 3)),
@@ -100,7 +100,7 @@ CASES = {
         (Conv2d, kind): [
             row(Conv2d(3, 5, 3, padding=1), kind(), shape=(3, 12, 12)),
             row(Conv2d(8, 16, 3, stride=2, bias=False), kind(), shape=(8, 9, 9)),
-            row(winograd(2), kind(), shape=(16, 7, 9)),
+            row(winograd(4), kind(), shape=(32, 12, 12)),
         ]
         for kind in AFTER
     },
