@@ -24,8 +24,8 @@ Calls = Iterator[Callable[[], None]]
 # Tuning figures: bench/NOTES.md
 SHIFTED_FROM = 100  # pixels of an output map from which they fill vectors well, and sums over them are long
 FILTERS = 15  # tiles in a batch whose products take as long as it does to bring the filters to the points and back
-MANY = 16  # channels, in and out, from which minimal filtering pays; the fewer the products, the fewer the channels:
-PAYS = 0.73  # of the products that direct sums take are left, at most, where minimal filtering pays, and
+PAYS = 0.73  # of the products that see pixels are left, at most, where minimal filtering pays
+MANY = 16  # channels, in and out, from which it does; the fewer the products, the fewer the channels:
 SAVED = 0.4  # of the products are left, at most, where it pays from
 SOME, PAIRS = 8, 128  # channels, in and out, and so many pairs of one in and one out
 # Beside the products: what it takes to turn rows of channels to maps, in products of each output, forward and for dw,
@@ -134,10 +134,12 @@ class Winograd(Way):
         tiles = tiles_for(geometry)
         if not tiles:
             return False
-        direct = geometry.seen(0) * geometry.seen(1)
+        direct = math.prod(geometry.kernel) * math.prod(geometry.output)
+        if min(products(tile, geometry, None) for tile in tiles) > PAYS * geometry.seen(0) * geometry.seen(1):
+            return False
         least = min(products(tile, geometry, N) for tile in tiles) / (direct * (1 if N is None else max(N, 1)))
         few, pairs = min(geometry.channels, geometry.filters), geometry.channels * geometry.filters
-        return least < PAYS and (few >= MANY or (least < SAVED and few >= SOME and pairs >= PAIRS))
+        return least < 1 and (few >= MANY or (least < SAVED and few >= SOME and pairs >= PAIRS))
 
     def __init__(self, geometry, N, dtype):
         super().__init__(geometry, N, dtype)
