@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from ..arguments import Setting, number
+from ..engine.neighbours import VANISHING
 from ..engine.ops import Op, computes, flat
 from ..flops import Cost
 from ..kernels import dropout
@@ -69,3 +70,6 @@ class DropoutOp(Op):
     def _masked(self, x, y, samples):
         first = samples.start * math.prod(x.shape[1:])
         return partial(dropout.dropout_forward, flat(x), flat(y), self.key, first, self.rate)
+
+
+VANISHING.add(Dropout)

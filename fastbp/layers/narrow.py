@@ -9,6 +9,7 @@ import numpy as np
 from ..engine.ops import Op, computes, flat
 from ..kernels.activations import FROM_X, LEAKY_RELU, NONE, RELU
 from ..kernels.columns import columns_backward, columns_backward_input, columns_forward, from_columns, to_columns
+from ..kernels.reduce import sum_parts
 from ..memory import aligned
 from .activations import Elementwise, LeakyReLU
 from .fused import AFTER
@@ -149,6 +150,10 @@ class NarrowOp(FixedNarrowOp):
                 if i > 0:
                     d, above = self.slopes_of(block, rooms, i - 1), d
                     yield partial(columns_backward_input, w, above, d, inside)
+        last = self.stages[-1]
+        if self.centred and last.kind == NONE and last.linear.bias:  # 0, the sum of no parts
+            none = np.empty((0, last.linear.out_features), self.setting.dtype)
+            yield partial(sum_parts, none, into[last.linear.bias])
 
     def backward(self, samples):
         """dx, from the gradients of what the first layer gives, which `gradients` has left"""
