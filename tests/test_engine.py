@@ -93,8 +93,8 @@ def test_the_engine_computes_what_the_layers_compute(case, N, seed, need_dx, cut
 def convolutional():
     """Samples, channels, features and rows are cut in it; a batch of 4."""
     layers = [
-        fastbp.Conv2d(1, 8, 3), fastbp.BatchNorm2d(8), fastbp.Tanh(), fastbp.Conv2d(8, 2, 3), fastbp.ReLU(),
-        fastbp.MaxPool2d(2), fastbp.Flatten(), fastbp.Linear(50, 12), fastbp.BatchNorm1d(12), fastbp.ReLU(),
+        fastbp.Conv2d(1, 8, 3), fastbp.BatchNorm2d(8), fastbp.Tanh(), fastbp.Conv2d(8, 2, 5), fastbp.ReLU(),
+        fastbp.MaxPool2d(2), fastbp.Flatten(), fastbp.Linear(32, 12), fastbp.BatchNorm1d(12), fastbp.ReLU(),
         fastbp.Linear(12, 3),
     ]  # fmt: skip
     return fastbp.Sequential(*layers, dtype=np.float64, seed=1), (1, 14, 14), 4

@@ -250,3 +250,28 @@ def test_training_looks_at_the_targets_of_the_packages_own_losses(name):
         fastbp.Trainer(network, getattr(fastbp, name)(), fastbp.SGD()).step(x, np.zeros(3, np.int64))
     with pytest.raises(KeyError, match="value"):
         fastbp.Trainer(network, own(), fastbp.SGD()).step(x, {})
+
+
+# -- the squared error in a training step, one kernel call -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_squared_error_of_a_training_step(outputs, dtype):
+    rng, network = np.random.default_rng(0), fastbp.Sequential(fastbp.Linear(4, outputs), seed=1, dtype=dtype)
+    x, y = rng.normal(size=(9, 4)).astype(dtype), rng.normal(size=(9, outputs)).astype(dtype)
+    trainer = fastbp.Trainer(network, fastbp.MeanSquaredError(), fastbp.SGD(lr=0.5))
+    for targets in (y, y.tolist(), y.astype(np.float64)):
+        w, b = (parameter.value.astype(np.float64) for parameter in network.parameters)
+        error = x @ w.T + b - y
+        assert trainer.step(x, targets) == pytest.approx((error**2).mean(), rel=1e-5)
+        np.testing.assert_allclose(network.parameters[0].value, w - error.T @ x / error.size, atol=1e-5)
+        np.testing.assert_allclose(network.parameters[1].value, b - error.sum(0) / error.size, atol=1e-5)
+    before, y[5, 0] = network.parameter_vector.copy(), np.nan
+    with pytest.raises(ValueError, match="targets hold NaN"):
+        trainer.step(x, y)
+    with pytest.raises(ValueError, match=rf"expected targets \(9, {outputs}\), got \(9,\)"):
+        trainer.step(x, y[:, 0])
+    assert np.array_equal(network.parameter_vector, before) and trainer.optimizer.steps == 3
+    x[2] = np.nan
+    assert np.isnan(trainer.step(x, np.zeros_like(y)))

@@ -182,15 +182,16 @@ def test_parts_of_a_product_have_the_bits_of_the_whole(M, N, K, dtype, transpose
 
     def inner_part(m, n):
         mine, columns = a[m[0] : m[1]].copy(), b[:, n[0] : n[1]].T.copy()
-        c = np.full((len(mine), len(columns)), np.nan, dtype)
-        matmul.inner_product(mine.reshape(-1), columns.reshape(-1), c.reshape(-1), (*c.shape, K), c.shape[1])
-        return c
+        c = np.full((len(mine), N), np.nan, dtype)
+        sizes = len(mine), len(columns), K
+        matmul.inner_product(mine.reshape(-1), columns.reshape(-1), c.reshape(-1)[n[0] :], sizes, N)
+        return c[:, n[0] : n[1]].copy()
 
     for part in (outer_part, inner_part):
         whole = part((0, M), (0, N))
         np.testing.assert_allclose(whole, a @ b, atol=1e-11 if dtype == np.float64 else 1e-3)
         for m in [(0, 1), (M - 1, M), (1, M), (0, 2), (0, M // 2), (M // 3, M), (0, M)]:
-            if part is inner_part and (m[1] - m[0] < matmul.TURNED_FROM) != (M < matmul.TURNED_FROM):
+            if part is inner_part and matmul.turned(m[1] - m[0], K, N) != matmul.turned(M, K, N):
                 continue
             for n in [(0, N), (0, 1), (N // 2, N), (0, (N + 1) // 2)]:
                 assert np.array_equal(part(m, n), whole[m[0] : m[1], n[0] : n[1]]), (part, m, n)
@@ -538,3 +539,30 @@ def test_other_instruction_sets_give_the_same(processor, features, expected):
         outputs.append(run.stdout.split())
     assert int(outputs[1][0]) == expected
     np.testing.assert_allclose(np.array(outputs[0][1:], float), np.array(outputs[1][1:], float), rtol=1e-12)
+
+
+@kernel
+def to_columns(source, s0, ss, target, t0, ts, rows, columns):
+    simd.to_columns(source, s0, ss, target, t0, ts, rows, columns)
+
+
+@kernel
+def from_columns(source, s0, ss, target, t0, ts, rows, columns):
+    simd.from_columns(source, s0, ss, target, t0, ts, rows, columns)
+
+
+@kernel
+def rows_at_once(x):
+    return simd.rows_at_once(x)
+
+
+@given(dtypes, seeds, st.integers(1, 16), st.integers(1, 4), st.booleans())
+def test_four_columns(dtype, seed, rows, columns, whole):
+    """To features by samples, and back: nothing beside them is read or written."""
+    rng, most = np.random.default_rng(seed), rows_at_once(np.empty(0, dtype))
+    rows, columns = (most, 4) if whole else (min(rows, most), columns)
+    ss, ts = columns + rng.integers(0, 4), rows + rng.integers(0, 4)
+    x = rng.normal(size=2 + (rows - 1) * ss + columns).astype(dtype)  # ends with the last number that is meant
+    y = rng.normal(size=3 + (columns - 1) * ts + rows).astype(dtype)
+    same(to_columns, plain.to_columns, (x, 2, ss, y, 3, ts, rows, columns), y)
+    same(from_columns, plain.from_columns, (y, 3, ts, x, 2, ss, rows, columns), x)

@@ -325,3 +325,29 @@ def test_the_default_is_what_the_process_may_use():
     if hasattr(os, "sched_setaffinity") and threads.usable_cores() > 1:
         one = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         assert script(one + "import fastbp; print(fastbp.get_num_threads())") == "1"
+
+
+@compiled
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not say which core a thread may use")
+def test_helpers_are_kept_off_the_core_of_the_caller():
+    """And on those that the caller may use; a caller with one core leaves them alone."""
+    network, x = fastbp.Sequential(fastbp.Linear(300, 300), fastbp.Linear(300, 300)), np.ones((512, 300), np.float32)
+    fastbp.set_num_threads(2)
+    mine, outputs = os.sched_getaffinity(0), fastbp.outputs(network, x)
+    if len(mine) < 2:
+        pytest.skip("one core")
+    only = {min(mine)}
+    try:
+        os.sched_setaffinity(0, only)
+        for _ in range(3):
+            time.sleep(0.02)  # helpers fall asleep
+            assert np.array_equal(fastbp.outputs(network, x), outputs)
+    finally:
+        os.sched_setaffinity(0, mine)
+    time.sleep(0.02)
+    fastbp.outputs(network, x)
+    helpers = [thread for thread in threading.enumerate() if thread.name.startswith("fastbp-")]
+    assert helpers
+    for helper in helpers:
+        allowed = os.sched_getaffinity(helper.native_id)
+        assert allowed < mine and len(allowed) == len(mine) - 1

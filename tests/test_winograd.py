@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import fastbp
 from fastbp.kernels import simd
+from fastbp.kernels.activations import NONE
 from fastbp.kernels.conv import winograd
 from fastbp.kernels.conv.ways import Direct, Geometry, Winograd, way_of
 from fastbp.kernels.jit import kernel
@@ -49,7 +50,7 @@ def passes(x, w, b, dout, before, tile):
     inputs = [array if array is None else array.copy() for array in (x, w, b, dout)]
     winograd.winograd_filters(w, u, tile)
     transformed = u.copy()
-    winograd.winograd_forward(x, u, b, y, before, tile)
+    winograd.winograd_forward(x, u, b, y, (y, NONE, np.zeros(0)), (before, tile))
     turned = np.full((len(u), winograd.filter_size(len(w), w.shape[1])), np.nan, u.dtype)
     winograd.turn_filters(u, turned, w.shape[:2])
     winograd.winograd_backward(dout, x, turned, dx, dw, (before, tile), 0)

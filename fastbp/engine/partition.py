@@ -9,6 +9,8 @@ from typing import NamedTuple
 from .machine import Machine
 from .ops import Op, Setting
 
+VECTOR = 16  # numbers of the widest vector: parts of features begin at multiples
+
 
 class Cut(NamedTuple):
     """The ranges of an axis, one for each part; without an axis there is one part, which is everything."""
@@ -98,7 +100,7 @@ def by_features(op: Op, axis: str, setting: Setting, machine: Machine) -> Cut:
     """A large linear layer in parts that each read their own weights."""
     size, reads = op.sizes[axis], op.weights * max(setting.N, machine.read)
     count = int(min(machine.parts, reads // machine.piece_work, size // machine.tile_columns))
-    return Cut(axis, spread(size, count, machine.tile_columns))
+    return Cut(axis, spread(size, count, min(VECTOR, machine.tile_columns)))  # for two threads, as even as can be
 
 
 def backward_by_features(op: Op, setting: Setting, machine: Machine) -> Cut:

@@ -6,6 +6,8 @@ so results do not depend on the number of threads. No thread is started before t
 """
 
 import atexit
+import contextlib
+import ctypes
 import os
 import threading
 from collections.abc import Callable
@@ -22,6 +24,9 @@ from .program import FAILED, Program
 def usable_cores() -> int:
     """The processor cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+core_of_this_thread = getattr(ctypes.CDLL(None), "sched_getcpu", None) if os.name == "posix" else None
 
 
 class Team:
@@ -43,13 +48,25 @@ class Team:
             self.helpers.append(helper)
             helper.start()
         try:
-            for _ in range(team.begin(self.address, program.address, helpers)):
-                self.calls.put(None)
+            if asleep := team.begin(self.address, program.address, helpers):
+                self._keep_apart()
+                for _ in range(asleep):
+                    self.calls.put(None)
             team.do_sections(program.address, 0, helpers + 1)
         finally:
             team.finish(self.address)
         if failed := int(program.table[FAILED]):
             program.fail(failed)
+
+    def _keep_apart(self) -> None:
+        """Keep the helpers off the caller's core: Linux may put a thread beside the one that wakes it, though another
+        core has nothing to do, and leave it there for milliseconds."""
+        if core_of_this_thread is None or not hasattr(os, "sched_setaffinity"):
+            return
+        if others := os.sched_getaffinity(0) - {core_of_this_thread()}:
+            for helper in self.helpers:
+                with contextlib.suppress(OSError):
+                    os.sched_setaffinity(helper.native_id, others)
 
     def _help(self, number: int) -> None:
         seen = 0

@@ -193,7 +193,10 @@ class ConvOp(Op):
     def together(self, into, samples):
         """All of these"""
         dout, x, dx = (array[samples] for array in (self.dout, self.x, self.dx))
-        yield from self.way.backward(dout, x, self.layer.weight.value, dx, into[self.layer.weight])
+        if self.layer.weight.requires_grad:
+            yield from self.way.backward(dout, x, self.layer.weight.value, dx, into[self.layer.weight])
+        else:
+            yield from self.backward(samples)
         if self.layer.bias:
             yield self.bias_gradient(dout, into)
 

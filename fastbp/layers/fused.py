@@ -189,20 +189,25 @@ class ConvPool(Op):
             yield self.activation.call(self.y, samples)
 
     def gradients(self, into, samples):
-        """dw and db, from the pixels that have a gradient; the maxima's gradients are left for `backward`"""
-        if self.activation:
-            yield self.activation.call_back(self.dout, self.dpooled, samples)
+        """dw and db, from the pixels that have a gradient"""
         dw, db = into[self.layer.weight], self.layer.bias and into[self.layer.bias]
-        yield from self.way.backward_weight(*self._maxima(samples), self.x[samples], dw, db)
+        yield from self._through_activation(samples)
+        yield from self.way.backward_weight(self.dmaxima[samples], self.argmax[samples], self.x[samples], dw, db)
 
     def backward(self, samples):
         """dx, from the same pixels"""
-        yield from self.way.backward_input(*self._maxima(samples), self.layer.weight.value, self.dx[samples])
+        w, dx = self.layer.weight.value, self.dx[samples]
+        yield from self._through_activation(samples)
+        yield from self.way.backward_input(self.dmaxima[samples], self.argmax[samples], w, dx)
 
-    def _maxima(self, samples):
-        """The gradients of the windows' maxima, and where these are."""
-        dpooled = self.dpooled if self.activation else self.dout
-        return dpooled[samples], self.argmax[samples]
+    def _through_activation(self, samples):
+        """The maxima's gradients, in `dpooled`; both ways back make them: a frozen layer goes one of them alone"""
+        if self.activation:
+            yield self.activation.call_back(self.dout, self.dpooled, samples)
+
+    @property
+    def dmaxima(self) -> np.ndarray:
+        return self.dpooled if self.activation else self.dout
 
 
 computes(Conv2d, MaxPool2d)(ConvPool)

@@ -11,9 +11,8 @@ PANEL = simd.PANEL
 
 
 def wide(C):
-    """The numbers from one row of C channels to the next: whole vectors, and a panel more, lest rows lie a power of two
-    apart"""
-    return (-(-C // PANEL) + 1) * PANEL
+    """The numbers from one row of C channels to the next: an odd number of panels, lest rows lie powers of two apart"""
+    return (-(-C // PANEL) | 1) * PANEL
 
 
 wide_row = kernel(wide)  # the same in kernels

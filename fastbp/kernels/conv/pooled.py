@@ -28,7 +28,8 @@ from .padding import padded_bias, put_planes, take, taps
 from .ways import Calls, Geometry, Winograd
 
 PANEL = simd.PANEL
-MANY = 32  # channels, in and out, from which Winograd's kernels and three passes are faster
+WIDE, NARROW = 5, 3  # taps in a row from which the one pass is faster, in any layer and in one that reads images
+IMAGE = 3  # channels of those, at most
 BETTER = 0.75  # lanes along filters for each one along windows, below which the vectors run along filters
 
 
@@ -42,9 +43,14 @@ class Pooled:
 
     @classmethod
     def suits(cls, geometry: Geometry, N: int | None) -> bool:
-        """Whether one pass can be made and is faster than three: by the geometry, for all batches alike."""
-        many = Winograd.suits(geometry, None) and min(geometry.channels, geometry.filters) >= MANY
-        return geometry.shifts_rows and min(geometry.output) >= 2 and not many
+        """Whether one pass can be made and is faster than two: by the geometry, for all batches alike.
+
+        Minimal filtering has fewer products than all windows' maxima have. Where it doesn't pay, rows of wide filters
+        fill the vectors of the gradients' tiles; and images have no dx, which narrow rows make slow."""
+        width = geometry.kernel[1]
+        pays = width >= WIDE or (width >= NARROW and geometry.channels <= IMAGE)
+        fits = geometry.stride == (1, 1) and min(geometry.output) >= 2
+        return fits and pays and not Winograd.suits(geometry, None)
 
     @property
     def by_filters(self) -> bool:

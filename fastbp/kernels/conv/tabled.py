@@ -6,12 +6,14 @@ Pixels are single numbers, so they may lie anywhere: tables say where, and the i
     dx        pixels × channels, summed over filters and taps, for each of the sh·sw phases of a pixel to the stride
     dw        taps × filters,    summed over the pixels of all images
 
-Taps that see only zeros around an image, or around dout, are left out: pixels that see the same taps are taken
-together, with a table of their own. For a filter of 5×5 on a map of 7×7 it is every third product, for dx of 12×12
-pixels from a map of 8×8 more than every second.
+Taps that see only zeros around an image, or around dout, are left out: pixels that see the same taps are a class with a
+table of its own. For a filter of 5×5 on a map of 7×7 it is every third product, for dx of 12×12 pixels from a map of
+8×8 more than every second. For dw the taps (p, q) of all channels are a class, which sees some of the pixels.
 
 Rows of pixels with their channels are transposed to maps of channels, and dout to such rows.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,207 +21,209 @@ from .. import simd
 from ..buffers import empty, zeros
 from ..jit import kernel, separate_kernel
 from ..matmul import transpose
-from .filters import wide_row
+from .filters import wide, wide_row
 from .padding import activated, padded_bias, put
-from .shifted import phase_of
 
-TOGETHER = 256  # pixels from as many images as that takes: the last tile of a few is not full
-
-
-@kernel
-def padded_size(image_size, output_size, kernel_size, stride, before):
-    """(PH, PW) of the padded image: it holds the image and all windows"""
-    PH = max((output_size[0] - 1) * stride[0] + kernel_size[0], before[0] + image_size[0])
-    PW = max((output_size[1] - 1) * stride[1] + kernel_size[1], before[1] + image_size[1])
-    return PH, PW
+ROOM = 1 << 17  # numbers in the rows of pixels, or of sums, that are made at a time: they stay in the second cache
+TOGETHER = 8  # images at least, where there is room: a class of few pixels must fill a tile
+CLASSES_FROM = 8  # channels from which the taps of a class fill a tile
+WORTH = 0.95  # of all products of dw, below which classes of taps are worth their tables
 
 
-@separate_kernel
-def taps_in_image(table, at, C, kernel_size, padded, step):
-    """table[2k + at] = where tap k = (c, p, q) of the first output lies in the image, table[2k + 1 − at] = k·step"""
-    (KH, KW), (PH, PW) = kernel_size, padded
-    for c in range(C):
-        for p in range(KH):
-            for q in range(KW):
-                k = (c * KH + p) * KW + q
-                table[2 * k + at], table[2 * k + 1 - at] = (c * PH + p) * PW + q, k * step
+# -- tables ------------------------------------------------------------------------------------------------------------
 
 
-@separate_kernel
-def pixels_in_image(table, at, sizes, output_size, stride, step):
-    """table[2t + at] = where the window of pixel t = (n, i, j) begins, table[2t + 1 − at] = t·step, for sizes =
-    (images, numbers of each, PW)"""
-    (OH, OW), (sh, sw), (images, size, PW), t = output_size, stride, sizes, 0
-    for n in range(images):
-        for i in range(OH):
-            for j in range(OW):
-                table[2 * t + at], table[2 * t + 1 - at] = n * size + i * sh * PW + j * sw, t * step
-                t += 1
+class Plan(NamedTuple):
+    """What is summed where for a group of `images` samples, or fewer.
+
+    classes (n, 4): for each class where its terms begin in `terms`, how many there are, where its sums begin in
+    `places`, and how many there are; forward and for dx there are so many sums for each sample, for dw so many terms.
+    Pairs in terms: where a term lies among the filters, or in the rows of dout, and in the image, or in dout, beside
+    the sum's place. Pairs in places: where a sum sees the image from, and where it belongs. `size` is that of the maps
+    that are seen, with zeros around them or not."""
+
+    classes: np.ndarray
+    terms: np.ndarray
+    places: np.ndarray
+    images: int
+    size: tuple[int, int]
 
 
-@separate_kernel
-def product_by_channels(x, places, count, taps, K, w, first, along, y, C):
-    """y[to + c] = first[along·to + c] + Σ_{k<K} x[from + taps[2k + 1]] · w[taps[2k] + c] for c < C: see
-    `channels_in_lanes`"""
-    simd.channels_in_lanes(x, places, count, taps, K, w, first, along, y, -(-C // simd.lanes(y)))
+def images_together(numbers: int) -> int:
+    """How many images are taken at a time, for the numbers in the rows of pixels of one"""
+    return max(1, min(TOGETHER, ROOM // max(numbers, 1)))
 
 
-@kernel
-def images_together(N, pixels):
-    """How many of N images are taken at a time"""
-    return max(1, min(N, TOGETHER // max(pixels, 1)))
+def pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Numbers of both in turn, flat"""
+    return np.stack(np.broadcast_arrays(first, second), axis=-1).reshape(-1)
 
 
-# -- forward and dx ----------------------------------------------------------------------------------------------------
+def on_axes(*ranges) -> list[np.ndarray]:
+    """Each of the ranges along an axis of its own"""
+    return np.ix_(*(np.asarray(numbers, np.int64) for numbers in ranges))
 
 
-@kernel
-def axis_of(adjoint, sizes, kernel, stride, before, phase):
-    """(points, taps, places) along an axis: which points there are, (count, position, step, sign), of which point i and
-    tap k see position + i·step + k·sign; which taps, (count, first, step); where the points lie, (first, step)
-
-    The points are outputs or, for the adjoint, the pixels of a phase; sizes = (of the image, of the output)."""
-    if not adjoint:
-        return (sizes[1], -before, stride, 1), (kernel, 0, 1), (0, 1)
-    first, count, place = phase_of(sizes[0], before, stride, phase)
-    return (count, place, 1, -1), (max(kernel - phase + stride - 1, 0) // stride, phase, stride), (first, stride)
-
-
-@separate_kernel
-def runs_of(points, taps, size):
-    """(runs, 4): the first point of each run that sees the same taps, how many points, the first tap, and the one after
-    the last, for positions below `size`"""
-    (count, position, step, sign), runs, n = points, np.empty((max(points[0], 0), 4), np.int64), 0
-    for i in range(count):
-        at = position + i * step
-        low, high = (max(-at, 0), min(size - at, taps)) if sign > 0 else (max(at - size + 1, 0), min(at + 1, taps))
-        high = max(low, high)
-        if n > 0 and runs[n - 1, 2] == low and runs[n - 1, 3] == high:
-            runs[n - 1, 1] += 1
-            continue
-        runs[n, 0], runs[n, 1], runs[n, 2], runs[n, 3] = i, 1, low, high
-        n += 1
-    return runs[:n]
+def plan_of(classes: list[tuple], images: int, size: tuple) -> Plan:
+    """Of classes (terms, how many, places, how many)"""
+    lists, begins = [[np.empty(0, np.int64)], [np.empty(0, np.int64)]], [0, 0]
+    table = np.empty((len(classes), 4), np.int64)
+    for row, (terms, K, places, count) in zip(table, classes, strict=True):
+        row[:] = begins[0], K, begins[1], count
+        for side, numbers in enumerate((terms, places)):
+            lists[side].append(numbers)
+            begins[side] += numbers.size // 2
+    return Plan(table, *map(np.concatenate, lists), images, size)
 
 
-@kernel
-def terms_of(rows, columns):
-    """The pairs of taps that all pairs of runs see"""
-    return (rows[:, 3] - rows[:, 2]).sum() * (columns[:, 3] - columns[:, 2]).sum()
+def runs(positions: np.ndarray, sign: int, taps: int, size: int) -> list[tuple]:
+    """(points, taps) of runs of points that see the same taps: point i and tap k see position positions[i] + sign·k,
+    which must be one of `size`"""
+    seen = positions[:, None] + sign * np.arange(taps)
+    seen = (seen >= 0) & (seen < size)
+    cuts = np.flatnonzero((seen[1:] != seen[:-1]).any(1)) + 1
+    return [(points, np.flatnonzero(seen[points[0]])) for points in np.split(np.arange(len(seen)), cuts) if points.size]
 
 
-@separate_kernel
-def plan(adjoint, images, maps, sizes, kernel_size, geometry, row):
-    """(classes, table, places) for `images` samples: of each class of pixels that see the same taps, where its table
-    begins, how many terms it has, where its places begin, and how many there are in a sample
-
-    maps = (C, SH, SW), what is read; sizes = (of the image, of the output); geometry = (stride, before)"""
-    (C, SH, SW), (KH, KW), ((sh, sw), (top, left)) = maps, kernel_size, geometry
-    heights, widths = (sizes[0][0], sizes[1][0]), (sizes[0][1], sizes[1][1])
-    wide, pixels = (widths[0], heights[0] * widths[0]) if adjoint else (widths[1], heights[1] * widths[1])
-    phases, terms, count = (sh, sw) if adjoint else (1, 1), 0, 0
-    for a in range(phases[0]):
-        points, taps, _ = axis_of(adjoint, heights, KH, sh, top, a)
-        rows = runs_of(points, taps[0], SH)
-        for b in range(phases[1]):
-            points, taps, _ = axis_of(adjoint, widths, KW, sw, left, b)
-            columns = runs_of(points, taps[0], SW)
-            terms, count = terms + terms_of(rows, columns), count + len(rows) * len(columns)
-    classes, table = np.empty((count, 4), np.int64), np.empty(2 * C * terms, np.int64)
-    places, k, m, n = np.empty(2 * images * pixels, np.int64), 0, 0, 0
-    for a in range(phases[0]):
-        points_down, taps_down, down = axis_of(adjoint, heights, KH, sh, top, a)
-        for b in range(phases[1]):
-            points_across, taps_across, across = axis_of(adjoint, widths, KW, sw, left, b)
-            for run in runs_of(points_down, taps_down[0], SH):
-                for other in runs_of(points_across, taps_across[0], SW):
-                    first, start = k, m
-                    for c in range(C):
-                        for p in range(run[2], run[3]):
-                            for q in range(other[2], other[3]):
-                                tap = (c * KH + taps_down[1] + p * taps_down[2]) * KW
-                                table[2 * k] = (tap + taps_across[1] + q * taps_across[2]) * row
-                                table[2 * k + 1] = (c * SH + p * points_down[3]) * SW + q * points_across[3]
-                                k += 1
-                    for g in range(images):
-                        for i in range(run[0], run[0] + run[1]):
-                            for j in range(other[0], other[0] + other[1]):
-                                seen = g * C * SH * SW + (points_down[1] + i * points_down[2]) * SW
-                                places[2 * m] = seen + points_across[1] + j * points_across[2]
-                                pixel = (down[0] + i * down[1]) * wide + across[0] + j * across[1]
-                                places[2 * m + 1] = (g * pixels + pixel) * row
-                                m += 1
-                    classes[n, 0], classes[n, 1] = first, k - first
-                    classes[n, 2], classes[n, 3] = start, run[1] * other[1]
-                    n += 1
-    return classes, table, places
+def forward_plan(C: int, F: int, image: tuple, output: tuple, kernel: tuple, stride: tuple, before: tuple) -> Plan:
+    """y = w ⋆ x, from images (C, *image)"""
+    (H, W), (OH, OW), (KH, KW), row = image, output, kernel, wide(F)
+    images, classes = images_together(OH * OW * row), []
+    down, across = (np.arange(output[k]) * stride[k] - before[k] for k in range(2))
+    for i, p in runs(down, 1, KH, H):
+        for j, q in runs(across, 1, KW, W):
+            channels, ps, qs = on_axes(range(C), p, q)
+            terms = pairs(((channels * KH + ps) * KW + qs) * row, (channels * H + ps) * W + qs)
+            n, rows, columns = on_axes(range(images), i, j)
+            places = pairs((n * C * H + down[rows]) * W + across[columns], ((n * OH + rows) * OW + columns) * row)
+            classes.append((terms, terms.size // 2, places, i.size * j.size))
+    return plan_of(classes, images, image)
 
 
-@kernel
-def sums_of_classes(source, planned, count, filters, bias, maps, C):
-    """The rows of channels of all pixels of `count` samples"""
-    classes, table, places = planned
-    for n in range(len(classes)):
-        at = places[2 * classes[n, 2] :]
-        product_by_channels(
-            source, at, count * classes[n, 3], table[2 * classes[n, 0] :], classes[n, 1], filters, bias, 0, maps, C
+def input_plan(C: int, F: int, image: tuple, output: tuple, kernel: tuple, stride: tuple, before: tuple) -> Plan:
+    """dx, from maps (F, *output)"""
+    (H, W), (OH, OW), (KH, KW), row = image, output, kernel, wide(C)
+    images, classes = images_together(H * W * row), []
+    axes: list[list] = [[], []]
+    for k, axis in enumerate(axes):  # of each phase the pixels, and what of dout they see
+        places = np.arange(image[k]) + before[k]
+        for phase in range(stride[k]):
+            pixels = np.flatnonzero(places % stride[k] == phase)
+            taps = np.arange(phase, kernel[k], stride[k])
+            found = runs(places[pixels] // stride[k], -1, taps.size, output[k])
+            axis.extend(
+                (pixels[points], places[pixels[points]] // stride[k], seen, taps[seen]) for points, seen in found
+            )
+    for h, i, down, p in axes[0]:
+        for w, j, across, q in axes[1]:
+            filters, ps, qs = on_axes(range(F), p, q)
+            _, shift_down, shift_across = on_axes(range(F), down, across)
+            terms = pairs(((filters * KH + ps) * KW + qs) * row, (filters * OH - shift_down) * OW - shift_across)
+            n, rows, columns = on_axes(range(images), h, w)
+            _, from_row, from_column = on_axes(range(images), i, j)
+            places = pairs((n * F * OH + from_row) * OW + from_column, ((n * H + rows) * W + columns) * row)
+            classes.append((terms, terms.size // 2, places, h.size * w.size))
+    return plan_of(classes, images, output)
+
+
+def weight_plan(C: int, F: int, image: tuple, output: tuple, kernel: tuple, stride: tuple, before: tuple) -> Plan:
+    """dw, from images (C, *image), or from images with zeros around: see `padded_size`"""
+    (OH, OW), (KH, KW), row = output, kernel, wide(F)
+    images = images_together(OH * OW * row)
+    windows = [np.arange(output[k])[:, None] * stride[k] - before[k] + np.arange(kernel[k]) for k in range(2)]
+    seen = [(window >= 0) & (window < size) for window, size in zip(windows, image, strict=True)]
+    together = not apart(C, seen[0].sum() * seen[1].sum(), seen[0].size * seen[1].size)
+    (H, W), (top, left) = (padded_size(image, output, kernel, stride, before), before) if together else (image, (0, 0))
+    groups = [(range(KH), range(KW))] if together else [([p], [q]) for p, q in np.ndindex(KH, KW)]
+    classes = []
+    for p, q in groups:
+        i, j = (range(output[k]) if together else np.flatnonzero(seen[k][:, (p, q)[k][0]]) for k in range(2))
+        n, rows, columns = on_axes(range(images), i, j)
+        begins = (n * C * H + rows * stride[0] + top - before[0]) * W + columns * stride[1] + left - before[1]
+        channels, ps, qs = on_axes(range(C), p, q)
+        places = pairs((channels * H + ps) * W + qs, ((channels * KH + ps) * KW + qs) * row)
+        classes.append(
+            (pairs(((n * OH + rows) * OW + columns) * row, begins), len(i) * len(j), places, places.size // 2)
         )
+    return plan_of(classes, images, (H, W))
+
+
+def apart(C: int, seen: int, products: int) -> bool:
+    """Whether the taps of dw are classes, for so many pairs of taps and outputs that see pixels, of all"""
+    return C >= CLASSES_FROM and seen < WORTH * products
+
+
+def padded_size(image: tuple, output: tuple, kernel: tuple, stride: tuple, before: tuple) -> tuple:
+    """(PH, PW) of an image with zeros around: it holds the image and all windows"""
+    return tuple(max((output[k] - 1) * stride[k] + kernel[k], before[k] + image[k]) for k in range(2))
+
+
+# -- kernels -----------------------------------------------------------------------------------------------------------
+
+
+@separate_kernel
+def product_by_channels(x, places, count, terms, K, w, first, along, y, C):
+    """y[to + c] = first[along·to + c] + Σ_{k<K} x[from + terms[2k + 1]] · w[terms[2k] + c] for c < C: see
+    `channels_in_lanes`"""
+    simd.channels_in_lanes(x, places, count, terms, K, w, first, along, y, -(-C // simd.lanes(y)))
 
 
 @kernel
-def tabled_forward(x, turned, b, y, out, kind, numbers, kernel_size, stride, before):
-    """y = b + w ⋆ x, for the filters `turned` as filters.py has them, and out, the activation of that kind of
-    y, which may be y"""
-    (N, C, H, W), (F, OH, OW), row, pixels = x.shape, y.shape[1:], wide_row(y.shape[1]), y.shape[2] * y.shape[3]
-    group = images_together(N, pixels)
-    planned = plan(False, group, (C, H, W), ((H, W), (OH, OW)), kernel_size, (stride, before), row)
-    maps, bias, filters = empty(group * pixels * row, x), padded_bias(b, row, x), turned.reshape(-1)
-    for first in range(0, N, group):
-        count = min(group, N - first)
-        sums_of_classes(x[first:].reshape(-1), planned, count, filters, bias, maps, F)
-        for g in range(count):
-            transpose(maps[g * pixels * row :], row, y[first + g].reshape(-1), pixels, pixels, F)
+def sums_of_pixels(source, plan, count, filters, bias, maps, C):
+    """The rows of channels of all pixels of `count` samples"""
+    classes, terms, places = plan
+    for n in range(len(classes)):
+        k, m, pixels = 2 * classes[n, 0], 2 * classes[n, 2], count * classes[n, 3]
+        product_by_channels(source, places[m:], pixels, terms[k:], classes[n, 1], filters, bias, 0, maps, C)
+
+
+@kernel
+def tabled_forward(x, turned, b, y, out, kind, numbers, classes, terms, places, images, size):
+    """y = b + w ⋆ x, for the filters `turned` as filters.py has them, and out, the activation of that kind of y, which
+    may be y; by `forward_plan`"""
+    (N, F), row, pixels = y.shape[:2], wide_row(y.shape[1]), y.shape[2] * y.shape[3]
+    maps, bias, filters = empty(min(images, N) * pixels * row, x), padded_bias(b, row, x), turned.reshape(-1)
+    for first in range(0, N, images):
+        count = min(images, N - first)
+        sums_of_pixels(x[first:].reshape(-1), (classes, terms, places), count, filters, bias, maps, F)
+        for n in range(count):
+            transpose(maps[n * pixels * row :], row, y[first + n].reshape(-1), pixels, pixels, F)
         activated(y[first : first + count], out[first : first + count], kind, numbers)
 
 
 @kernel
-def tabled_backward_input(dout, turned, dx, kernel_size, stride, before):
-    """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w)"""
-    (N, F, OH, OW), (C, H, W), row, pixels = dout.shape, dx.shape[1:], wide_row(dx.shape[1]), dx.shape[2] * dx.shape[3]
-    group = images_together(N, pixels)
-    planned = plan(True, group, (F, OH, OW), ((H, W), (OH, OW)), kernel_size, (stride, before), row)
-    maps, none, filters = empty(group * pixels * row, dx), zeros(row, dx), turned.reshape(-1)
-    for first in range(0, N, group):
-        count = min(group, N - first)
-        sums_of_classes(dout[first:].reshape(-1), planned, count, filters, none, maps, C)
-        for g in range(count):
-            transpose(maps[g * pixels * row :], row, dx[first + g].reshape(-1), pixels, pixels, C)
-
-
-# -- dw ----------------------------------------------------------------------------------------------------------------
+def tabled_backward_input(dout, turned, dx, classes, terms, places, images, size):
+    """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w); by
+    `input_plan`"""
+    (N, C), row, pixels = dx.shape[:2], wide_row(dx.shape[1]), dx.shape[2] * dx.shape[3]
+    maps, none, filters = empty(min(images, N) * pixels * row, dx), zeros(row, dx), turned.reshape(-1)
+    for first in range(0, N, images):
+        count = min(images, N - first)
+        sums_of_pixels(dout[first:].reshape(-1), (classes, terms, places), count, filters, none, maps, C)
+        for n in range(count):
+            transpose(maps[n * pixels * row :], row, dx[first + n].reshape(-1), pixels, pixels, C)
 
 
 @kernel
-def tabled_backward_weight(dout, x, dw, stride, before, filter):
-    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i·sh + p − top, j·sw + q − left]
+def tabled_backward_weight(dout, x, dw, before, filter, classes, terms, places, images, size):
+    """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i·sh + p − top, j·sw + q − left]; by `weight_plan`
 
     dw holds some or all filters, `filter` is the number of its first one."""
-    (N, _, OH, OW), (F, C, KH, KW), (H, W), row = dout.shape, dw.shape, x.shape[2:], wide_row(dw.shape[0])
-    K, pixels, (PH, PW) = C * KH * KW, OH * OW, padded_size((H, W), (OH, OW), (KH, KW), stride, before)
-    group, size, inside = images_together(N, pixels), C * PH * PW, PH == H and PW == W
-    table, places = np.empty(2 * group * pixels, np.int64), np.empty(2 * K, np.int64)
-    taps_in_image(places, 0, C, (KH, KW), (PH, PW), row)
-    pixels_in_image(table, 1, (group, size, PW), (OH, OW), stride, row)
-    image = x.reshape(-1) if inside else zeros(group * size, x)
+    (N, _, OH, OW), (F, C, KH, KW), (H, W), (PH, PW) = dout.shape, dw.shape, x.shape[2:], size
+    K, pixels, row, inside = C * KH * KW, OH * OW, wide_row(dw.shape[0]), PH == H and PW == W
+    group = min(images, max(N, 1))
+    image = x.reshape(-1) if inside else zeros(group * C * PH * PW, x)
     maps, sums = zeros(group * pixels * row, x), zeros(K * row, x)
-    for first in range(0, N, group):
-        count = min(group, N - first)
+    for first in range(0, N, images):
+        count = min(images, N - first)
         if inside:
             image = x[first:].reshape(-1)
-        for g in range(count):
+        for n in range(count):
             if not inside:
-                put(x[first + g], image, g * size + before[0] * PW + before[1], PH, PW)
-            maps_of_image = dout[first + g, filter : filter + F].reshape(-1)
-            transpose(maps_of_image, pixels, maps[g * pixels * row :], row, F, pixels)
-        product_by_channels(image, places, K, table, count * pixels, maps, sums, 1, sums, F)
+                put(x[first + n], image, n * C * PH * PW + before[0] * PW + before[1], PH, PW)
+            maps_of_image = dout[first + n, filter : filter + F].reshape(-1)
+            transpose(maps_of_image, pixels, maps[n * pixels * row :], row, F, pixels)
+        for n in range(len(classes)):
+            at, to, total = 2 * classes[n, 0], 2 * classes[n, 2], count * classes[n, 1]
+            product_by_channels(image, places[to:], classes[n, 3], terms[at:], total, maps, sums, 1, sums, F)
     transpose(sums, row, dw.reshape(-1), K, K, F)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...memory import aligned
 from .. import simd
-from ..activations import NONE, activate
+from ..activations import NONE
 from ..simd.toom_cook import TILES
 from . import filters, shifted, tabled, winograd
 
@@ -52,6 +52,17 @@ class Geometry(NamedTuple):
     def shifts_rows(self) -> bool:
         """Whether maps are large and lie in a row for each tap, so that vectors of pixels do well."""
         return self.stride == (1, 1) and math.prod(self.output) >= SHIFTED_FROM
+
+    def image(self, axis: int) -> int:
+        """The pixels of an image along an axis, if as many zeros come after them as before and all are seen."""
+        size = (self.output[axis] - 1) * self.stride[axis] + self.kernel[axis] - 2 * self.before[axis]
+        return max(size, 1)
+
+    def seen(self, axis: int) -> int:
+        """How many pairs of an output and a tap along an axis see such an image and not the zeros around."""
+        places = (i * self.stride[axis] - self.before[axis] for i in range(self.output[axis]))
+        taps, size = self.kernel[axis], self.image(axis)
+        return max(1, sum(max(min(taps, size - place) - max(-place, 0), 0) for place in places))
 
     def tiles(self, m: int) -> int:
         """The tiles of m×m outputs of one image."""
@@ -157,9 +168,8 @@ class Winograd(Way):
         return aligned((self.points, winograd.filter_size(C, F)), self.dtype)
 
     def forward(self, x, w, b, y, after=None):
-        yield partial(winograd.winograd_forward, x, self.u, b, y, self.geometry.before, self.tile)
-        if after:
-            yield partial(activate, y.reshape(-1), after.out.reshape(-1), after.kind, after.numbers)
+        after, places = tuple(after or After(y, NONE, UNSET)), (self.geometry.before, self.tile)
+        yield partial(winograd.winograd_forward, x, self.u, b, y, after, places)
 
     def backward_input(self, dout, w, dx):
         yield from self.backward(dout, dx, w, dx, np.empty((0, *w.shape[1:]), w.dtype))
@@ -208,31 +218,27 @@ class Direct(Way):
         super().__init__(geometry, N, dtype)
         self.places = geometry.kernel, geometry.stride, geometry.before
         self.turned: dict[str, np.ndarray] = {}  # the filters as the tiles read them, forward and backward
+        self.plans: dict[tuple, tabled.Plan] = {}
         self.training = False
 
     def by_pixels(self, what: str) -> bool:
-        """Whether pixels fill the lanes better than channels, for "y", "dx" or "dw": which takes fewer products, those
-        of empty lanes and what else there is to do included."""
-        (F, C), L = (self.geometry.filters, self.geometry.channels), simd.lanes_of(self.dtype)
-        (OH, OW), (KH, KW), (sh, sw), (top, left) = (
-            self.geometry.output,
-            self.geometry.kernel,
-            self.geometry.stride,
-            self.geometry.before,
-        )
-        taps = C * KH * KW
-        if what == "dx":  # of an image with as many zeros after it as before, for a phase
-            F, taps = C, -(-F * KH * KW // (sh * sw))
-            OH = -(-max((OH - 1) * sh + KH - 2 * top, 1) // sh)
-            OW = -(-max((OW - 1) * sw + KW - 2 * left, 1) // sw)
-        row = OW + (KW - 1) // sw
+        """Whether pixels in the lanes take less than channels, for "y", "dx" or "dw": by the products for each filter
+        and channel, those of empty lanes and in vectors' time what else there is to do included."""
+        (KH, KW), (sh, sw) = self.geometry.kernel, self.geometry.stride
+        (OH, OW), C, F = self.geometry.output, self.geometry.channels, self.geometry.filters
+        L, terms, K = simd.lanes_of(self.dtype), self.geometry.seen(0) * self.geometry.seen(1), C * KH * KW
         if what == "dw":
-            pixels = ((OH - 1) * row + OW + LANE_SUMS * L) / (OH * OW)
-            return pixels < filled(F, L) * filled(taps, HALF_TILE) * (1 + TURNED_SUMS / taps)
-        pixels = shifted.vectors(OH, OW, row, L)[0] * L / (OH * OW)
-        if (sh, sw) != (1, 1):
-            pixels *= 1 + SPLIT / (F * KH * KW)
-        return pixels < filled(F, L) * (1 + TURNED / taps)
+            pixels = (OH - 1) * (OW + (KW - 1) // sw) + OW + LANE_SUMS * L
+            apart = tabled.apart(C, terms, math.prod(self.geometry.kernel + self.geometry.output))
+            rows = filled(C if apart else K, HALF_TILE)
+            channels = (terms if apart else OH * OW * KH * KW) * filled(F, L) * rows * (1 + TURNED_SUMS / K)
+            return pixels * KH * KW < channels
+        if what == "dx":  # for one phase
+            OH, OW = (-(-self.geometry.image(axis) // self.geometry.stride[axis]) for axis in range(2))
+            F, K = C, F * KH * KW / (sh * sw)
+        pixels = shifted.vectors(OH, OW, OW + (KW - 1) // sw, L)[0] * L * KH * KW
+        split = 1 + SPLIT / (F * KH * KW) if (sh, sw) != (1, 1) else 1
+        return pixels * split < terms * filled(F, L) * (1 + TURNED / K)
 
     @property
     def how(self):
@@ -260,21 +266,38 @@ class Direct(Way):
         return aligned((along * math.prod(self.geometry.kernel), filters.wide(across)), self.dtype)
 
     def forward(self, x, w, b, y, after=None):
-        kernel = shifted.shifted_forward if self.by_pixels("y") else tabled.tabled_forward
-        yield partial(kernel, x, self._turned("forward"), b, y, *(after or After(y, NONE, UNSET)), *self.places)
+        arrays = x, self._turned("forward"), b, y, *(after or After(y, NONE, UNSET))
+        if self.by_pixels("y"):
+            yield partial(shifted.shifted_forward, *arrays, *self.places)
+        else:
+            yield partial(tabled.tabled_forward, *arrays, *self._plan(tabled.forward_plan, x))
 
     def backward_input(self, dout, w, dx):
-        kernel = shifted.shifted_backward_input if self.by_pixels("dx") else tabled.tabled_backward_input
         if self.training:
             turned = self._turned("backward")
         else:  # in an array of this call's own: others may be made at the same time
             turned = self._room("backward")
             yield partial(filters.filters_backward, w, turned)
-        yield partial(kernel, dout, turned, dx, *self.places)
+        if self.by_pixels("dx"):
+            yield partial(shifted.shifted_backward_input, dout, turned, dx, *self.places)
+        else:
+            yield partial(tabled.tabled_backward_input, dout, turned, dx, *self._plan(tabled.input_plan, dx))
 
     def backward_weight(self, dout, x, dw, first=0):
-        kernel = shifted.shifted_backward_weight if self.by_pixels("dw") else tabled.tabled_backward_weight
-        yield partial(kernel, dout, x, dw, *self.places[1:], first)
+        if self.by_pixels("dw"):
+            yield partial(shifted.shifted_backward_weight, dout, x, dw, *self.places[1:], first)
+        else:
+            plan = self._plan(tabled.weight_plan, x, len(dw))
+            yield partial(tabled.tabled_backward_weight, dout, x, dw, self.geometry.before, first, *plan)
+
+    def _plan(self, plan: Callable, x: np.ndarray, F: int | None = None) -> tabled.Plan:
+        """A plan for images like x, and F filters or all: made once"""
+        key = plan, x.shape[2:], F or self.geometry.filters
+        if key not in self.plans:
+            kernel, stride, before = self.places
+            sizes = self.geometry.channels, key[2], key[1], self.geometry.output
+            self.plans[key] = plan(*sizes, kernel, stride, before)
+        return self.plans[key]
 
 
 def filled(count: int, size: int) -> float:

@@ -36,7 +36,7 @@ from .. import simd
 from ..buffers import empty, zeros
 from ..jit import kernel, separate_kernel
 from ..matmul import transpose
-from .padding import padded_bias
+from .padding import activated, padded_bias
 
 ROWS = 96  # the best of five sizes in most passes: bench/NOTES.md
 PANEL = simd.PANEL
@@ -133,8 +133,8 @@ def maps_to_points(dout, tile, maps, table, dm, span, filters):
 
 
 @separate_kernel
-def points_to_maps(p, tile, maps, table, bias, y, span):
-    """y = b + Aᵀ M A"""
+def points_to_maps(p, tile, maps, table, bias, y, span, after):
+    """y = b + Aᵀ M A, and its activation, after = (out, kind, numbers), which may go to y"""
     (F, OH, OW), (first, last, R), square = y.shape[1:], span, tile[0] ** 2
     T, row = table.size // square, stride(F)
     for r in range(first, last):
@@ -142,6 +142,8 @@ def points_to_maps(p, tile, maps, table, bias, y, span):
         simd.points_to_map(tile, p, (r - first) * row, R * row + PANEL, maps, 0, table, t * square, count, bias)
         if t == T - 1:
             transpose(maps, row, y[n].reshape(-1), OH * OW, OH * OW, F)
+            out, kind, numbers = after
+            activated(y[n], out[n], kind, numbers)
 
 
 @separate_kernel
@@ -207,9 +209,9 @@ def turn_filters(u, turned, sizes):
 
 
 @kernel
-def winograd_forward(x, u, b, y, before, tile):
-    """y = b + w ⋆ x"""
-    (N, C, H, W), (F, OH, OW) = x.shape, y.shape[1:]
+def winograd_forward(x, u, b, y, after, places):
+    """y = b + w ⋆ x, and its activation, after = (out, kind, numbers), which may go to y; places = (before, tile)"""
+    (N, C, H, W), (F, OH, OW), (before, tile) = x.shape, y.shape[1:], places
     in_x, in_y = tables(tile, C, F, before, (H, W), (OH, OW))
     T = in_y.size // tile[0] ** 2
     R, bias = chunk(N, T), padded_bias(b, stride(F), x)
@@ -222,7 +224,7 @@ def winograd_forward(x, u, b, y, before, tile):
             in_v, in_p = (q * (R * stride(C) + PANEL), stride(C), 1), (q * (R * stride(F) + PANEL), stride(F), PANEL)
             in_u, sizes = (q * u.shape[1], PANEL, C * PANEL), (last - first, C, panels(F))
             multiply_panels(v, in_v, u.reshape(-1), in_u, p, in_p, sizes, False)
-        points_to_maps(p, tile, maps, in_y, bias, y, (first, last, R))
+        points_to_maps(p, tile, maps, in_y, bias, y, (first, last, R), after)
 
 
 @kernel
