@@ -53,6 +53,7 @@ class DropoutOp(Op):
         super().__init__(*arguments)
         self.key = np.zeros(1, np.uint64)
         self.rate = self.layer.numbers if self.setting.training else np.zeros(1)
+        self.copies = not self.setting.training
 
     def prepare(self):
         """A training pass takes the next step's key; evaluation drops nothing."""
