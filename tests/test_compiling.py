@@ -57,7 +57,7 @@ def test_a_first_step_gets_help_and_the_next_process_compiles_nothing(first_step
     def names():
         return {file.name for file in kernels.rglob("*.nbc")}
 
-    for what in ("*/conv.shifted.*", "*/losses*", "*/pool2d*", "*/linear.linear*"):
+    for what in ("*/conv.pooled.*", "*/conv.shifted.*", "*/losses*", "*/pool2d*", "*/linear.linear*"):
         for file in kernels.glob(what):
             file.unlink()
     step, kept = FIRST_STEPS.replace("set_num_threads(1)", "set_num_threads(2)"), names()
