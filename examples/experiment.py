@@ -52,6 +52,27 @@ def _first_images(name: str) -> Dataset:
     return Dataset(name, train, test, data.classes)
 
 
+class Clock(fastbp.Callback):
+    """Seconds of training at the end of each epoch, without what is measured between epochs."""
+
+    def on_train_begin(self, run):
+        self.seconds, self.spent, self.last = [], 0.0, time.perf_counter()
+
+    def on_batch_end(self, run, loss):
+        now = time.perf_counter()
+        self.spent, self.last = self.spent + now - self.last, now
+
+    def on_epoch_end(self, run):
+        self.seconds.append(self.spent)
+        self.last = time.perf_counter()
+
+    def state_dict(self):
+        return {"seconds": np.array(self.seconds), "spent": self.spent}
+
+    def load_state_dict(self, state):
+        self.seconds, self.spent, self.last = state["seconds"].tolist(), float(state["spent"]), time.perf_counter()
+
+
 def curves(history: fastbp.History) -> dict:
     """What `fit` measured, as lists, with the epoch (from 1) of the best validation accuracy and the accuracies there;
     at the last epoch where nothing was validated."""

@@ -141,7 +141,7 @@ def profile(network: Sequential, input_shape: tuple[int, ...], batch: int = 64, 
     engine, rng = network.engine(shape), np.random.default_rng(0)
     y = engine.forward(rng.standard_normal((N, *shape)).astype(network.dtype), training=True)
     engine.backward((rng.standard_normal(y.shape) / N).astype(network.dtype), need_dx=False)
-    made, peak, memory = engine.batch(N, True), peak_rate(network.dtype), memory_rate(network.dtype)
+    made, peak, memory = engine.batch(N, True), _peak_rate(network.dtype), _memory_rate(network.dtype)
     ways = [(op, made.schedule.alone(op, made.machine)) for op in made.schedule.ops]
     times = [(op, *(_best(sections, seconds) for sections in both)) for op, both in ways]
     total = sum(forward + back for _, forward, back in times) or 1.0
@@ -174,13 +174,13 @@ def _row(op: Op, forward: float, back: float, total: float, N: int, peak: float,
     return OpProfile(*names, forward, back, seconds / total, gflops, gbytes, reached)
 
 
-def peak_rate(dtype: np.dtype) -> float:
+def _peak_rate(dtype: np.dtype) -> float:
     """GFLOP/s of one core with all operands in registers: the best of many short runs."""
     x = np.full(1024, 0.5, dtype)
     return max(2 * count / took / 1e9 for count, took in _timed(lambda: multiply_adds(x, TURNS), 0.1))
 
 
-def memory_rate(dtype: np.dtype) -> float:
+def _memory_rate(dtype: np.dtype) -> float:
     """GB/s of one core that reads two arrays of 64 MB and writes a third."""
     a, b, c = (np.ones(STREAM // np.dtype(dtype).itemsize, dtype) for _ in range(3))
     return max(3 * STREAM / took / 1e9 for _, took in _timed(lambda: triad(a, b, c), 0.2))

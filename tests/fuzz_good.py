@@ -157,6 +157,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[], object]]] = {
     "datasets.AlternatingFlip.__call__": {"x": IMAGES, "indices": lambda: np.arange(2), "epoch": lambda: 1},
     "datasets.RandomCrop.__call__": {"x": IMAGES},
     "initializers.Whitening": {"images": IMAGES, "kernel_size": lambda: 2},
+    "profiling.profile": {"input_shape": lambda: (3,), "batch": lambda: 2, "seconds": lambda: 0.001},
     "layers.Scale": {"factor": lambda: 0.5},
     "averages.EMA": {"every": lambda: 2},
     "averages.Lookahead": {"every": lambda: 2},

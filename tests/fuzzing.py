@@ -42,7 +42,7 @@ import fastbp
 ROOMS = (
     "layers", "losses", "optimizers", "initializers", "models", "schedules", "callbacks", "averages", "training",
     "network", "graph", "datasets", "plotting", "sweeps", "gradcheck", "testing", "flops", "costs", "grading", "engine",
-    "threads", "files",
+    "threads", "files", "profiling",
 )  # fmt: skip
 INSIDE = {
     "schedules": "training.schedules",

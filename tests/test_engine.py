@@ -550,7 +550,7 @@ class Inner(Twofold):
 
 @pytest.mark.parametrize(("layers", "ops"), [
     ([Small(), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["ConvPool"]),
-    ([Described(1), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["NormReLUPool"]),
+    ([Described(1), fastbp.ReLU(), fastbp.MaxPool2d(2)], ["NormPool"]),
     ([fastbp.Conv2d(1, 2, 3), Doubling(), fastbp.MaxPool2d(2)], ["ConvOp", "Opaque", "MaxPoolOp"]),
     ([fastbp.Flatten(), Twofold(144, 4), fastbp.ReLU(), fastbp.Linear(4, 3)],
      ["CopyOp", "Opaque", "ReLUOp", "LinearOp"]),

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fastbp.engine.threads import usable_cores
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 README = EXAMPLES.parent / "README.md"
 # by the script's first word
-DATA = {"notmnist": "notmnist", "mnist": "mnist", "learning": "mnist", "cifar10": "cifar10"}
+DATA = {"notmnist": "notmnist", "mnist": "mnist", "learning": "mnist", "lenet": "mnist", "cifar10": "cifar10"}
 SCRIPTS = {  # figures, and lines of the table that are reported elsewhere
     "notmnist_mlp": ({"rates", "networks", "loss", "accuracy"}, 5),
     "cifar10_mlp_depth": ({"loss", "accuracy"}, 4),
@@ -30,6 +32,9 @@ SCRIPTS = {  # figures, and lines of the table that are reported elsewhere
     "learning_curves": ({"learning_curves", "gradients"}, 2),
     "mnist_activations": ({"layers1", "layers2"}, 0),
     "cifar10_optimizers": ({"batches", "rates", "adam", "tiny"}, 9),
+    "cifar10_94": ({"accuracy", "layers"}, 1),
+    "mnist_99": ({"accuracy", "seconds"}, 0),
+    "lenet_epochs": ({"seconds"}, len({1, usable_cores()})),
 }
 
 

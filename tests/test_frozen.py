@@ -222,3 +222,21 @@ def test_requires_grad_is_true_or_false():
         Linear(2, 3).weight.requires_grad = "no"
     with pytest.raises(TypeError, match="Linear.requires_grad_: value must be True or False"):
         Linear(2, 3).requires_grad_(1)
+
+
+@pytest.mark.parametrize("frozen", [["0"], ["2"], ["0", "2"], ["0.bias", "4.weight"], ["0", "2", "4"]])
+def test_narrow_layers_of_a_large_batch_with_groups(frozen):
+    x, targets = rng.normal(size=(1500, 4)), rng.normal(size=(1500, 4))
+    net = Sequential(Linear(4, 32), fastbp.Tanh(), Linear(32, 16), fastbp.Tanh(), Linear(16, 4), dtype=np.float64)
+    for name, parameter in net.named_parameters.items():
+        parameter.requires_grad = not any(f"{name}.".startswith(f"{start}.") for start in frozen)
+    other, before, loss = copy.deepcopy(net), net.state_dict(), fastbp.MeanSquaredError()
+    loss.forward(other.forward(x, training=True), targets)
+    other.backward(loss.backward(), need_dx=False)
+    groups = {"*.bias": {"lr": 0.3}}
+    Trainer(net, fastbp.MeanSquaredError(), SGD(0.1, groups=groups)).step(x, targets)
+    for name, parameter in net.named_parameters.items():
+        rate = 0.3 if name.endswith("bias") else 0.1
+        wanted = before[name] - rate * other.named_parameters[name].grad
+        np.testing.assert_allclose(parameter.value, wanted, rtol=0, atol=1e-12, err_msg=name)
+        assert parameter.requires_grad or np.array_equal(parameter.value, before[name]) and not parameter.grad.any()

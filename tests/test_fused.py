@@ -135,9 +135,35 @@ def test_norm_relu_pool(N, C, H, W, training, data):
     rng, shape = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))), (N, C, H, W)
     layer = normed(fastbp.BatchNorm2d, C, rng, momentum=0.3)
     x = rng.integers(-1, 2, shape) * 1.0 if data.draw(st.booleans()) else rng.normal(3, 2, shape)
-    network = fastbp.Sequential(layer, fastbp.ReLU(), fastbp.MaxPool2d(2), dtype=np.float64)
-    pooled = ["NormReLUPool"] if H * W >= norms.SHORT else ["BatchNormOp", "MaxPoolOp"]
-    compare(network, x, training, pooled if training else ["FixedNormReLUPool"])
+    relu, pool = [fastbp.ReLU(), fastbp.MaxPool2d(2)]
+    orders = {"pool": [pool], "ReLU, pool": [relu, pool], "pool, ReLU": [pool, relu]}
+    order = data.draw(st.sampled_from(sorted(orders)))
+    network = fastbp.Sequential(layer, *orders[order], dtype=np.float64)
+    short = {"pool, ReLU": ["BatchNormOp", "ActivatedMaxPool"]}.get(order, ["BatchNormOp", "MaxPoolOp"])
+    compare(network, x, training, (["NormPool"] if H * W >= norms.SHORT else short) if training else ["FixedNormPool"])
+
+
+@given(
+    st.integers(1, 3), st.integers(1, 5), st.integers(2, 9), st.integers(4, 20), st.sampled_from([(2,), (3, 2, 1)]),
+    st.sampled_from([fastbp.Tanh, fastbp.Sigmoid, lambda: fastbp.LeakyReLU(0.1), lambda: fastbp.LeakyReLU(-0.5)]),
+    st.booleans(), st.integers(0, 999),
+)  # fmt: skip
+def test_norm_activation_pool(N, C, H, W, pool, activation, training, seed):
+    """An activation that never falls comes after the maximum."""
+    rng, activation = np.random.default_rng(seed), activation()
+    layer = normed(fastbp.BatchNorm2d, C, rng)
+    layer.gamma.value = rng.choice([-1.5, -0.5, 0.5, 1], C)  # no ties
+    network = fastbp.Sequential(layer, activation, fastbp.MaxPool2d(*pool), dtype=np.float64)
+    short, one_pass = H * W < norms.SHORT, pool == (2,)
+    name, falls = type(activation).__name__, getattr(activation, "negative_slope", 0) < 0
+    if training and not falls:
+        norm_op = "BatchNormOp" if short else "MapNormOp"
+        ops = ["NormPool", f"{name}After"] if one_pass and not short else [norm_op, "ActivatedMaxPool"]
+    elif training:
+        ops = ["BatchNormOp" if short else "MapNormOp", "LeakyReLUOp", "MaxPoolOp"]
+    else:
+        ops = ["FixedBatchNormOp", "LeakyReLUOp" if falls else f"{name}After", "MaxPoolOp"]
+    compare(network, rng.normal(1, 2, (N, C, H, W)), training, ops)
 
 
 @given(
@@ -195,7 +221,7 @@ def test_rows_are_taken_where_they_fit():
     kinds = ops_of(fastbp.models.cnn(), (1, 28, 28))
     assert kinds == ["ConvPool", "CopyOp", "LinearOp", "ReLUAfter", "LinearOp"]
     kinds = ops_of(fastbp.models.cnn(batch_norm=True, dropout=0.5), (1, 28, 28))
-    assert kinds == ["ConvOp", "NormReLUPool", "DropoutOp", "CopyOp", "LinearOp", "ReLUAfter", "LinearOp"]
+    assert kinds == ["ConvOp", "NormPool", "DropoutOp", "CopyOp", "LinearOp", "ReLUAfter", "LinearOp"]
     for pool in (fastbp.MaxPool2d(2, 1), fastbp.MaxPool2d(3, 2), fastbp.MaxPool2d(2, 2, 1)):
         assert ops(fastbp.BatchNorm2d(2), fastbp.ReLU(), pool, shape=(2, 9, 9)) == ["MapNormOp", "MaxPoolOp"]
     relu, pool = fastbp.ReLU(), fastbp.MaxPool2d(2)
@@ -291,9 +317,9 @@ BUGS = {
 PLACES = [  # a network, the op in it, the method, and whether the pass is for training
     (convolutional, fused.ConvPool, "forward", True), (convolutional, fused.ConvPool, "gradients", True),
     (convolutional, fused.ConvPool, "backward", True), (pooling, fused.ActivatedMaxPool, "forward", True),
-    (pooling, fused.ActivatedMaxPool, "backward", True), (normalising, fused.NormReLUPool, "forward", True),
-    (normalising, fused.NormReLUPool, "gradients", True), (normalising, fused.NormReLUPool, "backward", True),
-    (normalising, fused.FixedNormReLUPool, "forward", False), (normalising_features, norm.BatchNormOp, "forward", True),
+    (pooling, fused.ActivatedMaxPool, "backward", True), (normalising, fused.NormPool, "forward", True),
+    (normalising, fused.NormPool, "gradients", True), (normalising, fused.NormPool, "backward", True),
+    (normalising, fused.FixedNormPool, "forward", False), (normalising_features, norm.BatchNormOp, "forward", True),
     (normalising_features, norm.BatchNormOp, "gradients", True),
     (normalising_features, norm.BatchNormOp, "backward", True),
     (normalising_first, norm.FixedBatchNormOp, "forward", False), (dense, LinearOp, "forward", True),

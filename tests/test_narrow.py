@@ -51,7 +51,7 @@ def run(sizes, kinds, bias=True):
 @pytest.mark.parametrize("seed", range(4))
 def test_as_the_layers_one_by_one(seed, N, dtype):
     rng = np.random.default_rng(seed)
-    sizes = rng.integers(1, 24, rng.integers(3, 6)).tolist()
+    sizes = rng.integers(1, 20, rng.integers(3, 6)).tolist()
     kinds = [KINDS[i] if i < len(KINDS) else None for i in rng.integers(0, len(KINDS) + 1, len(sizes) - 1)]
     made = network(*run(sizes, kinds, bias=bool(seed % 2)), dtype=dtype, machine=SAMPLES if N > 64 else FINE)
     x, dout = rng.normal(size=(N, sizes[0])).astype(dtype), rng.normal(size=(N, sizes[-1])).astype(dtype)

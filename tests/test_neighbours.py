@@ -183,6 +183,17 @@ def test_a_bias_before_batch_norm_has_no_gradient(dtype, cut):
     assert moved == [False, False, False, True]
 
 
+def test_nor_has_one_at_the_end_of_a_run_of_narrow_layers():
+    layers = [fastbp.Linear(5, 6), fastbp.Tanh(), fastbp.Linear(6, 4), fastbp.BatchNorm1d(4)]
+    network, rng = fastbp.Sequential(*layers, dtype=np.float64, seed=1), np.random.default_rng(0)
+    engine = network.engine((5,))
+    engine.forward(rng.normal(size=(600, 5)), training=True)
+    assert [type(op).__name__ for op in engine.last.schedule.ops] == ["NarrowOp", "BatchNormOp"]
+    engine.backward(rng.normal(size=(600, 4)))
+    first, last = (network.layers[i].bias.grad for i in (0, 2))
+    assert (last == 0).all() and (first != 0).all()
+
+
 def test_the_check_agrees():
     network, x = biased()
     fastbp.check_gradients(network, x, samples=5, smallest=False).raise_if_failed()
@@ -202,3 +213,23 @@ def test_a_bias_that_counts_keeps_its_gradient():
         y = engine.forward(x, training=True)
         engine.backward(rng.normal(size=y.shape))
         assert (np.abs(network.layers[0].bias.grad) > 1e-6).any()
+
+
+# -- layers that change nothing in evaluation --------------------------------------------------------------------------
+
+
+def test_dropout_is_no_call_in_evaluation():
+    """Rows go on through it, also where it is the last layer, or its input has other readers."""
+    layers = [
+        fastbp.Linear(5, 6), fastbp.Dropout(0.5), fastbp.ReLU(), fastbp.Residual(fastbp.Dropout(0.2)),
+        fastbp.Dropout(0.3), fastbp.Linear(6, 4), fastbp.Dropout(0.1), fastbp.BatchNorm1d(4), fastbp.Dropout(0.5),
+    ]  # fmt: skip
+    network, x = fastbp.Sequential(*layers, dtype=np.float64, seed=1), np.random.default_rng(0).normal(size=(7, 5))
+    assert ops_of(network, (5,), False) == ["LinearOp", "ReLUAfter", "PlusOp", "LinearOp"]
+    (w, b), (v, c) = ((layer.weight.value, layer.bias.value) for layer in (network.layers[0], network.layers[5]))
+    expected = (2 * np.maximum(x @ w.T + b, 0) @ v.T + c) / np.sqrt(1 + 1e-5)
+    np.testing.assert_allclose(network.engine((5,)).forward(x), expected, atol=1e-13)
+    assert ops_of(network, (5,), True).count("DropoutOp") == 5
+    alone = fastbp.Sequential(fastbp.Dropout(0.5), fastbp.Dropout(0.5))
+    x = x.astype(np.float32)
+    assert np.array_equal(alone.engine((5,)).forward(x), x)

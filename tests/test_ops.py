@@ -52,7 +52,7 @@ def anywhere(make):
 
 
 def winograd(tile, kernel=3, stride=1):
-    conv = Conv2d(16, 17, kernel, stride=stride, padding=1)
+    conv = Conv2d(32, 32, kernel, stride=stride, padding=1)
     conv.winograd_tile = tile
     return conv
 
@@ -88,10 +88,10 @@ CASES = {
     (Conv2d,): [
         row(Conv2d(3, 5, 3, padding=1), shape=(3, 12, 12)),
         row(Conv2d(2, 17, (2, 5), bias=False), shape=(2, 12, 14)),
-        row(winograd(2), shape=(16, 7, 9)),
-        row(winograd(4), shape=(16, 8, 8)),
-        row(winograd(4, 5), shape=(16, 9, 7)),
-        row(winograd(4, 3, 2), shape=(16, 10, 9)),
+        row(winograd(2), shape=(32, 12, 13)),
+        row(winograd(4), shape=(32, 12, 12)),
+        row(winograd(4, 5), shape=(32, 12, 12)),
+        row(winograd(4, 4, 2), shape=(32, 22, 24)),
         row(Conv2d(3, 5, 3, stride=2), shape=(3, 9, 9)),
         row(Conv2d(8, 16, 3, stride=2), shape=(8, 9, 9)),
         row(Conv2d(2, 3, 2, padding="full"), shape=(2, 4, 3)),
@@ -100,7 +100,7 @@ CASES = {
         (Conv2d, kind): [
             row(Conv2d(3, 5, 3, padding=1), kind(), shape=(3, 12, 12)),
             row(Conv2d(8, 16, 3, stride=2, bias=False), kind(), shape=(8, 9, 9)),
-            row(winograd(2), kind(), shape=(16, 7, 9)),
+            row(winograd(4), kind(), shape=(32, 12, 12)),
         ]
         for kind in AFTER
     },
@@ -109,7 +109,19 @@ CASES = {
     (BatchNorm1d, ReLU): [row(BatchNorm1d(C), ReLU(), shape=(C, *L)) for C, L in ((9, ()), (150, ()), (2, (33,)))],
     (BatchNorm2d,): [row(BatchNorm2d(6), shape=(6, 4, 5)), row(BatchNorm2d(3), shape=(3, 7, 5))],
     (BatchNorm2d, ReLU): [row(BatchNorm2d(6), ReLU(), shape=(6, 4, 5)), row(BatchNorm2d(3), ReLU(), shape=(3, 7, 5))],
-    (BatchNorm2d, ReLU, MaxPool2d): [row(BatchNorm2d(6), ReLU(), MaxPool2d(2), shape=(6, 5, 23))],
+    **{
+        (kind, after): [row(kind(5), after(), shape=(5, *pixels)) for pixels in shapes]
+        for kind, shapes in ((BatchNorm1d, [(), (33,)]), (BatchNorm2d, [(5, 7), (2, 40)]))
+        for after in AFTER
+        if after is not ReLU
+    },
+    **{
+        (BatchNorm2d, *order): [
+            row(BatchNorm2d(6), *(pool if kind is MaxPool2d else kind() for kind in order), shape=shape)
+            for pool, shape in ((MaxPool2d(2), (6, 5, 23)), (MaxPool2d(3, 2, 1), (6, 7, 9)), (MaxPool2d(2), (6, 4, 4)))
+        ]
+        for order in [(MaxPool2d,), (MaxPool2d, ReLU), *((kind, MaxPool2d) for kind in RISING)]
+    },
     (MaxPool2d,): [row(MaxPool2d(2), shape=(2, 6, 7)), row(MaxPool2d(3, 2, 1), shape=(2, 7, 7))],
     (AvgPool2d,): [row(AvgPool2d(2), shape=(2, 6, 7)), row(AvgPool2d(3, 2, 1), shape=(2, 7, 7))],
     (Plus,): [lambda: ((Plus(),), ((3, 5), (3, 5)))],

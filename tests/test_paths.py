@@ -103,9 +103,9 @@ def like(method, wrong):
 PLANTED = {
     "conv, ReLU, pool: dw": (conv_network, fused.ConvPool, "gradients", wrong_sign, "ConvPool"),
     "convolution: dw": (conv_network, conv.ConvOp, "gradients", wrong_sign, None),
-    "norm, ReLU, pool: dgamma": (norm_network, fused.NormReLUPool, "gradients", wrong_sign, "NormReLUPool"),
+    "norm, ReLU, pool: dgamma": (norm_network, fused.NormPool, "gradients", wrong_sign, "NormPool"),
     "norm, ReLU: dgamma": (norm_network, norm.BatchNormOp, "gradients", wrong_sign, None),
-    "norm, ReLU, pool: dx": (norm_network, fused.NormReLUPool, "backward", "dx", "NormReLUPool"),
+    "norm, ReLU, pool: dx": (norm_network, fused.NormPool, "backward", "dx", "NormPool"),
     "ReLU after linear: dx": (wide_network, fused.ReLUAfter, "backward", "dx", "ReLUAfter"),
     "ReLU after a sum: dx": (conv_network, fused.ReLUAfter, "backward", "dx", "ReLUAfter"),
     "linear: dw by rows": (wide_network, linear.LinearOp, "gradients", wrong_sign, None),

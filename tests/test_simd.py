@@ -182,15 +182,16 @@ def test_parts_of_a_product_have_the_bits_of_the_whole(M, N, K, dtype, transpose
 
     def inner_part(m, n):
         mine, columns = a[m[0] : m[1]].copy(), b[:, n[0] : n[1]].T.copy()
-        c = np.full((len(mine), len(columns)), np.nan, dtype)
-        matmul.inner_product(mine.reshape(-1), columns.reshape(-1), c.reshape(-1), (*c.shape, K), c.shape[1])
-        return c
+        c = np.full((len(mine), N), np.nan, dtype)
+        sizes = len(mine), len(columns), K
+        matmul.inner_product(mine.reshape(-1), columns.reshape(-1), c.reshape(-1)[n[0] :], sizes, N)
+        return c[:, n[0] : n[1]].copy()
 
     for part in (outer_part, inner_part):
         whole = part((0, M), (0, N))
         np.testing.assert_allclose(whole, a @ b, atol=1e-11 if dtype == np.float64 else 1e-3)
         for m in [(0, 1), (M - 1, M), (1, M), (0, 2), (0, M // 2), (M // 3, M), (0, M)]:
-            if part is inner_part and (m[1] - m[0] < matmul.TURNED_FROM) != (M < matmul.TURNED_FROM):
+            if part is inner_part and matmul.turned(m[1] - m[0], K, N) != matmul.turned(M, K, N):
                 continue
             for n in [(0, N), (0, 1), (N // 2, N), (0, (N + 1) // 2)]:
                 assert np.array_equal(part(m, n), whole[m[0] : m[1], n[0] : n[1]]), (part, m, n)
@@ -490,8 +491,8 @@ def test_pairs_of_averages_and_their_gradients(dtype, seed, columns):
     same(spread_pairs, plain.spread_pairs, (y, 4, dtype(0.25), x, *rows, columns), x)
 
 
-@given(dtypes, seeds, st.integers(1, 40), st.sampled_from(["ties", "random", "nan"]))
-def test_pooled_normalised(dtype, seed, columns, kind):
+@given(dtypes, seeds, st.integers(1, 40), st.sampled_from(["ties", "random", "nan"]), st.booleans())
+def test_pooled_normalised(dtype, seed, columns, kind, relu):
     """Three rows: the last belongs to no window."""
     rng = np.random.default_rng(seed)
     W = 2 * columns + seed % 2
@@ -503,8 +504,9 @@ def test_pooled_normalised(dtype, seed, columns, kind):
     maps, shape = np.broadcast_to(x, (2, 2, 3, W)).copy(), (2, 2, 1, columns)
     y, chosen, argmax = np.full(shape, 7, dtype), np.full(shape, 7, dtype), np.full(shape, -1, np.int32)
     gamma, beta, *batch = (np.full(2, number, dtype) for number in (scale, shift, middle, 1))
-    norm_relu_pool.norm_relu_pool_forward(maps, gamma, beta, tuple(batch), y, chosen, argmax)
+    norm_relu_pool.norm_relu_pool_forward(maps, gamma, beta, tuple(batch), y, chosen, argmax, relu)
     expected, at_maxima, numbers = np.empty(columns, dtype), np.empty(columns, dtype), np.empty(columns, np.int32)
+    affine = *affine, dtype(0 if relu else -np.inf)
     plain.pool_normalised(x.reshape(-1), 0, W, affine, expected, at_maxima, numbers, 0, 0, W, columns)
     for n, c in np.ndindex(2, 2):
         np.testing.assert_allclose(y[n, c, 0], expected, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-14)

@@ -29,8 +29,8 @@ The parameter `samples` is a promise: given some of the batch, the method does i
 normalisation takes `channels`; a linear layer takes `samples` and `features`, and for the gradient of its weights
 `rows`. A method without such a parameter is made as a whole. That is all that the engine knows of a layer, and all that
 kernels for several layers need: `@computes(Conv2d, ReLU, MaxPool2d)` enters one for three in a row, and its `suits`
-says for which inputs it is the better. A layer that is not in the table, one of yours, is called as a whole by its own
-forward and backward.
+says for which inputs it is the better; `@computes(Linear, Tanh, run=True)` enters one for any number of these in a row.
+A layer that is not in the table, one of yours, is called as a whole by its own forward and backward.
 
 The partition says for each method of each op along which parameter it is cut, and where. It looks at the ops and at a
 Machine's sizes, never at the number of threads: how a sum is cut is part of the result, and results are the same on any

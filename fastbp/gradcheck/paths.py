@@ -15,8 +15,9 @@ import numpy as np
 from ..engine.engine import Engine
 from ..engine.graph import opens
 from ..engine.machine import Machine
-from ..engine.ops import Op, Opaque
+from ..engine.ops import Op, Opaque, flat
 from ..engine.step import training_step
+from ..kernels.activations import activate
 from ..layers.base import Layer
 from ..layers.blocks import Container
 from ..losses import Loss
@@ -173,7 +174,9 @@ class EngineProblem(LayerProblem):
         y, inputs = [wire.array for wire in op.inputs], len(op.inputs)
         for layer in layers:
             y = [layer.forward(*y, training=True)]
-        y = np.maximum(y[0], 0) if getattr(op, "relu", False) and len(op.layers) == 1 else y[0]
+        (y,), after = y, getattr(op, "activation", None) if len(op.layers) == 1 else None
+        if after and np.shares_memory(after.wire.array, op.y):  # made in the op's own pass, over z
+            activate(flat(y), flat(y), after.kind, after.numbers)
         if not close(op.y, y):
             yield "output"
         if op.dout is None:

@@ -11,7 +11,8 @@ from .exponential import exponential, normal
 from .jit import kernel, separate_kernel
 
 # The activations that other layers' kernels make in the same pass, by `activate`
-NONE, RELU, LEAKY_RELU, SIGMOID, TANH, GELU, GELU_TANH, SILU = range(8)
+NONE, RELU, LEAKY_RELU, SIGMOID = range(4)
+TANH, GELU, GELU_TANH, SILU = range(4, 8)
 FROM_X = GELU, GELU_TANH, SILU  # whose derivatives are told from x: those of the others are from y
 CHUNK = 16 << 10  # bytes that stay in the first cache
 

@@ -3,9 +3,9 @@
 The tiles are as fast as BLAS at large batches and faster at small ones (bench/NOTES.md), and don't start threads of
 their own.
 
-Each number of c is one sum over k whose order follows from K and the dtype alone, and for a bᵀ from whether a has
-TURNED_FROM rows. So a product may be cut into columns of c, and a b and aᵀ b into rows, for threads or otherwise, and
-no bit changes. Blocks, copies and the order of the tiles are free to follow M and N.
+Each number of c is one sum over k whose order follows from K and the dtype alone, and for a bᵀ from a's rows and the
+distance of c's (`turned`). So a product may be cut into columns of c, and a b and aᵀ b into rows, for threads or
+otherwise, and no bit changes. Blocks, copies and the order of the tiles are free to follow M and N.
 """
 
 from . import simd
@@ -20,8 +20,10 @@ BLOCK = 24 << 10  # bytes of a panel of b, which stays in the first cache while 
 FEW = 4  # rows of b that stay in registers while a row of c is written
 GROUP = 16  # panels that are copied together, to read b and write c in long runs
 # Rows of a from which a bᵀ is done as a b is, on panels of bᵀ, where a vector fills a cache line, as with AVX-512:
-# there the sums across the lanes, with which a tile of `dot` ends, take long
-TURNED_FROM = 48
+# there the sums across the lanes, with which a tile of `dot` ends, take long. Sums are LONG where they take little
+# beside the rest, so that copying b pays from more rows on; rows of c with FEW_COLUMNS leave lanes idle
+TURNED_FROM, LONG, LONG_FROM = 48, 768, 96
+FEW_COLUMNS, SHORT = 16, 48
 DOT_BLOCK = 1024  # numbers of a row for a dot product: a tile's 3 + 4 rows fit into the first cache
 DOT_ROWS = 60  # rows of a that stay in the second cache
 
@@ -114,13 +116,19 @@ def outer_product(a, in_a, b, in_b, c, cm, sizes, descent):
                         simd.outer_descend(*in_left, *in_right, count, c, velocity, to, cm, *there, numbers)
 
 
+@kernel
+def turned(M, K, cm):
+    """Is a bᵀ done as a b is? By the distance of c's rows, which is the same for all parts of the columns"""
+    return (TURNED_FROM if K < LONG else LONG_FROM) <= M and (cm >= FEW_COLUMNS or K < SHORT)
+
+
 @separate_kernel
 def inner_product(a, b, c, sizes, cm):
     """c[m·cm + n] = Σ_{k<K} a[m, k] · b[n, k], sizes = (M, N, K): c = a bᵀ, the vectors run along k
 
     Rows of a that are aliased and taken in blocks are copied, to lie together."""
     (M, N, K), high, wide, L = sizes, simd.dot_rows(c), simd.dot_columns(c), simd.lanes(c)
-    if M >= TURNED_FROM and L * c.itemsize == LINE:
+    if L * c.itemsize == LINE and turned(M, K, cm):
         outer_product(a, (K, 1), b, (1, K), c, cm, sizes, None)
         return
     size = equal_blocks(K, DOT_BLOCK, L)

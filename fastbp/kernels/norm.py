@@ -162,6 +162,12 @@ def spread_affine(start, end, M, affine, batch, tile):
     affine = (gamma, beta), batch = (mean, inv_std)"""
     (gamma, beta), (mean, inv_std) = affine, batch
     middles, scales, shifts = tile[0], tile[1], tile[2]
+    if M == 1:  # a loop of vectors
+        for j in range(end - start):
+            middles[j] = mean[start + j]
+            scales[j] = gamma[start + j] * inv_std[start + j]
+            shifts[j] = beta[start + j]
+        return
     for c in range(start, end):
         for j in range((c - start) * M, (c - start + 1) * M):
             middles[j] = mean[c]
@@ -221,7 +227,7 @@ def plane_sums(dout, x, affine, batch, with_x, alone, relu):
 @kernel
 def batch_norm_backward_parameters(dout, x, affine, batch, sums, channels, relu):
     """dgamma[c] = Σ_{n,m} dout · x̂,   dbeta[c] = Σ_{n,m} dout, for short planes; sums = (dgamma, dbeta)"""
-    (N, C, M), (first, last), (dgamma, dbeta), inv_std, zero = x.shape, channels, sums, batch[1], x.dtype.type(0)
+    (N, C, M), (first, last), (dgamma, dbeta), zero = x.shape, channels, sums, x.dtype.type(0)
     X, G, tile = x.reshape(-1), dout.reshape(-1), np.empty((5, together(M) * M), x.dtype)
     middles, scales, shifts = tile[0], tile[1], tile[2]
     weighted, totals = tile[3], tile[4]
@@ -242,7 +248,7 @@ def batch_norm_backward_parameters(dout, x, affine, batch, sums, channels, relu)
             for j in range((c - start) * M, (c - start + 1) * M):
                 with_x += weighted[j]
                 alone += totals[j]
-            dgamma[c] = with_x * inv_std[c]
+            dgamma[c] = with_x * batch[1][c]
             dbeta[c] = alone
 
 

@@ -184,7 +184,7 @@ class ConvOp(Op):
         if self.layer.weight.requires_grad:
             yield from self.way.backward_weight(dout, x, dw, first)
         if self.layer.bias and last == self.layer.out_channels:
-            yield partial(conv2d_backward_bias, dout[:0] if self.centred else dout, into[self.layer.bias])
+            yield self.bias_gradient(dout, into)
 
     def backward(self, samples):
         """dx = the adjoint of x ↦ w ⋆ x applied to dout"""
@@ -198,4 +198,8 @@ class ConvOp(Op):
         else:
             yield from self.backward(samples)
         if self.layer.bias:
-            yield partial(conv2d_backward_bias, dout, into[self.layer.bias])
+            yield self.bias_gradient(dout, into)
+
+    def bias_gradient(self, dout, into):
+        """db = Σ dout, or 0 before a batch norm: the sum of no samples"""
+        return partial(conv2d_backward_bias, dout[:0] if self.centred else dout, into[self.layer.bias])

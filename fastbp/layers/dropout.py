@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from ..arguments import Setting, number
+from ..engine.neighbours import VANISHING
 from ..engine.ops import Op, computes, flat
 from ..flops import Cost
 from ..kernels import dropout
@@ -52,6 +53,7 @@ class DropoutOp(Op):
         super().__init__(*arguments)
         self.key = np.zeros(1, np.uint64)
         self.rate = self.layer.numbers if self.setting.training else np.zeros(1)
+        self.copies = not self.setting.training
 
     def prepare(self):
         """A training pass takes the next step's key; evaluation drops nothing."""
@@ -69,3 +71,6 @@ class DropoutOp(Op):
     def _masked(self, x, y, samples):
         first = samples.start * math.prod(x.shape[1:])
         return partial(dropout.dropout_forward, flat(x), flat(y), self.key, first, self.rate)
+
+
+VANISHING.add(Dropout)

@@ -1,7 +1,7 @@
 """Layers in a row that are computed in one pass, by one op or two: their results are those of the layers, to
 rounding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -32,7 +32,7 @@ from .base import Layer
 from .conv import Conv2d, ConvOp
 from .joins import Plus, PlusOp
 from .linear import Linear, LinearOp
-from .norm import BatchNorm2d, FixedBatchNormOp, MapNormOp
+from .norm import BatchNorm1d, BatchNorm2d, BatchNormOp, FixedBatchNormOp, MapNormOp
 from .pool import MaxPool2d, MaxPoolOp
 
 
@@ -91,14 +91,14 @@ def with_activation(op: type[Op], kind: type[Elementwise]) -> Callable[..., list
     return make
 
 
-def enter_with_activations(layer: type[Layer], op: type[Op]) -> None:
-    """Enter this op as what computes this layer with each of the activations after it."""
+def enter_with_activations(layer: type[Layer], op: type[Op], kinds: Iterable[type[Elementwise]] = AFTER) -> None:
+    """Enter this op as what computes this layer with an activation of each of these kinds after it."""
 
     def suits(layers, shape, setting):
         told = not isinstance(layers[1], LeakyReLU) or layers[1].rising
         return told and op.suits(layers[:1], shape, setting)
 
-    for kind in AFTER:
+    for kind in kinds:
         computes(layer, kind, when=suits)(with_activation(op, kind))
 
 
@@ -218,40 +218,82 @@ for _kind in RISING:
         computes(Conv2d, *_pair)(ConvPool)  # asked before the one above
 
 
-@computes(BatchNorm2d, ReLU, MaxPool2d)
-class NormReLUPool(MapNormOp):
-    """BatchNorm2d, ReLU and 2×2 MaxPool2d in training: y is max(0, the maximum of each window of gamma · x̂ + beta)."""
+# -- batch norm --------------------------------------------------------------------------------------------------------
+
+for _op in (MapNormOp, FixedBatchNormOp):
+    for _norm in (BatchNorm1d, BatchNorm2d):
+        enter_with_activations(_norm, _op, [kind for kind in AFTER if kind is not ReLU])  # which these ops have
+
+
+class NormPool(MapNormOp):
+    """BatchNorm2d and 2×2 MaxPool2d in training, with a ReLU before or after the pool, or none: y is the maximum of
+    each window of gamma · x̂ + beta, or of that and 0."""
 
     how = "one pass, vectors of 2×2 windows; parameters' gradients over the pooled pixels alone"
     saves = {"argmax": np.int32, "chosen": None}
 
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.relu = any(isinstance(layer, ReLU) for layer in self.layers)
+
     @classmethod
     def suits(cls, layers, shape, setting):
-        return super().suits(layers, shape, setting) and layers[2].pairs and min(shape[1:]) >= 2
+        pool, _ = pool_and_activation(layers, None)
+        return super().suits(layers, shape, setting) and pool.pairs and min(shape[1:]) >= 2
 
     def forward(self, samples):
         x, arrays = self.x[samples], (self.y[samples], self.chosen[samples], self.argmax[samples])
-        yield partial(norm_relu_pool.norm_relu_pool_forward, x, *self.affine, self.batch, *arrays)
+        yield partial(norm_relu_pool.norm_relu_pool_forward, x, *self.affine, self.batch, *arrays, self.relu)
+        if self.activation:
+            yield self.activation.call(self.y, samples)
 
     def plane_sums(self, samples):
         """Shares of dgamma and dbeta, from the pixels that have a gradient"""
         arrays = planes(self.dout[samples]), planes(self.chosen[samples]), self.affine, self.batch
-        yield partial(norm.plane_sums, *arrays, *self.shares_of(samples), True)
+        yield partial(norm.plane_sums, *arrays, *self.shares_of(samples), self.relu)
 
     def backward(self, samples):
         """dx, through the mean and the variance too"""
         dout, x, dx = (array[samples] for array in (self.dout, self.x, self.dx))
         fixed = self.batch, (self.layer.gamma.value, *self.sums), self.count if self.setting.training else 0
         pooled = self.y[samples], self.argmax[samples]
-        yield partial(norm_relu_pool.norm_relu_pool_backward_input, dout, x, pooled, *fixed, dx)
+        yield partial(norm_relu_pool.norm_relu_pool_backward_input, dout, x, pooled, *fixed, dx, self.relu)
 
 
-@computes(BatchNorm2d, ReLU, MaxPool2d)
-class FixedNormReLUPool(NormReLUPool):
+class FixedNormPool(NormPool):
     """The same in evaluation, where samples stay apart."""
 
     before, prepare, centres = FixedBatchNormOp.before, FixedBatchNormOp.prepare, False
 
     @classmethod
     def suits(cls, layers, shape, setting):
-        return not setting.training and layers[2].pairs and min(shape[1:]) >= 2
+        pool, _ = pool_and_activation(layers, None)
+        return not setting.training and pool.pairs and min(shape[1:]) >= 2
+
+
+def norm_and_pool(layers, inputs, output, setting, paths) -> list[Op]:
+    """The batch norm and the pool in one pass, and an activation between them after both."""
+    before, kind = Wire(output.shape), next(kind for kind in RISING if isinstance(layers[1], kind))
+    first = NormPool(layers[::2], inputs, before, setting, paths[::2])
+    first.activation, output.same_as = Activation.of(layers[1], output), before
+    return [first, AFTER[kind](layers[1:2], (before,), output, setting, paths[1:2])]
+
+
+def norm_and_activated_pool(layers, inputs, output, setting, paths) -> list[Op]:
+    """The batch norm by itself, and then both others in one."""
+    between = Wire(inputs[0].shape)
+    kind = MapNormOp if MapNormOp.suits(layers, inputs[0].shape, setting) else BatchNormOp
+    norm_op = kind(layers[:1], inputs, between, setting, paths[:1])
+    return [norm_op, ActivatedMaxPool(layers[1:], (between,), output, setting, paths[1:])]
+
+
+for _kind in (kind for kind in RISING if kind is not ReLU):
+    computes(BatchNorm2d, _kind, MaxPool2d, when=lambda layers, _, setting: setting.training and rises(layers))(
+        norm_and_activated_pool
+    )
+    computes(BatchNorm2d, _kind, MaxPool2d, when=lambda layers, *rest: rises(layers) and NormPool.suits(layers, *rest))(
+        norm_and_pool
+    )
+for _kinds in ((MaxPool2d,), (ReLU, MaxPool2d), (MaxPool2d, ReLU)):
+    computes(BatchNorm2d, *_kinds)(NormPool)
+    computes(BatchNorm2d, *_kinds)(FixedNormPool)

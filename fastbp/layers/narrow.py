@@ -9,6 +9,7 @@ import numpy as np
 from ..engine.ops import Op, computes, flat
 from ..kernels.activations import FROM_X, LEAKY_RELU, NONE, RELU
 from ..kernels.columns import columns_backward, columns_backward_input, columns_forward, from_columns, to_columns
+from ..kernels.reduce import sum_parts
 from ..memory import aligned
 from .activations import Elementwise, LeakyReLU
 from .fused import AFTER
@@ -18,7 +19,7 @@ from .linear import Linear
 ROOM = 256 << 10  # bytes of a block of samples with all that is kept of them, which stays in the second cache
 LONGEST, GRAIN = 960, 48  # samples of a block at most, and what they are a multiple of: the columns of any tile
 FROM = 64  # samples from which on they fill the vectors better than features do
-PRODUCTS = 18  # multiply–adds for each number that goes into a layer or comes out, up to which they do
+PRODUCTS = {4: 18, 8: 10}  # multiply–adds for each number into a layer or out of it, up to which they do, by its bytes
 ROWS = 192  # numbers of a sample that are kept: of more, a block would be short
 FEATURE, SMOOTH = 8, 16  # a feature, and an exponential, take as long as so many multiply–adds
 
@@ -85,7 +86,7 @@ class FixedNarrowOp(Op):
             and len(sizes) > 1
             and not any(not a and not b for a, b in zip(linear, linear[1:], strict=False))
             and all(layer.rising for layer in layers if isinstance(layer, LeakyReLU))
-            and sum(D * F for D, F in sizes) <= PRODUCTS * sum(D + F for D, F in sizes)
+            and sum(D * F for D, F in sizes) <= PRODUCTS[setting.dtype.itemsize] * sum(D + F for D, F in sizes)
             and sum(D + F for D, F in sizes) <= ROWS
         )
 
@@ -149,6 +150,10 @@ class NarrowOp(FixedNarrowOp):
                 if i > 0:
                     d, above = self.slopes_of(block, rooms, i - 1), d
                     yield partial(columns_backward_input, w, above, d, inside)
+        last = self.stages[-1]
+        if self.centred and last.kind == NONE and last.linear.bias:  # 0, the sum of no parts
+            none = np.empty((0, last.linear.out_features), self.setting.dtype)
+            yield partial(sum_parts, none, into[last.linear.bias])
 
     def backward(self, samples):
         """dx, from the gradients of what the first layer gives, which `gradients` has left"""

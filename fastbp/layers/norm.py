@@ -10,8 +10,10 @@ from ..engine.ops import Op, computes, planes
 from ..flops import Cost
 from ..kernels import norm
 from ..kernels.reduce import sum_parts
-from .activations import ReLU
+from .activations import Activation, ReLU
 from .base import SIZE_LIMIT, Layer, Parameter
+
+IN_CACHE = 65_536  # numbers that stay in the second cache, z and y
 
 
 class BatchNorm(Layer):
@@ -27,6 +29,9 @@ class BatchNorm(Layer):
         dgamma = Σ dout · x̂        dbeta = Σ dout
         dx = gamma / √(var + eps) · (dout − (dbeta + x̂ · dgamma) / M)      after a training forward
         dx = gamma / √(var + eps) · dout                                  after an evaluation forward
+
+    The bias of a Conv2d or Linear right before it has no effect in training, for the mean takes it away: in a network
+    its gradient is exactly 0. In evaluation a network computes the two as one layer, with other weights.
 
     A batch of one value a channel gives y = beta and dx = 0 in training; an empty batch is a ValueError there.
     """
@@ -154,6 +159,7 @@ class MapNormOp(NormOp):
     """In training, on larger maps: sample by sample, and what is a sum over all of them between."""
 
     how, centres = "sample by sample, vectors along pixels; sums over samples between", True
+    activation: Activation | None = None  # made in the same pass
     before = {"forward": ("statistics", "gather"), "gradients": ("plane_sums",)}
 
     def __init__(self, *arguments):
@@ -180,9 +186,14 @@ class MapNormOp(NormOp):
         yield partial(norm.gather_statistics, *self.shares, pixels, *self.batch, self.running, self.layer.numbers)
 
     def forward(self, samples):
-        """y = gamma · x̂ + beta"""
-        x, y = planes(self.x[samples]), planes(self.y[samples])
-        yield partial(norm.batch_norm_forward, x, self.affine, self.batch, y, self.everywhere, self.relu)
+        """z = gamma · x̂ + beta, and y = the activation of that, where there is one, while z is in the cache"""
+        step = max(1, IN_CACHE // max(1, math.prod(self.output.shape)) if self.activation else self.setting.N)
+        for start in range(samples.start, max(samples.stop, samples.start + 1), step):
+            some = slice(start, min(start + step, samples.stop))
+            x, z = planes(self.x[some]), planes(self.y[some])
+            yield partial(norm.batch_norm_forward, x, self.affine, self.batch, z, self.everywhere, self.relu)
+            if self.activation:
+                yield self.activation.call(self.y, some)
 
     def plane_sums(self, samples):
         """Shares of dgamma and dbeta"""

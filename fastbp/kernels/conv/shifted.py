@@ -56,6 +56,12 @@ def taps_in_planes(table, C, kernel_size, stride, sizes, in_w):
 
 
 @kernel
+def aliased(numbers, like):
+    """Whether planes of so many numbers lie in the same lines of the first cache"""
+    return numbers * like.itemsize % 4096 == 0
+
+
+@kernel
 def is_inside(image_size, output_size, kernel_size, before):
     """Whether the windows of stride 1 see only pixels"""
     ends = output_size[0] + kernel_size[0] - 1 <= image_size[0] and output_size[1] + kernel_size[1] - 1 <= image_size[1]
@@ -106,10 +112,11 @@ def shifted_forward(x, turned, b, y, out, kind, numbers, kernel_size, stride, be
     y, which may be y"""
     (N, C, H, W), (F, OH, OW), (KH, KW), L = x.shape, y.shape[1:], kernel_size, simd.lanes(x)
     K, (sh, sw), (A, Q) = C * KH * KW, stride, planes_of(kernel_size, stride)
-    inside = sh == 1 and sw == 1 and is_inside((H, W), (OH, OW), kernel_size, before)
+    inside = sh == 1 and sw == 1 and is_inside((H, W), (OH, OW), kernel_size, before) and not aliased(H * W, x)
     rows, row = (H, W) if inside else rows_of_planes((OH, OW), kernel_size, stride)
+    rows += aliased(rows * row, x)
     size, pixels = C * A * Q * rows * row, OH * OW
-    if inside and KH == KW == 1 and (H, W) == (OH, OW):  # all rows are one
+    if KH == KW == 1 and row == OW:  # all rows are one
         OH, OW = 1, pixels
     vectors, direct = vectors_of(OH, OW, row, L)
     inside, size_out = inside and direct, pixels if direct else vectors * L
@@ -175,8 +182,10 @@ def shifted_backward_input(dout, turned, dx, kernel_size, stride, before):
     (N, F, OH, OW), (C, H, W), (sh, sw), L = dout.shape, dx.shape[1:], stride, simd.lanes(dx)
     BH, BW, QH, QW = dout_around((H, W), (OH, OW), kernel_size, stride, before)
     one = sh == 1 and sw == 1
-    size, inside = F * QH * QW, one and BH == 0 and BW == 0 and QH == OH and QW == OW
-    flat = inside and H == OH and W == OW
+    inside = one and BH == 0 and BW == 0 and QH == OH and QW == OW and not aliased(OH * OW, dx)
+    flat = one and W == QW  # all rows are one
+    QH += aliased(QH * QW, dx)
+    size = F * QH * QW
     lines = (1, H * W) if flat else (-(-H // sh), -(-W // sw))  # of the largest plane
     vectors, direct = vectors_of(*lines, QW, L)
     if not one:  # they go to every second pixel or so

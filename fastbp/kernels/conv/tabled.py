@@ -13,6 +13,7 @@ table of its own. For a filter of 5×5 on a map of 7×7 it is every third produc
 Rows of pixels with their channels are transposed to maps of channels, and dout to such rows.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from .padding import activated, padded_bias, put
 ROOM = 1 << 17  # numbers in the rows of pixels, or of sums, that are made at a time: they stay in the second cache
 TOGETHER = 8  # images at least, where there is room: a class of few pixels must fill a tile
 CLASSES_FROM = 8  # channels from which the taps of a class fill a tile
+ALIASED = 512  # numbers: maps that lie a multiple of this apart share few lines of the first cache
 WORTH = 0.95  # of all products of dw, below which classes of taps are worth their tables
 
 
@@ -64,6 +66,12 @@ def on_axes(*ranges) -> list[np.ndarray]:
     return np.ix_(*(np.asarray(numbers, np.int64) for numbers in ranges))
 
 
+def rows_of_plane(C: int, size: tuple[int, int]) -> int:
+    """The rows of a map with which those of C channels do not push each other out of the first cache: one more than it
+    has, where needed"""
+    return size[0] + (C >= CLASSES_FROM and math.prod(size) % ALIASED == 0)
+
+
 def plan_of(classes: list[tuple], images: int, size: tuple) -> Plan:
     """Of classes (terms, how many, places, how many)"""
     lists, begins = [[np.empty(0, np.int64)], [np.empty(0, np.int64)]], [0, 0]
@@ -88,22 +96,22 @@ def runs(positions: np.ndarray, sign: int, taps: int, size: int) -> list[tuple]:
 def forward_plan(C: int, F: int, image: tuple, output: tuple, kernel: tuple, stride: tuple, before: tuple) -> Plan:
     """y = w ⋆ x, from images (C, *image)"""
     (H, W), (OH, OW), (KH, KW), row = image, output, kernel, wide(F)
-    images, classes = images_together(OH * OW * row), []
+    images, classes, S = images_together(OH * OW * row), [], rows_of_plane(C, image)
     down, across = (np.arange(output[k]) * stride[k] - before[k] for k in range(2))
     for i, p in runs(down, 1, KH, H):
         for j, q in runs(across, 1, KW, W):
             channels, ps, qs = on_axes(range(C), p, q)
-            terms = pairs(((channels * KH + ps) * KW + qs) * row, (channels * H + ps) * W + qs)
+            terms = pairs(((channels * KH + ps) * KW + qs) * row, (channels * S + ps) * W + qs)
             n, rows, columns = on_axes(range(images), i, j)
-            places = pairs((n * C * H + down[rows]) * W + across[columns], ((n * OH + rows) * OW + columns) * row)
+            places = pairs((n * C * S + down[rows]) * W + across[columns], ((n * OH + rows) * OW + columns) * row)
             classes.append((terms, terms.size // 2, places, i.size * j.size))
-    return plan_of(classes, images, image)
+    return plan_of(classes, images, (S, W))
 
 
 def input_plan(C: int, F: int, image: tuple, output: tuple, kernel: tuple, stride: tuple, before: tuple) -> Plan:
     """dx, from maps (F, *output)"""
-    (H, W), (OH, OW), (KH, KW), row = image, output, kernel, wide(C)
-    images, classes = images_together(H * W * row), []
+    (H, W), OW, (KH, KW), row = image, output[1], kernel, wide(C)
+    images, classes, S = images_together(H * W * row), [], rows_of_plane(F, output)
     axes: list[list] = [[], []]
     for k, axis in enumerate(axes):  # of each phase the pixels, and what of dout they see
         places = np.arange(image[k]) + before[k]
@@ -118,12 +126,12 @@ def input_plan(C: int, F: int, image: tuple, output: tuple, kernel: tuple, strid
         for w, j, across, q in axes[1]:
             filters, ps, qs = on_axes(range(F), p, q)
             _, shift_down, shift_across = on_axes(range(F), down, across)
-            terms = pairs(((filters * KH + ps) * KW + qs) * row, (filters * OH - shift_down) * OW - shift_across)
+            terms = pairs(((filters * KH + ps) * KW + qs) * row, (filters * S - shift_down) * OW - shift_across)
             n, rows, columns = on_axes(range(images), h, w)
             _, from_row, from_column = on_axes(range(images), i, j)
-            places = pairs((n * F * OH + from_row) * OW + from_column, ((n * H + rows) * W + columns) * row)
+            places = pairs((n * F * S + from_row) * OW + from_column, ((n * H + rows) * W + columns) * row)
             classes.append((terms, terms.size // 2, places, h.size * w.size))
-    return plan_of(classes, images, output)
+    return plan_of(classes, images, (S, OW))
 
 
 def weight_plan(C: int, F: int, image: tuple, output: tuple, kernel: tuple, stride: tuple, before: tuple) -> Plan:
@@ -134,6 +142,7 @@ def weight_plan(C: int, F: int, image: tuple, output: tuple, kernel: tuple, stri
     seen = [(window >= 0) & (window < size) for window, size in zip(windows, image, strict=True)]
     together = not apart(C, seen[0].sum() * seen[1].sum(), seen[0].size * seen[1].size)
     (H, W), (top, left) = (padded_size(image, output, kernel, stride, before), before) if together else (image, (0, 0))
+    H = rows_of_plane(C, (H, W))
     groups = [(range(KH), range(KW))] if together else [([p], [q]) for p, q in np.ndindex(KH, KW)]
     classes = []
     for p, q in groups:
@@ -181,11 +190,17 @@ def sums_of_pixels(source, plan, count, filters, bias, maps, C):
 def tabled_forward(x, turned, b, y, out, kind, numbers, classes, terms, places, images, size):
     """y = b + w ⋆ x, for the filters `turned` as filters.py has them, and out, the activation of that kind of y, which
     may be y; by `forward_plan`"""
-    (N, F), row, pixels = y.shape[:2], wide_row(y.shape[1]), y.shape[2] * y.shape[3]
+    (N, C, H, W), F, row, pixels = x.shape, y.shape[1], wide_row(y.shape[1]), y.shape[2] * y.shape[3]
+    image = x.reshape(-1) if size == (H, W) else empty(min(images, N) * C * size[0] * W, x)
     maps, bias, filters = empty(min(images, N) * pixels * row, x), padded_bias(b, row, x), turned.reshape(-1)
     for first in range(0, N, images):
         count = min(images, N - first)
-        sums_of_pixels(x[first:].reshape(-1), (classes, terms, places), count, filters, bias, maps, F)
+        if size == (H, W):
+            image = x[first:].reshape(-1)
+        else:
+            for n in range(count):
+                put(x[first + n], image, n * C * size[0] * W, size[0], W)
+        sums_of_pixels(image, (classes, terms, places), count, filters, bias, maps, F)
         for n in range(count):
             transpose(maps[n * pixels * row :], row, y[first + n].reshape(-1), pixels, pixels, F)
         activated(y[first : first + count], out[first : first + count], kind, numbers)
@@ -195,11 +210,17 @@ def tabled_forward(x, turned, b, y, out, kind, numbers, classes, terms, places, 
 def tabled_backward_input(dout, turned, dx, classes, terms, places, images, size):
     """dx[n, c, h, w] = Σ w[f, c, p, q] dout[n, f, i, j] over all (p, q, i, j) whose tap reads (h, w); by
     `input_plan`"""
-    (N, C), row, pixels = dx.shape[:2], wide_row(dx.shape[1]), dx.shape[2] * dx.shape[3]
+    (N, F, OH, OW), C, row, pixels = dout.shape, dx.shape[1], wide_row(dx.shape[1]), dx.shape[2] * dx.shape[3]
+    around = dout.reshape(-1) if size == (OH, OW) else empty(min(images, N) * F * size[0] * OW, dx)
     maps, none, filters = empty(min(images, N) * pixels * row, dx), zeros(row, dx), turned.reshape(-1)
     for first in range(0, N, images):
         count = min(images, N - first)
-        sums_of_pixels(dout[first:].reshape(-1), (classes, terms, places), count, filters, none, maps, C)
+        if size == (OH, OW):
+            around = dout[first:].reshape(-1)
+        else:
+            for n in range(count):
+                put(dout[first + n], around, n * F * size[0] * OW, size[0], OW)
+        sums_of_pixels(around, (classes, terms, places), count, filters, none, maps, C)
         for n in range(count):
             transpose(maps[n * pixels * row :], row, dx[first + n].reshape(-1), pixels, pixels, C)
 

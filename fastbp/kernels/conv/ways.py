@@ -23,10 +23,8 @@ Calls = Iterator[Callable[[], None]]
 
 # Tuning figures: bench/NOTES.md
 SHIFTED_FROM = 100  # pixels of an output map from which they fill vectors well, and sums over them are long
-FILTERS = 15  # tiles in a batch whose products take as long as it does to bring the filters to the points and back
-MANY = 16  # channels, in and out, from which minimal filtering pays; the fewer the products, the fewer the channels:
-SAVED = 0.4  # of the products are left, at most, where it pays from
-SOME, PAIRS = 8, 128  # channels, in and out, and so many pairs of one in and one out
+FILTERS = 10  # tiles in a batch whose products take as long as it does to bring the filters to the points and back
+TRANSFORMS = 9  # products that it takes to bring a number of a channel to a point, or back from it
 # Beside the products: what it takes to turn rows of channels to maps, in products of each output, forward and for dw,
 TURNED, TURNED_SUMS = 12, 6
 SPLIT = 40  # what it takes to lay out a pixel in the planes of a stride, or a gradient from them, in products
@@ -130,17 +128,15 @@ class Winograd(Way):
 
     @classmethod
     def suits(cls, geometry, N):
-        tiles = tiles_for(geometry)
-        if not tiles:
-            return False
-        direct = math.prod(geometry.kernel) * math.prod(geometry.output)
-        least = min(products(tile, geometry, N) for tile in tiles) / (direct * (1 if N is None else max(N, 1)))
-        few, pairs = min(geometry.channels, geometry.filters), geometry.channels * geometry.filters
-        return least < 1 and (few >= MANY or (least < SAVED and few >= SOME and pairs >= PAIRS))
+        """By the products for a sample of the batch, those of empty lanes included."""
+        C, F, L = geometry.channels, geometry.filters, simd.lanes_of(np.dtype(np.float32))
+        wide = [-(-count // simd.PANEL) * simd.PANEL for count in (C, F)]
+        rows = min((rows_of(tile, geometry, N) for tile in tiles_for(geometry)), default=math.inf)
+        return rows * (C * wide[1] + TRANSFORMS * sum(wide)) < C * F * products_of_outputs(geometry, L)
 
     def __init__(self, geometry, N, dtype):
         super().__init__(geometry, N, dtype)
-        self.tile = min(tiles_for(geometry), key=lambda tile: products(tile, geometry, N))
+        self.tile = min(tiles_for(geometry), key=lambda tile: rows_of(tile, geometry, N))
         self.sizes, self.points = (geometry.filters, geometry.channels), points_of(self.tile)
         self.u = self.turned = None  # arrays, once they are wanted
         self.training = False
@@ -203,11 +199,10 @@ def tiles_for(geometry: Geometry) -> list[tuple[int, int, int]]:
     ]
 
 
-def products(tile: tuple[int, int, int], geometry: Geometry, N: int | None) -> int:
-    """The products for one channel and one filter in a batch, with what the filters' transforms count for; for many
-    samples, N = None, in one of them"""
-    tiles = geometry.tiles(tile[0])
-    return points_of(tile) * (tiles if N is None else N * tiles + FILTERS)
+def rows_of(tile: tuple[int, int, int], geometry: Geometry, N: int | None) -> float:
+    """The rows of the products at all points for a sample, with what the filters' transforms count for in a batch of N,
+    in none of a large one (None)."""
+    return points_of(tile) * (geometry.tiles(tile[0]) + (0 if N is None else FILTERS / max(N, 1)))
 
 
 class Direct(Way):
@@ -298,6 +293,13 @@ class Direct(Way):
             sizes = self.geometry.channels, key[2], key[1], self.geometry.output
             self.plans[key] = plan(*sizes, kernel, stride, before)
         return self.plans[key]
+
+
+def products_of_outputs(geometry: Geometry, L: int) -> float:
+    """The products for a channel and a filter that `Direct` takes with L lanes, of pixels or of filters."""
+    (OH, OW), (KH, KW) = geometry.output, geometry.kernel
+    pixels = shifted.vectors(OH, OW, OW + (KW - 1) // geometry.stride[1], L)[0] * L * KH * KW
+    return min(pixels, geometry.seen(0) * geometry.seen(1) * filled(geometry.filters, L))
 
 
 def filled(count: int, size: int) -> float:

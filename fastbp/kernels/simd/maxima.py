@@ -51,17 +51,17 @@ def pool_row(e, x, at, starts, steps, begin, taps, y, argmax, out, corner, least
 
 @emits
 def pool_normalised(e, x, top, low, affine, y, chosen, argmax, out, first, width, columns):
-    """`pool_pairs` of (x − middle) · scale + shift, affine = (middle, scale, shift), with max(0, maximum) in y[out + j]
-    and the maximum's x in chosen[out + j]"""
+    """`pool_pairs` of (x − middle) · scale + shift, affine = (middle, scale, shift, least), with max(least, maximum) in
+    y[out + j] and the maximum's x in chosen[out + j]"""
     builder = e.builder
-    middle, scale, shift = (e.repeat(number) for number in cgutils.unpack_tuple(builder, affine, 3))
+    middle, scale, shift, least = (e.repeat(number) for number in cgutils.unpack_tuple(builder, affine, 4))
 
     def step(j, columns_left):
         def normalised(pixels):
             return e.multiply_add(builder.fsub(pixels, middle), scale, shift)
 
         best, number, at_maximum = first_maximum(e, x, (top, low), width, j, columns_left, normalised)
-        best = builder.select(builder.fcmp_ordered("<=", best, e.zero()), e.zero(), best)
+        best = builder.select(builder.fcmp_ordered("<=", best, least), least, best)
         store_maximum(e, best, y, number, argmax, (out, first, j), columns_left)
         e.store(at_maximum, chosen, e.at(out, j), columns_left and e.first(columns_left))
 

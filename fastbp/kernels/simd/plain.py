@@ -184,15 +184,15 @@ def pool_row(x, at, starts, steps, begin, taps, y, argmax, out, corner, least, s
 
 
 def pool_normalised(x, top, low, affine, y, chosen, argmax, out, first, width, columns):
-    """`pool_pairs` of (x − middle) · scale + shift, then max(0, y); chosen[out + j] is the x of the maximum"""
-    (middle, scale, shift), number = affine, x.dtype.type
+    """`pool_pairs` of (x − middle) · scale + shift, then max(least, y); chosen[out + j] is the x of the maximum"""
+    middle, scale, shift, least = affine
     for j in range(columns):
         window = [x[start : start + 2] for start in (top + 2 * j, low + 2 * j)]
         pixels = np.concatenate(window)
         pool_pairs((pixels - middle) * scale + shift, 0, 2, y, argmax, out + j, 0, 2, 1)
         chosen[out + j] = pixels[argmax[out + j]]
         argmax[out + j] = first + 2 * j + argmax[out + j] // 2 * width + argmax[out + j] % 2
-        y[out + j] = number(0) if y[out + j] <= 0 else y[out + j]
+        y[out + j] = least if y[out + j] <= least else y[out + j]
 
 
 def add_weighted_rows(numbers, places, first, count, x, offsets, r0, c, c0, to, rows):
