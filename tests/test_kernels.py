@@ -106,7 +106,7 @@ def test_batch_norm_with_relu_and_by_parts(dtype, shape):
             reduce.sum_parts(shares[0], sums[0])
             reduce.sum_parts(shares[1], sums[1])
         for part, n, channels in parts:
-            norm.batch_norm_backward_training(dout[n], x[n], affine, batch, sums, N * M, dx[n], channels, relu)
+            norm.batch_norm_backward_training(dout[n], x[n], affine, batch, (*sums, N * M), dx[n], channels, relu)
             norm.batch_norm_backward_evaluation(dout[n], y[n], affine[0], inv_std, dx_constant[n], relu)
             for array in (dx,) if by_samples else (dx.transpose(1, 0, 2),):
                 assert (array[part[1] :] == 7).all()

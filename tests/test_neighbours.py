@@ -69,6 +69,19 @@ def test_a_linear_layer_and_a_batch_norm_are_one_in_evaluation(N, D, F, bias, re
     assert (D > folded.SAMPLES) == ("FixedBatchNormOp" in ops_of(network, (D,), False))
 
 
+def test_several_batch_norms_in_a_row_are_one_layer_in_evaluation():
+    rng = np.random.default_rng(5)
+    norms = [fastbp.BatchNorm2d(4) for _ in range(3)]
+    network = seen([fastbp.Conv2d(2, 4, 3), *norms, fastbp.ReLU()], rng, np.float64)
+    x = rng.normal(size=(3, 2, 8, 9))
+    assert ops_of(network, x.shape[1:], False)[0] == "ConvOp" and len(ops_of(network, x.shape[1:], False)) == 2
+    for _ in range(2):  # what changes in any of them counts at once
+        np.testing.assert_allclose(network.engine(x.shape[1:]).forward(x), by_layers(network, x), atol=1e-11)
+        for norm in norms:
+            norm.gamma.value = rng.normal(size=4)
+            norm.state["running_var"][...] = rng.uniform(1, 2, 4)
+
+
 def small_network(dtype=np.float64):
     layers = [
         fastbp.Conv2d(2, 5, 3, padding=1), fastbp.BatchNorm2d(5), fastbp.ReLU(), fastbp.Conv2d(5, 8, 3, bias=False),

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 
 from ..arguments import array, shown
+from ..engine.ops import Op as EngineOp
 from ..graph.nodes import Op
 from ..layers.base import Layer
 from ..layers.blocks import Container
@@ -385,11 +386,10 @@ def parameter_names(function: Callable | type[Op], count: int) -> list[str]:
 
 
 def arrays_in(thing, depth: int = 4) -> list[np.ndarray]:
-    """The arrays in nested tuples, lists, dictionaries and objects."""
-    if isinstance(thing, np.ndarray):
-        return [thing]
-    if depth == 0:
-        return []
+    """The arrays in nested tuples, lists, dictionaries and objects; of an op those that backward reads."""
+    if isinstance(thing, np.ndarray) or depth == 0:
+        return [thing] if isinstance(thing, np.ndarray) else []
+    thing = thing.kept() if isinstance(thing, EngineOp) else thing
     if isinstance(thing, dict):
         parts = thing.values()
     elif isinstance(thing, (tuple, list)):

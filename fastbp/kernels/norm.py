@@ -253,13 +253,13 @@ def batch_norm_backward_parameters(dout, x, affine, batch, sums, channels, relu)
 
 
 @kernel
-def batch_norm_backward_training(dout, x, affine, batch, sums, count, dx, channels, relu):
+def batch_norm_backward_training(dout, x, affine, batch, sums, dx, channels, relu):
     """dx = gamma · inv_std · (dout − (dbeta + x̂ · dgamma) / count): mean and variance move with x
 
-    affine = (gamma, beta), batch = (mean, inv_std), sums = (dgamma, dbeta), count = the numbers of a channel in the
-    whole batch"""
+    affine = (gamma, beta), batch = (mean, inv_std), sums = (dgamma, dbeta, count), count = the numbers of a channel in
+    the whole batch"""
     (N, C, M), (first, last), zero, number = x.shape, channels, x.dtype.type(0), x.dtype.type
-    (gamma, beta), (mean, inv_std), (dgamma, dbeta) = affine, batch, sums
+    (gamma, beta), (mean, inv_std), (dgamma, dbeta, count) = affine, batch, sums
     X, G, DX = x.reshape(-1), dout.reshape(-1), dx.reshape(-1)
     if M >= SHORT:
         for n in range(N):

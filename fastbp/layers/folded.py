@@ -39,7 +39,8 @@ def folded(layer: Linear | Conv2d, after: BatchNorm, shape: tuple[int, ...], dty
 
 
 def new_weights(layer: Linear | Conv2d, after: BatchNorm, made: Linear | Conv2d) -> Iterator[Callable[[], None]]:
-    """The call that computes w' and b'."""
+    """The calls that compute w' and b', after those that make the layer's own anew: it may be two layers itself."""
+    yield from layer.before_pass()
     w, b = flat_filters(layer.weight), layer.bias and layer.bias.value
     running = after.state["running_mean"], after.state["running_var"]
     affine = after.gamma.value, after.beta.value

@@ -255,7 +255,7 @@ class NormPool(MapNormOp):
     def backward(self, samples):
         """dx, through the mean and the variance too"""
         dout, x, dx = (array[samples] for array in (self.dout, self.x, self.dx))
-        fixed = self.batch, (self.layer.gamma.value, *self.sums), self.count if self.setting.training else 0
+        fixed = self.batch, (self.layer.gamma.value, *self.sums[:2]), self.count if self.setting.training else 0
         pooled = self.y[samples], self.argmax[samples]
         yield partial(norm_relu_pool.norm_relu_pool_backward_input, dout, x, pooled, *fixed, dx, self.relu)
 

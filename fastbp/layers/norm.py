@@ -118,8 +118,8 @@ class NormOp(Op):
 
     @property
     def sums(self):
-        """dgamma and dbeta, which come before dx"""
-        return self.layer.gamma.grad_array, self.layer.beta.grad_array
+        """dgamma and dbeta, which come before dx, and how many numbers each is a sum of"""
+        return self.layer.gamma.grad_array, self.layer.beta.grad_array, self.count
 
 
 class BatchNormOp(NormOp):
@@ -151,7 +151,7 @@ class BatchNormOp(NormOp):
     def backward(self, channels):
         """dx, through the mean and the variance too"""
         dout, x, dx = map(planes, (self.dout, self.x, self.dx))
-        fixed = self.affine, self.batch, self.sums, self.count
+        fixed = self.affine, self.batch, self.sums
         yield partial(norm.batch_norm_backward_training, dout, x, *fixed, dx, channels, self.relu)
 
 
@@ -208,7 +208,7 @@ class MapNormOp(NormOp):
     def backward(self, samples):
         """dx, through the mean and the variance too"""
         dout, x, dx = (planes(array[samples]) for array in (self.dout, self.x, self.dx))
-        fixed = self.affine, self.batch, self.sums, self.count
+        fixed = self.affine, self.batch, self.sums
         yield partial(norm.batch_norm_backward_training, dout, x, *fixed, dx, self.everywhere, self.relu)
 
 
