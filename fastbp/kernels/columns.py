@@ -52,9 +52,11 @@ def columns_forward(w, b, x, z, y, kind, numbers, block):
 
 
 @kernel
-def columns_backward(w, x, kept, d, dw, db, at, anew, kind, numbers, block):
-    """d ← d · the derivative of the activation, by what is kept: then dw += d xᵀ and db[f] += Σ_n d[f, n], which are 0
-    before if begun `anew`; at[k] = k · step"""
+def columns_backward(w, x, d, into, at, after, block):
+    """d ← d · the derivative of the activation: then dw += d xᵀ and db[f] += Σ_n d[f, n]; at[k] = k · step
+
+    into = (dw, db, anew), which are 0 before if begun anew; after = (kept, kind, numbers), what tells the derivative"""
+    (dw, db, anew), (kept, kind, numbers) = into, after
     (F, D), (step, first, last) = w.shape, block
     if kind != NONE:
         rows = 1 if last - first == step else F

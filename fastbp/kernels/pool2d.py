@@ -41,10 +41,10 @@ def places_of_columns(W, stride, padding, phase):
 
 
 @kernel
-def split(x, start, size, rows, to, row, places, stride, fill):
-    """size = (count, W) numbers of x from `start` on into split rows, `row` long, of which the first begins at `to`;
-    `fill` is what lies around them"""
-    count, W = size
+def split(x, start, size, rows, to, places, stride, fill):
+    """size = (count, W, row): so many rows of W numbers of x, from `start` on, into split rows, `row` long, of which
+    the first begins at `to`; `fill` is what lies around them"""
+    count, W, row = size
     for h in range(count):
         line, target = start + h * W, to + h * row
         if stride == 1:
@@ -76,7 +76,7 @@ def max_pool2d_forward(x, y, argmax, window, stride, padding):
         for begin in range(0, OH, band):
             end, top = min(begin + band, OH), begin * SH - PH
             first, last = max(top, 0), min((end - 1) * SH - PH + KH, H)
-            split(X, (m * H + first) * W, (last - first, W), rows, (first - top) * row, row, places, SW, nothing)
+            split(X, (m * H + first) * W, (last - first, W, row), rows, (first - top) * row, places, SW, nothing)
             for i in range(begin, end):
                 h0 = i * SH - PH
                 first, last = max(-h0, 0), min(KH, H - h0)  # rows of the window that lie in the image
@@ -136,7 +136,7 @@ def avg_pool2d_forward(x, y, window, stride, padding):
                 h0 = (begin + i) * SH - PH
                 first, last = max(-h0, 0), min(KH, H - h0)
                 simd.sum_taps(X, (m * H + h0) * W, down, first, last - first, share, sums, i * W, W)
-            split(sums, 0, (count, W), rows, 0, row, places, SW, zero)
+            split(sums, 0, (count, W, row), rows, 0, places, SW, zero)
             for i in range(count):
                 out = (m * OH + begin + i) * OW
                 simd.sum_taps(rows, i * row, across, 0, KW, x.dtype.type(1), Y, out, OW)

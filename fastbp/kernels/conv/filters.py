@@ -3,19 +3,11 @@
 w (F, C, KH, KW) · forward (C·KH·KW, wide(F)) · backward (F·KH·KW, wide(C)), 0 beyond F and C
 """
 
-from .. import simd
 from ..jit import kernel
 from ..matmul import transpose
+from .plans import wide
 
-PANEL = simd.PANEL
-
-
-def wide(C):
-    """The numbers from one row of C channels to the next: an odd number of panels, lest rows lie powers of two apart"""
-    return (-(-C // PANEL) | 1) * PANEL
-
-
-wide_row = kernel(wide)  # the same in kernels
+wide_row = kernel(wide)  # in kernels
 
 
 @kernel

@@ -22,9 +22,9 @@ from ..jit import kernel, separate_kernel
 from ..matmul import add_inner_product_at
 from .filters import wide_row
 from .padding import activated, padded_bias, put, put_planes, take, take_phase
+from .plans import vectors
 
 TOGETHER = 96  # vectors of outputs from as many images as that takes: the tiles of a few are not full
-DIRECT = 1.25  # vectors of single rows for each one of all rows together, above which the rows are taken together
 
 
 @kernel
@@ -68,15 +68,7 @@ def is_inside(image_size, output_size, kernel_size, before):
     return ends and before[0] == 0 and before[1] == 0
 
 
-def vectors(OH, OW, row, L):
-    """(how many vectors hold a map, whether its rows go straight to their place) for `row` pixels from one row to the
-    next"""
-    along, together = OH * -(-OW // L), -(-((OH - 1) * row + OW) // L)
-    straight = OW >= L and along <= DIRECT * together
-    return (along if straight else together), straight
-
-
-vectors_of = kernel(vectors)  # the same in kernels
+vectors_of = kernel(vectors)  # in kernels
 
 
 @kernel
@@ -98,18 +90,20 @@ def add_places(table, first, direct, lines, starts, L):
 
 
 @separate_kernel
-def product_by_pixels(w, x, taps, K, bias, places, count, y, ym, rows):
-    """y[m·ym + to + l] = bias[m] + Σ_{k<K} w[m + taps[2k]] · x[from + l + taps[2k + 1]] for m < rows: see
-    `pixels_in_lanes`"""
+def product_by_pixels(w, x, taps, bias, places, y, ym, rows):
+    """y[m·ym + to + l] = bias[m] + Σ_{k<K} w[m + table[2k]] · x[from + l + table[2k + 1]] for m < rows: see
+    `pixels_in_lanes`; taps = (table, K), places = (pairs of from and to, their count)"""
+    (taps, K), (places, count) = taps, places
     high = simd.pixel_rows(y)
     for m in range(0, rows, high):
         simd.pixels_in_lanes(w, m, x, taps, K, bias, places, count, y, m * ym, ym, min(high, rows - m))
 
 
 @kernel
-def shifted_forward(x, turned, b, y, out, kind, numbers, kernel_size, stride, before):
-    """y = b + w ⋆ x, for the filters `turned` as filters.py has them, and out, the activation of that kind of
-    y, which may be y"""
+def shifted_forward(x, turned, b, y, after, kernel_size, stride, before):
+    """y = b + w ⋆ x, for the filters `turned` as filters.py has them, and its activation, after = (out, kind, numbers),
+    which may go to y"""
+    out, kind, numbers = after
     (N, C, H, W), (F, OH, OW), (KH, KW), L = x.shape, y.shape[1:], kernel_size, simd.lanes(x)
     K, (sh, sw), (A, Q) = C * KH * KW, stride, planes_of(kernel_size, stride)
     inside = sh == 1 and sw == 1 and is_inside((H, W), (OH, OW), kernel_size, before) and not aliased(H * W, x)
@@ -136,7 +130,7 @@ def shifted_forward(x, turned, b, y, out, kind, numbers, kernel_size, stride, be
             for g in range(count):
                 put_planes(x[first + g], image[g * size :], (stride, before), (A, Q), rows, row)
         target = y[first:].reshape(-1) if direct else wide
-        product_by_pixels(filters, image, table, K, bias, places, count * vectors, target, size_out, F)
+        product_by_pixels(filters, image, (table, K), bias, (places, count * vectors), target, size_out, F)
         if not direct:
             for g in range(count):
                 take(wide[g * F * size_out :], size_out, row, y[first + g], None)
@@ -217,7 +211,7 @@ def shifted_backward_input(dout, turned, dx, kernel_size, stride, before):
                 for g in range(count):
                     start = g * size + (top + BH) * QW + left + BW
                     add_places(places, g * each, direct, (rows, columns, QW), (start, g * C * numbers), L)
-                product_by_pixels(filters, around, table, K, bias, places, count * each, out, numbers, C)
+                product_by_pixels(filters, around, (table, K), bias, (places, count * each), out, numbers, C)
                 if not direct:
                     for g in range(count):
                         take_phase(wide[g * C * numbers :], numbers, QW, dx[first + g], (h0, w0), stride)

@@ -17,7 +17,7 @@ from ...memory import aligned
 from .. import simd
 from ..activations import NONE
 from ..simd.toom_cook import TILES
-from . import filters, shifted, tabled, winograd
+from . import filters, plans, shifted, tabled, winograd
 
 Calls = Iterator[Callable[[], None]]
 
@@ -213,7 +213,7 @@ class Direct(Way):
         super().__init__(geometry, N, dtype)
         self.places = geometry.kernel, geometry.stride, geometry.before
         self.turned: dict[str, np.ndarray] = {}  # the filters as the tiles read them, forward and backward
-        self.plans: dict[tuple, tabled.Plan] = {}
+        self.plans: dict[tuple, plans.Plan] = {}
         self.training = False
 
     def by_pixels(self, what: str) -> bool:
@@ -224,14 +224,14 @@ class Direct(Way):
         L, terms, K = simd.lanes_of(self.dtype), self.geometry.seen(0) * self.geometry.seen(1), C * KH * KW
         if what == "dw":
             pixels = (OH - 1) * (OW + (KW - 1) // sw) + OW + LANE_SUMS * L
-            apart = tabled.apart(C, terms, math.prod(self.geometry.kernel + self.geometry.output))
+            apart = plans.apart(C, terms, math.prod(self.geometry.kernel + self.geometry.output))
             rows = filled(C if apart else K, HALF_TILE)
             channels = (terms if apart else OH * OW * KH * KW) * filled(F, L) * rows * (1 + TURNED_SUMS / K)
             return pixels * KH * KW < channels
         if what == "dx":  # for one phase
             OH, OW = (-(-self.geometry.image(axis) // self.geometry.stride[axis]) for axis in range(2))
             F, K = C, F * KH * KW / (sh * sw)
-        pixels = shifted.vectors(OH, OW, OW + (KW - 1) // sw, L)[0] * L * KH * KW
+        pixels = plans.vectors(OH, OW, OW + (KW - 1) // sw, L)[0] * L * KH * KW
         split = 1 + SPLIT / (F * KH * KW) if (sh, sw) != (1, 1) else 1
         return pixels * split < terms * filled(F, L) * (1 + TURNED / K)
 
@@ -258,14 +258,14 @@ class Direct(Way):
 
     def _room(self, what: str) -> np.ndarray:
         across, along = (self.geometry.filters, self.geometry.channels)[:: 1 if what == "forward" else -1]
-        return aligned((along * math.prod(self.geometry.kernel), filters.wide(across)), self.dtype)
+        return aligned((along * math.prod(self.geometry.kernel), plans.wide(across)), self.dtype)
 
     def forward(self, x, w, b, y, after=None):
-        arrays = x, self._turned("forward"), b, y, *(after or After(y, NONE, UNSET))
+        arrays = x, self._turned("forward"), b, y, tuple(after or After(y, NONE, UNSET))
         if self.by_pixels("y"):
             yield partial(shifted.shifted_forward, *arrays, *self.places)
         else:
-            yield partial(tabled.tabled_forward, *arrays, *self._plan(tabled.forward_plan, x))
+            yield partial(tabled.tabled_forward, *arrays, *self._plan(plans.forward_plan, x))
 
     def backward_input(self, dout, w, dx):
         if self.training:
@@ -276,16 +276,16 @@ class Direct(Way):
         if self.by_pixels("dx"):
             yield partial(shifted.shifted_backward_input, dout, turned, dx, *self.places)
         else:
-            yield partial(tabled.tabled_backward_input, dout, turned, dx, *self._plan(tabled.input_plan, dx))
+            yield partial(tabled.tabled_backward_input, dout, turned, dx, *self._plan(plans.input_plan, dx))
 
     def backward_weight(self, dout, x, dw, first=0):
         if self.by_pixels("dw"):
             yield partial(shifted.shifted_backward_weight, dout, x, dw, *self.places[1:], first)
         else:
-            plan = self._plan(tabled.weight_plan, x, len(dw))
+            plan = self._plan(plans.weight_plan, x, len(dw))
             yield partial(tabled.tabled_backward_weight, dout, x, dw, self.geometry.before, first, *plan)
 
-    def _plan(self, plan: Callable, x: np.ndarray, F: int | None = None) -> tabled.Plan:
+    def _plan(self, plan: Callable, x: np.ndarray, F: int | None = None) -> plans.Plan:
         """A plan for images like x, and F filters or all: made once"""
         key = plan, x.shape[2:], F or self.geometry.filters
         if key not in self.plans:
@@ -298,7 +298,7 @@ class Direct(Way):
 def products_of_outputs(geometry: Geometry, L: int) -> float:
     """The products for a channel and a filter that `Direct` takes with L lanes, of pixels or of filters."""
     (OH, OW), (KH, KW) = geometry.output, geometry.kernel
-    pixels = shifted.vectors(OH, OW, OW + (KW - 1) // geometry.stride[1], L)[0] * L * KH * KW
+    pixels = plans.vectors(OH, OW, OW + (KW - 1) // geometry.stride[1], L)[0] * L * KH * KW
     return min(pixels, geometry.seen(0) * geometry.seen(1) * filled(geometry.filters, L))
 
 
