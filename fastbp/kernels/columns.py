@@ -52,11 +52,12 @@ def columns_forward(w, b, x, z, y, kind, numbers, block):
 
 
 @kernel
-def columns_backward(w, x, d, into, at, after, block):
+def columns_backward(w, x, d, into, db, at, after, block):
     """d ← d · the derivative of the activation: then dw += d xᵀ and db[f] += Σ_n d[f, n]; at[k] = k · step
 
-    into = (dw, db, anew), which are 0 before if begun anew; after = (kept, kind, numbers), what tells the derivative"""
-    (dw, db, anew), (kept, kind, numbers) = into, after
+    into = (dw, anew), and db, which are 0 before if begun anew; after = (kept, kind, numbers), what tells the
+    derivative"""
+    (dw, anew), (kept, kind, numbers) = into, after
     (F, D), (step, first, last) = w.shape, block
     if kind != NONE:
         rows = 1 if last - first == step else F

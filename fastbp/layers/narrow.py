@@ -146,7 +146,7 @@ class NarrowOp(FixedNarrowOp):
                 x, z, y = (columns[row * block.step :] for row in rows)
                 w, dw, db = linear.weight.value, into[linear.weight], linear.bias and into[linear.bias]
                 after, at = (z if kind in FROM_X else y, kind, numbers), block.step * np.arange(linear.in_features)
-                yield partial(columns_backward, w, x, d, (dw, db, number == 0), at, after, inside)
+                yield partial(columns_backward, w, x, d, (dw, number == 0), db, at, after, inside)
                 if i > 0:
                     d, above = self.slopes_of(block, rooms, i - 1), d
                     yield partial(columns_backward_input, w, above, d, inside)
