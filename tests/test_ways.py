@@ -73,11 +73,14 @@ def close(result, expected, bound):
 def convolutions(draw, pooled=False):
     """(geometry, x, w, b or None, dout), the arrays in float64"""
     rng, axes = np.random.default_rng(draw(seeds)), []
+    # maps of these sizes push each other out of the cache
+    image = draw(st.sampled_from([None, None, None, (16, 32), (32, 16), (8, 64)]))
     square = draw(st.sampled_from([None, *SQUARES])) if not pooled else None
-    for _ in range(2):
+    for axis in range(2):
         kernel, stride = square or (draw(st.integers(1, 6)), 1 if pooled else draw(st.integers(1, 3)))
         before, after = draw(st.integers(0, 4)), draw(st.integers(0, 4))
         size = draw(st.integers(max(1, kernel - before - after), 18)) + (10 if pooled else 0)
+        size = image[axis] if image else size
         axes.append((kernel, stride, before, (size + before + after - kernel) // stride + 1, size, after))
     kernel, stride, before, output, size, after = zip(*axes, strict=True)
     N, C, F = draw(st.integers(0, 4)), draw(channels), draw(channels)
@@ -102,6 +105,27 @@ def test_the_definition_is_the_oracles(convolution):
     u = np.random.default_rng(1).normal(size=w.shape)
     moved = (naive.conv2d(x, u, None, geometry.stride, padding) * dout).sum()
     assert abs((u * dw).sum() - moved) < 1e-11 * (1 + abs(moved))
+
+
+@pytest.mark.parametrize("kind", [ByPixels, ByChannels])
+@pytest.mark.parametrize(("kernel", "stride", "before", "image"), [
+    ((3, 3), (2, 2), (1, 1), (16, 32)), ((7, 7), (1, 1), (3, 3), (32, 32)), ((9, 9), (1, 1), (4, 4), (32, 16)),
+    ((1, 1), (2, 2), (1, 1), (16, 32)), ((7, 1), (1, 1), (3, 0), (32, 32)), ((11, 11), (4, 4), (5, 5), (64, 64)),
+    ((5, 5), (3, 3), (2, 2), (32, 32)), ((7, 7), (2, 2), (3, 1), (32, 32)),
+])  # fmt: skip
+def test_many_channels_of_maps_that_push_each_other_out_of_the_cache(kind, kernel, stride, before, image):
+    """They are copied apart, where zeros around them are left out as well as where they are not."""
+    output = tuple((image[k] + 2 * before[k] - kernel[k]) // stride[k] + 1 for k in range(2))
+    rng, sizes = np.random.default_rng(3), [(2, 8, *image), (9, 8, *kernel), (2, 9, *output)]
+    x, w, dout = (rng.normal(size=size) for size in sizes)
+    way = kind(Geometry(8, 9, kernel, stride, before, output), 2, np.dtype(np.float64))
+    y, dx, dw = (np.full(shape, np.nan) for shape in (dout.shape, x.shape, w.shape))
+    run(way.prepare(w, True))
+    run(way.forward(x, w, None, y))
+    run(way.backward_input(dout, w, dx))
+    run(way.backward_weight(dout, x, dw))
+    for result, expected in zip((y, dx, dw), definition(x, w, None, dout, stride, before), strict=True):
+        close(result, expected, 1e-12)
 
 
 @pytest.mark.parametrize("kind", CAN)

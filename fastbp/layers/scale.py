@@ -35,6 +35,11 @@ class Scale(Elementwise):
         self.factor, self.learned = factor, learned
         self.weight = self.parameter("weight", (1,), lambda rng: np.full(1, self.factor)) if self.learned else None
 
+    def __setattr__(self, name, value):
+        if name == "factor" and getattr(self, "learned", False):
+            raise AttributeError("Scale: factor is what a learned weight starts from: set layer.weight.value")
+        super().__setattr__(name, value)
+
     def costs(self, input_shape, N):
         shape, N = self.batch_of(input_shape, N)
         size = N * math.prod(shape)

@@ -41,11 +41,12 @@ class Plan(NamedTuple):
     `places`, and how many there are; forward and for dx there are so many sums for each sample, for dw so many terms.
     Pairs in terms: where a term lies among the filters, or in the rows of dout, and in the image, or in dout, beside
     the sum's place. Pairs in places: where a sum sees the image from, and where it belongs. `size` is that of the maps
-    that are seen, with zeros around them or not."""
+    that are seen, with zeros around them or not; `begin` is where an image's first pixel lies in such a map."""
 
     tables: tuple[np.ndarray, np.ndarray, np.ndarray]
     images: int
     size: tuple[int, int]
+    begin: int = 0
 
 
 def images_together(numbers: int) -> int:
@@ -151,7 +152,7 @@ def weight_plan(C: int, F: int, image: tuple, output: tuple, kernel: tuple, stri
         classes.append(
             (pairs(((n * OH + rows) * OW + columns) * row, begins), len(i) * len(j), places, places.size // 2)
         )
-    return plan_of(classes, images, (H, W))
+    return plan_of(classes, images, (H, W))._replace(begin=top * W + left)
 
 
 def apart(C: int, seen: int, products: int) -> bool:

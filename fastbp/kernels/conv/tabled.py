@@ -79,7 +79,7 @@ def tabled_backward_input(dout, turned, dx, tables, images, size):
 
 
 @kernel
-def tabled_backward_weight(dout, x, dw, before, filter, tables, images, size):
+def tabled_backward_weight(dout, x, dw, filter, tables, images, size, begin):
     """dw[f, c, p, q] = Σ_{n,i,j} dout[n, filter + f, i, j] · x[n, c, i·sh + p − top, j·sw + q − left]; by `weight_plan`
 
     dw holds some or all filters, `filter` is the number of its first one."""
@@ -94,7 +94,7 @@ def tabled_backward_weight(dout, x, dw, before, filter, tables, images, size):
             image = x[first:].reshape(-1)
         for n in range(count):
             if not inside:
-                put(x[first + n], image, n * C * PH * PW + before[0] * PW + before[1], PH, PW)
+                put(x[first + n], image, n * C * PH * PW + begin, PH, PW)
             maps_of_image = dout[first + n, filter : filter + F].reshape(-1)
             transpose(maps_of_image, pixels, maps[n * pixels * row :], row, F, pixels)
         for n in range(len(classes)):

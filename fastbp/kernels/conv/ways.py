@@ -265,7 +265,7 @@ class Direct(Way):
         if self.by_pixels("y"):
             yield partial(shifted.shifted_forward, *arrays, *self.places)
         else:
-            yield partial(tabled.tabled_forward, *arrays, *self._plan(plans.forward_plan, x))
+            yield partial(tabled.tabled_forward, *arrays, *self._plan(plans.forward_plan, x)[:3])
 
     def backward_input(self, dout, w, dx):
         if self.training:
@@ -276,14 +276,14 @@ class Direct(Way):
         if self.by_pixels("dx"):
             yield partial(shifted.shifted_backward_input, dout, turned, dx, *self.places)
         else:
-            yield partial(tabled.tabled_backward_input, dout, turned, dx, *self._plan(plans.input_plan, dx))
+            yield partial(tabled.tabled_backward_input, dout, turned, dx, *self._plan(plans.input_plan, dx)[:3])
 
     def backward_weight(self, dout, x, dw, first=0):
         if self.by_pixels("dw"):
             yield partial(shifted.shifted_backward_weight, dout, x, dw, *self.places[1:], first)
         else:
             plan = self._plan(plans.weight_plan, x, len(dw))
-            yield partial(tabled.tabled_backward_weight, dout, x, dw, self.geometry.before, first, *plan)
+            yield partial(tabled.tabled_backward_weight, dout, x, dw, first, *plan)
 
     def _plan(self, plan: Callable, x: np.ndarray, F: int | None = None) -> plans.Plan:
         """A plan for images like x, and F filters or all: made once"""
