@@ -2,8 +2,8 @@
 
 import cmath
 import math
+from fractions import Fraction
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -80,9 +80,14 @@ def test_warm_up_is_a_straight_line_and_then_one(epochs, start, epoch):
 @given(epochs=lengths, warm=fractions, start=fractions, final=fractions, epoch=times)
 @many
 def test_a_triangle_goes_through_its_three_corners_in_straight_lines(epochs, warm, start, final, epoch):
-    corners = [0, warm * epochs, epochs]
-    heights = [1 if warm == 0 else start, 1, 1 if warm == 1 else final]
-    expected = np.interp(epoch, corners, heights)
+    at, peak, end = Fraction(epoch), Fraction(warm) * Fraction(epochs), Fraction(epochs)  # nothing over- or underflows
+    if at >= end:
+        expected = 1 if warm == 1 else Fraction(final)
+    elif at < peak:
+        expected = Fraction(start) + (1 - Fraction(start)) * at / peak
+    else:
+        expected = 1 + (Fraction(final) - 1) * (at - peak) / (end - peak)
+    expected = float(expected)
     assert Triangle(epochs, warm, start, final).factor(epoch) == pytest.approx(expected, abs=1e-9)
 
 
