@@ -63,7 +63,7 @@ def draw_network(rng: np.random.Generator, own: bool = False) -> Made:
         layers.append(fastbp.Flatten())
     head, loss, targets = draw_head(rng, math.prod(shape))
     dtype = np.float64 if rng.random() < 0.3 else np.float32
-    settings = {"dtype": dtype, "seed": int(rng.integers(0, 2**32)), "winograd": 4 if rng.random() < 0.3 else 2}
+    settings = {"dtype": dtype, "seed": int(rng.integers(0, 2**32)), "winograd": 2 if rng.random() < 0.3 else 4}
     return Made(fastbp.Sequential(*layers, *head, **settings), start, loss, targets)
 
 
@@ -78,6 +78,8 @@ def branched(layers: list[fastbp.Layer], shape: tuple[int, ...]) -> fastbp.Layer
 
 
 def draw_image(rng) -> tuple[int, ...]:
+    if rng.random() < 0.15:  # maps that push each other out of the first cache
+        return (int(rng.choice([3, 8, 17])), *((16, 32), (32, 16), (32, 32))[rng.integers(3)])
     size = lambda: int(rng.integers(1, 9) if rng.random() < 0.5 else rng.integers(8, 25))  # noqa: E731
     return (int(rng.integers(1, 5)), size(), size())
 
@@ -98,7 +100,7 @@ def draw_layers(rng, shape: tuple[int, ...], own: bool) -> list[fastbp.Layer]:
         return [branched(draw_layers(rng, shape, own), shape)]
     if kind == "act":
         leaky = lambda: fastbp.LeakyReLU(float(rng.uniform(0, 1)))  # noqa: E731
-        makers = (fastbp.ReLU, fastbp.ReLU, fastbp.Sigmoid, fastbp.Tanh, leaky)
+        makers = (fastbp.ReLU, fastbp.ReLU, fastbp.Sigmoid, fastbp.Tanh, leaky, fastbp.GELU, fastbp.SiLU)
         return [makers[rng.integers(len(makers))]()]
     if kind == "norm":
         make = fastbp.BatchNorm2d if len(shape) == 3 else fastbp.BatchNorm1d
