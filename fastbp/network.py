@@ -198,10 +198,6 @@ class Sequential(Chain):
         """The largest side of Winograd's tiles, as given to the constructor."""
         return self._winograd
 
-    @winograd.setter
-    def winograd(self, value) -> None:
-        raise AttributeError("Sequential: winograd can't be set once the object is made: make a new one")
-
     @property
     def machine(self) -> Machine:
         """The sizes by which work is cut into parts (fastbp.engine.Machine); another one gives other last bits."""
