@@ -171,7 +171,9 @@ def test_the_tiles_where_they_are_faster():
     # few channels
     assert chosen(16, 16, (30, 30)) == 4 and chosen(4, 64, (30, 30)) == chosen(64, 4, (30, 30)) == Direct
     # few samples: tiles of 4 save the more, but there are more points to bring the filters to
-    assert [chosen(64, 64, (12, 8), N) for N in (1, 2)] == [2, 4] and chosen(64, 64, (4, 4), 1) == Direct
+    assert [chosen(64, 64, (12, 8), N) for N in (1, 2)] == [2, 4]
+    # nor do direct sums come without: their filters are turned once a batch
+    assert [chosen(256, 256, (2, 2), N) for N in (1, None)] == [2, Direct]
 
 
 def test_other_filters_and_strides():

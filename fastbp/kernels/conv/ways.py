@@ -23,7 +23,8 @@ Calls = Iterator[Callable[[], None]]
 
 # Tuning figures: bench/NOTES.md
 SHIFTED_FROM = 100  # pixels of an output map from which they fill vectors well, and sums over them are long
-FILTERS = 10  # tiles in a batch whose products take as long as it does to bring the filters to the points and back
+FILTERS = 15  # tiles in a batch whose products take as long as it does to bring the filters to the points and back
+TURNS = 60  # products of direct sums that take as long as it does to turn a tap of a filter for them, once a batch
 TRANSFORMS = 9  # products that it takes to bring a number of a channel to a point, or back from it
 # Beside the products: what it takes to turn rows of channels to maps, in products of each output, forward and for dw,
 TURNED, TURNED_SUMS = 12, 6
@@ -132,7 +133,8 @@ class Winograd(Way):
         C, F, L = geometry.channels, geometry.filters, simd.lanes_of(np.dtype(np.float32))
         wide = [-(-count // simd.PANEL) * simd.PANEL for count in (C, F)]
         rows = min((rows_of(tile, geometry, N) for tile in tiles_for(geometry)), default=math.inf)
-        return rows * (C * wide[1] + TRANSFORMS * sum(wide)) < C * F * products_of_outputs(geometry, L)
+        turned = 0 if N is None else TURNS * math.prod(geometry.kernel) / max(N, 1)
+        return rows * (C * wide[1] + TRANSFORMS * sum(wide)) < C * F * (products_of_outputs(geometry, L) + turned)
 
     def __init__(self, geometry, N, dtype):
         super().__init__(geometry, N, dtype)
