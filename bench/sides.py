@@ -181,7 +181,7 @@ def onnx_model(workload: Workload, batch: int):
     for index, (kind, *numbers) in enumerate(workload.layers):
         inputs, attributes = [name], {}
         if kind == "Conv2d":
-            _, _, kernel, stride, padding = numbers
+            kernel, stride, padding = numbers[2:]
             attributes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [padding] * 4}
             inputs += given(next(left), next(left))
         elif kind == "Linear":
@@ -257,7 +257,7 @@ def jax_scores(workload: Workload, parameters: list, statistics: list, x, key=No
 
     for kind, *numbers in workload.layers:
         if kind == "Conv2d":
-            _, _, _, stride, padding = numbers
+            stride, padding = numbers[3:]
             strides, order = (stride, stride), ("NCHW", "OIHW", "NCHW")
             y = lax.conv_general_dilated(x, next(left), strides, [(padding, padding)] * 2, dimension_numbers=order)
             x = y + next(left)[:, None, None]

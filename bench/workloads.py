@@ -83,8 +83,8 @@ def conv(channels: int, filters: int, kernel: int, padding: int = 0, stride: int
     return ("Conv2d", channels, filters, kernel, stride, padding)
 
 
-RELU, TANH, LEAKY, POOL, FLATTEN = ("ReLU",), ("Tanh",), ("LeakyReLU", 0.1), ("MaxPool2d", 2), ("Flatten",)
-AVERAGE, THREE_BY_TWO = ("AvgPool2d", 2), ("MaxPool2d", 3, 2)
+RELU, TANH, LEAKY, FLATTEN = ("ReLU",), ("Tanh",), ("LeakyReLU", 0.1), ("Flatten",)
+POOL, AVERAGE, THREE_BY_TWO = ("MaxPool2d", 2), ("AvgPool2d", 2), ("MaxPool2d", 3, 2)
 
 
 def mlp(*sizes: int, activation: tuple = RELU) -> tuple[tuple, ...]:
